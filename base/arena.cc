@@ -1,0 +1,160 @@
+#include "base/arena.h"
+
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <cassert>
+#include <cerrno>
+#include <chrono>
+#include <utility>
+
+#include "base/status.h"
+
+namespace sluice {
+namespace {
+
+constexpr size_t kHugePage = size_t{2} << 20;
+
+}  // namespace
+
+BlockBuffer BlockBuffer::share() const {
+  assert(arena_ != nullptr);
+  // Relaxed is enough: the new reference is made from one that keeps the buffer alive.
+  arena_->references_[index_].fetch_add(1, std::memory_order_relaxed);
+  return BlockBuffer(arena_, index_);
+}
+
+void BlockBuffer::reset() {
+  if (arena_ == nullptr) return;
+  Arena* arena = std::exchange(arena_, nullptr);
+  // Release orders this holder's accesses before the buffer's reuse; acquire makes the last holder
+  // see those of all the others.
+  if (arena->references_[index_].fetch_sub(1, std::memory_order_acq_rel) == 1) {
+    arena->home_[index_]->put(index_);
+  }
+}
+
+BlockPool::BlockPool(Arena* arena, std::string name, std::vector<uint32_t> buffers)
+    : arena_(arena), name_(std::move(name)), size_(buffers.size()), free_(std::move(buffers)) {
+  for (uint32_t index : free_) arena_->home_[index] = this;
+}
+
+BlockPool::~BlockPool() {
+  assert(free_.size() == size_ && "a pool was destroyed before its buffers");
+  std::lock_guard lock(arena_->mutex_);
+  arena_->unassigned_.insert(arena_->unassigned_.end(), free_.begin(), free_.end());
+}
+
+BlockBuffer BlockPool::try_take() {
+  std::lock_guard lock(mutex_);
+  if (free_.empty()) return {};
+  const uint32_t index = free_.back();
+  free_.pop_back();
+  arena_->references_[index].store(1, std::memory_order_relaxed);
+  return BlockBuffer(arena_, index);
+}
+
+BlockBuffer BlockPool::take(int64_t timeout_ms) {
+  {
+    std::unique_lock lock(mutex_);
+    if (!available_.wait_for(lock, std::chrono::milliseconds(timeout_ms),
+                             [this] { return !free_.empty(); })) {
+      return {};
+    }
+    const uint32_t index = free_.back();
+    free_.pop_back();
+    arena_->references_[index].store(1, std::memory_order_relaxed);
+    return BlockBuffer(arena_, index);
+  }
+}
+
+size_t BlockPool::free() const {
+  std::lock_guard lock(mutex_);
+  return free_.size();
+}
+
+void BlockPool::put(uint32_t index) {
+  // Notified under the lock: the holder that waits for the last buffer may destroy the pool right
+  // after.
+  std::lock_guard lock(mutex_);
+  free_.push_back(index);
+  available_.notify_one();
+  if (home_hook_) home_hook_();
+}
+
+void BlockPool::set_home_hook(std::function<void()> hook) {
+  std::lock_guard lock(mutex_);
+  home_hook_ = std::move(hook);
+}
+
+absl::StatusOr<std::unique_ptr<Arena>> Arena::create(const Options& options) {
+  if (options.buffer_bytes == 0 || options.buffer_bytes % 4096 != 0) {
+    return invalid_argument("arena: a buffer of {} bytes is not a multiple of 4096",
+                            options.buffer_bytes);
+  }
+  const size_t count = options.bytes / options.buffer_bytes;
+  if (count == 0) {
+    return invalid_argument("arena: {} bytes hold no buffer of {} bytes", options.bytes,
+                            options.buffer_bytes);
+  }
+  const bool huge = options.pages == Pages::kHuge;
+  const size_t unit = huge ? kHugePage : 4096;
+  const size_t mapped = (count * options.buffer_bytes + unit - 1) / unit * unit;
+  const int memfd = memfd_create("sluice-arena", MFD_CLOEXEC | (huge ? MFD_HUGETLB : 0u));
+  if (memfd < 0) return errno_status(errno, "arena: memfd_create");
+  void* base = MAP_FAILED;
+  if (ftruncate(memfd, static_cast<off_t>(mapped)) == 0) {
+    base = mmap(nullptr, mapped, PROT_READ | PROT_WRITE, MAP_SHARED, memfd, 0);
+  }
+  if (base == MAP_FAILED) {
+    const int error = errno;
+    close(memfd);
+    return resource_exhausted(
+        "arena of {} bytes: {}; {}", mapped, message_of(errno_status(error, "memory")),
+        huge ? "reserve huge pages (sysctl vm.nr_hugepages) or use normal pages"
+             : "make the arena smaller (arena_bytes)");
+  }
+  return std::unique_ptr<Arena>(
+      new Arena(memfd, static_cast<uint8_t*>(base), mapped, options.buffer_bytes, count));
+}
+
+Arena::Arena(int memfd, uint8_t* base, size_t mapped, size_t buffer_bytes, size_t count)
+    : memfd_(memfd),
+      base_(base),
+      mapped_(mapped),
+      buffer_bytes_(buffer_bytes),
+      count_(count),
+      references_(std::make_unique<std::atomic<uint32_t>[]>(count)),
+      home_(std::make_unique<BlockPool*[]>(count)) {
+  unassigned_.reserve(count);
+  for (size_t i = count; i > 0; --i) unassigned_.push_back(static_cast<uint32_t>(i - 1));
+}
+
+Arena::~Arena() {
+  assert(unassigned_.size() == count_ && "an arena was destroyed before its pools");
+  munmap(base_, mapped_);
+  close(memfd_);
+}
+
+absl::StatusOr<std::unique_ptr<BlockPool>> Arena::make_pool(std::string name, size_t buffers) {
+  std::vector<uint32_t> mine;
+  {
+    std::lock_guard lock(mutex_);
+    if (unassigned_.size() < buffers) {
+      return resource_exhausted(
+          "arena of {} bytes has {} buffers left, \"{}\" needs {}; make the arena larger "
+          "(arena_bytes) or run fewer jobs at once",
+          bytes(), unassigned_.size(), name, buffers);
+    }
+    mine.assign(unassigned_.end() - static_cast<std::ptrdiff_t>(buffers), unassigned_.end());
+    unassigned_.resize(unassigned_.size() - buffers);
+  }
+  return std::unique_ptr<BlockPool>(new BlockPool(this, std::move(name), std::move(mine)));
+}
+
+size_t Arena::unassigned() const {
+  std::lock_guard lock(mutex_);
+  return unassigned_.size();
+}
+
+}  // namespace sluice

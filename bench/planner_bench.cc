@@ -1,0 +1,110 @@
+// The planner on whole clusters: time, and how near the predicted makespan comes to its lower
+// bound.
+#include <benchmark/benchmark.h>
+
+#include <cstdlib>
+#include <vector>
+
+#include "base/random.h"
+#include "control/schedule/planner.h"
+
+namespace sluice {
+namespace {
+
+struct Cluster {
+  DistributionTable table;
+  PlanInput input;
+};
+
+SlotDigest some_digest(Random& random) {
+  SlotDigest digest;
+  digest.sum = {random.next(), random.next()};
+  digest.records = 1 + random.below(1000);
+  digest.bytes = random.below(64 << 20);
+  return digest;
+}
+
+void make_cluster(uint32_t nodes, uint32_t slot_bits, double divergent, Cluster* cluster) {
+  Random random(3);
+  TableInput in;
+  for (uint32_t i = 1; i <= nodes; ++i) {
+    in.members.push_back({"n" + std::to_string(i), i, 1 + 3 * random.unit(), ""});
+  }
+  in.replicas = 3;
+  in.slot_bits = slot_bits;
+  auto change = compute_table(nullptr, in);
+  if (!change.ok()) std::abort();
+  cluster->table = std::move(change->table);
+  PlanInput& input = cluster->input;
+  input.table = &cluster->table;
+  input.quorum = 2;
+  for (uint32_t n = 0; n < nodes; ++n) {
+    const TableMember& member = cluster->table.members()[n];
+    input.nodes.push_back({member.name, member.weight * 1e9, member.weight * 1e9});
+    input.targets.push_back({n, member.weight});
+  }
+  for (uint32_t slot = 0; slot < cluster->table.slots(); ++slot) {
+    const SlotDigest digest = some_digest(random);
+    const auto replicas = cluster->table.replicas_of(slot);
+    for (const uint16_t member : replicas) input.published.push_back({slot, member, digest});
+    if (random.chance(divergent)) input.published.back().digest = some_digest(random);
+  }
+}
+
+// Arguments: nodes, slot_bits, divergent slots in a thousand.
+void plan_backup(benchmark::State& state) {
+  Cluster cluster;
+  make_cluster(static_cast<uint32_t>(state.range(0)), static_cast<uint32_t>(state.range(1)),
+               static_cast<double>(state.range(2)) / 1000, &cluster);
+  Plan plan;
+  for (auto _ : state) {
+    auto made = make_plan(cluster.input);
+    if (!made.ok()) {
+      state.SkipWithError("no plan");
+      return;
+    }
+    plan = *std::move(made);
+  }
+  uint64_t local = 0;
+  for (const NodeLoad& load : plan.loads) local += load.local_bytes;
+  state.counters["makespan_over_bound"] = plan.makespan_s / plan.lower_bound_s;
+  state.counters["local_share"] =
+      static_cast<double>(local) / static_cast<double>(plan.total_bytes());
+}
+BENCHMARK(plan_backup)
+    ->Args({10, 12, 0})
+    ->Args({10, 12, 10})
+    ->Args({100, 16, 1})
+    ->Args({1000, 18, 1})
+    ->Args({1000, 20, 1})
+    ->Unit(benchmark::kMillisecond);
+
+// One node of many dies halfway.
+void replan_after_a_death(benchmark::State& state) {
+  Cluster cluster;
+  make_cluster(static_cast<uint32_t>(state.range(0)), static_cast<uint32_t>(state.range(1)), 0,
+               &cluster);
+  const auto plan = make_plan(cluster.input);
+  if (!plan.ok()) {
+    state.SkipWithError("no plan");
+    return;
+  }
+  std::vector<uint8_t> done(plan->slots.size());
+  Random random(4);
+  for (uint8_t& is_done : done) is_done = random.chance(0.5);
+  const std::vector<uint32_t> dead{0};
+  double ratio = 0;
+  for (auto _ : state) {
+    const auto next = replan(*plan, done, dead, cluster.input.targets, cluster.input.quorum);
+    if (!next.ok()) {
+      state.SkipWithError("no plan");
+      return;
+    }
+    ratio = next->plan.makespan_s / next->plan.lower_bound_s;
+  }
+  state.counters["makespan_over_bound"] = ratio;
+}
+BENCHMARK(replan_after_a_death)->Args({10, 12})->Args({1000, 18})->Unit(benchmark::kMillisecond);
+
+}  // namespace
+}  // namespace sluice

@@ -1,0 +1,161 @@
+// The record store beside the bare RocksDB under it: how fast a slot is scanned with its values
+// copied out (what a source does), and how fast records are applied durably (what a replica does).
+#include <benchmark/benchmark.h>
+#include <rocksdb/db.h>
+#include <rocksdb/table.h>
+
+#include <cstdlib>
+#include <cstring>
+#include <filesystem>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "base/random.h"
+#include "base/status.h"
+#include "dataplane/store/store.h"
+
+namespace sluice {
+namespace {
+
+constexpr size_t kDataBytes = size_t{128} << 20;
+constexpr uint32_t kSlotBits = 4;
+
+struct Folder {
+  Folder() : path((std::filesystem::temp_directory_path() / "sluice-bench-XXXXXX").string()) {
+    if (::mkdtemp(path.data()) == nullptr) std::abort();
+  }
+  ~Folder() {
+    std::error_code ignored;
+    std::filesystem::remove_all(path, ignored);
+  }
+  std::string path;
+};
+
+std::unique_ptr<Store> open_store_in(const Folder& folder) {
+  Store::Options options;
+  options.folder = folder.path + "/store";
+  options.cluster = "bench";
+  options.node = "bench";
+  options.slot_bits = kSlotBits;
+  auto store = Store::open(options);
+  if (!store.ok()) std::abort();
+  return *std::move(store);
+}
+
+std::string value_of(Random& random, size_t size) {
+  std::string value(size, '\0');
+  for (char& c : value) c = static_cast<char>(random.next());
+  return value;
+}
+
+// Applies `bytes` of records in calls of about 1 MiB, and returns how many records that were.
+size_t fill(Store& store, size_t value_bytes, size_t bytes) {
+  Random random(1);
+  const std::string value = value_of(random, value_bytes);
+  const size_t count = bytes / value_bytes,
+               per_call = std::max<size_t>(1, (size_t{1} << 20) / value_bytes);
+  std::vector<Record> records(per_call);
+  std::vector<RecordView> views(per_call);
+  for (size_t done = 0; done < count; done += per_call) {
+    for (size_t i = 0; i < per_call; ++i) {
+      records[i] = {
+          fmt::format("key-{:016x}", random.next()), value, {*store.clock().stamp(), 1}, false};
+      views[i] = records[i].view();
+    }
+    if (!store.apply(views).ok()) std::abort();
+  }
+  return count;
+}
+
+// A cut of a store filled with values of the argument's size; every value copied out.
+void BM_ScanCut(benchmark::State& state) {
+  const Folder folder;
+  const auto store = open_store_in(folder);
+  fill(*store, static_cast<size_t>(state.range(0)), kDataBytes);
+  const std::string backup = make_uuid();
+  if (!store->arm_cut({backup, store->clock().now() + 1, 1, false}).ok()) std::abort();
+  while (!*store->take_due_cut()) system_clock().sleep_ns(1'000'000);
+  const auto cut = *store->open_cut(backup);
+  std::vector<uint8_t> into(kMaxValueBytes);
+  int64_t bytes = 0, records = 0;
+  for (auto _ : state) {
+    for (uint32_t slot = 0; slot < uint32_t{1} << kSlotBits; ++slot) {
+      const auto scan = cut->scan(slot);
+      SlotScan::Item item;
+      while (*scan->next(&item)) {
+        if (!scan->read_value(0, {into.data(), item.summary.value_bytes}).ok()) std::abort();
+        benchmark::DoNotOptimize(into.data());
+        bytes += static_cast<int64_t>(item.key.size() + item.summary.value_bytes);
+        ++records;
+      }
+    }
+  }
+  state.SetBytesProcessed(bytes);
+  state.SetItemsProcessed(records);
+}
+BENCHMARK(BM_ScanCut)
+    ->Arg(100)
+    ->Arg(4096)
+    ->Arg(65536)
+    ->Unit(benchmark::kMillisecond)
+    ->UseRealTime();
+
+// The same with nothing of ours in it: one RocksDB, the same table options, values copied out.
+void BM_ScanRocksDb(benchmark::State& state) {
+  const Folder folder;
+  rocksdb::BlockBasedTableOptions table;
+  table.checksum = rocksdb::kXXH3;
+  table.block_size = size_t{64} << 10;
+  rocksdb::Options options;
+  options.create_if_missing = true;
+  options.compression = rocksdb::kNoCompression;
+  options.table_factory.reset(rocksdb::NewBlockBasedTableFactory(table));
+  rocksdb::DB* made = nullptr;
+  if (!rocksdb::DB::Open(options, folder.path, &made).ok()) std::abort();
+  const std::unique_ptr<rocksdb::DB> db(made);
+  Random random(1);
+  const auto value_bytes = static_cast<size_t>(state.range(0));
+  const std::string value = value_of(random, value_bytes);
+  for (size_t done = 0; done < kDataBytes; done += value_bytes) {
+    if (!db->Put({}, fmt::format("key-{:016x}", random.next()), value).ok()) std::abort();
+  }
+  if (!db->Flush({}).ok()) std::abort();
+  std::vector<uint8_t> into(kMaxValueBytes);
+  int64_t bytes = 0, records = 0;
+  rocksdb::ReadOptions read;
+  read.fill_cache = false;
+  for (auto _ : state) {
+    const std::unique_ptr<rocksdb::Iterator> rows(db->NewIterator(read));
+    for (rows->SeekToFirst(); rows->Valid(); rows->Next()) {
+      std::memcpy(into.data(), rows->value().data(), rows->value().size());
+      benchmark::DoNotOptimize(into.data());
+      bytes += static_cast<int64_t>(rows->key().size() + rows->value().size());
+      ++records;
+    }
+  }
+  state.SetBytesProcessed(bytes);
+  state.SetItemsProcessed(records);
+}
+BENCHMARK(BM_ScanRocksDb)
+    ->Arg(100)
+    ->Arg(4096)
+    ->Arg(65536)
+    ->Unit(benchmark::kMillisecond)
+    ->UseRealTime();
+
+// Durable writes, 1 MiB of records a call.
+void BM_Apply(benchmark::State& state) {
+  const Folder folder;
+  const auto store = open_store_in(folder);
+  const auto value_bytes = static_cast<size_t>(state.range(0));
+  constexpr size_t kBytesPerRound = size_t{32} << 20;
+  size_t records = 0;
+  for (auto _ : state) records += fill(*store, value_bytes, kBytesPerRound);
+  state.SetBytesProcessed(static_cast<int64_t>(records * value_bytes));
+  state.SetItemsProcessed(static_cast<int64_t>(records));
+}
+BENCHMARK(BM_Apply)->Arg(100)->Arg(4096)->Arg(65536)->Unit(benchmark::kMillisecond)->UseRealTime();
+
+}  // namespace
+}  // namespace sluice

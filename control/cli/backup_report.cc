@@ -1,0 +1,159 @@
+#include "control/cli/backup_report.h"
+
+#include <algorithm>
+
+#include "control/cli/base64.h"
+#include "dataplane/block/record.h"
+
+namespace sluice {
+namespace {
+
+Json plan_json(const PlanView& plan) {
+  Json nodes = Json::array();
+  for (const PlannedNode& node : plan.nodes) {
+    nodes.push_back({{"name", node.name},
+                     {"send_bytes", node.send_bytes},
+                     {"receive_bytes", node.receive_bytes}});
+  }
+  return {{"makespan_s", plan.makespan_s},
+          {"lower_bound_s", plan.lower_bound_s},
+          {"nodes", std::move(nodes)}};
+}
+
+std::string plan_text(const PlanView& plan) {
+  if (plan.nodes.empty()) return "";
+  TextTable table({"node", "sends", "receives"});
+  for (const PlannedNode& node : plan.nodes) {
+    table.add({node.name, human_bytes(static_cast<double>(node.send_bytes)),
+               human_bytes(static_cast<double>(node.receive_bytes))});
+  }
+  return fmt::format("plan: {} at the least {}\n{}", human_seconds(plan.makespan_s),
+                     human_seconds(plan.lower_bound_s), table.str());
+}
+
+}  // namespace
+
+Json backup_json(const BackupView& view) {
+  Json json;
+  json["backup"] = view.backup;
+  json["uuid"] = view.uuid;
+  json["state"] = view.state;
+  if (!view.reason.empty()) json["reason"] = view.reason;
+  json["coordinator"] = view.coordinator;
+  json["dry_run"] = view.dry_run;
+  json["cut"] = view.cut;
+  json["cut_time"] = static_cast<double>(Version::stamp_ms(view.cut)) / 1000;
+  json["records"] = view.records;
+  json["bytes"] = view.bytes;
+  json["wire_bytes"] = view.wire_bytes;
+  json["slots"] = view.slots;
+  json["slots_agreed"] = view.slots_agreed;
+  json["slots_divergent"] = view.slots_divergent;
+  json["divergence"] = {{"stale", view.divergence.stale},
+                        {"missing", view.divergence.missing},
+                        {"conflicting", view.divergence.conflicting}};
+  json["seconds"] = view.seconds;
+  json["archives"] = Json::array();
+  for (const ArchivePlace& place : view.archives) {
+    json["archives"].push_back({{"node", place.node}, {"path", place.path}});
+  }
+  json["plan"] = plan_json(view.plan);
+  return json;
+}
+
+std::string backup_text(const BackupView& view) {
+  std::string text = fmt::format("backup {}: {}\n", view.backup, view.state);
+  if (!view.reason.empty()) text += fmt::format("  because: {}\n", view.reason);
+  text +=
+      fmt::format("  {} records, {}; {} on the wire, {} ({}/s)\n", human_count(view.records),
+                  human_bytes(static_cast<double>(view.bytes)),
+                  human_bytes(static_cast<double>(view.wire_bytes)), human_seconds(view.seconds),
+                  human_bytes(static_cast<double>(view.bytes) / std::max(view.seconds, 1e-3)));
+  text += fmt::format("  {} slots: {} agreed, {} divergent", view.slots, view.slots_agreed,
+                      view.slots_divergent);
+  if (view.slots_divergent > 0) {
+    text +=
+        fmt::format(" ({} copies of records stale, {} missing, {} conflicting)",
+                    view.divergence.stale, view.divergence.missing, view.divergence.conflicting);
+  }
+  text += "\n";
+  for (const ArchivePlace& place : view.archives)
+    text += fmt::format("  {}: {}\n", place.node, place.path);
+  return text + plan_text(view.plan);
+}
+
+Json verify_json(const VerifyResult& result) {
+  Json json;
+  json["blocks"] = result.blocks;
+  json["bytes"] = result.bytes;
+  json["bad"] = Json::array();
+  for (const VerifyProblem& problem : result.bad) {
+    Json entry = {{"file", printable(problem.file, 8192)}, {"offset", problem.offset}};
+    if (problem.slot >= 0) entry["slot"] = problem.slot;
+    entry["reason"] = problem.reason;
+    json["bad"].push_back(std::move(entry));
+  }
+  return json;
+}
+
+Json restore_json(const RestoreOutcome& result) {
+  Json json;
+  json["restore"] = result.restore;
+  json["state"] = result.state;
+  if (!result.reason.empty()) json["reason"] = result.reason;
+  json["records"] = result.records;
+  json["bytes"] = result.bytes;
+  json["written"] = result.written;
+  json["kept_newer"] = result.kept_newer;
+  json["retried"] = result.retried;
+  json["failed"] = result.failed;
+  json["seconds"] = result.seconds;
+  json["nodes"] = Json::array();
+  for (const RestoreNode& node : result.nodes) {
+    json["nodes"].push_back(
+        {{"name", node.name}, {"records", node.records}, {"bytes", node.bytes}});
+  }
+  Json proof = {{"checked", result.proof.checked},
+                {"copies", result.proof.copies},
+                {"equal", result.proof.equal},
+                {"differing", result.proof.differing},
+                {"unreachable", result.proof.unreachable}};
+  proof["first_differing"] = Json::array();
+  for (const auto& difference : result.proof.first_differing) {
+    proof["first_differing"].push_back({{"slot", difference.slot}, {"node", difference.node}});
+  }
+  json["proof"] = std::move(proof);
+  json["bad"] = Json::array();
+  for (const DamagedBlock& block : result.damaged) {
+    json["bad"].push_back({{"slot", block.slot}, {"part", block.part}, {"reason", block.reason}});
+  }
+  return json;
+}
+
+std::string restore_text(const RestoreOutcome& result) {
+  std::string text = fmt::format("restore {}: {}\n", result.restore, result.state);
+  if (!result.reason.empty()) text += fmt::format("  because: {}\n", result.reason);
+  text +=
+      fmt::format("  {} records, {} in {} ({}/s)\n", human_count(result.records),
+                  human_bytes(static_cast<double>(result.bytes)), human_seconds(result.seconds),
+                  human_bytes(static_cast<double>(result.bytes) / std::max(result.seconds, 1e-3)));
+  text += fmt::format("  {} written, {} kept newer, {} requests sent again, {} failed\n",
+                      human_count(result.written), human_count(result.kept_newer),
+                      human_count(result.retried), human_count(result.failed));
+  if (!result.nodes.empty()) {
+    TextTable table({"node", "records", "bytes"});
+    for (const RestoreNode& node : result.nodes) {
+      table.add(
+          {node.name, human_count(node.records), human_bytes(static_cast<double>(node.bytes))});
+    }
+    text += table.str();
+  }
+  if (result.proof.checked) {
+    text += fmt::format(
+        "proof: {} of {} copies equal the archive, {} differ, {} could not be asked\n",
+        result.proof.equal, result.proof.copies, result.proof.differing, result.proof.unreachable);
+  }
+  return text;
+}
+
+}  // namespace sluice

@@ -1,0 +1,323 @@
+// sluice backup and sluice schedule.
+#include <map>
+#include <memory>
+#include <mutex>
+#include <thread>
+
+#include "base/arena.h"
+#include "control/cli/backup_report.h"
+#include "control/cli/command.h"
+#include "control/cli/progress.h"
+#include "dataplane/archive/reader.h"
+
+namespace sluice {
+namespace {
+
+constexpr size_t kVerifyArenaBytes = size_t{64} << 20;
+
+struct BackupArguments {
+  std::string backup;
+  BackupOptions create;
+  std::vector<std::string> archives;
+  bool copies = false;
+};
+using Arguments = std::shared_ptr<BackupArguments>;
+
+// Shows what a job on the cluster reports, and what it is called.
+class JobWatch {
+ public:
+  JobWatch() : bar_([this] { return state(); }) {}
+
+  void report(const BackupProgress& progress) {
+    std::string note;
+    bool new_message = false;
+    {
+      std::lock_guard lock(mutex_);
+      new_message = !progress.message.empty() && progress.message != progress_.message;
+      if (progress.state != progress_.state && !progress.state.empty()) {
+        note = fmt::format("sluice: backup {}: {}", progress.backup, progress.state);
+      }
+      progress_ = progress;
+    }
+    if (!note.empty()) bar_.note(note);
+    if (new_message) bar_.note("sluice: " + progress.message);
+  }
+  std::string name() {
+    std::lock_guard lock(mutex_);
+    return progress_.backup;
+  }
+
+ private:
+  ProgressBar::State state() {
+    std::lock_guard lock(mutex_);
+    return {progress_.bytes_done, progress_.bytes_total, progress_.state};
+  }
+  std::mutex mutex_;
+  BackupProgress progress_;
+  ProgressBar bar_;
+};
+
+// The first interrupt cancels the backup on the cluster; the job's own end is then waited for as
+// always.
+class CancelOnInterrupt {
+ public:
+  CancelOnInterrupt(ClusterClient& client, JobWatch& watch)
+      : handler_([this, &client, &watch] {
+          const std::string name = watch.name();
+          if (!name.empty())
+            canceller_ = std::jthread([&client, name] { (void)client.backup_cancel(name); });
+        }) {}
+
+ private:
+  std::jthread canceller_;
+  Interrupts::Handler handler_;
+};
+
+Outcome outcome_of(const absl::StatusOr<BackupView>& view) {
+  if (!view.ok()) return failure(view.status());
+  Outcome outcome;
+  outcome.fields = backup_json(*view);
+  outcome.text = backup_text(*view);
+  if (view->state == "failed" || view->state == "cancelled") {
+    outcome.code = kExitFailed;
+    outcome.error = fmt::format("backup {} {}{}", view->backup,
+                                view->state == "failed" ? "failed" : "was cancelled",
+                                view->reason.empty() ? "" : ": " + view->reason);
+    if (view->state == "failed") {
+      outcome.error += fmt::format("; 'sluice backup resume {}' goes on with it", view->backup);
+    }
+  }
+  return outcome;
+}
+
+Outcome create(const Invocation& invocation, const BackupArguments& arguments) {
+  return with_client(invocation, [&](ClusterClient& client) {
+    JobWatch watch;
+    const CancelOnInterrupt cancel(client, watch);
+    return outcome_of(
+        client.backup_create(arguments.create, [&](const BackupProgress& p) { watch.report(p); }));
+  });
+}
+
+Outcome resume(const Invocation& invocation, const BackupArguments& arguments) {
+  return with_client(invocation, [&](ClusterClient& client) {
+    JobWatch watch;
+    const CancelOnInterrupt cancel(client, watch);
+    return outcome_of(
+        client.backup_resume(arguments.backup, [&](const BackupProgress& p) { watch.report(p); }));
+  });
+}
+
+Outcome list(const Invocation& invocation, const BackupArguments&) {
+  return with_client(invocation, [&](ClusterClient& client) {
+    const auto backups = client.backup_list();
+    if (!backups.ok()) return failure(backups.status());
+    Outcome outcome;
+    outcome.fields["backups"] = Json::array();
+    TextTable table({"backup", "state", "records", "bytes"});
+    for (const BackupView& view : *backups) {
+      outcome.fields["backups"].push_back({{"backup", view.backup},
+                                           {"state", view.state},
+                                           {"records", view.records},
+                                           {"bytes", view.bytes}});
+      table.add({view.backup, view.state, human_count(view.records),
+                 human_bytes(static_cast<double>(view.bytes))});
+    }
+    outcome.text = backups->empty() ? "no backups\n" : table.str();
+    return outcome;
+  });
+}
+
+// Showing a failed backup is no failure.
+Outcome show(const Invocation& invocation, const BackupArguments& arguments) {
+  return with_client(invocation, [&](ClusterClient& client) {
+    Outcome outcome = outcome_of(client.backup_show(arguments.backup));
+    if (!outcome.fields.empty()) outcome.code = kExitDone;
+    return outcome;
+  });
+}
+
+Outcome cancel(const Invocation& invocation, const BackupArguments& arguments) {
+  return with_client(invocation, [&](ClusterClient& client) {
+    Outcome outcome = outcome_of(client.backup_cancel(arguments.backup));
+    if (!outcome.fields.empty()) outcome.code = kExitDone;
+    return outcome;
+  });
+}
+
+Outcome remove(const Invocation& invocation, const BackupArguments& arguments) {
+  return with_client(invocation, [&](ClusterClient& client) {
+    if (absl::Status status = client.backup_delete(arguments.backup); !status.ok())
+      return failure(status);
+    Outcome outcome;
+    outcome.fields["backup"] = arguments.backup;
+    outcome.text = fmt::format("backup {} deleted\n", arguments.backup);
+    return outcome;
+  });
+}
+
+Outcome outcome_of(const VerifyResult& result) {
+  Outcome outcome;
+  outcome.fields = verify_json(result);
+  outcome.text = fmt::format("{} blocks, {}: {}\n", human_count(result.blocks),
+                             human_bytes(static_cast<double>(result.bytes)),
+                             result.bad.empty() ? "all good" : "BAD");
+  for (const VerifyProblem& problem : result.bad) {
+    outcome.text += fmt::format("  {} at {}", problem.file, problem.offset);
+    if (problem.slot >= 0) outcome.text += fmt::format(", slot {}", problem.slot);
+    outcome.text += fmt::format(": {}\n", problem.reason);
+  }
+  if (!result.bad.empty()) {
+    outcome.code = kExitDataBad;
+    outcome.error = fmt::format("{} problems, the first is {} at {}: {}", result.bad.size(),
+                                result.bad[0].file, result.bad[0].offset, result.bad[0].reason);
+  }
+  return outcome;
+}
+
+Outcome verify_archive_command(const BackupArguments& arguments) {
+  auto arena = Arena::create({.bytes = kVerifyArenaBytes});
+  if (!arena.ok()) return failure(arena.status());
+  std::atomic<uint64_t> done{0};
+  std::atomic<uint64_t> total{0};
+  ProgressBar bar([&] { return ProgressBar::State{done, total, "verify"}; });
+  const auto report = verify_archive(arguments.archives, **arena, [&](uint64_t now, uint64_t all) {
+    done = now;
+    total = all;
+    return true;
+  });
+  if (!report.ok()) return failure(report.status());
+  return outcome_of(VerifyResult{report->blocks, report->bytes, report->bad});
+}
+
+Outcome verify(const Invocation& invocation, const BackupArguments& arguments) {
+  if (arguments.backup.empty() == arguments.archives.empty()) {
+    return usage_error("name a backup, or the folders of an archive with --archive DIR...");
+  }
+  if (!arguments.archives.empty()) return verify_archive_command(arguments);
+  return with_client(invocation, [&](ClusterClient& client) {
+    JobWatch watch;
+    const auto result = client.backup_verify(
+        arguments.backup, [&](const BackupProgress& progress) { watch.report(progress); });
+    return result.ok() ? outcome_of(*result) : failure(result.status());
+  });
+}
+
+std::string copies_text(const ScheduleView& view, bool each) {
+  if (each) {
+    TextTable table({"slot", "source", "target", "state", "bytes"});
+    for (const ScheduledCopy& copy : view.copies) {
+      table.add({std::to_string(copy.slot), copy.source, copy.target, copy.state,
+                 std::to_string(copy.bytes)});
+    }
+    return table.str();
+  }
+  struct Sum {
+    uint64_t copies = 0;
+    uint64_t divergent = 0;
+    uint64_t bytes = 0;
+  };
+  std::map<std::tuple<std::string, std::string, std::string>, Sum> sums;
+  for (const ScheduledCopy& copy : view.copies) {
+    Sum& sum = sums[{copy.source, copy.target, copy.state}];
+    sum.copies += 1;
+    sum.divergent += copy.divergent ? 1 : 0;
+    sum.bytes += copy.bytes;
+  }
+  TextTable table({"source", "target", "state", "copies", "divergent", "bytes"});
+  for (const auto& [key, sum] : sums) {
+    table.add({std::get<0>(key), std::get<1>(key), std::get<2>(key), human_count(sum.copies),
+               human_count(sum.divergent), human_bytes(static_cast<double>(sum.bytes))});
+  }
+  return table.str();
+}
+
+Outcome show_schedule(const Invocation& invocation, const BackupArguments& arguments) {
+  return with_client(invocation, [&](ClusterClient& client) {
+    const auto view = client.schedule_show(arguments.backup);
+    if (!view.ok()) return failure(view.status());
+    Outcome outcome;
+    outcome.fields = backup_json(view->backup);
+    outcome.fields["copies"] = Json::array();
+    for (const ScheduledCopy& copy : view->copies) {
+      outcome.fields["copies"].push_back({{"slot", copy.slot},
+                                          {"source", copy.source},
+                                          {"target", copy.target},
+                                          {"state", copy.state},
+                                          {"divergent", copy.divergent},
+                                          {"bytes", copy.bytes}});
+    }
+    outcome.text = fmt::format("backup {}: {}\n{}", view->backup.backup, view->backup.state,
+                               copies_text(*view, arguments.copies));
+    return outcome;
+  });
+}
+
+using Command = Outcome (*)(const Invocation&, const BackupArguments&);
+void on_run(CLI::App* command, Invocation& invocation, const Arguments& arguments, Command run) {
+  command->callback([&invocation, arguments, run] {
+    invocation.run = [&invocation, arguments, run] { return run(invocation, *arguments); };
+  });
+}
+
+void register_create(CLI::App& backup, Invocation& invocation, const Arguments& arguments) {
+  CLI::App* command = add_command(
+      backup, "create", "Back the whole cluster up into one consolidated copy",
+      "sluice backup create --name nightly\n  sluice backup create --target n1 --target n2\n"
+      "  sluice backup create --dry-run    (plan only: bytes, seconds)\n"
+      "\nAn interrupt (Ctrl-C) cancels the backup.");
+  command->add_option("--name", arguments->create.name,
+                      "Its name; made from the date without this");
+  command
+      ->add_option("--target", arguments->create.targets,
+                   "A node that keeps a part of the copy; may be repeated")
+      ->allow_extra_args(false)
+      ->type_name("NODE");
+  command->add_flag("--dry-run", arguments->create.dry_run, "Plan it, and move nothing");
+  on_run(command, invocation, arguments, create);
+}
+
+}  // namespace
+
+void register_backup(CLI::App& app, Invocation& invocation) {
+  CLI::App* backup =
+      add_command(app, "backup", "Make, list, check and remove backups", "sluice backup create");
+  backup->require_subcommand(1, 1);
+  const auto arguments = std::make_shared<BackupArguments>();
+  register_create(*backup, invocation, arguments);
+  on_run(add_command(*backup, "list", "List the backups", "sluice backup list"), invocation,
+         arguments, list);
+  const auto of_one = [&](const char* name, const char* about, Command run) {
+    CLI::App* command =
+        add_command(*backup, name, about, fmt::format("sluice backup {} nightly", name));
+    command->add_option("BACKUP", arguments->backup, "Its name or UUID")->required();
+    on_run(command, invocation, arguments, run);
+  };
+  of_one("show", "Show one backup", show);
+  of_one("resume", "Go on with a backup that failed or whose coordinator died", resume);
+  of_one("cancel", "Cancel a running backup", cancel);
+  of_one("delete", "Delete a backup and its archives", remove);
+  CLI::App* check = add_command(
+      *backup, "verify",
+      "Check every block, record and digest of a backup; exit code 3 if something is bad",
+      "sluice backup verify nightly\n  sluice backup verify --archive /backup/n1/nightly "
+      "/backup/n2/nightly    (needs no "
+      "cluster)");
+  check->add_option("BACKUP", arguments->backup, "Its name or UUID");
+  check->add_option("--archive", arguments->archives, "The folders of an archive's parts")
+      ->type_name("DIR");
+  on_run(check, invocation, arguments, verify);
+
+  CLI::App* schedule = add_command(app, "schedule", "See who sends which copies to whom",
+                                   "sluice schedule show nightly");
+  schedule->require_subcommand(1, 1);
+  CLI::App* show_command =
+      add_command(*schedule, "show", "Show the state of each copy of a backup's schedule",
+                  "sluice schedule show nightly");
+  show_command->add_option("BACKUP", arguments->backup, "Its name or UUID")->required();
+  show_command->add_flag("--copies", arguments->copies,
+                         "List each copy, not sums by source, target and state");
+  on_run(show_command, invocation, arguments, show_schedule);
+}
+
+}  // namespace sluice

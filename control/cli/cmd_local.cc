@@ -1,0 +1,247 @@
+// sluice local: a cluster of background processes on this machine.
+#include <bit>
+#include <cmath>
+#include <csignal>
+#include <memory>
+
+#include "control/cli/command.h"
+#include "control/cli/local_cluster.h"
+#include "control/cli/progress.h"
+#include "control/table/table.h"
+
+namespace sluice {
+namespace {
+
+constexpr int64_t kReadyMs = 90'000;
+constexpr int64_t kStopMs = 20'000;
+constexpr uint32_t kMaxLocalNodes = 256;
+
+struct LocalArguments {
+  LocalOptions options;
+  int64_t nodes = 0;
+  int64_t replicas = 0;
+  bool has_replicas = false;
+  int64_t slots = 4096;
+  std::string name;
+  bool accept_data_loss = false;
+};
+using Arguments = std::shared_ptr<LocalArguments>;
+
+// The options as far as they can be judged without the folder.
+bool check_options(LocalArguments& arguments, Outcome* error) {
+  LocalOptions& options = arguments.options;
+  const auto fail = [&](Outcome outcome) {
+    *error = std::move(outcome);
+    return false;
+  };
+  if (arguments.nodes < 1 || arguments.nodes > kMaxLocalNodes) {
+    return fail(usage_error("--nodes {}: 1 to {}", arguments.nodes, kMaxLocalNodes));
+  }
+  const int64_t most_replicas = std::min<int64_t>(arguments.nodes, kMaxReplicas);
+  if (arguments.has_replicas && (arguments.replicas < 1 || arguments.replicas > most_replicas)) {
+    return fail(usage_error("--replicas {}: 1 to {} with {} nodes", arguments.replicas,
+                            most_replicas, arguments.nodes));
+  }
+  if (arguments.slots < 2 || arguments.slots > (int64_t{1} << kMaxTableSlotBits) ||
+      !std::has_single_bit(static_cast<uint64_t>(arguments.slots))) {
+    return fail(usage_error("--slots {}: a power of two, 2 to {}", arguments.slots,
+                            1 << kMaxTableSlotBits));
+  }
+  const auto nodes = static_cast<size_t>(arguments.nodes);
+  if (!options.weights.empty() && options.weights.size() != nodes) {
+    return fail(usage_error("--weights has {} values for {} nodes", options.weights.size(), nodes));
+  }
+  for (const double weight : options.weights) {
+    if (!std::isfinite(weight) || weight <= 0)
+      return fail(usage_error("--weights {}: positive numbers", weight));
+  }
+  if (!options.racks.empty() && options.racks.size() != nodes) {
+    return fail(usage_error("--racks has {} values for {} nodes", options.racks.size(), nodes));
+  }
+  options.nodes = static_cast<uint32_t>(arguments.nodes);
+  options.replicas = static_cast<uint32_t>(arguments.replicas);
+  options.slots = static_cast<uint32_t>(arguments.slots);
+  return true;
+}
+
+std::vector<LocalCluster::Started> running(const LocalCluster& cluster) {
+  std::vector<LocalCluster::Started> processes;
+  for (const LocalNode& node : cluster.nodes()) {
+    if (const auto process = cluster.process(node)) processes.push_back({&node, *process});
+  }
+  return processes;
+}
+
+Outcome started_outcome(const LocalCluster& cluster,
+                        const std::vector<LocalCluster::Started>& started) {
+  Outcome outcome;
+  outcome.fields["cluster"] = cluster.url();
+  outcome.fields["nodes"] = Json::array();
+  TextTable table({"node", "pid", "address"});
+  for (const auto& [node, process] : started) {
+    outcome.fields["nodes"].push_back(
+        {{"name", node->name}, {"pid", process.pid}, {"address", node->control_address}});
+    table.add({node->name, std::to_string(process.pid), node->control_address});
+  }
+  outcome.text = fmt::format("cluster {}\n{}", cluster.url(), table.str());
+  return outcome;
+}
+
+absl::Status start_all(LocalCluster& cluster, std::vector<LocalCluster::Started>* started) {
+  for (const LocalNode& node : cluster.nodes()) {
+    SLUICE_ASSIGN_OR_RETURN(const ProcessId process, cluster.start(node, false));
+    started->push_back({&node, process});
+  }
+  return cluster.wait_until_serving(*started, kReadyMs);
+}
+
+Outcome up(const Invocation& invocation, LocalArguments& arguments) {
+  Outcome error;
+  if (!check_options(arguments, &error)) return error;
+  if (invocation.cluster.starts_with("etcd:")) {
+    if (!check_cluster(invocation, &error)) return error;
+    arguments.options.etcd_url = invocation.cluster;
+  }
+  const Interrupts::Handler handler([] {});  // waiting looks at Interrupts::interrupted()
+  const auto cluster = LocalCluster::create(arguments.options);
+  if (!cluster.ok()) return failure(cluster.status());
+  if (const auto processes = running(**cluster); !processes.empty()) {
+    return failure(failed_precondition(
+        "a cluster runs in {} already ({}, process {}, and {} more); 'sluice local down' stops "
+        "it",
+        arguments.options.folder, processes[0].node->name, processes[0].process.pid,
+        processes.size() - 1));
+  }
+  std::vector<LocalCluster::Started> started;
+  if (const absl::Status status = start_all(**cluster, &started); !status.ok()) {
+    const auto stopped = (*cluster)->stop(started, kStopMs);
+    return failure(stopped.ok() ? status : with_context(status, message_of(stopped.status())));
+  }
+  return started_outcome(**cluster, started);
+}
+
+Outcome down(const LocalArguments& arguments) {
+  const Interrupts::Handler handler([] {});  // it ends by itself soon, and half a stop helps nobody
+  const auto cluster = LocalCluster::load(arguments.options.folder);
+  if (!cluster.ok()) return failure(cluster.status());
+  const auto processes = running(**cluster);
+  const auto killed = (*cluster)->stop(processes, kStopMs);
+  if (!killed.ok()) return failure(killed.status());
+  Outcome outcome;
+  outcome.fields["stopped"] = Json::array();
+  for (const auto& one : processes) outcome.fields["stopped"].push_back(one.node->name);
+  outcome.fields["killed"] = *killed;
+  outcome.text = fmt::format("{} nodes stopped", processes.size());
+  if (!killed->empty()) outcome.text += fmt::format(", {} of them by SIGKILL", killed->size());
+  outcome.text += "\n";
+  return outcome;
+}
+
+Outcome kill_node(const LocalArguments& arguments) {
+  const auto cluster = LocalCluster::load(arguments.options.folder);
+  if (!cluster.ok()) return failure(cluster.status());
+  const auto node = (*cluster)->find(arguments.name);
+  if (!node.ok()) return failure(node.status());
+  const auto process = (*cluster)->process(**node);
+  if (!process) return failure(failed_precondition("node {} does not run", arguments.name));
+  if (absl::Status status = send_signal(*process, SIGKILL); !status.ok()) return failure(status);
+  if (!wait_until_gone(*process, kStopMs))
+    return failure(internal_error("process {} does not end", process->pid));
+  Outcome outcome;
+  outcome.fields = {{"name", arguments.name}, {"pid", process->pid}};
+  outcome.text = fmt::format("node {} (process {}) killed\n", arguments.name, process->pid);
+  return outcome;
+}
+
+Outcome start_node(const LocalArguments& arguments) {
+  const Interrupts::Handler handler([] {});
+  const auto cluster = LocalCluster::load(arguments.options.folder);
+  if (!cluster.ok()) return failure(cluster.status());
+  const auto node = (*cluster)->find(arguments.name);
+  if (!node.ok()) return failure(node.status());
+  if (const auto process = (*cluster)->process(**node)) {
+    return failure(
+        failed_precondition("node {} runs already (process {})", arguments.name, process->pid));
+  }
+  const auto process = (*cluster)->start(**node, arguments.accept_data_loss);
+  if (!process.ok()) return failure(process.status());
+  const std::vector<LocalCluster::Started> started = {{*node, *process}};
+  if (const absl::Status status = (*cluster)->wait_until_serving(started, kReadyMs); !status.ok()) {
+    (void)(*cluster)->stop(started, kStopMs);
+    return failure(status);
+  }
+  return started_outcome(**cluster, started);
+}
+
+void register_up(CLI::App& local, Invocation& invocation, const Arguments& arguments) {
+  CLI::App* command = add_command(
+      local, "up", "Start a cluster of nodes n1..nN in a folder, or the one that is there again",
+      "sluice local up --dir /tmp/demo --nodes 4 --weights 1,2,3,4 --racks a,a,b,b\n"
+      "\nWeights are explicit here, 1 each unless given: the nodes share one machine, so there is "
+      "nothing to measure.\n"
+      "Nodes listen on 127.0.0.1 and keep their ports. Records are in D/nX, archives in "
+      "D/nX-archive, logs in D/nX.log.");
+  command->add_option("--dir", arguments->options.folder, "The folder")->required()->type_name("D");
+  command->add_option("--nodes", arguments->nodes, "How many nodes")->required()->type_name("N");
+  CLI::Option* replicas = command
+                              ->add_option("--replicas", arguments->replicas,
+                                           "Copies of each record; 3 without this, or N if fewer")
+                              ->type_name("R");
+  command
+      ->add_option("--slots", arguments->slots,
+                   "Shards of the keys, a power of two; fixed for good")
+      ->capture_default_str()
+      ->type_name("S");
+  command
+      ->add_option("--driver", arguments->options.driver,
+                   "How nodes move blocks (see sluice doctor)")
+      ->capture_default_str();
+  command->add_option("--weights", arguments->options.weights, "Shares of the nodes, as 1,2,4")
+      ->delimiter(',')
+      ->type_name("W,...");
+  command->add_option("--racks", arguments->options.racks, "Failure domains of the nodes, as a,a,b")
+      ->delimiter(',')
+      ->type_name("R,...");
+  command->callback([&invocation, arguments, replicas] {
+    arguments->has_replicas = replicas->count() > 0;
+    invocation.run = [&invocation, arguments] { return up(invocation, *arguments); };
+  });
+}
+
+}  // namespace
+
+void register_local(CLI::App& app, Invocation& invocation) {
+  CLI::App* local =
+      add_command(app, "local", "Run a cluster of background processes on this machine",
+                  "sluice local up --dir /tmp/demo --nodes 3");
+  local->require_subcommand(1, 1);
+  const auto arguments = std::make_shared<LocalArguments>();
+  register_up(*local, invocation, arguments);
+  CLI::App* down_command = add_command(*local, "down", "Stop all nodes; records and archives stay",
+                                       "sluice local down --dir /tmp/demo");
+  CLI::App* kill_command = add_command(*local, "kill", "Kill one node (SIGKILL), as a crash would",
+                                       "sluice local kill --dir /tmp/demo n2");
+  CLI::App* start_command = add_command(*local, "start", "Start one node again",
+                                        "sluice local start --dir /tmp/demo n2\n"
+                                        "\nA node whose data folder is gone refuses to start. "
+                                        "--accept-data-loss lets it join empty: its copies are\n"
+                                        "then missing until they are written again.");
+  for (CLI::App* command : {down_command, kill_command, start_command}) {
+    command->add_option("--dir", arguments->options.folder, "The folder")
+        ->required()
+        ->type_name("D");
+  }
+  kill_command->add_option("NAME", arguments->name, "The node")->required();
+  start_command->add_option("NAME", arguments->name, "The node")->required();
+  start_command->add_flag("--accept-data-loss", arguments->accept_data_loss,
+                          "Join although the data folder is gone");
+  down_command->callback(
+      [&invocation, arguments] { invocation.run = [arguments] { return down(*arguments); }; });
+  kill_command->callback(
+      [&invocation, arguments] { invocation.run = [arguments] { return kill_node(*arguments); }; });
+  start_command->callback([&invocation, arguments] {
+    invocation.run = [arguments] { return start_node(*arguments); };
+  });
+}
+
+}  // namespace sluice

@@ -1,0 +1,374 @@
+// sluice record: single records, imports and exports.
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstdlib>
+#include <memory>
+
+#include "base/file.h"
+#include "control/cli/base64.h"
+#include "control/cli/cluster_records.h"
+#include "control/cli/command.h"
+#include "control/cli/jsonl.h"
+#include "control/cli/output_file.h"
+#include "control/cli/progress.h"
+#include "control/cli/tree_export.h"
+#include "control/cli/tree_import.h"
+#include "dataplane/block/record.h"
+
+namespace sluice {
+namespace {
+
+struct RecordArguments {
+  std::string key;
+  std::string value;
+  bool has_value = false;
+  std::string file;
+  std::string prefix;
+  std::string tree;
+  std::string jsonl;
+};
+using Arguments = std::shared_ptr<RecordArguments>;
+
+bool check_key(const std::string& key, Outcome* error) {
+  if (!key.empty() && key.size() <= kMaxKeyBytes) return true;
+  *error = usage_error("a key of {} bytes; keys have 1 to {}", key.size(), kMaxKeyBytes);
+  return false;
+}
+
+// The bytes of a file, or of stdin for "-"; at most kMaxValueBytes.
+absl::StatusOr<std::string> read_value(const std::string& path) {
+  UniqueFd fd(path == "-" ? dup(STDIN_FILENO) : open(path.c_str(), O_RDONLY | O_CLOEXEC));
+  if (!fd) return errno_status(errno, fmt::format("open {}", path));
+  std::string value;
+  while (value.size() <= kMaxValueBytes) {
+    const size_t before = value.size();
+    value.resize(before + (size_t{1} << 20));
+    const ssize_t got = read(fd.get(), value.data() + before, value.size() - before);
+    const int error = errno;
+    value.resize(before + static_cast<size_t>(std::max<ssize_t>(got, 0)));
+    if (got < 0 && error == EINTR) continue;
+    if (got < 0) return errno_status(error, fmt::format("read {}", path));
+    if (got == 0) return value;
+  }
+  return invalid_argument(
+      "{} has over {} bytes, the most a value may have; import it with --tree, which cuts files "
+      "into "
+      "chunks",
+      path, kMaxValueBytes);
+}
+
+Outcome put(const Invocation& invocation, const RecordArguments& arguments) {
+  Outcome outcome;
+  if (!check_key(arguments.key, &outcome)) return outcome;
+  if (arguments.has_value == !arguments.file.empty()) {
+    return usage_error("give the value either as an argument or with --file FILE (- is stdin)");
+  }
+  std::string value = arguments.value;
+  if (!arguments.file.empty()) {
+    auto read = read_value(arguments.file);
+    if (!read.ok()) return failure(read.status());
+    value = *std::move(read);
+  }
+  return with_client(invocation, [&](ClusterClient& client) {
+    if (absl::Status status = client.put(arguments.key, value); !status.ok())
+      return failure(status);
+    add_bytes(outcome.fields, "key", arguments.key);
+    outcome.fields["bytes"] = value.size();
+    return outcome;
+  });
+}
+
+Outcome get(const Invocation& invocation, const RecordArguments& arguments) {
+  Outcome outcome;
+  if (!check_key(arguments.key, &outcome)) return outcome;
+  return with_client(invocation, [&](ClusterClient& client) {
+    auto value = client.get(arguments.key);
+    if (absl::IsNotFound(value.status())) {
+      return failure(not_found("there is no record with the key '{}'", printable(arguments.key)));
+    }
+    if (!value.ok()) return failure(value.status());
+    if (!invocation.json) {
+      outcome.text = *std::move(value);
+      return outcome;
+    }
+    add_bytes(outcome.fields, "key", arguments.key);
+    outcome.fields["value_b64"] = base64_encode(*value);
+    outcome.fields["bytes"] = value->size();
+    return outcome;
+  });
+}
+
+Outcome erase(const Invocation& invocation, const RecordArguments& arguments) {
+  Outcome outcome;
+  if (!check_key(arguments.key, &outcome)) return outcome;
+  return with_client(invocation, [&](ClusterClient& client) {
+    if (absl::Status status = client.erase(arguments.key); !status.ok()) return failure(status);
+    add_bytes(outcome.fields, "key", arguments.key);
+    return outcome;
+  });
+}
+
+Outcome count(const Invocation& invocation, const RecordArguments& arguments) {
+  return with_client(invocation, [&](ClusterClient& client) {
+    const auto records = client.count(arguments.prefix);
+    if (!records.ok()) return failure(records.status());
+    Outcome outcome;
+    outcome.fields["count"] = *records;
+    outcome.text = fmt::format("{}\n", *records);
+    return outcome;
+  });
+}
+
+// One import or export: a progress bar, and cancellation by the first interrupt.
+struct Stream {
+  explicit Stream(const char* what)
+      : bar([this, what] {
+          return ProgressBar::State{progress.bytes, 0, what};
+        }),
+        interrupt([this] { progress.cancelled = true; }),
+        begun_ns(system_clock().monotonic_ns()) {}
+  double seconds() const {
+    return static_cast<double>(system_clock().monotonic_ns() - begun_ns) / 1e9;
+  }
+
+  StreamProgress progress;
+  ProgressBar bar;
+  Interrupts::Handler interrupt;
+  int64_t begun_ns;
+};
+
+void describe(Outcome* outcome, const char* done, uint64_t records, uint64_t bytes,
+              double seconds) {
+  outcome->fields["records"] = records;
+  outcome->fields["bytes"] = bytes;
+  outcome->fields["seconds"] = seconds;
+  outcome->text = fmt::format("{} {} records, {} in {} ({}/s)\n", done, human_count(records),
+                              human_bytes(static_cast<double>(bytes)), human_seconds(seconds),
+                              human_bytes(static_cast<double>(bytes) / std::max(seconds, 1e-3)));
+}
+
+void warn_failures(const StreamFailures& failures, const char* what) {
+  for (const StreamFailure& failure : failures.first) {
+    fmt::print(stderr, "sluice: {} {}: {}\n", what, printable(failure.path), failure.reason);
+  }
+}
+
+Outcome import_tree_command(ClusterClient& client, const RecordArguments& arguments) {
+  Stream stream("import");
+  ClusterSink sink(client);
+  const auto result = import_tree({arguments.tree, arguments.prefix, 2}, sink, stream.progress);
+  if (!result.ok()) return failure(result.status());
+  Outcome outcome;
+  describe(&outcome, "imported", result->records, result->bytes, stream.seconds());
+  outcome.fields["failed"] = result->failures.count;
+  outcome.fields["files"] = result->files;
+  outcome.fields["folders"] = result->folders;
+  outcome.fields["links"] = result->links;
+  outcome.fields["skipped"] = result->skipped;
+  if (result->skipped > 0) {
+    fmt::print(stderr, "sluice: {} sockets, devices and pipes were skipped\n", result->skipped);
+  }
+  if (result->failures.count > 0) {
+    warn_failures(result->failures, "not imported:");
+    outcome.fields["failures"] = failures_json(result->failures);
+    outcome.code = kExitFailed;
+    outcome.error =
+        fmt::format("{} entries could not be imported, the first is {}: {}", result->failures.count,
+                    printable(result->failures.first[0].path), result->failures.first[0].reason);
+  }
+  return outcome;
+}
+
+Outcome import_jsonl_command(ClusterClient& client, const RecordArguments& arguments) {
+  UniqueFd fd(arguments.jsonl == "-" ? dup(STDIN_FILENO)
+                                     : open(arguments.jsonl.c_str(), O_RDONLY | O_CLOEXEC));
+  if (!fd) return failure(errno_status(errno, fmt::format("open {}", arguments.jsonl)));
+  Stream stream("import");
+  ClusterSink sink(client);
+  SinkTotals totals;
+  const absl::Status status = import_jsonl(fd.get(), sink, stream.progress, &totals);
+  Outcome outcome;
+  describe(&outcome, "imported", totals.records, totals.bytes, stream.seconds());
+  outcome.fields["failed"] = totals.failures.count;
+  if (totals.failures.count > 0) {
+    warn_failures(totals.failures, "not written:");
+    outcome.fields["failures"] = failures_json(totals.failures);
+    outcome.code = kExitFailed;
+    outcome.error = fmt::format("{} records could not be written", totals.failures.count);
+    if (!totals.failures.first.empty()) {
+      outcome.error +=
+          fmt::format(", the first is '{}': {}", printable(totals.failures.first[0].path),
+                      totals.failures.first[0].reason);
+    }
+  }
+  if (!status.ok()) {
+    outcome.code = kExitFailed;
+    outcome.error = fmt::format("{}: {}; the {} records before it are imported, nothing after it",
+                                arguments.jsonl, message_of(status), totals.records);
+  }
+  return outcome;
+}
+
+Outcome import_command(const Invocation& invocation, const RecordArguments& arguments) {
+  if (arguments.tree.empty() == arguments.jsonl.empty())
+    return usage_error("say one of --tree DIR and --jsonl FILE");
+  if (!arguments.jsonl.empty() && !arguments.prefix.empty()) {
+    return usage_error("--prefix goes with --tree; JSON lines carry whole keys");
+  }
+  return with_client(invocation, [&](ClusterClient& client) {
+    return arguments.tree.empty() ? import_jsonl_command(client, arguments)
+                                  : import_tree_command(client, arguments);
+  });
+}
+
+Outcome export_tree_command(ClusterClient& client, const RecordArguments& arguments) {
+  Stream stream("export");
+  ClusterSource source(client);
+  const auto result = export_tree({arguments.tree, arguments.prefix}, source, stream.progress);
+  if (!result.ok()) return failure(result.status());
+  Outcome outcome;
+  describe(&outcome, "exported", result->records, result->bytes, stream.seconds());
+  outcome.fields["files"] = result->files;
+  outcome.fields["folders"] = result->folders;
+  outcome.fields["links"] = result->links;
+  outcome.fields["skipped"] = result->other_records;
+  outcome.fields["failed"] = result->failures.count + result->damaged.count;
+  if (result->other_records > 0) {
+    fmt::print(stderr, "sluice: {} records that are no entries of a tree were skipped\n",
+               result->other_records);
+  }
+  warn_failures(result->failures, "not exported:");
+  warn_failures(result->damaged, "damaged:");
+  if (result->failures.count > 0) {
+    outcome.fields["failures"] = failures_json(result->failures);
+    outcome.code = kExitFailed;
+    outcome.error =
+        fmt::format("{} entries could not be exported, the first is {}: {}", result->failures.count,
+                    printable(result->failures.first[0].path), result->failures.first[0].reason);
+  }
+  if (result->damaged.count > 0) {
+    outcome.fields["damaged"] = failures_json(result->damaged);
+    outcome.code = kExitDataBad;
+    outcome.error =
+        fmt::format("{} entries are damaged, the first is {}: {}", result->damaged.count,
+                    printable(result->damaged.first[0].path), result->damaged.first[0].reason);
+  }
+  return outcome;
+}
+
+Outcome export_jsonl_command(ClusterClient& client, const RecordArguments& arguments) {
+  auto file = OutputFile::open(arguments.jsonl);
+  if (!file.ok()) return failure(file.status());
+  const char* temporary = std::getenv("TMPDIR");
+  const std::string folder = temporary != nullptr && *temporary != '\0' ? temporary
+                             : arguments.jsonl == "-"                   ? "/tmp"
+                                                      : folder_of(arguments.jsonl);
+  Stream stream("export");
+  ClusterSource source(client);
+  const auto totals = export_jsonl(source, arguments.prefix, folder, stream.progress,
+                                   [&](std::string_view piece) { return (*file)->write(piece); });
+  if (!totals.ok()) return failure(totals.status());
+  if (absl::Status status = (*file)->commit(); !status.ok()) return failure(status);
+  Outcome outcome;
+  describe(&outcome, "exported", totals->records, totals->bytes, stream.seconds());
+  if (arguments.jsonl == "-") {
+    fmt::print(stderr, "sluice: {}", outcome.text);
+    outcome.text.clear();
+  }
+  return outcome;
+}
+
+Outcome export_command(const Invocation& invocation, const RecordArguments& arguments) {
+  if (arguments.tree.empty() == arguments.jsonl.empty())
+    return usage_error("say one of --tree DIR and --jsonl FILE");
+  if (arguments.jsonl == "-" && invocation.json) {
+    return usage_error(
+        "--json and --jsonl - would both write stdout; export to a file, or leave --json out");
+  }
+  return with_client(invocation, [&](ClusterClient& client) {
+    return arguments.tree.empty() ? export_jsonl_command(client, arguments)
+                                  : export_tree_command(client, arguments);
+  });
+}
+
+using Command = Outcome (*)(const Invocation&, const RecordArguments&);
+void on_run(CLI::App* command, Invocation& invocation, const Arguments& arguments, Command run) {
+  command->callback([&invocation, arguments, run] {
+    invocation.run = [&invocation, arguments, run] { return run(invocation, *arguments); };
+  });
+}
+
+void register_single(CLI::App& record, Invocation& invocation, const Arguments& arguments) {
+  CLI::App* put_command =
+      add_command(record, "put", "Write one record (key: 1 to 4096 bytes, value: at most 64 MiB)",
+                  "sluice record put colour blue\n  sluice record put picture --file picture.png\n"
+                  "  date | sluice record put now --file -");
+  put_command->add_option("KEY", arguments->key, "The key, as bytes")->required();
+  CLI::Option* value = put_command->add_option("VALUE", arguments->value, "The value, as bytes");
+  put_command->add_option("--file", arguments->file, "Take the value from this file; - is stdin");
+  put_command->callback([&invocation, arguments, value] {
+    arguments->has_value = value->count() > 0;
+    invocation.run = [&invocation, arguments] { return put(invocation, *arguments); };
+  });
+  CLI::App* get_command = add_command(
+      record, "get", "Print one record's value as it is; exit code 1 where there is none",
+      "sluice record get colour\n  sluice --json record get colour    (key, value_b64, bytes)");
+  get_command->add_option("KEY", arguments->key, "The key, as bytes")->required();
+  on_run(get_command, invocation, arguments, get);
+  CLI::App* delete_command =
+      add_command(record, "delete", "Delete one record; one that is not there is no error",
+                  "sluice record delete colour");
+  delete_command->add_option("KEY", arguments->key, "The key, as bytes")->required();
+  on_run(delete_command, invocation, arguments, erase);
+  CLI::App* count_command =
+      add_command(record, "count", "Count the records", "sluice record count --prefix docs/");
+  count_command->add_option("--prefix", arguments->prefix, "Only keys that begin so");
+  on_run(count_command, invocation, arguments, count);
+}
+
+void register_streams(CLI::App& record, Invocation& invocation, const Arguments& arguments) {
+  CLI::App* import = add_command(
+      record, "import", "Write many records: the files of a folder tree, or JSON lines",
+      "sluice record import --tree /usr/share/doc --prefix docs/\n"
+      "  sluice record import --jsonl records.jsonl\n"
+      "\nA tree keeps paths, modes, times and links; files are cut into chunks of 992 KiB.\n"
+      "JSON lines: {\"key\": \"k\", \"value\": \"v\"}, or key_b64 and value_b64 in base64; at most "
+      "96 MiB a line.\n"
+      "An import ends at the first malformed line; the lines before it are imported.");
+  import->add_option("--tree", arguments->tree, "A folder")->type_name("DIR");
+  import->add_option("--prefix", arguments->prefix, "Put before each key of a tree");
+  import->add_option("--jsonl", arguments->jsonl, "A file of JSON lines; - is stdin")
+      ->type_name("FILE");
+  on_run(import, invocation, arguments, import_command);
+  CLI::App* export_app = add_command(
+      record, "export", "Read all records: into a folder tree, or as JSON lines sorted by key",
+      "sluice record export --tree /tmp/doc --prefix docs/\n"
+      "  sluice record export --jsonl records.jsonl && cmp records.jsonl others.jsonl\n"
+      "\nSorting takes room for all records in $TMPDIR, or else beside FILE. With FILE - the lines "
+      "go to stdout\n"
+      "(and --json is refused).");
+  export_app->add_option("--tree", arguments->tree, "A folder; made where it is not there")
+      ->type_name("DIR");
+  export_app->add_option("--prefix", arguments->prefix,
+                         "Only keys that begin so; a tree's paths go without it");
+  export_app
+      ->add_option("--jsonl", arguments->jsonl, "A file, replaced when all is written; - is stdout")
+      ->type_name("FILE");
+  on_run(export_app, invocation, arguments, export_command);
+}
+
+}  // namespace
+
+void register_record(CLI::App& app, Invocation& invocation) {
+  CLI::App* record =
+      add_command(app, "record", "Write, read, import and export records",
+                  "sluice --cluster sqlite:/tmp/demo/cluster.db record put colour blue");
+  record->require_subcommand(1, 1);
+  const auto arguments = std::make_shared<RecordArguments>();
+  register_single(*record, invocation, arguments);
+  register_streams(*record, invocation, arguments);
+}
+
+}  // namespace sluice

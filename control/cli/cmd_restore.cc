@@ -1,0 +1,194 @@
+// sluice restore.
+#include <memory>
+#include <mutex>
+
+#include "control/cli/backup_report.h"
+#include "control/cli/base64.h"
+#include "control/cli/command.h"
+#include "control/cli/output_file.h"
+#include "control/cli/progress.h"
+
+namespace sluice {
+namespace {
+
+struct RestoreArguments {
+  RestoreRequest options;
+  bool retry = false;
+  std::string export_file;
+};
+using Arguments = std::shared_ptr<RestoreArguments>;
+
+class RestoreWatch {
+ public:
+  RestoreWatch()
+      : bar_([this] {
+          std::lock_guard lock(mutex_);
+          return ProgressBar::State{progress_.bytes_done, progress_.bytes_total, "restore"};
+        }) {}
+  void report(const RestoreProgress& progress) {
+    {
+      std::lock_guard lock(mutex_);
+      progress_ = progress;
+    }
+    if (!progress.message.empty()) bar_.note("sluice: " + progress.message);
+  }
+
+ private:
+  std::mutex mutex_;
+  RestoreProgress progress_;
+  ProgressBar bar_;
+};
+
+Outcome outcome_of(const absl::StatusOr<RestoreOutcome>& result) {
+  if (!result.ok()) return failure(result.status());
+  Outcome outcome;
+  outcome.fields = restore_json(*result);
+  outcome.text = restore_text(*result);
+  const std::string reason = result->reason.empty() ? "" : ": " + result->reason;
+  if (result->state == "failed" || result->state == "cancelled") {
+    outcome.code = result->proof.differing > 0 ? kExitDataBad : kExitFailed;
+    outcome.error = fmt::format("the restore {}{}",
+                                result->state == "failed" ? "failed" : "was cancelled", reason);
+  } else if (!result->damaged.empty()) {
+    outcome.code = kExitDataBad;
+    outcome.error = fmt::format(
+        "everything that could be read was restored{}; 'sluice backup verify' names all that is "
+        "wrong; "
+        "restore what is missing from another backup",
+        reason);
+  } else if (result->failed > 0 || result->state == "completed_with_failures") {
+    outcome.code = kExitRetriesRemain;
+    outcome.error = fmt::format(
+        "{} records remain on the retry list{}; 'sluice restore failed --retry' drives them again",
+        result->failed, reason);
+  }
+  return outcome;
+}
+
+Outcome restore(const Invocation& invocation, const RestoreArguments& arguments) {
+  const RestoreRequest& options = arguments.options;
+  if (options.backup.empty() == options.archive_folders.empty()) {
+    return usage_error("name a backup, or the folders of an archive with --archive DIR...");
+  }
+  if (!options.source_cluster.empty()) {
+    if (!options.archive_folders.empty())
+      return usage_error("--from goes with a backup's name, not with --archive");
+    if (const auto url = parse_cluster_url(options.source_cluster); !url.ok()) {
+      return usage_error("--from: {}", message_of(url.status()));
+    }
+  }
+  return with_client(invocation, [&](ClusterClient& client) {
+    RestoreWatch watch;
+    return outcome_of(
+        client.restore(options, [&](const RestoreProgress& progress) { watch.report(progress); }));
+  });
+}
+
+Json failed_json(const FailedRecord& record) {
+  return {{"key_b64", base64_encode(record.key)},
+          {"node", record.node},
+          {"reason", record.reason},
+          {"restore", record.restore}};
+}
+
+absl::Status write_failed(const std::string& path, const std::vector<FailedRecord>& records) {
+  SLUICE_ASSIGN_OR_RETURN(const auto file, OutputFile::open(path));
+  for (const FailedRecord& record : records) {
+    SLUICE_RETURN_IF_ERROR(file->write(
+        failed_json(record).dump(-1, ' ', false, Json::error_handler_t::replace) + "\n"));
+  }
+  return file->commit();
+}
+
+Outcome retry_failed(ClusterClient& client) {
+  RestoreWatch watch;
+  return outcome_of(
+      client.restore_retry([&](const RestoreProgress& progress) { watch.report(progress); }));
+}
+
+Outcome failed(const Invocation& invocation, const RestoreArguments& arguments) {
+  if (arguments.export_file == "-" && invocation.json) {
+    return usage_error("--json and --export - would both write stdout; export to a file");
+  }
+  return with_client(invocation, [&](ClusterClient& client) {
+    Outcome outcome;
+    if (arguments.retry) outcome = retry_failed(client);
+    if (outcome.code != kExitDone && outcome.code != kExitRetriesRemain) return outcome;
+    const auto records = client.restore_failed();
+    if (!records.ok()) return failure(records.status());
+    // The list takes the place of the retry's own number.
+    if (outcome.fields.contains("failed"))
+      outcome.fields["failed_records"] = outcome.fields["failed"];
+    outcome.fields["failed"] = Json::array();
+    TextTable table({"key", "node", "reason"});
+    for (const FailedRecord& record : *records) {
+      outcome.fields["failed"].push_back(failed_json(record));
+      table.add({printable(record.key, 64), record.node, record.reason});
+    }
+    outcome.text += records->empty() ? "nothing is left to retry\n" : table.str();
+    if (!arguments.export_file.empty()) {
+      if (absl::Status status = write_failed(arguments.export_file, *records); !status.ok())
+        return failure(status);
+      if (arguments.export_file == "-") outcome.text.clear();
+    }
+    outcome.code = records->empty() ? kExitDone : kExitRetriesRemain;
+    outcome.error = fmt::format("{} records remain on the retry list", records->size());
+    if (!arguments.retry) outcome.error += "; add --retry to drive them again";
+    return outcome;
+  });
+}
+
+using Command = Outcome (*)(const Invocation&, const RestoreArguments&);
+void on_run(CLI::App* command, Invocation& invocation, const Arguments& arguments, Command run) {
+  command->callback([&invocation, arguments, run] {
+    invocation.run = [&invocation, arguments, run] { return run(invocation, *arguments); };
+  });
+}
+
+}  // namespace
+
+void register_restore(CLI::App& app, Invocation& invocation) {
+  const auto arguments = std::make_shared<RestoreArguments>();
+  CLI::App* command = add_command(
+      app, "restore",
+      "Restore a backup into the cluster, empty or not: the newest version of each record wins",
+      "sluice restore nightly\n"
+      "  sluice restore nightly --prefix docs/ --dry-run\n"
+      "  sluice --cluster sqlite:/new/cluster.db restore nightly --from sqlite:/old/cluster.db\n"
+      "  sluice --cluster sqlite:/new/cluster.db restore --archive /backup/n1/nightly "
+      "/backup/n2/nightly\n"
+      "\nInterrupted and run again, it goes on. Records that could not be written are kept on a "
+      "retry list (exit code 4).");
+  command->require_subcommand(0, 1);
+  command->add_option("BACKUP", arguments->options.backup, "Its name or UUID");
+  command
+      ->add_option("--archive", arguments->options.archive_folders,
+                   "The folders of an archive's parts, instead of a "
+                   "name")
+      ->type_name("DIR");
+  command
+      ->add_option("--from", arguments->options.source_cluster,
+                   "The cluster that made the backup, if another one")
+      ->type_name("URL");
+  command->add_option("--prefix", arguments->options.prefix, "Only keys that begin so");
+  command->add_flag("--dry-run", arguments->options.dry_run,
+                    "Say what would be written, and write nothing");
+
+  CLI::App* failed_command = add_command(
+      *command, "failed",
+      "The retry list: records that could not be written (exit code 4 unless it is empty)",
+      "sluice restore failed\n  sluice restore failed --retry\n  sluice restore failed --export "
+      "failed.jsonl");
+  failed_command->add_flag("--retry", arguments->retry, "Drive them again first");
+  failed_command
+      ->add_option("--export", arguments->export_file, "Write the list as JSON lines; - is stdout")
+      ->type_name("FILE");
+  // The group's own callback runs as well, and before: the leaf's stays.
+  command->callback([&invocation, arguments, command] {
+    if (!command->get_subcommands().empty()) return;
+    invocation.run = [&invocation, arguments] { return restore(invocation, *arguments); };
+  });
+  on_run(failed_command, invocation, arguments, failed);
+}
+
+}  // namespace sluice

@@ -1,0 +1,55 @@
+// The commands, and what they share. Each register_* function adds one group to the program's
+// arguments; the chosen leaf command leaves a function in Invocation::run, which the program calls
+// once parsing is done.
+#ifndef SLUICE_CONTROL_CLI_COMMAND_H_
+#define SLUICE_CONTROL_CLI_COMMAND_H_
+
+#include <CLI/App.hpp>
+#include <CLI/Config.hpp>
+#include <CLI/Formatter.hpp>
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "control/cli/outcome.h"
+#include "control/client/cluster_client.h"
+
+namespace sluice {
+
+struct Invocation {
+  std::string cluster;  // --cluster or SLUICE_CLUSTER
+  bool json = false;
+  std::function<Outcome()> run;
+  // Set by commands that handle signals themselves (node).
+  bool own_signals = false;
+};
+
+// A leaf or group with its example under its help text.
+CLI::App* add_command(CLI::App& parent, const std::string& name, const std::string& about,
+                      const std::string& example = "");
+
+// Whether a cluster was named, and legally; otherwise the usage error to end with.
+bool check_cluster(const Invocation& invocation, Outcome* error);
+absl::StatusOr<std::unique_ptr<ClusterClient>> open_client(const Invocation& invocation);
+
+// Runs `body` with an open client; the client's errors end the command.
+Outcome with_client(const Invocation& invocation,
+                    const std::function<Outcome(ClusterClient&)>& body);
+
+// NAME=VALUE with a positive finite number.
+bool parse_weight(const std::string& text, std::string* name, double* weight);
+
+void register_local(CLI::App& app, Invocation& invocation);
+void register_node(CLI::App& app, Invocation& invocation);
+void register_cluster(CLI::App& app, Invocation& invocation);
+void register_record(CLI::App& app, Invocation& invocation);
+void register_backup(CLI::App& app, Invocation& invocation);
+void register_restore(CLI::App& app, Invocation& invocation);
+void register_table(CLI::App& app, Invocation& invocation);
+void register_bench(CLI::App& app, Invocation& invocation);
+void register_doctor(CLI::App& app, Invocation& invocation);
+
+}  // namespace sluice
+
+#endif  // SLUICE_CONTROL_CLI_COMMAND_H_

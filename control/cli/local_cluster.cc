@@ -1,0 +1,257 @@
+#include "control/cli/local_cluster.h"
+
+#include <fcntl.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <bit>
+#include <cerrno>
+#include <climits>
+#include <csignal>
+#include <cstdlib>
+
+#include "base/clock.h"
+#include "base/status.h"
+#include "control/cli/outcome.h"
+#include "control/cli/progress.h"
+#include "control/client/cluster_client.h"
+#include "control/cluster_block/cluster_block.h"
+#include "control/node/bootstrap.h"
+
+namespace sluice {
+namespace {
+
+constexpr char kDescription[] = "local.json";
+constexpr size_t kDescriptionLimit = size_t{1} << 20;
+constexpr int64_t kPollNs = 50'000'000;
+constexpr size_t kLogTailBytes = 1500;
+
+// A string of TOML: the escapes of JSON are those of its basic strings.
+std::string toml_string(const std::string& text) { return Json(text).dump(); }
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<LocalCluster>> LocalCluster::open_folder(const std::string& folder) {
+  char absolute[PATH_MAX];
+  if (realpath(folder.c_str(), absolute) == nullptr) return errno_status(errno, folder);
+  UniqueFd lock(
+      open((std::string(absolute) + "/.lock").c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644));
+  if (!lock) return errno_status(errno, fmt::format("open {}/.lock", absolute));
+  if (flock(lock.get(), LOCK_EX | LOCK_NB) != 0) {
+    return unavailable("another 'sluice local' command is working in {}; wait for it to end",
+                       absolute);
+  }
+  return std::unique_ptr<LocalCluster>(new LocalCluster(absolute, std::move(lock)));
+}
+
+absl::StatusOr<std::unique_ptr<LocalCluster>> LocalCluster::load(const std::string& folder) {
+  struct stat info {};
+  if (stat((folder + "/" + kDescription).c_str(), &info) != 0) {
+    return not_found("no local cluster in {}; 'sluice local up --dir {} --nodes N' makes one",
+                     folder, folder);
+  }
+  SLUICE_ASSIGN_OR_RETURN(auto cluster, open_folder(folder));
+  SLUICE_RETURN_IF_ERROR(cluster->read_description());
+  return cluster;
+}
+
+absl::StatusOr<std::unique_ptr<LocalCluster>> LocalCluster::create(const LocalOptions& options) {
+  SLUICE_RETURN_IF_ERROR(make_folders(options.folder));
+  SLUICE_ASSIGN_OR_RETURN(auto cluster, open_folder(options.folder));
+  struct stat info {};
+  if (stat(cluster->path(kDescription).c_str(), &info) == 0) {
+    SLUICE_RETURN_IF_ERROR(cluster->read_description());
+    SLUICE_RETURN_IF_ERROR(cluster->check_same(options));
+  } else {
+    SLUICE_RETURN_IF_ERROR(cluster->make(options));
+  }
+  return cluster;
+}
+
+absl::Status LocalCluster::read_description() {
+  const std::string file = path(kDescription);
+  SLUICE_ASSIGN_OR_RETURN(const std::string text, read_file(file, kDescriptionLimit));
+  try {
+    const Json json = Json::parse(text);
+    url_ = json.at("cluster").get<std::string>();
+    driver_ = json.at("driver").get<std::string>();
+    replicas_ = json.at("replicas").get<uint32_t>();
+    slots_ = json.at("slots").get<uint32_t>();
+    for (const Json& node : json.at("nodes")) {
+      nodes_.push_back({node.at("name").get<std::string>(), node.at("weight").get<double>(),
+                        node.at("rack").get<std::string>(),
+                        node.at("control_address").get<std::string>(),
+                        node.at("data_address").get<std::string>()});
+    }
+  } catch (const nlohmann::json::exception& error) {
+    return data_loss("{} is damaged: {}", file, error.what());
+  }
+  return absl::OkStatus();
+}
+
+absl::Status LocalCluster::write_description() const {
+  Json json = {{"cluster", url_}, {"driver", driver_}, {"replicas", replicas_}, {"slots", slots_}};
+  json["nodes"] = Json::array();
+  for (const LocalNode& node : nodes_) {
+    json["nodes"].push_back({{"name", node.name},
+                             {"weight", node.weight},
+                             {"rack", node.rack},
+                             {"control_address", node.control_address},
+                             {"data_address", node.data_address}});
+  }
+  return write_file_durably(path(kDescription), json.dump(2) + "\n");
+}
+
+absl::Status LocalCluster::check_same(const LocalOptions& options) const {
+  const auto differs = [&](const char* what, auto has, auto asked) {
+    return failed_precondition(
+        "{} holds a cluster with {} {}, not {}; start it as it is, or use another folder", folder_,
+        what, has, asked);
+  };
+  if (options.nodes != nodes_.size()) return differs("--nodes", nodes_.size(), options.nodes);
+  if (options.replicas != 0 && options.replicas != replicas_)
+    return differs("--replicas", replicas_, options.replicas);
+  if (options.driver != driver_) return differs("--driver", driver_, options.driver);
+  for (size_t i = 0; i < options.weights.size(); ++i) {
+    if (options.weights[i] != nodes_[i].weight)
+      return differs("--weights", nodes_[i].weight, options.weights[i]);
+  }
+  return absl::OkStatus();
+}
+
+absl::Status LocalCluster::make(const LocalOptions& options) {
+  url_ = options.etcd_url.empty() ? "sqlite:" + path("cluster.db") : options.etcd_url;
+  driver_ = options.driver;
+  replicas_ = options.replicas != 0 ? options.replicas : std::min<uint32_t>(3, options.nodes);
+  slots_ = options.slots;
+  SLUICE_ASSIGN_OR_RETURN(const std::vector<uint16_t> ports, free_ports(size_t{2} * options.nodes));
+  for (uint32_t i = 0; i < options.nodes; ++i) {
+    LocalNode node;
+    node.name = fmt::format("n{}", i + 1);
+    node.weight = options.weights.empty() ? 1 : options.weights[i];
+    node.rack = options.racks.empty() ? "" : options.racks[i];
+    node.control_address = fmt::format("127.0.0.1:{}", ports[2 * i]);
+    node.data_address = fmt::format("127.0.0.1:{}", ports[2 * i + 1]);
+    nodes_.push_back(std::move(node));
+  }
+  SLUICE_RETURN_IF_ERROR(make_cluster_block());
+  for (const LocalNode& node : nodes_) {
+    SLUICE_RETURN_IF_ERROR(write_file_durably(path(node.name + ".toml"), config_of(node)));
+  }
+  return write_description();  // last: what it describes is there
+}
+
+absl::Status LocalCluster::make_cluster_block() const {
+  SLUICE_ASSIGN_OR_RETURN(const auto block, open_cluster_block(url_, {.create = true}));
+  ClusterShape shape;
+  shape.slot_bits = static_cast<uint32_t>(std::countr_zero(slots_));
+  shape.replicas = replicas_;
+  const absl::Status status = make_cluster(*block, shape).status();
+  // A run that was interrupted between this and the description left one behind.
+  return absl::IsAlreadyExists(status) && url_.starts_with("sqlite:") ? absl::OkStatus() : status;
+}
+
+std::string LocalCluster::config_of(const LocalNode& node) const {
+  std::string text = "# Written by 'sluice local up'; read by 'sluice node --config'.\n";
+  const auto add = [&](const char* key, const std::string& value) {
+    text += fmt::format("{} = {}\n", key, toml_string(value));
+  };
+  add("name", node.name);
+  add("cluster", url_);
+  add("data_folder", path(node.name));
+  add("archive_folder", path(node.name + "-archive"));
+  add("control_listen", node.control_address);
+  add("data_listen", node.data_address);
+  add("driver", driver_);
+  add("rack", node.rack);
+  text += fmt::format("weight = {}\n", node.weight);
+  return text;
+}
+
+absl::StatusOr<const LocalNode*> LocalCluster::find(const std::string& name) const {
+  std::string names;
+  for (const LocalNode& node : nodes_) {
+    if (node.name == name) return &node;
+    names += (names.empty() ? "" : ", ") + node.name;
+  }
+  return not_found("no node '{}' in {}; there are {}", name, folder_, names);
+}
+
+std::optional<ProcessId> LocalCluster::process(const LocalNode& node) const {
+  const std::optional<ProcessId> process = read_pid_file(path(node.name + ".pid"));
+  return process && is_running(*process) ? process : std::nullopt;
+}
+
+absl::StatusOr<ProcessId> LocalCluster::start(const LocalNode& node, bool accept_data_loss) {
+  SLUICE_ASSIGN_OR_RETURN(const std::string program, own_executable());
+  std::vector<std::string> arguments = {program, "node", "--config", path(node.name + ".toml")};
+  if (accept_data_loss) arguments.push_back("--accept-data-loss");
+  SLUICE_ASSIGN_OR_RETURN(const ProcessId process, spawn_daemon(arguments, log_of(node)));
+  SLUICE_RETURN_IF_ERROR(write_pid_file(path(node.name + ".pid"), process));
+  return process;
+}
+
+// OK when they serve; UNAVAILABLE or DEADLINE_EXCEEDED with what is still missing.
+absl::Status LocalCluster::why_not_serving(const std::vector<Started>& started) const {
+  SLUICE_ASSIGN_OR_RETURN(const auto block, open_cluster_block(url_));
+  SLUICE_RETURN_IF_ERROR(publish_first_table(*block, nodes_.size(), kPollNs / 1'000'000));
+  SLUICE_ASSIGN_OR_RETURN(const auto client, ClusterClient::open(*block, url_));
+  SLUICE_ASSIGN_OR_RETURN(const std::vector<NodeView> views, client->nodes());
+  for (const Started& one : started) {
+    const auto view = std::find_if(views.begin(), views.end(),
+                                   [&](const NodeView& v) { return v.name == one.node->name; });
+    if (view == views.end()) return unavailable("{} has not joined", one.node->name);
+    if (view->state != "live" || view->process != one.process.pid)
+      return unavailable("{} is not live", one.node->name);
+    if (!view->reached) return unavailable("{} does not answer", one.node->name);
+  }
+  return client->table().status();
+}
+
+absl::Status LocalCluster::wait_until_serving(const std::vector<Started>& started,
+                                              int64_t timeout_ms) const {
+  Clock& clock = system_clock();
+  const int64_t deadline = clock.monotonic_ns() + timeout_ms * 1'000'000;
+  while (true) {
+    for (const Started& one : started) {
+      if (is_running(one.process)) continue;
+      return unavailable("node {} ended; the end of {}:\n{}", one.node->name, log_of(*one.node),
+                         tail_of_file(log_of(*one.node), kLogTailBytes));
+    }
+    if (Interrupts::interrupted()) return cancelled("interrupted");
+    const absl::Status status = why_not_serving(started);
+    if (status.ok()) return status;
+    if (clock.monotonic_ns() >= deadline) {
+      return unavailable("not ready after {} s: {}; the logs are {}/n*.log", timeout_ms / 1000,
+                         message_of(status), folder_);
+    }
+    clock.sleep_ns(kPollNs);
+  }
+}
+
+absl::StatusOr<std::vector<std::string>> LocalCluster::stop(const std::vector<Started>& processes,
+                                                            int64_t timeout_ms) const {
+  for (const Started& one : processes) {
+    const absl::Status status = send_signal(one.process, SIGTERM);
+    if (!status.ok() && is_running(one.process)) return status;
+  }
+  Clock& clock = system_clock();
+  const int64_t deadline = clock.monotonic_ns() + timeout_ms * 1'000'000;
+  std::vector<std::string> killed;
+  for (const Started& one : processes) {
+    const int64_t left_ms = (deadline - clock.monotonic_ns()) / 1'000'000;
+    if (!wait_until_gone(one.process, std::max<int64_t>(left_ms, 0))) {
+      SLUICE_RETURN_IF_ERROR(send_signal(one.process, SIGKILL));
+      if (!wait_until_gone(one.process, timeout_ms)) {
+        return internal_error("process {} of {} does not end", one.process.pid, one.node->name);
+      }
+      killed.push_back(one.node->name);
+    }
+    unlink(path(one.node->name + ".pid").c_str());
+  }
+  return killed;
+}
+
+}  // namespace sluice

@@ -1,0 +1,45 @@
+// Background processes of this machine that outlive the command that started them.
+#ifndef SLUICE_CONTROL_CLI_PROCESS_H_
+#define SLUICE_CONTROL_CLI_PROCESS_H_
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+
+namespace sluice {
+
+// Names one process for good: a pid that was given to another process since has another start time.
+struct ProcessId {
+  int pid = 0;
+  uint64_t start_ticks = 0;  // since boot
+};
+
+// This program's own file.
+absl::StatusOr<std::string> own_executable();
+// Starts `arguments` in a session of its own, with stdin from /dev/null and both outputs appended
+// to `log`. No signal is blocked there, and no descriptor but these three is handed on.
+absl::StatusOr<ProcessId> spawn_daemon(const std::vector<std::string>& arguments,
+                                       const std::string& log);
+// Zombies do not run.
+bool is_running(const ProcessId& process);
+// False when it does not run any more. Waits at most timeout_ms for it to go.
+bool wait_until_gone(const ProcessId& process, int64_t timeout_ms);
+absl::Status send_signal(const ProcessId& process, int signal);
+
+// "pid start-ticks" in a file. Nothing for a file that is not there or does not hold that.
+absl::Status write_pid_file(const std::string& path, const ProcessId& process);
+std::optional<ProcessId> read_pid_file(const std::string& path);
+
+// TCP ports of 127.0.0.1 that are free now, below those that the kernel gives out by itself.
+absl::StatusOr<std::vector<uint16_t>> free_ports(size_t count);
+
+// The last lines of a file, at most `bytes` of them.
+std::string tail_of_file(const std::string& path, size_t bytes);
+
+}  // namespace sluice
+
+#endif  // SLUICE_CONTROL_CLI_PROCESS_H_

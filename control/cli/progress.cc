@@ -1,0 +1,135 @@
+#include "control/cli/progress.h"
+
+#include <fmt/format.h>
+#include <pthread.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <atomic>
+#include <chrono>
+#include <csignal>
+#include <cstdio>
+
+#include "base/clock.h"
+#include "control/cli/outcome.h"
+
+namespace sluice {
+namespace {
+
+constexpr auto kRedraw = std::chrono::milliseconds(200);
+constexpr int kBarCells = 24;
+
+struct InterruptState {
+  std::mutex mutex;
+  std::function<void()> handler;
+  bool json = false;
+  bool ended = false;
+  std::atomic<bool> interrupted{false};
+};
+
+// Lives as long as the process: the waiting thread is never joined.
+InterruptState& interrupt_state() {
+  static InterruptState* const state = new InterruptState;
+  return *state;
+}
+
+[[noreturn]] void end_process(bool json) {
+  Outcome outcome;
+  outcome.code = kExitFailed;
+  outcome.error = "interrupted";
+  print_outcome(outcome, json);
+  _exit(kExitFailed);
+}
+
+void wait_for_signals(const sigset_t& signals) {
+  InterruptState& state = interrupt_state();
+  while (true) {
+    int signal = 0;
+    if (sigwait(&signals, &signal) != 0) continue;
+    std::lock_guard lock(state.mutex);
+    if (state.ended) continue;
+    const bool first = !state.interrupted.exchange(true);
+    if (!first || !state.handler) end_process(state.json);
+    fmt::print(stderr, "sluice: interrupted, stopping (once more to stop at once)\n");
+    state.handler();
+  }
+}
+
+}  // namespace
+
+ProgressBar::ProgressBar(std::function<State()> state)
+    : state_(std::move(state)),
+      terminal_(isatty(STDERR_FILENO) == 1),
+      begun_ns_(system_clock().monotonic_ns()) {
+  if (!terminal_) return;
+  thread_ = std::thread([this] {
+    std::unique_lock lock(mutex_);
+    while (!stop_.wait_for(lock, kRedraw, [this] { return stopped_; })) draw_locked();
+  });
+}
+
+ProgressBar::~ProgressBar() {
+  {
+    std::lock_guard lock(mutex_);
+    stopped_ = true;
+    stop_.notify_all();
+  }
+  if (thread_.joinable()) thread_.join();
+  if (drawn_) fmt::print(stderr, "\r\x1b[K");
+}
+
+void ProgressBar::draw_locked() {
+  const State state = state_();
+  const double seconds = static_cast<double>(system_clock().monotonic_ns() - begun_ns_) / 1e9;
+  const double rate = static_cast<double>(state.done) / std::max(seconds, 1e-3);
+  std::string line = state.label;
+  if (state.total > 0) {
+    const double share =
+        std::min(1.0, static_cast<double>(state.done) / static_cast<double>(state.total));
+    const int cells = static_cast<int>(share * kBarCells);
+    line += fmt::format(" [{}{}] {:3.0f} %", std::string(cells, '#'),
+                        std::string(kBarCells - cells, '.'), share * 100);
+  }
+  line +=
+      fmt::format("  {}  {}/s", human_bytes(static_cast<double>(state.done)), human_bytes(rate));
+  if (state.total > state.done && rate > 0) {
+    line += "  " + human_seconds(static_cast<double>(state.total - state.done) / rate) + " left";
+  }
+  fmt::print(stderr, "\r\x1b[K{}", line);
+  std::fflush(stderr);
+  drawn_ = true;
+}
+
+void ProgressBar::note(const std::string& line) {
+  std::lock_guard lock(mutex_);
+  fmt::print(stderr, "{}{}\n", drawn_ ? "\r\x1b[K" : "", line);
+}
+
+void Interrupts::begin(bool json) {
+  static sigset_t signals;
+  sigemptyset(&signals);
+  sigaddset(&signals, SIGINT);
+  sigaddset(&signals, SIGTERM);
+  pthread_sigmask(SIG_BLOCK, &signals, nullptr);
+  interrupt_state().json = json;
+  std::thread([] { wait_for_signals(signals); }).detach();
+}
+
+bool Interrupts::interrupted() { return interrupt_state().interrupted; }
+
+void Interrupts::end() {
+  std::lock_guard lock(interrupt_state().mutex);
+  interrupt_state().ended = true;
+}
+
+Interrupts::Handler::Handler(std::function<void()> handler) {
+  std::lock_guard lock(interrupt_state().mutex);
+  interrupt_state().handler = std::move(handler);
+}
+
+Interrupts::Handler::~Handler() {
+  std::lock_guard lock(interrupt_state().mutex);
+  interrupt_state().handler = nullptr;
+}
+
+}  // namespace sluice

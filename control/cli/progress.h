@@ -1,0 +1,69 @@
+// Progress on stderr, and what an interrupt (SIGINT, SIGTERM) does to a running command.
+#ifndef SLUICE_CONTROL_CLI_PROGRESS_H_
+#define SLUICE_CONTROL_CLI_PROGRESS_H_
+
+#include <condition_variable>
+#include <cstdint>
+#include <functional>
+#include <mutex>
+#include <string>
+#include <thread>
+
+namespace sluice {
+
+// A bar with rate and remaining time, drawn a few times a second; nothing unless stderr is a
+// terminal. Thread-safe.
+class ProgressBar {
+ public:
+  struct State {
+    uint64_t done = 0;   // bytes
+    uint64_t total = 0;  // 0: not known
+    std::string label;
+  };
+  // `state` is called on the bar's own thread.
+  explicit ProgressBar(std::function<State()> state);
+  ~ProgressBar();
+  ProgressBar(const ProgressBar&) = delete;
+  ProgressBar& operator=(const ProgressBar&) = delete;
+
+  // Prints a line on stderr without tearing the bar; on a terminal or not.
+  void note(const std::string& line);
+
+ private:
+  void draw_locked();
+
+  const std::function<State()> state_;
+  const bool terminal_;
+  const int64_t begun_ns_;
+  std::mutex mutex_;
+  std::condition_variable stop_;
+  bool stopped_ = false;
+  bool drawn_ = false;
+  std::thread thread_;
+};
+
+// Turns SIGINT and SIGTERM into one call of the running command's handler; the second one, or the
+// first without a handler, ends the process with exit code 1 after saying so (as JSON too with
+// --json). One for a process, made before any other thread.
+class Interrupts {
+ public:
+  // Blocks the signals in this thread and all threads it makes, and starts to wait for them.
+  static void begin(bool json);
+  static bool interrupted();
+  // From when the outcome is about to be printed: stdout is not written by anybody else any more.
+  static void end();
+
+  // While it lives, the handler is what the first signal calls, on the waiting thread. It must not
+  // block for long.
+  class Handler {
+   public:
+    explicit Handler(std::function<void()> handler);
+    ~Handler();
+    Handler(const Handler&) = delete;
+    Handler& operator=(const Handler&) = delete;
+  };
+};
+
+}  // namespace sluice
+
+#endif  // SLUICE_CONTROL_CLI_PROGRESS_H_

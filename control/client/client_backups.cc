@@ -1,0 +1,270 @@
+// The part of ClusterClient that is about backups.
+#include <algorithm>
+#include <utility>
+
+#include "base/status.h"
+#include "control/client/cluster_client_impl.h"
+#include "control/client/rpc.h"
+
+namespace sluice {
+
+namespace {
+constexpr int64_t kFollowPollNs = 200'000'000;
+constexpr int64_t kLongestJobMs = 24 * 3600 * int64_t{1000};
+
+bool ended(BackupState state) {
+  return state == BackupState::kCompleted || state == BackupState::kFailed ||
+         state == BackupState::kCancelled;
+}
+}  // namespace
+
+BackupView view_of(const BackupHead& head) {
+  BackupView view;
+  view.backup = head.name;
+  view.uuid = head.uuid;
+  view.state = name_of(head.state);
+  view.reason = head.error;
+  view.coordinator = head.coordinator;
+  view.cut = head.cut;
+  view.records = head.totals.records;
+  view.bytes = head.totals.bytes;
+  view.wire_bytes = head.totals.wire_bytes;
+  view.slots = head.totals.slots;
+  view.slots_agreed = head.totals.slots_agreed;
+  view.slots_divergent = head.totals.slots_divergent;
+  view.divergence = head.totals.divergence;
+  view.seconds =
+      static_cast<double>(std::max<int64_t>(0, head.changed_ms - head.created_ms)) / 1000;
+  for (const ArchivePart& part : head.archives) view.archives.push_back({part.node, part.path});
+  view.plan = {head.makespan_s, head.lower_bound_s, head.planned};
+  return view;
+}
+
+namespace {
+
+struct Followed {
+  std::string uuid;
+  std::optional<BackupHead> result;
+  absl::Status status;
+};
+
+// Reads updates until the last one or the stream's end.
+Followed read_updates(grpc::ClientReader<v1::BackupUpdate>& reader,
+                      const ClusterClient::BackupCallback& progress) {
+  Followed followed;
+  v1::BackupUpdate update;
+  while (reader.Read(&update)) {
+    followed.uuid = update.uuid();
+    if (progress) {
+      progress({update.backup(), update.state(), update.bytes_done(), update.bytes_total(),
+                update.message()});
+    }
+    if (!update.last()) continue;
+    auto head = decode_backup_head(backup_head_key(update.uuid()), update.result());
+    if (head.ok()) {
+      followed.result = *std::move(head);
+    } else {
+      followed.status = head.status();
+    }
+  }
+  const grpc::Status status = reader.Finish();
+  if (followed.status.ok()) followed.status = from_grpc(status);
+  return followed;
+}
+
+}  // namespace
+
+absl::StatusOr<BackupView> ClusterClientImpl::backup_create(const BackupOptions& options,
+                                                            const BackupCallback& progress) {
+  if (!options.name.empty()) SLUICE_RETURN_IF_ERROR(check_backup_name(options.name));
+  v1::CreateBackupRequest request;
+  request.set_name(options.name);
+  for (const std::string& target : options.targets) request.add_targets(target);
+  request.set_dry_run(options.dry_run);
+  Followed followed;
+  absl::Status status = unavailable("no node is known");
+  for (const std::string& name : candidates({})) {
+    SLUICE_ASSIGN_OR_RETURN(const auto peer, peers_.find(name));
+    grpc::ClientContext context;
+    set_timeout(context, kLongestJobMs);
+    const auto reader = peer->serving().CreateBackup(&context, request);
+    followed = read_updates(*reader, progress);
+    status = followed.status;
+    // Nothing was begun where nothing was told.
+    if (!followed.uuid.empty() || status.code() != absl::StatusCode::kUnavailable) break;
+  }
+  if (followed.result.has_value()) {
+    BackupView view = view_of(*followed.result);
+    view.dry_run = options.dry_run;
+    return view;
+  }
+  if (followed.uuid.empty() || options.dry_run) return status;
+  return follow_backup(followed.uuid, progress);
+}
+
+absl::StatusOr<BackupView> ClusterClientImpl::backup_resume(std::string_view backup,
+                                                            const BackupCallback& progress) {
+  SLUICE_ASSIGN_OR_RETURN(const StoredBackup stored, load_backup(block_, backup));
+  v1::BackupRequest request;
+  request.set_backup(stored.head.uuid);
+  for (const std::string& name : candidates({})) {
+    SLUICE_ASSIGN_OR_RETURN(const auto peer, peers_.find(name));
+    grpc::ClientContext context;
+    set_timeout(context, kLongestJobMs);
+    const auto reader = peer->serving().ResumeBackup(&context, request);
+    const Followed followed = read_updates(*reader, progress);
+    if (followed.result.has_value()) return view_of(*followed.result);
+    if (!followed.uuid.empty()) break;
+    if (followed.status.code() == absl::StatusCode::kAlreadyExists) {
+      // It runs already, under another coordinator, or another backup does.
+      SLUICE_ASSIGN_OR_RETURN(const StoredBackup now, load_backup(block_, stored.head.uuid));
+      if (now.head.state == BackupState::kFailed) return followed.status;
+      break;
+    }
+    if (followed.status.code() != absl::StatusCode::kUnavailable) return followed.status;
+  }
+  return follow_backup(stored.head.uuid, progress);
+}
+
+// Follows the schedule's head alone: its coordinator is another node now.
+absl::StatusOr<BackupView> ClusterClientImpl::follow_backup(const std::string& uuid,
+                                                            const BackupCallback& progress) {
+  int64_t changed_ns = clock_.monotonic_ns();
+  Revision revision = 0;
+  uint64_t done = 0;
+  while (true) {
+    SLUICE_ASSIGN_OR_RETURN(const StoredBackup stored, load_backup(block_, uuid));
+    uint64_t now_done = 0;
+    if (const auto all = load_progress(block_, uuid); all.ok()) {
+      for (const NodeProgress& node : *all) now_done += node.received_bytes + node.sent_bytes;
+    }
+    if (stored.revision != revision || now_done != done) {
+      revision = stored.revision;
+      done = now_done;
+      changed_ns = clock_.monotonic_ns();
+      if (progress) {
+        progress({stored.head.name, std::string(name_of(stored.head.state)), done, 0, {}});
+      }
+    }
+    if (ended(stored.head.state)) return view_of(stored.head);
+    if (clock_.monotonic_ns() - changed_ns > options_.idle_timeout_ms * 1'000'000) {
+      return deadline_exceeded("backup {} is {} and has not moved for {} s; it can be resumed",
+                               stored.head.name, name_of(stored.head.state),
+                               options_.idle_timeout_ms / 1000);
+    }
+    clock_.sleep_ns(kFollowPollNs);
+  }
+}
+
+absl::StatusOr<std::vector<BackupView>> ClusterClientImpl::backup_list() {
+  SLUICE_ASSIGN_OR_RETURN(const BackupList list, list_backups(block_));
+  std::vector<BackupView> views;
+  for (const StoredBackup& stored : list.backups) views.push_back(view_of(stored.head));
+  for (const absl::Status& status : list.unreadable) {
+    BackupView view;
+    view.state = name_of(BackupState::kFailed);
+    view.reason = message_of(status);
+    views.push_back(std::move(view));
+  }
+  return views;
+}
+
+absl::StatusOr<BackupView> ClusterClientImpl::backup_show(std::string_view backup) {
+  SLUICE_ASSIGN_OR_RETURN(const StoredBackup stored, load_backup(block_, backup));
+  return view_of(stored.head);
+}
+
+absl::StatusOr<VerifyResult> ClusterClientImpl::backup_verify(std::string_view backup,
+                                                              const BackupCallback& progress) {
+  SLUICE_ASSIGN_OR_RETURN(const StoredBackup stored, load_backup(block_, backup));
+  v1::BackupRequest request;
+  request.set_backup(stored.head.uuid);
+  VerifyResult result;
+  bool complete = false;
+  const absl::Status status = ask_any({}, [&](PeerNode& node, grpc::ClientContext& context) {
+    set_timeout(context, kLongestJobMs);
+    result = {};
+    complete = false;
+    const auto reader = node.serving().VerifyBackup(&context, request);
+    v1::VerifyUpdate update;
+    while (reader->Read(&update)) {
+      for (const v1::Problem& problem : update.problems()) {
+        result.bad.push_back({problem.file(), problem.offset(), problem.slot(), problem.reason()});
+      }
+      if (update.last()) {
+        complete = true;
+        result.blocks = update.blocks();
+        result.bytes = update.bytes();
+      } else if (progress) {
+        progress({stored.head.name, "verifying", update.done(), update.total(), {}});
+      }
+    }
+    return reader->Finish();
+  });
+  SLUICE_RETURN_IF_ERROR(status);
+  if (!complete) return unavailable("the verification of backup {} ended early", stored.head.name);
+  return result;
+}
+
+absl::StatusOr<BackupView> ClusterClientImpl::backup_cancel(std::string_view backup) {
+  SLUICE_ASSIGN_OR_RETURN(const StoredBackup stored, load_backup(block_, backup));
+  v1::BackupRequest request;
+  request.set_backup(stored.head.uuid);
+  // Its coordinator knows best.
+  SLUICE_RETURN_IF_ERROR(
+      ask_any(stored.head.coordinator, [&](PeerNode& node, grpc::ClientContext& context) {
+        v1::Empty reply;
+        return node.serving().CancelBackup(&context, request, &reply);
+      }));
+  return backup_show(stored.head.uuid);
+}
+
+absl::Status ClusterClientImpl::backup_delete(std::string_view backup) {
+  SLUICE_ASSIGN_OR_RETURN(const StoredBackup stored, load_backup(block_, backup));
+  v1::BackupRequest request;
+  request.set_backup(stored.head.uuid);
+  return ask_any({}, [&](PeerNode& node, grpc::ClientContext& context) {
+    set_timeout(context, options_.idle_timeout_ms);
+    v1::Empty reply;
+    return node.serving().DeleteBackup(&context, request, &reply);
+  });
+}
+
+absl::StatusOr<ScheduleView> ClusterClientImpl::schedule_show(std::string_view backup) {
+  SLUICE_ASSIGN_OR_RETURN(const StoredBackup stored, load_backup(block_, backup));
+  ScheduleView view;
+  view.backup = view_of(stored.head);
+  if (stored.head.plan_chunks == 0) return view;
+  SLUICE_ASSIGN_OR_RETURN(const Plan plan, load_plan(block_, stored.head));
+  SLUICE_ASSIGN_OR_RETURN(const auto progress, load_progress(block_, stored.head.uuid));
+  const auto find = [&](const std::string& node) -> const NodeProgress* {
+    for (const NodeProgress& one : progress) {
+      if (one.node == node && one.attempt == stored.head.attempt) return &one;
+    }
+    return nullptr;
+  };
+  for (const SlotPlan& slot : plan.slots) {
+    const std::string& target = plan.nodes[slot.target].name;
+    const NodeProgress* receiving = find(target);
+    for (const PlanCopy& copy : plan.senders_of(slot)) {
+      const std::string& source = plan.nodes[copy.node].name;
+      const NodeProgress* sending = find(source);
+      // A copy is as far as its target's part is, or its source's.
+      BackupState state = stored.head.state == BackupState::kPlanning ? BackupState::kPlanning
+                                                                      : BackupState::kEnabled;
+      if (sending != nullptr && sending->source_state == BackupState::kSent) {
+        state = BackupState::kSent;
+      }
+      if (receiving != nullptr && (receiving->target_state == BackupState::kCopyCompleted ||
+                                   receiving->target_state == BackupState::kConsolidated)) {
+        state = receiving->target_state;
+      }
+      if (ended(stored.head.state)) state = stored.head.state;
+      view.copies.push_back(
+          {slot.slot, source, target, std::string(name_of(state)), !slot.agreed, copy.bytes});
+    }
+  }
+  return view;
+}
+
+}  // namespace sluice

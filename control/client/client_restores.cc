@@ -1,0 +1,154 @@
+// The part of ClusterClient that restores.
+#include <stdlib.h>
+
+#include <algorithm>
+#include <atomic>
+#include <map>
+#include <mutex>
+#include <utility>
+
+#include "base/arena.h"
+#include "base/status.h"
+#include "control/client/cluster_client_impl.h"
+#include "control/client/restore_job.h"
+#include "control/client/restore_store.h"
+#include "dataplane/archive/reader.h"
+
+namespace sluice {
+
+namespace {
+
+absl::StatusOr<std::string> absolute_path(const std::string& path) {
+  char* resolved = realpath(path.c_str(), nullptr);
+  if (resolved == nullptr) return errno_status(errno, path);
+  std::string absolute = resolved;
+  free(resolved);
+  return absolute;
+}
+
+// Where the archive is that was asked for.
+absl::Status find_archive_folders(const RestoreRequest& request, RestoreHead* head) {
+  std::vector<std::string> folders;
+  for (const std::string& folder : request.archive_folders) {
+    SLUICE_ASSIGN_OR_RETURN(std::string absolute, absolute_path(folder));
+    folders.push_back(std::move(absolute));
+  }
+  SLUICE_ASSIGN_OR_RETURN(const auto archive, ArchiveReader::open(folders));
+  if (const auto missing = archive->missing_parts(); !missing.empty()) {
+    return failed_precondition(
+        "parts of the archive are missing ({}): give the folders of all parts",
+        fmt::join(missing, ", "));
+  }
+  head->backup = archive->manifest().identity.backup;
+  head->name = archive->manifest().identity.name;
+  for (const auto& part : archive->parts()) head->sources.push_back({part.node, "", part.folder});
+  return absl::OkStatus();
+}
+
+absl::Status find_backup(ClusterBlock& own, const RestoreRequest& request, RestoreHead* head) {
+  std::unique_ptr<ClusterBlock> other;
+  if (!request.source_cluster.empty()) {
+    SLUICE_ASSIGN_OR_RETURN(other, open_cluster_block(request.source_cluster));
+    head->source_cluster = request.source_cluster;
+  }
+  SLUICE_ASSIGN_OR_RETURN(const StoredBackup stored,
+                          load_backup(other == nullptr ? own : *other, request.backup));
+  if (stored.head.state != BackupState::kCompleted) {
+    return failed_precondition("backup {} is {}, not completed", stored.head.name,
+                               name_of(stored.head.state));
+  }
+  head->backup = stored.head.uuid;
+  head->name = stored.head.name;
+  for (const ArchivePart& part : stored.head.archives) {
+    head->sources.push_back({part.node, part.node, part.path});
+  }
+  return absl::OkStatus();
+}
+
+void add_proof(const RestoreProof& proof, RestoreProof* sum) {
+  sum->checked = sum->checked || proof.checked;
+  sum->copies += proof.copies;
+  sum->equal += proof.equal;
+  sum->differing += proof.differing;
+  sum->unreachable += proof.unreachable;
+  for (const auto& difference : proof.first_differing) sum->first_differing.push_back(difference);
+}
+
+}  // namespace
+
+absl::StatusOr<RestoreOutcome> ClusterClientImpl::restore(const RestoreRequest& request,
+                                                          const RestoreCallback& progress) {
+  RestoreHead head;
+  head.prefix = request.prefix;
+  if (request.archive_folders.empty()) {
+    SLUICE_RETURN_IF_ERROR(find_backup(block_, request, &head));
+  } else {
+    SLUICE_RETURN_IF_ERROR(find_archive_folders(request, &head));
+  }
+  head.id = head.backup;
+  if (!head.prefix.empty()) head.id += fmt::format("-{:08x}", xxh3_64(head.prefix) & 0xffffffff);
+  RestoreJob job(*this, url_, request);
+  return job.run(std::move(head), progress);
+}
+
+absl::StatusOr<RestoreOutcome> ClusterClientImpl::restore_retry(const RestoreCallback& progress) {
+  SLUICE_ASSIGN_OR_RETURN(const auto heads, list_restores(block_));
+  RestoreOutcome sum;
+  sum.state = "completed";
+  for (const RestoreHead& head : heads) {
+    if (head.state == "failed" || head.state == "cancelled") {
+      // Only a whole run knows what it lacks.
+      if (head.failed == 0) continue;
+      sum.state = head.state;
+      sum.reason = fmt::format("restore {} is {}: run the restore again", head.id, head.state);
+      sum.failed += head.failed;
+      continue;
+    }
+    if (head.state != "completed_with_failures") continue;
+    RestoreRequest request;
+    request.prefix = head.prefix;
+    RestoreJob job(*this, url_, request);
+    SLUICE_ASSIGN_OR_RETURN(const RestoreOutcome one, job.retry(head.id, progress));
+    sum.restore = sum.restore.empty() ? one.restore : sum.restore + "," + one.restore;
+    if (one.state != "completed") {
+      sum.state = one.state;
+      sum.reason = one.reason;
+    }
+    sum.records += one.records;
+    sum.bytes += one.bytes;
+    sum.written += one.written;
+    sum.kept_newer += one.kept_newer;
+    sum.retried += one.retried;
+    sum.failed += one.failed;
+    sum.seconds += one.seconds;
+    add_proof(one.proof, &sum.proof);
+    for (const RestoreNode& node : one.nodes) sum.nodes.push_back(node);
+  }
+  return sum;
+}
+
+absl::StatusOr<std::vector<FailedRecord>> ClusterClientImpl::restore_failed() {
+  SLUICE_ASSIGN_OR_RETURN(const auto heads, list_restores(block_));
+  std::vector<FailedRecord> failed;
+  for (const RestoreHead& head : heads) {
+    for (const RestoreSource& source : head.sources) {
+      SLUICE_ASSIGN_OR_RETURN(const auto units, load_failed_units(block_, head.id, source.part));
+      if (units.empty()) continue;
+      const absl::Status status =
+          read_failed_keys(*this, head, source, units, [&](size_t unit, std::string_view key) {
+            if (!key.starts_with(head.prefix)) return absl::OkStatus();
+            failed.push_back({head.id, std::string(key), units[unit].node, units[unit].reason});
+            return absl::OkStatus();
+          });
+      if (!status.ok()) {
+        // What fails stays listed, even where its keys cannot be told.
+        failed.push_back({head.id, "", source.part,
+                          fmt::format("{} blocks failed, and the archive cannot be read: {}",
+                                      units.size(), message_of(status))});
+      }
+    }
+  }
+  return failed;
+}
+
+}  // namespace sluice

@@ -1,0 +1,248 @@
+#include "control/client/cluster_client.h"
+
+#include <algorithm>
+#include <mutex>
+#include <utility>
+
+#include "base/status.h"
+#include "control/client/cluster_client_impl.h"
+#include "control/client/parallel.h"
+#include "control/client/rpc.h"
+
+namespace sluice {
+
+namespace {
+constexpr int64_t kStatusMs = 3'000;
+constexpr int64_t kPauseNs = 100'000'000;
+
+bool elsewhere(grpc::StatusCode code) {
+  return code == grpc::StatusCode::UNAVAILABLE || code == grpc::StatusCode::DEADLINE_EXCEEDED ||
+         code == grpc::StatusCode::RESOURCE_EXHAUSTED;
+}
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<ClusterClient>> ClusterClient::open(std::string_view cluster_url,
+                                                                   const ClientOptions& options) {
+  SLUICE_ASSIGN_OR_RETURN(auto block, open_cluster_block(cluster_url));
+  SLUICE_ASSIGN_OR_RETURN(auto directory, Directory::open(*block));
+  ClusterBlock& reference = *block;
+  return std::make_unique<ClusterClientImpl>(std::move(block), reference, std::string(cluster_url),
+                                             std::move(directory), options);
+}
+
+absl::StatusOr<std::unique_ptr<ClusterClient>> ClusterClient::open(ClusterBlock& block,
+                                                                   std::string_view cluster_url,
+                                                                   const ClientOptions& options) {
+  SLUICE_ASSIGN_OR_RETURN(auto directory, Directory::open(block));
+  return std::make_unique<ClusterClientImpl>(nullptr, block, std::string(cluster_url),
+                                             std::move(directory), options);
+}
+
+ClusterClientImpl::ClusterClientImpl(std::unique_ptr<ClusterBlock> owned, ClusterBlock& block,
+                                     std::string url, std::unique_ptr<Directory> directory,
+                                     const ClientOptions& options)
+    : owned_(std::move(owned)),
+      block_(block),
+      url_(std::move(url)),
+      options_(options),
+      clock_(options.clock == nullptr ? system_clock() : *options.clock),
+      directory_(std::move(directory)),
+      peers_(*directory_, clock_) {}
+
+absl::StatusOr<DistributionTable> ClusterClientImpl::table() {
+  SLUICE_RETURN_IF_ERROR(directory_->refresh());
+  const auto snapshot = directory_->snapshot();
+  if (snapshot->table == nullptr) return not_found("the cluster has no distribution table yet");
+  return *snapshot->table;
+}
+
+std::vector<std::string> ClusterClientImpl::candidates(std::string_view first) {
+  const auto snapshot = directory_->snapshot();
+  std::vector<std::pair<int, std::string>> ranked;
+  for (const Member& member : snapshot->members) {
+    const auto peer = peers_.find(member.info.name);
+    int rank = member.info.name == first ? 0 : 1;
+    if (peer.ok() && !(*peer)->available()) rank += 2;
+    if (!member.live) rank += 4;
+    ranked.emplace_back(rank, member.info.name);
+  }
+  std::stable_sort(ranked.begin(), ranked.end(),
+                   [](const auto& a, const auto& b) { return a.first < b.first; });
+  std::vector<std::string> names;
+  for (auto& [rank, name] : ranked) names.push_back(std::move(name));
+  return names;
+}
+
+absl::Status ClusterClientImpl::ask_any(
+    std::string_view first,
+    const std::function<grpc::Status(PeerNode&, grpc::ClientContext&)>& call) {
+  const int64_t deadline = clock_.monotonic_ns() + options_.request_timeout_ms * 1'000'000;
+  absl::Status last = unavailable("no node is known");
+  for (int round = 0; round < 3; ++round) {
+    for (const std::string& name : candidates(first)) {
+      const int64_t left_ms = (deadline - clock_.monotonic_ns()) / 1'000'000;
+      if (left_ms <= 0) return last;
+      const auto peer = peers_.find(name);
+      if (!peer.ok()) continue;
+      grpc::ClientContext context;
+      set_timeout(context, left_ms);
+      const grpc::Status status = call(**peer, context);
+      (*peer)->note(status);
+      if (status.ok()) return absl::OkStatus();
+      last = elsewhere(status.error_code()) ? from_peer(status, name) : from_grpc(status);
+      if (!elsewhere(status.error_code())) return last;
+    }
+    clock_.sleep_ns(kPauseNs);
+    directory_->refresh().IgnoreError();  // the snapshot there is goes on to serve
+  }
+  return last;
+}
+
+std::string ClusterClientImpl::primary_of(std::string_view key) {
+  const auto snapshot = directory_->snapshot();
+  if (snapshot->table == nullptr) return {};
+  return snapshot->table->primary_of(slot_of(key, snapshot->table->slot_bits())).name;
+}
+
+absl::Status ClusterClientImpl::write(std::string_view key, std::string_view value,
+                                      bool tombstone) {
+  v1::WriteRequest request;
+  auto* item = request.add_items();
+  item->set_key(key.data(), key.size());
+  item->set_value(value.data(), value.size());
+  item->set_tombstone(tombstone);
+  absl::Status result;
+  SLUICE_RETURN_IF_ERROR(
+      ask_any(primary_of(key), [&](PeerNode& node, grpc::ClientContext& context) {
+        v1::WriteReply reply;
+        const grpc::Status status = node.serving().Write(&context, request, &reply);
+        if (!status.ok()) return status;
+        if (reply.results_size() != 1) {
+          return grpc::Status(grpc::StatusCode::INTERNAL, "answered another number of writes");
+        }
+        result = absl::Status(static_cast<absl::StatusCode>(reply.results(0).code()),
+                              reply.results(0).reason());
+        return grpc::Status::OK;
+      }));
+  return result;
+}
+
+absl::Status ClusterClientImpl::put(std::string_view key, std::string_view value) {
+  return write(key, value, false);
+}
+
+absl::Status ClusterClientImpl::erase(std::string_view key) { return write(key, {}, true); }
+
+absl::StatusOr<std::string> ClusterClientImpl::get(std::string_view key) {
+  v1::GetRequest request;
+  request.set_key(key.data(), key.size());
+  v1::GetReply reply;
+  SLUICE_RETURN_IF_ERROR(
+      ask_any(primary_of(key), [&](PeerNode& node, grpc::ClientContext& context) {
+        return node.serving().Get(&context, request, &reply);
+      }));
+  if (!reply.found()) return not_found("no record with this key");
+  return std::move(*reply.mutable_value());
+}
+
+absl::StatusOr<uint64_t> ClusterClientImpl::count(std::string_view prefix) {
+  constexpr uint32_t kSlotsAtOnce = 4096;
+  uint64_t total = 0;
+  for (uint32_t first = 0; first < cluster().slots(); first += kSlotsAtOnce) {
+    v1::CountRequest request;
+    request.set_prefix(prefix.data(), prefix.size());
+    request.set_first_slot(first);
+    request.set_slots(std::min(kSlotsAtOnce, cluster().slots() - first));
+    v1::CountReply reply;
+    SLUICE_RETURN_IF_ERROR(ask_any({}, [&](PeerNode& node, grpc::ClientContext& context) {
+      // A count by prefix reads every key.
+      set_timeout(context, options_.idle_timeout_ms);
+      return node.serving().Count(&context, request, &reply);
+    }));
+    total += reply.count();
+  }
+  return total;
+}
+
+absl::StatusOr<ExportTotals> ClusterClientImpl::export_records(std::string_view prefix,
+                                                               const RecordCallback& callback) {
+  constexpr uint32_t kSlotsAtOnce = 256;
+  ExportTotals totals;
+  v1::ExportRequest request;
+  request.set_prefix(prefix.data(), prefix.size());
+  uint32_t slot = 0;
+  absl::Status visited;
+  int failures = 0;
+  while (slot < cluster().slots()) {
+    request.set_first_slot(slot);
+    request.set_slots(std::min(kSlotsAtOnce, cluster().slots() - slot));
+    const absl::Status status = ask_any({}, [&](PeerNode& node, grpc::ClientContext& context) {
+      set_timeout(context, options_.idle_timeout_ms);
+      request.set_first_slot(slot);
+      const auto reader = node.serving().Export(&context, request);
+      v1::ExportPage page;
+      while (visited.ok() && reader->Read(&page)) {
+        for (const auto& item : page.items()) {
+          visited = callback(item.key(), item.value());
+          if (!visited.ok()) break;
+          request.set_after(item.key());
+          ++totals.records;
+          totals.bytes += item.key().size() + item.value().size();
+        }
+        failures = 0;
+        if (page.slot_done() && visited.ok()) {
+          slot = page.slot() + 1;
+          request.clear_after();
+          request.set_first_slot(slot);
+        }
+      }
+      if (!visited.ok()) context.TryCancel();
+      const grpc::Status ended = reader->Finish();
+      return visited.ok() ? ended : grpc::Status::OK;
+    });
+    SLUICE_RETURN_IF_ERROR(visited);
+    // What was handed out is not handed out again: a broken export goes on behind it.
+    if (!status.ok() && ++failures > 2) return status;
+  }
+  return totals;
+}
+
+absl::StatusOr<std::vector<NodeView>> ClusterClientImpl::nodes() {
+  SLUICE_RETURN_IF_ERROR(directory_->refresh());
+  const auto snapshot = directory_->snapshot();
+  std::vector<uint32_t> copies;
+  if (snapshot->table != nullptr) copies = snapshot->table->copies();
+  std::vector<NodeView> views(snapshot->members.size());
+  parallel_for(views.size(), [&](size_t i) {
+    const Member& member = snapshot->members[i];
+    NodeView& view = views[i];
+    view.name = member.info.name;
+    view.state = member.live ? "live" : "down";
+    view.weight = member.info.weight;
+    view.rack = member.info.rack;
+    view.control_address = member.info.control_address;
+    view.data_address = member.info.data_address;
+    view.driver = member.info.driver;
+    view.archive_folder = member.info.archive_folder;
+    const int index = snapshot->table == nullptr ? -1 : snapshot->table->find_member(view.name);
+    if (index >= 0) view.slots = copies[static_cast<size_t>(index)];
+    if (!member.live) return;
+    if (const auto entry = block_.get(live_key(view.name)); entry.ok() && entry->has_value()) {
+      const auto live = decode_live_info((*entry)->key, (*entry)->value);
+      if (live.ok()) view.process = live->process;
+    }
+    const auto peer = peers_.find(view.name);
+    if (!peer.ok()) return;
+    grpc::ClientContext context;
+    set_timeout(context, kStatusMs);
+    v1::StatusReply reply;
+    const grpc::Status status = (*peer)->serving().Status(&context, v1::Empty(), &reply);
+    (*peer)->note(status);
+    view.reached = status.ok();
+    view.records = reply.records();
+    view.bytes = reply.bytes();
+  });
+  return views;
+}
+
+}  // namespace sluice

@@ -1,0 +1,124 @@
+// A client of a cluster: finds its nodes through the cluster block and asks them.
+//
+// Threads: every method may be called from any thread; callbacks run on the calling thread (those
+// of an ImportWriter: see there). Errors: INVALID_ARGUMENT for what the caller gave, NOT_FOUND and
+// ALREADY_EXISTS naming what, UNAVAILABLE when no node (or not enough replicas of a slot, named
+// with their nodes) answers within the deadline. A write that failed may or may not have happened.
+// Every request has a deadline; requests that never began are tried again on other nodes.
+#ifndef SLUICE_CONTROL_CLIENT_CLUSTER_CLIENT_H_
+#define SLUICE_CONTROL_CLIENT_CLUSTER_CLIENT_H_
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "control/client/results.h"
+#include "control/cluster_block/cluster_block.h"
+#include "control/membership/documents.h"
+#include "control/table/table.h"
+
+namespace sluice {
+
+struct ClientOptions {
+  int64_t request_timeout_ms = 20'000;  // of one small request, retries included
+  int64_t idle_timeout_ms = 120'000;    // a long job that reports nothing for so long is given up
+  size_t import_bytes_in_flight = size_t{32} << 20;
+  Clock* clock = nullptr;  // the system's when null
+};
+
+struct BackupOptions {
+  std::string name;                  // empty: made from the date; [A-Za-z0-9][A-Za-z0-9._-]{0,63}
+  std::vector<std::string> targets;  // node names; empty: all live nodes
+  bool dry_run = false;
+};
+
+struct RestoreRequest {
+  // One of these: a backup known to `source_cluster`, or the folders of an archive that this
+  // process can read.
+  std::string backup;  // name or UUID
+  std::vector<std::string> archive_folders;
+  std::string source_cluster;  // URL; empty: the destination's own
+  std::string prefix;          // only keys that begin so
+  bool dry_run = false;        // reports what it would write; writes nothing
+  // For archive_folders: this process sends.
+  std::string driver = "tcp";
+  size_t arena_bytes = size_t{64} << 20;
+};
+
+// Many writes at once. add() and erase() may wait for room; finish() waits for all answers.
+// Confined to one thread.
+class ImportWriter {
+ public:
+  virtual ~ImportWriter() = default;
+  // Errors here are the caller's (sizes); a write that fails is in finish()'s totals.
+  virtual absl::Status put(std::string_view key, std::string_view value) = 0;
+  virtual absl::Status erase(std::string_view key) = 0;
+  virtual WriteTotals finish() = 0;
+};
+
+class ClusterClient {
+ public:
+  static absl::StatusOr<std::unique_ptr<ClusterClient>> open(std::string_view cluster_url,
+                                                             const ClientOptions& options = {});
+  // On an open block, which must outlive the client. `cluster_url` is what nodes are told to reach
+  // it by; may be empty where no restore between clusters is asked for.
+  static absl::StatusOr<std::unique_ptr<ClusterClient>> open(ClusterBlock& block,
+                                                             std::string_view cluster_url,
+                                                             const ClientOptions& options = {});
+  virtual ~ClusterClient() = default;
+
+  virtual ClusterBlock& block() = 0;
+  virtual const ClusterInfo& cluster() const = 0;
+  // The table that requests are routed by.
+  virtual absl::StatusOr<DistributionTable> table() = 0;
+  virtual absl::StatusOr<std::vector<NodeView>> nodes() = 0;
+
+  virtual absl::Status put(std::string_view key, std::string_view value) = 0;
+  // NOT_FOUND for a key that is not there (or deleted).
+  virtual absl::StatusOr<std::string> get(std::string_view key) = 0;
+  virtual absl::Status erase(std::string_view key) = 0;
+  virtual absl::StatusOr<uint64_t> count(std::string_view prefix = {}) = 0;
+  virtual std::unique_ptr<ImportWriter> import() = 0;
+  // Hands out every live record whose key begins with `prefix`: by slot, within a slot in key
+  // order. Ends with the callback's error.
+  using RecordCallback = std::function<absl::Status(std::string_view key, std::string_view value)>;
+  virtual absl::StatusOr<ExportTotals> export_records(std::string_view prefix,
+                                                      const RecordCallback& callback) = 0;
+
+  // The result's state is completed (a dry run: planning), failed or cancelled; a status other than
+  // OK means that no backup was begun, or that its end could not be seen (the message names it; it
+  // goes on).
+  using BackupCallback = std::function<void(const BackupProgress&)>;
+  virtual absl::StatusOr<BackupView> backup_create(const BackupOptions& options,
+                                                   const BackupCallback& progress) = 0;
+  virtual absl::StatusOr<BackupView> backup_resume(std::string_view backup,
+                                                   const BackupCallback& progress) = 0;
+  virtual absl::StatusOr<std::vector<BackupView>> backup_list() = 0;
+  virtual absl::StatusOr<BackupView> backup_show(std::string_view backup) = 0;
+  virtual absl::StatusOr<VerifyResult> backup_verify(std::string_view backup,
+                                                     const BackupCallback& progress) = 0;
+  virtual absl::StatusOr<BackupView> backup_cancel(std::string_view backup) = 0;
+  // Removes its archives from their nodes, then its documents. FAILED_PRECONDITION while it runs;
+  // UNAVAILABLE naming the holders that could not be asked (the backup then stays listed).
+  virtual absl::Status backup_delete(std::string_view backup) = 0;
+  virtual absl::StatusOr<ScheduleView> schedule_show(std::string_view backup) = 0;
+
+  using RestoreCallback = std::function<void(const RestoreProgress&)>;
+  virtual absl::StatusOr<RestoreOutcome> restore(const RestoreRequest& options,
+                                                 const RestoreCallback& progress) = 0;
+  // What remains on the retry lists of all restores into this cluster. Keys are read from the
+  // archives.
+  virtual absl::StatusOr<std::vector<FailedRecord>> restore_failed() = 0;
+  // Drives all of them again; the sum of the results.
+  virtual absl::StatusOr<RestoreOutcome> restore_retry(const RestoreCallback& progress) = 0;
+};
+
+}  // namespace sluice
+
+#endif  // SLUICE_CONTROL_CLIENT_CLUSTER_CLIENT_H_

@@ -1,0 +1,88 @@
+// The ClusterClient, in parts: records, backups, restores.
+#ifndef SLUICE_CONTROL_CLIENT_CLUSTER_CLIENT_IMPL_H_
+#define SLUICE_CONTROL_CLIENT_CLUSTER_CLIENT_IMPL_H_
+
+#include <grpcpp/client_context.h>
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "control/client/cluster_client.h"
+#include "control/client/directory.h"
+#include "control/client/peers.h"
+#include "control/schedule/backup_store.h"
+
+namespace sluice {
+
+BackupView view_of(const BackupHead& head);
+
+class ClusterClientImpl final : public ClusterClient {
+ public:
+  ClusterClientImpl(std::unique_ptr<ClusterBlock> owned, ClusterBlock& block, std::string url,
+                    std::unique_ptr<Directory> directory, const ClientOptions& options);
+
+  ClusterBlock& block() override { return block_; }
+  const ClusterInfo& cluster() const override { return directory_->cluster(); }
+  absl::StatusOr<DistributionTable> table() override;
+  absl::StatusOr<std::vector<NodeView>> nodes() override;
+
+  absl::Status put(std::string_view key, std::string_view value) override;
+  absl::StatusOr<std::string> get(std::string_view key) override;
+  absl::Status erase(std::string_view key) override;
+  absl::StatusOr<uint64_t> count(std::string_view prefix) override;
+  std::unique_ptr<ImportWriter> import() override;
+  absl::StatusOr<ExportTotals> export_records(std::string_view prefix,
+                                              const RecordCallback& callback) override;
+
+  absl::StatusOr<BackupView> backup_create(const BackupOptions& options,
+                                           const BackupCallback& progress) override;
+  absl::StatusOr<BackupView> backup_resume(std::string_view backup,
+                                           const BackupCallback& progress) override;
+  absl::StatusOr<std::vector<BackupView>> backup_list() override;
+  absl::StatusOr<BackupView> backup_show(std::string_view backup) override;
+  absl::StatusOr<VerifyResult> backup_verify(std::string_view backup,
+                                             const BackupCallback& progress) override;
+  absl::StatusOr<BackupView> backup_cancel(std::string_view backup) override;
+  absl::Status backup_delete(std::string_view backup) override;
+  absl::StatusOr<ScheduleView> schedule_show(std::string_view backup) override;
+
+  absl::StatusOr<RestoreOutcome> restore(const RestoreRequest& request,
+                                         const RestoreCallback& progress) override;
+  absl::StatusOr<std::vector<FailedRecord>> restore_failed() override;
+  absl::StatusOr<RestoreOutcome> restore_retry(const RestoreCallback& progress) override;
+
+  Peers& peers() { return peers_; }
+  Directory& directory() { return *directory_; }
+  const ClientOptions& options() const { return options_; }
+  Clock& clock() { return clock_; }
+
+  // Nodes to ask, the likeliest to answer first: `first` (may be empty), live ones, then the
+  // others.
+  std::vector<std::string> candidates(std::string_view first);
+  // Calls `call` for one node after the other until one answers otherwise than UNAVAILABLE,
+  // DEADLINE_EXCEEDED or RESOURCE_EXHAUSTED, for at most the request timeout. Sets the context's
+  // deadline.
+  absl::Status ask_any(std::string_view first,
+                       const std::function<grpc::Status(PeerNode&, grpc::ClientContext&)>& call);
+  // The first replica of the key's slot.
+  std::string primary_of(std::string_view key);
+
+ private:
+  absl::Status write(std::string_view key, std::string_view value, bool tombstone);
+  absl::StatusOr<BackupView> follow_backup(const std::string& uuid, const BackupCallback& progress);
+
+  const std::unique_ptr<ClusterBlock> owned_;
+  ClusterBlock& block_;
+  const std::string url_;
+  const ClientOptions options_;
+  Clock& clock_;
+  const std::unique_ptr<Directory> directory_;
+  Peers peers_;
+};
+
+}  // namespace sluice
+
+#endif  // SLUICE_CONTROL_CLIENT_CLUSTER_CLIENT_IMPL_H_

@@ -1,0 +1,173 @@
+// What the operations of a ClusterClient answer: plain data, with the fields that the command line
+// prints.
+#ifndef SLUICE_CONTROL_CLIENT_RESULTS_H_
+#define SLUICE_CONTROL_CLIENT_RESULTS_H_
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "control/schedule/documents.h"
+#include "dataplane/archive/reader.h"
+
+namespace sluice {
+
+struct NodeView {
+  std::string name;
+  std::string state;  // "live", or "down"
+  double weight = 0;
+  std::string rack;
+  std::string control_address;
+  std::string data_address;
+  std::string driver;
+  std::string archive_folder;
+  int64_t process = 0;  // process id while it is live; 0 when down
+  // Copies held by the distribution table, and what stands in them. `reached` is false where the
+  // node did not answer: records and bytes are then 0.
+  uint64_t slots = 0;
+  uint64_t records = 0;  // live ones
+  uint64_t bytes = 0;    // keys and values
+  bool reached = false;
+};
+
+struct RecordFailure {
+  std::string key;
+  std::string reason;
+};
+
+struct WriteTotals {
+  uint64_t records = 0;  // acknowledged: durable on W replicas
+  uint64_t bytes = 0;    // keys and values of those
+  uint64_t failed = 0;
+  std::vector<RecordFailure> failures;  // the first kKeptFailures of them
+  static constexpr size_t kKeptFailures = 100;
+};
+
+struct ExportTotals {
+  uint64_t records = 0;
+  uint64_t bytes = 0;
+};
+
+struct ArchivePlace {
+  std::string node;
+  std::string path;
+};
+
+struct PlanView {
+  double makespan_s = 0;
+  double lower_bound_s = 0;
+  std::vector<PlannedNode> nodes;
+};
+
+struct BackupView {
+  std::string backup;  // name
+  std::string uuid;
+  std::string
+      state;  // planning enabled sent copy_completed consolidated completed failed cancelled
+  std::string reason;       // why it failed
+  std::string coordinator;  // node
+  bool dry_run = false;
+  uint64_t cut = 0;
+  uint64_t records = 0;     // live ones, each once
+  uint64_t bytes = 0;       // their keys and values
+  uint64_t wire_bytes = 0;  // all that the backup's streams put on the transports, framing and
+                            // acknowledgements included
+  uint64_t slots = 0;
+  uint64_t slots_agreed = 0;
+  uint64_t slots_divergent = 0;
+  Divergence divergence;
+  double seconds = 0;
+  std::vector<ArchivePlace> archives;
+  PlanView plan;
+};
+
+struct BackupProgress {
+  std::string backup;
+  std::string state;
+  uint64_t bytes_done = 0;
+  uint64_t bytes_total = 0;  // 0: not known yet
+  std::string message;       // what changed; often empty
+};
+
+struct VerifyResult {
+  uint64_t blocks = 0;
+  uint64_t bytes = 0;
+  std::vector<VerifyProblem> bad;  // file is "NODE:PATH" when a node checked it
+};
+
+struct RestoreNode {
+  std::string name;
+  uint64_t records = 0;
+  uint64_t bytes = 0;
+};
+
+// The proof at a restore's end: each replica's digest of each slot against the archive's.
+struct RestoreProof {
+  bool checked = false;  // false for a dry run, and where a prefix or another slot_bits makes
+                         // digests incomparable
+  uint64_t copies = 0;   // slot copies compared
+  uint64_t equal = 0;
+  uint64_t differing = 0;
+  uint64_t unreachable = 0;  // copies on nodes that did not answer
+  struct Difference {
+    uint32_t slot = 0;
+    std::string node;
+  };
+  std::vector<Difference> first_differing;  // at most 64
+};
+
+// A block of the archive that failed its check, and so was not written.
+struct DamagedBlock {
+  uint32_t slot = 0;
+  std::string part;    // "archive of NODE"
+  std::string reason;  // with file and offset
+};
+
+struct RestoreOutcome {
+  std::string restore;  // id
+  std::string state;    // running completed completed_with_failures failed cancelled
+  std::string reason;
+  uint64_t records = 0;  // in the archive, or of the prefix
+  uint64_t bytes = 0;
+  uint64_t written = 0;     // records durable on all replicas by this restore
+  uint64_t kept_newer = 0;  // records and deletions of which the cluster had a newer version
+  uint64_t retried = 0;     // requests sent again
+  uint64_t failed = 0;      // records that remain on the retry list
+  double seconds = 0;
+  std::vector<RestoreNode> nodes;
+  RestoreProof proof;
+  std::vector<DamagedBlock> damaged;  // of those that failed
+};
+
+struct RestoreProgress {
+  std::string state;
+  uint64_t bytes_done = 0;
+  uint64_t bytes_total = 0;
+  std::string message;
+};
+
+struct FailedRecord {
+  std::string restore;
+  std::string key;
+  std::string node;
+  std::string reason;
+};
+
+// One copy of a schedule: a slot as one source sends it to its target.
+struct ScheduledCopy {
+  uint32_t slot = 0;
+  std::string source;
+  std::string target;
+  std::string state;
+  bool divergent = false;
+  uint64_t bytes = 0;
+};
+
+struct ScheduleView {
+  BackupView backup;
+  std::vector<ScheduledCopy> copies;
+};
+
+}  // namespace sluice
+
+#endif  // SLUICE_CONTROL_CLIENT_RESULTS_H_

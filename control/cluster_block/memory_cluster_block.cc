@@ -1,0 +1,229 @@
+#include "control/cluster_block/memory_cluster_block.h"
+
+#include <algorithm>
+#include <map>
+#include <mutex>
+#include <set>
+#include <utility>
+
+#include "base/status.h"
+#include "control/cluster_block/checks.h"
+#include "control/cluster_block/watch_loop.h"
+
+namespace sluice {
+namespace {
+
+using namespace cluster_block;
+
+constexpr size_t kKeptErasures = 4096;
+constexpr int kPollMs = 20;
+
+class MemoryClusterBlock final : public ClusterBlock, public WatchSource {
+ public:
+  explicit MemoryClusterBlock(Clock& clock)
+      : clock_(clock), loop_(std::make_shared<WatchLoop>(this, kPollMs)) {}
+  ~MemoryClusterBlock() override { loop_->stop(); }
+
+  absl::StatusOr<std::optional<ClusterEntry>> get(std::string_view key) override {
+    SLUICE_RETURN_IF_ERROR(check_key(key));
+    std::lock_guard lock(mutex_);
+    end_due_leases();
+    const auto found = entries_.find(key);
+    if (found == entries_.end()) return std::optional<ClusterEntry>();
+    return std::optional<ClusterEntry>(found->second);
+  }
+
+  absl::StatusOr<ClusterListing> list(std::string_view prefix) override {
+    SLUICE_RETURN_IF_ERROR(check_prefix(prefix));
+    std::lock_guard lock(mutex_);
+    end_due_leases();
+    ClusterListing listing;
+    listing.revision = revision_;
+    for (auto it = entries_.lower_bound(prefix);
+         it != entries_.end() && it->first.starts_with(prefix); ++it) {
+      listing.entries.push_back(it->second);
+    }
+    return listing;
+  }
+
+  absl::StatusOr<Revision> commit(const std::vector<ClusterOp>& ops) override {
+    SLUICE_RETURN_IF_ERROR(check_ops(ops));
+    Revision revision = 0;
+    {
+      std::lock_guard lock(mutex_);
+      end_due_leases();
+      SLUICE_RETURN_IF_ERROR(compare(ops));
+      revision = ++revision_;
+      for (const ClusterOp& op : ops) {
+        if (op.kind == ClusterOp::Kind::kPut) put_entry(op);
+        if (op.kind == ClusterOp::Kind::kErase) erase_entry(op.key);
+      }
+    }
+    loop_->wake();
+    return revision;
+  }
+
+  absl::StatusOr<LeaseId> grant(int64_t ttl_ms) override {
+    SLUICE_RETURN_IF_ERROR(check_ttl(ttl_ms));
+    std::lock_guard lock(mutex_);
+    const LeaseId id = next_lease_++;
+    leases_[id] = {ttl_ms, clock_.monotonic_ns() + ttl_ms * 1'000'000, {}};
+    return id;
+  }
+
+  absl::Status keep_alive(LeaseId lease) override {
+    std::lock_guard lock(mutex_);
+    end_due_leases();
+    const auto found = leases_.find(lease);
+    if (found == leases_.end()) return not_found("lease {} has ended", lease);
+    found->second.deadline_ns = clock_.monotonic_ns() + found->second.ttl_ms * 1'000'000;
+    return absl::OkStatus();
+  }
+
+  absl::Status revoke(LeaseId lease) override {
+    {
+      std::lock_guard lock(mutex_);
+      end_lease(lease);
+    }
+    loop_->wake();
+    return absl::OkStatus();
+  }
+
+  absl::StatusOr<WatchHandle> watch(std::string_view prefix, Revision after,
+                                    WatchCallback callback) override {
+    SLUICE_RETURN_IF_ERROR(check_prefix(prefix));
+    return loop_->add(std::string(prefix), after, std::move(callback));
+  }
+
+ private:
+  struct Lease {
+    int64_t ttl_ms = 0;
+    int64_t deadline_ns = 0;
+    std::set<std::string> keys;
+  };
+
+  // The methods below need mutex_.
+  absl::Status compare(const std::vector<ClusterOp>& ops) const {
+    for (const ClusterOp& op : ops) {
+      if (op.expected) {
+        const auto found = entries_.find(op.key);
+        const Revision actual = found == entries_.end() ? 0 : found->second.revision;
+        if (actual != *op.expected) return revision_mismatch(op.key, actual, *op.expected);
+      }
+      if (op.kind == ClusterOp::Kind::kPut && op.lease != 0 && !leases_.contains(op.lease)) {
+        return lease_ended(op.lease);
+      }
+    }
+    return absl::OkStatus();
+  }
+
+  void put_entry(const ClusterOp& op) {
+    forget(op.key);
+    entries_[op.key] = {op.key, op.value, revision_, op.lease};
+    by_revision_.insert({revision_, op.key});
+    if (op.lease != 0) leases_[op.lease].keys.insert(op.key);
+  }
+
+  void erase_entry(const std::string& key) {
+    if (!entries_.contains(key)) return;
+    forget(key);
+    erased_[key] = revision_;
+    by_erasure_.insert({revision_, key});
+    while (by_erasure_.size() > kKeptErasures) {
+      floor_ = by_erasure_.begin()->first;
+      erased_.erase(by_erasure_.begin()->second);
+      by_erasure_.erase(by_erasure_.begin());
+    }
+  }
+
+  // Takes the key's entry or erasure away, without a trace.
+  void forget(const std::string& key) {
+    if (const auto found = entries_.find(key); found != entries_.end()) {
+      by_revision_.erase({found->second.revision, key});
+      if (const auto lease = leases_.find(found->second.lease); lease != leases_.end()) {
+        lease->second.keys.erase(key);
+      }
+      entries_.erase(found);
+    }
+    if (const auto found = erased_.find(key); found != erased_.end()) {
+      by_erasure_.erase({found->second, key});
+      erased_.erase(found);
+    }
+  }
+
+  bool end_lease(LeaseId id) {
+    const auto found = leases_.find(id);
+    if (found == leases_.end()) return false;
+    const std::set<std::string> keys = std::move(found->second.keys);
+    leases_.erase(found);
+    if (keys.empty()) return false;
+    ++revision_;
+    for (const std::string& key : keys) erase_entry(key);
+    return true;
+  }
+
+  bool end_due_leases() {
+    const int64_t now = clock_.monotonic_ns();
+    std::vector<LeaseId> due;
+    for (const auto& [id, lease] : leases_) {
+      if (lease.deadline_ns <= now) due.push_back(id);
+    }
+    bool changed = false;
+    for (const LeaseId id : due) changed |= end_lease(id);
+    return changed;
+  }
+
+  bool poll() override {
+    std::lock_guard lock(mutex_);
+    end_due_leases();
+    return std::exchange(polled_, revision_) != revision_;
+  }
+
+  absl::StatusOr<WatchBatch> changes(const std::string& prefix, Revision after) override {
+    std::lock_guard lock(mutex_);
+    WatchBatch batch;
+    batch.head = revision_;
+    batch.floor = floor_;
+    batch.upto = std::max(after, revision_);
+    auto put = by_revision_.lower_bound({after + 1, std::string()});
+    auto erasure = by_erasure_.lower_bound({after + 1, std::string()});
+    size_t bytes = 0;
+    while (put != by_revision_.end() || erasure != by_erasure_.end()) {
+      const bool is_put =
+          erasure == by_erasure_.end() || (put != by_revision_.end() && *put < *erasure);
+      const auto& [revision, key] = is_put ? *put++ : *erasure++;
+      if (!key.starts_with(prefix)) continue;
+      const bool full = bytes >= kBatchBytes || batch.events.size() >= kBatchEvents;
+      if (full && revision != batch.events.back().revision) {
+        batch.upto = batch.events.back().revision;
+        break;
+      }
+      const auto kind = is_put ? WatchEvent::Kind::kPut : WatchEvent::Kind::kErase;
+      batch.events.push_back({kind, key, {}, revision});
+      if (is_put) batch.events.back().value = entries_.find(key)->second.value;
+      bytes += batch.events.back().value.size();
+    }
+    return batch;
+  }
+
+  Clock& clock_;
+  std::mutex mutex_;
+  std::map<std::string, ClusterEntry, std::less<>> entries_;
+  std::map<std::string, Revision> erased_;
+  std::set<std::pair<Revision, std::string>> by_revision_;
+  std::set<std::pair<Revision, std::string>> by_erasure_;
+  std::map<LeaseId, Lease> leases_;
+  Revision revision_ = 0;
+  Revision floor_ = 0;
+  Revision polled_ = 0;
+  LeaseId next_lease_ = 1;
+  std::shared_ptr<WatchLoop> loop_;
+};
+
+}  // namespace
+
+std::unique_ptr<ClusterBlock> make_memory_cluster_block(Clock& clock) {
+  return std::make_unique<MemoryClusterBlock>(clock);
+}
+
+}  // namespace sluice

@@ -1,0 +1,104 @@
+#include "control/cluster_block/watch_loop.h"
+
+#include <algorithm>
+#include <chrono>
+#include <utility>
+
+namespace sluice::cluster_block {
+
+WatchHandle WatchLoop::add(std::string prefix, Revision after,
+                           ClusterBlock::WatchCallback callback) {
+  auto watcher = std::make_shared<Watcher>();
+  watcher->prefix = std::move(prefix);
+  watcher->callback = std::move(callback);
+  watcher->position = after;
+  {
+    std::lock_guard lock(mutex_);
+    if (stopping_) return WatchHandle();
+    watchers_.push_back(watcher);
+    woken_ = true;
+    if (!thread_.joinable()) thread_ = std::thread([this] { run(); });
+  }
+  wake_.notify_one();
+  return WatchHandle([self = shared_from_this(), watcher] { self->remove(watcher); });
+}
+
+void WatchLoop::wake() {
+  {
+    std::lock_guard lock(mutex_);
+    if (!thread_.joinable()) return;
+    woken_ = true;
+  }
+  wake_.notify_one();
+}
+
+void WatchLoop::stop() {
+  {
+    std::lock_guard lock(mutex_);
+    stopping_ = true;
+  }
+  wake_.notify_one();
+  if (thread_.joinable()) thread_.join();
+}
+
+void WatchLoop::remove(const std::shared_ptr<Watcher>& watcher) {
+  watcher->ended = true;
+  std::unique_lock lock(mutex_);
+  std::erase(watchers_, watcher);
+  if (thread_.get_id() == std::this_thread::get_id()) return;
+  idle_.wait(lock, [&] { return running_ != watcher.get(); });
+}
+
+void WatchLoop::run() {
+  bool behind = false;
+  std::unique_lock lock(mutex_);
+  while (!stopping_) {
+    wake_.wait_for(lock, std::chrono::milliseconds(poll_ms_), [&] { return woken_ || stopping_; });
+    if (stopping_) return;
+    const bool woken = std::exchange(woken_, false);
+    const auto watchers = watchers_;
+    lock.unlock();
+    const bool changed = source_->poll();
+    if (changed || woken || behind) {
+      behind = false;
+      for (const auto& watcher : watchers) {
+        if (pump(watcher)) behind = true;
+      }
+    }
+    lock.lock();
+  }
+}
+
+bool WatchLoop::pump(const std::shared_ptr<Watcher>& watcher) {
+  if (watcher->ended) return false;
+  auto batch = source_->changes(watcher->prefix, watcher->position);
+  if (!batch.ok()) return true;
+  if (std::exchange(watcher->fresh, false) && watcher->position == 0) {
+    watcher->complete_from = batch->head;
+  }
+  const bool forgotten = std::max(watcher->position, watcher->complete_from) < batch->floor;
+  if (forgotten || watcher->position > batch->head) {
+    watcher->position = batch->head;
+    deliver(watcher, {WatchEvent::Kind::kResync, {}, {}, batch->head});
+    return false;
+  }
+  for (const WatchEvent& event : batch->events) deliver(watcher, event);
+  watcher->position = batch->upto;
+  return batch->upto < batch->head;
+}
+
+void WatchLoop::deliver(const std::shared_ptr<Watcher>& watcher, const WatchEvent& event) {
+  {
+    std::lock_guard lock(mutex_);
+    if (watcher->ended || stopping_) return;
+    running_ = watcher.get();
+  }
+  watcher->callback(event);
+  {
+    std::lock_guard lock(mutex_);
+    running_ = nullptr;
+  }
+  idle_.notify_all();
+}
+
+}  // namespace sluice::cluster_block

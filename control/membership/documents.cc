@@ -1,0 +1,161 @@
+#include "control/membership/documents.h"
+
+#include <cmath>
+
+#include "base/status.h"
+#include "control/cluster_block/json_document.h"
+#include "control/table/table.h"
+
+namespace sluice {
+namespace {
+
+constexpr char kClusterFormat[] = "sluice.cluster.1";
+constexpr char kNodeFormat[] = "sluice.node.1";
+constexpr char kLiveFormat[] = "sluice.live.1";
+constexpr size_t kMaxText = 1024;
+
+bool is_name_start(char c) { return (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9'); }
+
+bool is_name(std::string_view name) {
+  if (name.empty() || name.size() > 63 || !is_name_start(name[0])) return false;
+  for (const char c : name) {
+    if (!is_name_start(c) && c != '.' && c != '_' && c != '-') return false;
+  }
+  return true;
+}
+
+// A document that decodes but breaks its rules is as damaged as one that does not.
+template <typename Info>
+absl::StatusOr<Info> checked(std::string_view key, const Info& info) {
+  const absl::Status status = check(info);
+  if (status.ok()) return info;
+  return data_loss("document at key '{}' is damaged: {}", cluster_block::printable(key),
+                   message_of(status));
+}
+
+}  // namespace
+
+absl::Status check_node_name(std::string_view name) {
+  if (is_name(name)) return absl::OkStatus();
+  return invalid_argument(
+      "node name '{}': a name has 1 to 63 of the characters a-z 0-9 . _ - and begins with a letter "
+      "or digit",
+      cluster_block::printable(name));
+}
+
+absl::Status check(const ClusterInfo& info) {
+  if (info.uuid.empty() || info.uuid.size() > 64) {
+    return invalid_argument("cluster UUID '{}' is none", cluster_block::printable(info.uuid));
+  }
+  if (info.slot_bits < 1 || info.slot_bits > kMaxTableSlotBits) {
+    return invalid_argument("slot_bits {}; 1 to {} are possible", info.slot_bits,
+                            kMaxTableSlotBits);
+  }
+  if (info.replicas < 1 || info.replicas > kMaxReplicas) {
+    return invalid_argument("{} replicas; 1 to {} are possible", info.replicas, kMaxReplicas);
+  }
+  if (info.max_clock_offset_ms < 1 || info.max_clock_offset_ms > 3'600'000) {
+    return invalid_argument("max_clock_offset_ms {}; 1 to 3600000 are possible",
+                            info.max_clock_offset_ms);
+  }
+  return absl::OkStatus();
+}
+
+std::string encode(const ClusterInfo& info) {
+  return dump_json({{"format", kClusterFormat},
+                    {"uuid", info.uuid},
+                    {"slot_bits", info.slot_bits},
+                    {"replicas", info.replicas},
+                    {"seed", info.seed},
+                    {"max_clock_offset_ms", info.max_clock_offset_ms},
+                    {"created_ms", info.created_ms}});
+}
+
+absl::StatusOr<ClusterInfo> decode_cluster_info(std::string_view key, std::string_view document) {
+  JsonDocument json(key, document, kClusterFormat);
+  ClusterInfo info;
+  json.get("uuid", &info.uuid);
+  json.get("slot_bits", &info.slot_bits);
+  json.get("replicas", &info.replicas);
+  json.get("seed", &info.seed);
+  json.get("max_clock_offset_ms", &info.max_clock_offset_ms);
+  json.get("created_ms", &info.created_ms);
+  SLUICE_RETURN_IF_ERROR(json.status());
+  return checked(key, info);
+}
+
+absl::Status check(const NodeInfo& info) {
+  SLUICE_RETURN_IF_ERROR(check_node_name(info.name));
+  if (!std::isfinite(info.weight) || info.weight <= 0) {
+    return invalid_argument("node '{}' has weight {}; it must be a number above 0", info.name,
+                            info.weight);
+  }
+  if (info.rack.size() > 63) {
+    return invalid_argument("node '{}' has a rack label of {} bytes; at most 63", info.name,
+                            info.rack.size());
+  }
+  for (const std::string* text : {&info.control_address, &info.data_address, &info.driver,
+                                  &info.store_id, &info.archive_folder}) {
+    if (text->size() > kMaxText) {
+      return invalid_argument("node '{}' has a field of {} bytes; at most {}", info.name,
+                              text->size(), kMaxText);
+    }
+  }
+  return absl::OkStatus();
+}
+
+std::string encode(const NodeInfo& info) {
+  return dump_json({{"format", kNodeFormat},
+                    {"name", info.name},
+                    {"number", info.number},
+                    {"weight", info.weight},
+                    {"weight_explicit", info.weight_explicit},
+                    {"rack", info.rack},
+                    {"control_address", info.control_address},
+                    {"data_address", info.data_address},
+                    {"driver", info.driver},
+                    {"store_id", info.store_id},
+                    {"incarnation", info.incarnation},
+                    {"archive_folder", info.archive_folder}});
+}
+
+absl::StatusOr<NodeInfo> decode_node_info(std::string_view key, std::string_view document) {
+  JsonDocument json(key, document, kNodeFormat);
+  NodeInfo info;
+  json.get("name", &info.name);
+  json.get("number", &info.number);
+  json.get("weight", &info.weight);
+  json.get("weight_explicit", &info.weight_explicit);
+  json.get("rack", &info.rack);
+  json.get("control_address", &info.control_address);
+  json.get("data_address", &info.data_address);
+  json.get("driver", &info.driver);
+  json.get("store_id", &info.store_id);
+  json.get("incarnation", &info.incarnation);
+  json.get("archive_folder", &info.archive_folder);
+  if (json.status().ok() && info.number == 0) json.fail_field("number", "is 0");
+  if (json.status().ok() && key != node_key(info.name)) json.fail("it is that of another node");
+  SLUICE_RETURN_IF_ERROR(json.status());
+  return checked(key, info);
+}
+
+std::string encode(const LiveInfo& info) {
+  return dump_json({{"format", kLiveFormat},
+                    {"instance", info.instance},
+                    {"store_id", info.store_id},
+                    {"incarnation", info.incarnation},
+                    {"process", info.process}});
+}
+
+absl::StatusOr<LiveInfo> decode_live_info(std::string_view key, std::string_view document) {
+  JsonDocument json(key, document, kLiveFormat);
+  LiveInfo info;
+  json.get("instance", &info.instance);
+  json.get("store_id", &info.store_id);
+  json.get("incarnation", &info.incarnation);
+  json.get("process", &info.process);
+  SLUICE_RETURN_IF_ERROR(json.status());
+  return info;
+}
+
+}  // namespace sluice

@@ -1,0 +1,333 @@
+#include "control/membership/membership.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <charconv>
+#include <chrono>
+
+#include "base/random.h"
+#include "base/status.h"
+#include "control/membership/weights.h"
+
+namespace sluice {
+namespace {
+
+// A change to a document that others change too is tried this often.
+constexpr int kSwapTries = 16;
+constexpr int64_t kWaitStepNs = 20'000'000;
+
+struct Known {
+  std::optional<NodeInfo> info;
+  Revision revision = 0;
+};
+
+absl::StatusOr<Known> load_node(ClusterBlock& block, std::string_view name) {
+  SLUICE_ASSIGN_OR_RETURN(const auto entry, block.get(node_key(name)));
+  if (!entry) return Known{};
+  SLUICE_ASSIGN_OR_RETURN(NodeInfo info, decode_node_info(entry->key, entry->value));
+  return Known{std::move(info), entry->revision};
+}
+
+absl::StatusOr<std::pair<uint32_t, Revision>> next_number(ClusterBlock& block) {
+  SLUICE_ASSIGN_OR_RETURN(const auto entry, block.get(kNextNumberKey));
+  if (!entry) return std::pair<uint32_t, Revision>{1, 0};
+  uint32_t number = 0;
+  const std::string& text = entry->value;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
+  if (error != std::errc() || end != text.data() + text.size() || number == 0) {
+    return data_loss("document at key '{}' is damaged: it is no number", kNextNumberKey);
+  }
+  return std::pair<uint32_t, Revision>{number, entry->revision};
+}
+
+absl::Status data_lost(const NodeInfo& before, const NodeInfo& now) {
+  return failed_precondition(
+      "node '{}' had the data folder {} before and has {} now: its data was lost or replaced, and "
+      "with it "
+      "its copies of acknowledged records. If the old folder still exists, start the node with it. "
+      "To go on "
+      "without it, join with accept_data_loss; its slots then have one replica less until they are "
+      "restored",
+      now.name, before.store_id, now.store_id);
+}
+
+// What the node's document is to be, from what the cluster knows of it.
+absl::StatusOr<NodeInfo> merged(const Known& known, const Membership::Options& options) {
+  NodeInfo info = options.node;
+  if (!known.info) return info;
+  const NodeInfo& before = *known.info;
+  if (!before.store_id.empty() && before.store_id != info.store_id && !options.accept_data_loss) {
+    return data_lost(before, info);
+  }
+  info.number = before.number;
+  if (!info.weight_explicit) {
+    info.weight = before.weight;
+    info.weight_explicit = before.weight_explicit;
+  }
+  return info;
+}
+
+// The process that holds the name must be gone: it has the same data folder, which only one process
+// can have open, in an earlier incarnation.
+bool is_surely_dead(const LiveInfo& holder, const NodeInfo& node) {
+  return !node.store_id.empty() && holder.store_id == node.store_id &&
+         holder.incarnation < node.incarnation;
+}
+
+}  // namespace
+
+absl::Status create_cluster(ClusterBlock& block, const ClusterInfo& info) {
+  SLUICE_RETURN_IF_ERROR(check(info));
+  const absl::Status status = block.compare_and_swap(kClusterKey, encode(info), 0).status();
+  if (!absl::IsAborted(status)) return status;
+  SLUICE_ASSIGN_OR_RETURN(const ClusterInfo existing, load_cluster(block));
+  return already_exists("there is a cluster here already, {}", existing.uuid);
+}
+
+absl::StatusOr<ClusterInfo> load_cluster(ClusterBlock& block) {
+  SLUICE_ASSIGN_OR_RETURN(const auto entry, block.get(kClusterKey));
+  if (!entry) return not_found("no cluster was made in this cluster block yet");
+  return decode_cluster_info(entry->key, entry->value);
+}
+
+absl::StatusOr<std::vector<Member>> list_members(ClusterBlock& block) {
+  // Live keys first: a node seen live has its document by then.
+  SLUICE_ASSIGN_OR_RETURN(const ClusterListing live, block.list(kLivePrefix));
+  SLUICE_ASSIGN_OR_RETURN(const ClusterListing nodes, block.list(kNodesPrefix));
+  std::vector<Member> members;
+  for (const ClusterEntry& entry : nodes.entries) {
+    SLUICE_ASSIGN_OR_RETURN(NodeInfo info, decode_node_info(entry.key, entry.value));
+    const std::string key = live_key(info.name);
+    const bool is_live = std::any_of(live.entries.begin(), live.entries.end(),
+                                     [&](const ClusterEntry& e) { return e.key == key; });
+    members.push_back({std::move(info), is_live});
+  }
+  std::sort(members.begin(), members.end(),
+            [](const Member& a, const Member& b) { return a.info.number < b.info.number; });
+  return members;
+}
+
+absl::StatusOr<Member> find_member(ClusterBlock& block, std::string_view name) {
+  SLUICE_RETURN_IF_ERROR(check_node_name(name));
+  SLUICE_ASSIGN_OR_RETURN(const Known known, load_node(block, name));
+  if (!known.info) return not_found("no node '{}' in this cluster", name);
+  SLUICE_ASSIGN_OR_RETURN(const auto live, block.get(live_key(name)));
+  return Member{*known.info, live.has_value()};
+}
+
+absl::Status remove_node(ClusterBlock& block, std::string_view name) {
+  for (int i = 0; i < kSwapTries; ++i) {
+    SLUICE_RETURN_IF_ERROR(check_node_name(name));
+    SLUICE_ASSIGN_OR_RETURN(const auto entry, block.get(node_key(name)));
+    if (!entry) return not_found("no node '{}' in this cluster", name);
+    const absl::Status status = block
+                                    .commit({ClusterOp::erase(entry->key, entry->revision),
+                                             ClusterOp::check(live_key(name), 0)})
+                                    .status();
+    if (!absl::IsAborted(status)) return status;
+    SLUICE_ASSIGN_OR_RETURN(const auto live, block.get(live_key(name)));
+    if (live) return failed_precondition("node '{}' is live; stop it before it is removed", name);
+  }
+  return aborted("node '{}' changes all the time; try again", name);
+}
+
+absl::Status set_weight(ClusterBlock& block, std::string_view name, double weight) {
+  SLUICE_RETURN_IF_ERROR(check_node_name(name));
+  for (int i = 0; i < kSwapTries; ++i) {
+    SLUICE_ASSIGN_OR_RETURN(Known known, load_node(block, name));
+    if (!known.info) return not_found("no node '{}' in this cluster", name);
+    if (weight != 0) known.info->weight = weight;
+    known.info->weight_explicit = weight != 0;
+    SLUICE_RETURN_IF_ERROR(check(*known.info));
+    const absl::Status status =
+        block.compare_and_swap(node_key(name), encode(*known.info), known.revision).status();
+    if (!absl::IsAborted(status)) return status;
+  }
+  return aborted("node '{}' changes all the time; try again", name);
+}
+
+absl::StatusOr<std::unique_ptr<MemberWatch>> MemberWatch::start(ClusterBlock& block,
+                                                                std::function<void()> changed) {
+  std::unique_ptr<MemberWatch> watch(new MemberWatch);
+  watch->changed_ = std::move(changed);
+  const auto callback = [self = watch.get()](const WatchEvent&) { self->changed_(); };
+  SLUICE_ASSIGN_OR_RETURN(watch->nodes_, block.watch(kNodesPrefix, 0, callback));
+  SLUICE_ASSIGN_OR_RETURN(watch->live_, block.watch(kLivePrefix, 0, callback));
+  return watch;
+}
+
+absl::StatusOr<std::unique_ptr<Membership>> Membership::join(ClusterBlock& block, Options options) {
+  SLUICE_RETURN_IF_ERROR(check(options.node));
+  SLUICE_RETURN_IF_ERROR(load_cluster(block).status());
+  if (options.clock == nullptr) options.clock = &system_clock();
+  if (options.takeover_wait_ms < 0) options.takeover_wait_ms = options.ttl_ms + 1000;
+  const std::string& name = options.node.name;
+  const LiveInfo live{make_uuid(), options.node.store_id, options.node.incarnation, ::getpid()};
+  const int64_t deadline = options.clock->monotonic_ns() + options.takeover_wait_ms * 1'000'000;
+  SLUICE_ASSIGN_OR_RETURN(const LeaseId lease, block.grant(options.ttl_ms));
+  const auto give_up = [&](absl::Status status) {
+    block.revoke(lease).IgnoreError();
+    return status;
+  };
+  for (;;) {
+    const auto known = load_node(block, name);
+    if (!known.ok()) return give_up(known.status());
+    auto info = merged(*known, options);
+    if (!info.ok()) return give_up(info.status());
+    const auto holder = block.get(live_key(name));
+    if (!holder.ok()) return give_up(holder.status());
+    Revision held = 0;
+    if (*holder) {
+      const auto other = decode_live_info((*holder)->key, (*holder)->value);
+      if (other.ok() && is_surely_dead(*other, options.node)) held = (*holder)->revision;
+      if (held == 0) {
+        if (options.clock->monotonic_ns() >= deadline) {
+          return give_up(already_exists(
+              "node '{}' is live already, in process {}; names are unique in a cluster", name,
+              other.ok() ? other->process : 0));
+        }
+        block.keep_alive(lease).IgnoreError();
+        options.clock->sleep_ns(kWaitStepNs);
+        continue;
+      }
+    }
+    std::vector<ClusterOp> ops;
+    if (!known->info) {
+      const auto number = next_number(block);
+      if (!number.ok()) return give_up(number.status());
+      info->number = number->first;
+      ops.push_back(
+          ClusterOp::put(kNextNumberKey, std::to_string(number->first + 1), number->second));
+    }
+    ops.push_back(ClusterOp::put(node_key(name), encode(*info), known->revision));
+    ops.push_back(ClusterOp::put(live_key(name), encode(live), held, lease));
+    const absl::Status status = block.commit(ops).status();
+    if (status.ok()) {
+      return std::unique_ptr<Membership>(
+          new Membership(block, std::move(options), *std::move(info), live, lease));
+    }
+    // Somebody else joined or changed something at the same time: all is looked at again.
+    if (!absl::IsAborted(status)) return give_up(status);
+    if (options.clock->monotonic_ns() >= deadline) return give_up(status);
+  }
+}
+
+Membership::Membership(ClusterBlock& block, Options options, NodeInfo info, LiveInfo live,
+                       LeaseId lease)
+    : block_(block),
+      options_(std::move(options)),
+      live_(std::move(live)),
+      info_(std::move(info)),
+      lease_(lease),
+      keeper_([this] { keep(); }) {}
+
+Membership::~Membership() {
+  {
+    std::lock_guard lock(mutex_);
+    stopping_ = true;
+  }
+  wake_.notify_all();
+  keeper_.join();
+  // Not waited for beyond the block's own bounds: the lease ends by itself.
+  block_.revoke(lease_).IgnoreError();
+}
+
+NodeInfo Membership::info() const {
+  std::lock_guard lock(mutex_);
+  return info_;
+}
+
+absl::Status Membership::status() const {
+  std::lock_guard lock(mutex_);
+  return status_;
+}
+
+void Membership::keep() {
+  std::unique_lock lock(mutex_);
+  while (!stopping_ && !lost_) {
+    wake_.wait_for(lock, std::chrono::milliseconds(std::max<int64_t>(options_.ttl_ms / 4, 1)),
+                   [&] { return stopping_; });
+    if (stopping_) return;
+    lock.unlock();
+    const absl::Status status = beat();
+    lock.lock();
+    status_ = status;
+    lost_ = absl::IsAlreadyExists(status);
+  }
+  if (!lost_ || !options_.on_lost) return;
+  const absl::Status why = status_;
+  lock.unlock();
+  options_.on_lost(why);
+}
+
+// ALREADY_EXISTS when the name is another process's now.
+absl::Status Membership::beat() {
+  const absl::Status kept = block_.keep_alive(lease_);
+  if (!kept.ok() && !absl::IsNotFound(kept)) return kept;
+  SLUICE_ASSIGN_OR_RETURN(const auto holder, block_.get(live_key(options_.node.name)));
+  if (!holder) return revive();
+  const auto live = decode_live_info(holder->key, holder->value);
+  if (live.ok() && live->instance == live_.instance) return absl::OkStatus();
+  return already_exists("node name '{}' was taken over by process {}", options_.node.name,
+                        live.ok() ? live->process : 0);
+}
+
+// The lease ended, because this process was stopped for long or the storage was away, and nobody
+// took the name.
+absl::Status Membership::revive() {
+  SLUICE_ASSIGN_OR_RETURN(const auto known, block_.get(node_key(options_.node.name)));
+  if (!known) {
+    return already_exists("node '{}' was removed from the cluster", options_.node.name);
+  }
+  SLUICE_ASSIGN_OR_RETURN(const LeaseId lease, block_.grant(options_.ttl_ms));
+  const absl::Status status =
+      block_
+          .commit({ClusterOp::put(live_key(options_.node.name), encode(live_), 0, lease),
+                   ClusterOp::check(known->key, known->revision)})
+          .status();
+  if (!status.ok()) {
+    block_.revoke(lease).IgnoreError();
+    if (absl::IsAborted(status))
+      return unavailable("node '{}' is not live: {}", options_.node.name, message_of(status));
+    return status;
+  }
+  std::lock_guard lock(mutex_);
+  lease_ = lease;
+  return absl::OkStatus();
+}
+
+absl::Status Membership::update(const std::function<void(NodeInfo&)>& change) {
+  for (int i = 0; i < kSwapTries; ++i) {
+    SLUICE_ASSIGN_OR_RETURN(const Known known, load_node(block_, options_.node.name));
+    if (!known.info) return not_found("no node '{}' in this cluster", options_.node.name);
+    NodeInfo info = *known.info;
+    change(info);
+    info.name = known.info->name;
+    info.number = known.info->number;
+    info.store_id = known.info->store_id;
+    SLUICE_RETURN_IF_ERROR(check(info));
+    if (info != *known.info) {
+      const absl::Status status =
+          block_.compare_and_swap(node_key(info.name), encode(info), known.revision).status();
+      if (absl::IsAborted(status)) continue;
+      SLUICE_RETURN_IF_ERROR(status);
+    }
+    std::lock_guard lock(mutex_);
+    info_ = info;
+    return absl::OkStatus();
+  }
+  return aborted("node '{}' changes all the time; try again", options_.node.name);
+}
+
+absl::StatusOr<bool> Membership::offer_measured_weight(double weight) {
+  bool stored = false;
+  SLUICE_RETURN_IF_ERROR(update([&](NodeInfo& info) {
+    const double settled = info.weight_explicit ? info.weight : settled_weight(info.weight, weight);
+    stored = settled != info.weight;
+    info.weight = settled;
+  }));
+  return stored;
+}
+
+}  // namespace sluice

@@ -1,0 +1,116 @@
+// Who is in the cluster, and who of them is alive.
+//
+// A node is known from its first join until remove_node(); it is live while a process keeps its
+// lease alive.
+#ifndef SLUICE_CONTROL_MEMBERSHIP_MEMBERSHIP_H_
+#define SLUICE_CONTROL_MEMBERSHIP_MEMBERSHIP_H_
+
+#include <condition_variable>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <thread>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "base/clock.h"
+#include "control/cluster_block/cluster_block.h"
+#include "control/membership/documents.h"
+
+namespace sluice {
+
+// ALREADY_EXISTS, naming its UUID, when the block describes a cluster already.
+absl::Status create_cluster(ClusterBlock& block, const ClusterInfo& info);
+// NOT_FOUND when nobody made the cluster yet.
+absl::StatusOr<ClusterInfo> load_cluster(ClusterBlock& block);
+
+struct Member {
+  NodeInfo info;
+  bool live = false;
+};
+// All known nodes, by number. A document that cannot be decoded fails the call with DATA_LOSS
+// naming its key.
+absl::StatusOr<std::vector<Member>> list_members(ClusterBlock& block);
+// NOT_FOUND for an unknown name.
+absl::StatusOr<Member> find_member(ClusterBlock& block, std::string_view name);
+// Forgets a node. FAILED_PRECONDITION while it is live, NOT_FOUND for an unknown name.
+absl::Status remove_node(ClusterBlock& block, std::string_view name);
+// Gives a node an operator's weight, or (0) gives the measured one its say again.
+absl::Status set_weight(ClusterBlock& block, std::string_view name, double weight);
+
+// Calls `changed` (on the block's watch thread) after members joined, left, died or changed, and
+// once at the start. Several changes may be one call. The callback asks list_members() itself.
+class MemberWatch {
+ public:
+  static absl::StatusOr<std::unique_ptr<MemberWatch>> start(ClusterBlock& block,
+                                                            std::function<void()> changed);
+
+ private:
+  std::function<void()> changed_;
+  WatchHandle nodes_;
+  WatchHandle live_;
+};
+
+// One node's own membership: joined when made, left when destroyed. Thread-safe. The block must
+// outlive it.
+class Membership {
+ public:
+  struct Options {
+    NodeInfo node;                  // its number is ignored: the cluster gives it
+    int64_t ttl_ms = 3000;          // how soon a dead node is noticed
+    bool accept_data_loss = false;  // join although the node's earlier data folder is gone
+    int64_t takeover_wait_ms =
+        -1;  // how long to wait for a dead namesake's lease to end; -1: ttl_ms + 1 s
+    Clock* clock = nullptr;  // the system's when null
+    // Called once, on the keeper thread, when another process took the name; the node must stop
+    // serving.
+    std::function<void(absl::Status)> on_lost;
+  };
+  // Registers the node and keeps it live from then on.
+  // ALREADY_EXISTS: another live process holds the name. (A process that holds the same data folder
+  // in a later incarnation knows that the earlier one is dead, and takes over at once.)
+  // FAILED_PRECONDITION: the node had another data folder before, and accept_data_loss is not set.
+  // NOT_FOUND: there is no cluster here.
+  // The weight of a known node stays as the cluster has it, unless node.weight_explicit.
+  static absl::StatusOr<std::unique_ptr<Membership>> join(ClusterBlock& block, Options options);
+  ~Membership();
+  Membership(const Membership&) = delete;
+  Membership& operator=(const Membership&) = delete;
+
+  // As the cluster has it, with its number.
+  NodeInfo info() const;
+  // Not OK when the name was lost to another process or cannot be kept alive; says why.
+  absl::Status status() const;
+  // Changes this node's own document (addresses after a bind, weight, archive folder); name, number
+  // and store_id stay.
+  absl::Status update(const std::function<void(NodeInfo&)>& change);
+  // Reports a measured weight: stored only when it counts (control/membership/weights.h). True when
+  // it was.
+  absl::StatusOr<bool> offer_measured_weight(double weight);
+
+ private:
+  Membership(ClusterBlock& block, Options options, NodeInfo info, LiveInfo live, LeaseId lease);
+  void keep();
+  absl::Status beat();
+  absl::Status revive();
+
+  ClusterBlock& block_;
+  const Options options_;
+  const LiveInfo live_;
+  mutable std::mutex mutex_;
+  std::condition_variable wake_;
+  NodeInfo info_;
+  LeaseId lease_;
+  absl::Status status_;
+  bool stopping_ = false;
+  bool lost_ = false;
+  std::thread keeper_;
+};
+
+}  // namespace sluice
+
+#endif  // SLUICE_CONTROL_MEMBERSHIP_MEMBERSHIP_H_

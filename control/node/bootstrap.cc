@@ -1,0 +1,64 @@
+#include "control/node/bootstrap.h"
+
+#include <algorithm>
+#include <string>
+#include <vector>
+
+#include "base/clock.h"
+#include "base/random.h"
+#include "base/status.h"
+#include "control/membership/membership.h"
+#include "control/membership/table_store.h"
+
+namespace sluice {
+
+namespace {
+constexpr int64_t kPollNs = 20'000'000;
+}
+
+absl::StatusOr<ClusterInfo> make_cluster(ClusterBlock& block, const ClusterShape& shape) {
+  ClusterInfo info;
+  info.uuid = make_uuid();
+  info.slot_bits = shape.slot_bits;
+  info.replicas = shape.replicas;
+  info.seed = shape.seed == 0 ? entropy() : shape.seed;
+  info.created_ms = system_clock().wall_ms();
+  SLUICE_RETURN_IF_ERROR(create_cluster(block, info));
+  return info;
+}
+
+absl::Status publish_first_table(ClusterBlock& block, size_t nodes, int64_t timeout_ms) {
+  SLUICE_ASSIGN_OR_RETURN(const ClusterInfo info, load_cluster(block));
+  if (nodes < info.replicas) {
+    return invalid_argument("{} nodes cannot hold {} replicas", nodes, info.replicas);
+  }
+  const int64_t deadline = system_clock().monotonic_ns() + timeout_ms * 1'000'000;
+  while (true) {
+    const auto head = load_table_head(block);
+    if (head.ok()) return absl::OkStatus();
+    if (head.status().code() != absl::StatusCode::kNotFound) return head.status();
+    SLUICE_ASSIGN_OR_RETURN(const std::vector<Member> members, list_members(block));
+    std::string live;
+    size_t count = 0;
+    for (const Member& member : members) {
+      if (!member.live) continue;
+      ++count;
+      live += fmt::format("{}{}", live.empty() ? "" : ", ", member.info.name);
+    }
+    if (count >= nodes) {
+      SLUICE_ASSIGN_OR_RETURN(const TableChange change,
+                              compute_table(nullptr, {table_members(members), info.replicas,
+                                                      info.slot_bits, info.seed}));
+      const absl::Status published = publish_table(block, change.table);
+      if (published.code() != absl::StatusCode::kAborted) return published;
+      continue;
+    }
+    if (system_clock().monotonic_ns() >= deadline) {
+      return deadline_exceeded("{} of {} nodes are live ({})", count, nodes,
+                               live.empty() ? "none" : live);
+    }
+    system_clock().sleep_ns(kPollNs);
+  }
+}
+
+}  // namespace sluice

@@ -1,0 +1,39 @@
+// The configuration of a serving node: a TOML file.
+#ifndef SLUICE_CONTROL_NODE_CONFIG_H_
+#define SLUICE_CONTROL_NODE_CONFIG_H_
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+
+#include "absl/status/statusor.h"
+
+namespace sluice {
+
+// Key in the file = member here.
+struct NodeConfig {
+  std::string name;
+  std::string cluster;  // URL of the cluster block
+  std::string data_folder;
+  std::string archive_folder;  // apart from data_folder; data_folder + "-archives" when absent
+  std::string control_listen = "127.0.0.1:0";  // HOST:PORT of gRPC; port 0: any
+  std::string data_listen = "127.0.0.1:0";     // in the driver's words
+  std::string driver = "tcp";
+  std::optional<double> weight;  // absent: measured at start
+  std::string rack;              // failure domain
+  uint64_t arena_bytes = uint64_t{256} << 20;
+  uint64_t memtable_bytes = uint64_t{64} << 20;
+  uint64_t block_cache_bytes = uint64_t{64} << 20;
+  bool accept_data_loss = false;  // join although the data that the cluster knows of is gone
+  int64_t lease_ms = 3000;        // how soon the others notice that this node died
+};
+
+// INVALID_ARGUMENT naming the source, line and key for what is no TOML, an unknown key, a wrong
+// type or a value out of range.
+absl::StatusOr<NodeConfig> parse_node_config(std::string_view toml, std::string_view source);
+absl::StatusOr<NodeConfig> load_node_config(const std::string& path);
+
+}  // namespace sluice
+
+#endif  // SLUICE_CONTROL_NODE_CONFIG_H_

@@ -1,0 +1,330 @@
+#include "control/node/node.h"
+
+#include <grpcpp/ext/health_check_service_server_builder_option.h>
+#include <grpcpp/grpcpp.h>
+#include <grpcpp/health_check_service_interface.h>
+#include <grpcpp/resource_quota.h>
+#include <signal.h>
+#include <spdlog/spdlog.h>
+
+#include <atomic>
+#include <chrono>
+#include <condition_variable>
+#include <ctime>
+#include <mutex>
+#include <thread>
+#include <utility>
+
+#include "base/file.h"
+#include "base/status.h"
+#include "control/client/directory.h"
+#include "control/client/directory_router.h"
+#include "control/client/peers.h"
+#include "control/client/rpc.h"
+#include "control/membership/membership.h"
+#include "control/node/measure.h"
+#include "control/service/backup_manager.h"
+#include "control/service/backup_roles.h"
+#include "control/service/node_context.h"
+#include "control/service/peer_service.h"
+#include "control/service/serving_service.h"
+#include "dataplane/pipeline/write_server.h"
+#include "dataplane/store/store.h"
+#include "dataplane/stream/exchange.h"
+#include "drivers/registry.h"
+
+namespace sluice {
+
+namespace {
+
+constexpr auto kCutInterval = std::chrono::milliseconds(10);
+constexpr int kMaxThreads = 256;
+constexpr size_t kRpcMemory = size_t{1} << 30;
+constexpr auto kShutdownGrace = std::chrono::seconds(2);
+
+class NodeImpl final : public Node {
+ public:
+  explicit NodeImpl(const NodeOptions& options)
+      : options_(options), clock_(options.clock == nullptr ? system_clock() : *options.clock) {}
+  ~NodeImpl() override { stop(); }
+
+  absl::Status open();
+
+  const std::string& name() const override { return options_.config.name; }
+  const std::string& control_address() const override { return control_address_; }
+  const std::string& data_address() const override { return data_address_; }
+  bool serving() const override { return serving_; }
+  bool wait_until_serving(int64_t timeout_ms) override {
+    std::unique_lock lock(mutex_);
+    return changed_.wait_for(lock, std::chrono::milliseconds(timeout_ms),
+                             [this] { return serving_.load(); });
+  }
+  absl::Status status() const override {
+    return membership_ == nullptr ? absl::OkStatus() : membership_->status();
+  }
+  void stop() override;
+
+ private:
+  absl::Status open_store();
+  absl::Status open_exchange();
+  absl::Status open_server();
+  absl::Status join();
+  void keep_time();
+  void look_for_table();
+
+  const NodeOptions options_;
+  Clock& clock_;
+  std::string control_address_;
+  std::string data_address_;
+
+  // In the order in which they are made; they go the other way round.
+  std::unique_ptr<ClusterBlock> owned_block_;
+  std::unique_ptr<Directory> directory_;
+  std::unique_ptr<Store> store_;
+  std::unique_ptr<Arena> arena_;
+  std::unique_ptr<Transport> transport_;
+  std::unique_ptr<Exchange> exchange_;
+  std::unique_ptr<Peers> peers_;
+  std::unique_ptr<DirectoryRouter> router_;
+  NodeContext context_;
+  std::unique_ptr<WriteServer> write_server_;
+  std::unique_ptr<BackupRoles> roles_;
+  std::unique_ptr<BackupManager> manager_;
+  std::unique_ptr<PeerService> peer_service_;
+  std::unique_ptr<ServingService> serving_service_;
+  std::unique_ptr<grpc::Server> server_;
+  std::unique_ptr<Membership> membership_;
+
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  bool stopping_ = false;
+  bool stopped_ = false;
+  std::atomic<bool> serving_{false};
+  std::thread timer_;
+};
+
+absl::Status NodeImpl::open_store() {
+  Store::Options store;
+  store.folder = options_.config.data_folder;
+  store.cluster = directory_->cluster().uuid;
+  store.node = options_.config.name;
+  store.slot_bits = directory_->cluster().slot_bits;
+  store.max_clock_offset_ms = directory_->cluster().max_clock_offset_ms;
+  store.memtable_bytes = options_.config.memtable_bytes;
+  store.block_cache_bytes = options_.config.block_cache_bytes;
+  store.clock = &clock_;
+  SLUICE_RETURN_IF_ERROR(make_folders(store.folder));
+  SLUICE_RETURN_IF_ERROR(make_folders(options_.config.archive_folder));
+  SLUICE_ASSIGN_OR_RETURN(store_, Store::open(store));
+  return absl::OkStatus();
+}
+
+absl::Status NodeImpl::open_exchange() {
+  SLUICE_ASSIGN_OR_RETURN(arena_, Arena::create({.bytes = options_.config.arena_bytes}));
+  SLUICE_ASSIGN_OR_RETURN(transport_, make_transport(options_.config.driver));
+  Exchange::Options exchange;
+  exchange.arena = arena_.get();
+  exchange.transport = transport_.get();
+  exchange.listen = options_.config.data_listen;
+  exchange.cluster = directory_->cluster().uuid;
+  exchange.node = options_.config.name;
+  exchange.incarnation = store_->incarnation();
+  auto opened = Exchange::open(exchange);
+  if (!opened.ok()) {
+    return with_context(opened.status(), fmt::format("data_listen {}", exchange.listen));
+  }
+  exchange_ = *std::move(opened);
+  data_address_ = exchange_->address();
+  return absl::OkStatus();
+}
+
+absl::Status NodeImpl::open_server() {
+  const std::string& listen = options_.config.control_listen;
+  const size_t colon = listen.rfind(':');
+  if (colon == std::string::npos) {
+    return invalid_argument("control_listen {}: HOST:PORT expected", listen);
+  }
+  peer_service_ = std::make_unique<PeerService>(context_, *roles_);
+  serving_service_ = std::make_unique<ServingService>(context_, *manager_);
+  keep_grpc();
+  grpc::EnableDefaultHealthCheckService(true);
+  grpc::ServerBuilder builder;
+  grpc::ResourceQuota quota("node");
+  quota.SetMaxThreads(kMaxThreads);
+  quota.Resize(kRpcMemory);
+  builder.SetResourceQuota(quota);
+  // Two servers on one port would each get some of the other's calls.
+  builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
+  builder.AddChannelArgument(GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS, 5'000);
+  builder.SetMaxReceiveMessageSize(kMaxRpcBytes);
+  builder.SetMaxSendMessageSize(kMaxRpcBytes);
+  int port = 0;
+  builder.AddListeningPort(listen, grpc::InsecureServerCredentials(), &port);
+  builder.RegisterService(peer_service_.get());
+  builder.RegisterService(serving_service_.get());
+  server_ = builder.BuildAndStart();
+  if (server_ == nullptr || port == 0) {
+    return already_exists(
+        "control_listen {}: the address is in use, or not of this machine; "
+        "change control_listen, or stop what listens there",
+        listen);
+  }
+  control_address_ = fmt::format("{}:{}", listen.substr(0, colon), port);
+  server_->GetHealthCheckService()->SetServingStatus(false);
+  return absl::OkStatus();
+}
+
+absl::Status NodeImpl::join() {
+  Membership::Options joining;
+  NodeInfo& info = joining.node;
+  info.name = options_.config.name;
+  info.rack = options_.config.rack;
+  info.control_address = control_address_;
+  info.data_address = data_address_;
+  info.driver = options_.config.driver;
+  info.store_id = store_->store_id();
+  info.incarnation = store_->incarnation();
+  info.archive_folder = options_.config.archive_folder;
+  info.weight_explicit = options_.config.weight.has_value();
+  if (info.weight_explicit) {
+    info.weight = *options_.config.weight;
+  } else {
+    SLUICE_ASSIGN_OR_RETURN(const MeasuredRates rates, measure_rates(options_.config.data_folder));
+    info.weight = measured_weight(rates);
+  }
+  const double measured = info.weight;
+  joining.ttl_ms = options_.config.lease_ms;
+  joining.accept_data_loss = options_.config.accept_data_loss;
+  joining.clock = &clock_;
+  SLUICE_ASSIGN_OR_RETURN(membership_, Membership::join(*context_.block, std::move(joining)));
+  const NodeInfo joined = membership_->info();
+  if (!joined.weight_explicit && !options_.config.weight.has_value()) {
+    SLUICE_RETURN_IF_ERROR(membership_->offer_measured_weight(measured).status());
+  }
+  context_.number = joined.number;
+  context_.ready = true;
+  return absl::OkStatus();
+}
+
+absl::Status NodeImpl::open() {
+  context_.block = options_.block;
+  if (context_.block == nullptr) {
+    SLUICE_ASSIGN_OR_RETURN(owned_block_, open_cluster_block(options_.config.cluster));
+    context_.block = owned_block_.get();
+  }
+  SLUICE_ASSIGN_OR_RETURN(directory_, Directory::open(*context_.block));
+  SLUICE_RETURN_IF_ERROR(open_store());
+  SLUICE_RETURN_IF_ERROR(open_exchange());
+  peers_ = std::make_unique<Peers>(*directory_, clock_);
+  router_ = std::make_unique<DirectoryRouter>(*directory_);
+  context_.name = options_.config.name;
+  context_.cluster_url = options_.config.cluster;
+  context_.archive_folder = options_.config.archive_folder;
+  context_.clock = &clock_;
+  context_.directory = directory_.get();
+  context_.peers = peers_.get();
+  context_.store = store_.get();
+  context_.exchange = exchange_.get();
+  WriteServer::Options writes;
+  writes.node = context_.name;
+  SLUICE_ASSIGN_OR_RETURN(write_server_, WriteServer::start(*exchange_, *store_, *router_, writes));
+  SLUICE_ASSIGN_OR_RETURN(roles_, BackupRoles::start(context_));
+  SLUICE_ASSIGN_OR_RETURN(manager_, BackupManager::start(context_, options_.backup));
+  SLUICE_RETURN_IF_ERROR(open_server());
+  SLUICE_RETURN_IF_ERROR(join());
+  timer_ = std::thread([this] { keep_time(); });
+  spdlog::info("{}: control {}, data {} ({})", context_.name, control_address_, data_address_,
+               options_.config.driver);
+  return absl::OkStatus();
+}
+
+// Takes cuts that are due, and notices the first distribution table.
+void NodeImpl::keep_time() {
+  std::unique_lock lock(mutex_);
+  std::string reported;
+  while (!changed_.wait_for(lock, kCutInterval, [this] { return stopping_; })) {
+    lock.unlock();
+    const auto taken = store_->take_due_cut();
+    if (!taken.ok() && reported != message_of(taken.status())) {
+      reported = message_of(taken.status());
+      spdlog::error("{}: the cut cannot be taken: {}", context_.name, reported);
+    }
+    if (!serving_) look_for_table();
+    lock.lock();
+  }
+}
+
+void NodeImpl::look_for_table() {
+  if (directory_->snapshot()->table == nullptr) return;
+  {
+    const std::lock_guard lock(mutex_);
+    serving_ = true;
+  }
+  server_->GetHealthCheckService()->SetServingStatus(true);
+  changed_.notify_all();
+  spdlog::info("{}: serves", context_.name);
+}
+
+void NodeImpl::stop() {
+  {
+    const std::lock_guard lock(mutex_);
+    if (stopped_) return;
+    stopped_ = stopping_ = true;
+    serving_ = false;
+  }
+  changed_.notify_all();
+  if (timer_.joinable()) timer_.join();
+  context_.ready = false;
+  if (manager_ != nullptr) manager_->stop();
+  if (serving_service_ != nullptr) serving_service_->stop();
+  if (server_ != nullptr) {
+    server_->Shutdown(std::chrono::system_clock::now() + kShutdownGrace);
+    server_->Wait();
+  }
+  manager_.reset();
+  roles_.reset();
+  membership_.reset();
+  write_server_.reset();
+  exchange_.reset();
+  directory_.reset();
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<Node>> Node::start(const NodeOptions& options) {
+  auto node = std::make_unique<NodeImpl>(options);
+  if (absl::Status status = node->open(); !status.ok()) {
+    node->stop();
+    return with_context(status, fmt::format("node {}", options.config.name));
+  }
+  return node;
+}
+
+absl::Status run_node(const NodeConfig& config) {
+  sigset_t signals;
+  sigemptyset(&signals);
+  sigaddset(&signals, SIGTERM);
+  sigaddset(&signals, SIGINT);
+  pthread_sigmask(SIG_BLOCK, &signals, nullptr);
+  signal(SIGPIPE, SIG_IGN);
+  NodeOptions options;
+  options.config = config;
+  SLUICE_ASSIGN_OR_RETURN(const auto node, Node::start(options));
+  while (true) {
+    const timespec second{1, 0};
+    const int received = sigtimedwait(&signals, nullptr, &second);
+    if (received > 0) {
+      spdlog::info("{}: stops ({})", config.name, strsignal(received));
+      break;
+    }
+    if (absl::Status status = node->status();
+        absl::IsAborted(status) || absl::IsAlreadyExists(status)) {
+      node->stop();
+      return status;
+    }
+  }
+  node->stop();
+  return absl::OkStatus();
+}
+
+}  // namespace sluice

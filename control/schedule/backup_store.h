@@ -1,0 +1,63 @@
+// Schedule documents in the cluster block: made, found, changed under their fencing number, and
+// erased. Threads: as the block. Errors of the block are passed on.
+#ifndef SLUICE_CONTROL_SCHEDULE_BACKUP_STORE_H_
+#define SLUICE_CONTROL_SCHEDULE_BACKUP_STORE_H_
+
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "control/cluster_block/cluster_block.h"
+#include "control/schedule/documents.h"
+
+namespace sluice {
+
+struct StoredBackup {
+  BackupHead head;
+  Revision revision = 0;
+};
+
+// Stores a new backup's head and its name. ALREADY_EXISTS when the name is taken.
+absl::StatusOr<StoredBackup> create_backup(ClusterBlock& block, const BackupHead& head);
+// By name or UUID. NOT_FOUND naming it.
+absl::StatusOr<StoredBackup> load_backup(ClusterBlock& block, std::string_view name_or_uuid);
+
+struct BackupList {
+  std::vector<StoredBackup> backups;     // oldest first
+  std::vector<absl::Status> unreadable;  // DATA_LOSS for each head that cannot be decoded; the
+                                         // others are listed all the same
+};
+absl::StatusOr<BackupList> list_backups(ClusterBlock& block);
+
+// Stores `head` over the revision it was loaded at. ABORTED when somebody changed it since, or has
+// a higher attempt; FAILED_PRECONDITION for an illegal transition, INVALID_ARGUMENT for a lower
+// attempt than the stored one. On OK `stored` is the new state.
+absl::Status update_backup(ClusterBlock& block, StoredBackup& stored, const BackupHead& head);
+
+// Stores the plan's chunks under its attempt; the head then has to name them (plan_chunks,
+// plan_attempt) by update_backup(). Returns the number of chunks. ABORTED when somebody changed the
+// head since `stored`: another coordinator's plan is not written over.
+absl::StatusOr<uint32_t> store_plan(ClusterBlock& block, const StoredBackup& stored,
+                                    uint64_t attempt, const Plan& plan);
+// The plan that the head names. FAILED_PRECONDITION when it names none.
+absl::StatusOr<Plan> load_plan(ClusterBlock& block, const BackupHead& head);
+
+// ABORTED, and nothing stored, when the stored progress or the head is of a higher attempt.
+absl::Status store_progress(ClusterBlock& block, std::string_view uuid,
+                            const NodeProgress& progress);
+// Unreadable ones fail the call with DATA_LOSS naming the key.
+absl::StatusOr<std::vector<NodeProgress>> load_progress(ClusterBlock& block, std::string_view uuid);
+
+// Erases what nodes said of earlier attempts: nothing of it counts for a backup that is begun anew.
+// ABORTED when somebody changed the head since `stored`.
+absl::Status erase_progress(ClusterBlock& block, const StoredBackup& stored);
+
+// Erases all documents of a backup, its head and name last. Unfinished ones too: the caller
+// decides. NOT_FOUND for an unknown one.
+absl::Status erase_backup(ClusterBlock& block, std::string_view uuid);
+
+}  // namespace sluice
+
+#endif  // SLUICE_CONTROL_SCHEDULE_BACKUP_STORE_H_

@@ -1,0 +1,28 @@
+#include "control/service/backup_lock.h"
+
+#include <string>
+
+#include "base/status.h"
+
+namespace sluice {
+
+absl::StatusOr<std::unique_ptr<LeaseLock>> take_backup_lock(ClusterBlock& block,
+                                                            std::string_view uuid,
+                                                            std::string_view node,
+                                                            std::string_view name) {
+  auto lock = LeaseLock::take(block, kBackupLockKey, fmt::format("{} {} {}", uuid, node, name));
+  if (lock.ok() || lock.status().code() != absl::StatusCode::kAborted) return lock;
+  std::string running = "another backup";
+  if (const auto holder = block.get(kBackupLockKey); holder.ok() && holder->has_value()) {
+    const std::string& value = (*holder)->value;
+    const size_t first = value.find(' ');
+    const size_t second = first == std::string::npos ? first : value.find(' ', first + 1);
+    if (second != std::string::npos) {
+      running = fmt::format("backup {} (coordinator {})", value.substr(second + 1),
+                            value.substr(first + 1, second - first - 1));
+    }
+  }
+  return already_exists("{} is running; one backup runs at a time", running);
+}
+
+}  // namespace sluice

@@ -1,0 +1,70 @@
+#include "control/service/backup_role.h"
+
+#include <spdlog/spdlog.h>
+
+#include <utility>
+
+#include "base/status.h"
+
+namespace sluice {
+
+std::string archive_path(const NodeContext& context, const BackupHead& head) {
+  return context.archive_folder + "/" + head.name;
+}
+
+ArchiveIdentity archive_identity(const NodeContext& context, const BackupHead& head) {
+  return {context.cluster().uuid, head.uuid, head.name, head.slot_bits, head.cut, head.epoch};
+}
+
+BackupRole::BackupRole(const NodeContext& context, BackupHead head, Plan plan)
+    : context_(context),
+      head_(std::move(head)),
+      plan_(std::move(plan)),
+      self_(plan_.find_node(context.name)),
+      report_(context, head_.uuid, head_.attempt) {
+  if (self_ < 0) return;
+  source_ = std::thread([this] { run_source(); });
+  for (const uint32_t target : plan_.targets) {
+    if (target == static_cast<uint32_t>(self_)) target_ = std::thread([this] { run_target(); });
+  }
+}
+
+BackupRole::~BackupRole() { stop(); }
+
+void BackupRole::stop() {
+  cancellation_.cancel();
+  if (source_.joinable()) source_.join();
+  if (target_.joinable()) target_.join();
+  // The next attempt opens the same folder.
+  const std::lock_guard lock(mutex_);
+  part_.reset();
+  writer_.reset();
+}
+
+absl::StatusOr<BackupRoles::Part> BackupRole::part() {
+  const std::lock_guard lock(mutex_);
+  if (!part_.has_value()) {
+    return failed_precondition("{}: its part of backup {} is not consolidated", context_.name,
+                               head_.name);
+  }
+  return BackupRoles::Part{*part_, writer_->newest_stamp(), archive_path(context_, head_)};
+}
+
+std::vector<uint32_t> BackupRole::durable() {
+  const std::lock_guard lock(mutex_);
+  return {durable_.begin(), durable_.end()};
+}
+
+absl::Status BackupRole::commit(const Manifest& manifest) {
+  const std::lock_guard lock(mutex_);
+  if (committed_) return absl::OkStatus();
+  if (!part_.has_value()) {
+    return failed_precondition("{}: its part of backup {} is not consolidated", context_.name,
+                               head_.name);
+  }
+  SLUICE_RETURN_IF_ERROR(writer_->commit(manifest));
+  committed_ = true;
+  return absl::OkStatus();
+}
+
+}  // namespace sluice

@@ -1,0 +1,70 @@
+// What one node does for one attempt of one backup: as a source, as a target, or both, in threads
+// of its own.
+#ifndef SLUICE_CONTROL_SERVICE_BACKUP_ROLE_H_
+#define SLUICE_CONTROL_SERVICE_BACKUP_ROLE_H_
+
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <set>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "control/schedule/backup_store.h"
+#include "control/service/backup_roles.h"
+#include "control/service/node_context.h"
+#include "control/service/progress_report.h"
+#include "dataplane/archive/writer.h"
+#include "dataplane/pipeline/cancellation.h"
+#include "dataplane/pipeline/consolidation.h"
+
+namespace sluice {
+
+// The folder of a backup's archive on this node.
+std::string archive_path(const NodeContext& context, const BackupHead& head);
+ArchiveIdentity archive_identity(const NodeContext& context, const BackupHead& head);
+
+// Thread-safe.
+class BackupRole {
+ public:
+  BackupRole(const NodeContext& context, BackupHead head, Plan plan);
+  // Stops it; what is durable stays.
+  ~BackupRole();
+
+  const BackupHead& head() const { return head_; }
+  void stop();
+  absl::StatusOr<BackupRoles::Part> part();
+  std::vector<uint32_t> durable();
+  absl::Status commit(const Manifest& manifest);
+
+ private:
+  // Source.
+  void run_source();
+  absl::Status send_all();
+  absl::Status send_to(uint32_t target, CutReader& cut);
+  // Target.
+  void run_target();
+  absl::Status consolidate();
+  absl::StatusOr<std::vector<ConsolidationSlot>> target_slots();
+  absl::Status add_divergent_digests(std::vector<ConsolidationSlot>& slots);
+  void report_target(const Consolidation::Progress& progress);
+
+  const NodeContext& context_;
+  const BackupHead head_;
+  const Plan plan_;
+  const int self_;  // in plan_.nodes
+  Cancellation cancellation_;
+  ProgressReport report_;
+  std::mutex mutex_;
+  std::unique_ptr<ArchiveWriter> writer_;
+  std::optional<PartManifest> part_;
+  std::set<uint32_t> durable_;
+  bool committed_ = false;
+  std::thread source_;
+  std::thread target_;
+};
+
+}  // namespace sluice
+
+#endif  // SLUICE_CONTROL_SERVICE_BACKUP_ROLE_H_

@@ -1,0 +1,277 @@
+#include "control/service/backup_roles.h"
+
+#include <spdlog/spdlog.h>
+
+#include <algorithm>
+#include <chrono>
+#include <filesystem>
+#include <system_error>
+#include <utility>
+
+#include "base/file.h"
+#include "base/status.h"
+#include "control/service/backup_lock.h"
+#include "control/service/backup_role.h"
+#include "dataplane/archive/writer.h"
+
+namespace sluice {
+
+namespace {
+
+constexpr auto kPollInterval = std::chrono::milliseconds(1000);
+constexpr size_t kLargestManifest = size_t{1} << 30;
+
+bool is_running(BackupState state) {
+  return state == BackupState::kEnabled || state == BackupState::kSent ||
+         state == BackupState::kCopyCompleted || state == BackupState::kConsolidated;
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<BackupRoles>> BackupRoles::start(const NodeContext& context) {
+  auto roles = std::unique_ptr<BackupRoles>(new BackupRoles(context));
+  BackupRoles* self = roles.get();
+  SLUICE_ASSIGN_OR_RETURN(roles->watch_,
+                          context.block->watch(kBackupsPrefix, 0, [self](const WatchEvent&) {
+                            {
+                              const std::lock_guard lock(self->mutex_);
+                              self->changed_ = true;
+                            }
+                            self->wake_.notify_all();
+                          }));
+  roles->thread_ = std::thread([self] { self->run(); });
+  return roles;
+}
+
+BackupRoles::~BackupRoles() {
+  watch_.reset();
+  {
+    const std::lock_guard lock(mutex_);
+    stopping_ = true;
+  }
+  wake_.notify_all();
+  if (thread_.joinable()) thread_.join();
+  for (auto& [backup, role] : roles_) role->stop();
+}
+
+void BackupRoles::run() {
+  while (true) {
+    {
+      std::unique_lock lock(mutex_);
+      wake_.wait_for(lock, kPollInterval, [this] { return changed_ || stopping_; });
+      if (stopping_) return;
+      changed_ = false;
+    }
+    look();
+  }
+}
+
+void BackupRoles::look() {
+  // It would not be found by the others, nor stamp with its number.
+  if (!context_.ready) return;
+  const auto list = list_backups(*context_.block);
+  if (!list.ok()) {
+    spdlog::warn("{}: schedules: {}", context_.name, message_of(list.status()));
+    return;
+  }
+  for (const absl::Status& status : list->unreadable) {
+    if (reported_.insert(std::string(message_of(status))).second) {
+      spdlog::error("{}: a schedule is left alone: {}", context_.name, message_of(status));
+    }
+  }
+  std::set<std::string> running;
+  for (const StoredBackup& stored : list->backups) {
+    if (is_running(stored.head.state)) running.insert(stored.head.uuid);
+  }
+  end_roles_except(running);
+  for (const StoredBackup& stored : list->backups) {
+    if (running.contains(stored.head.uuid)) follow(stored);
+  }
+  drop_finished_cuts(*list);
+  remove_left_archives(*list);
+  remove_forgotten_archives(*list);
+}
+
+// A target that was away when its backup went on without it, or was cancelled, has a part that is
+// nobody's.
+void BackupRoles::remove_left_archives(const BackupList& list) {
+  for (const StoredBackup& stored : list.backups) {
+    const BackupHead& head = stored.head;
+    if (head.state != BackupState::kCompleted && head.state != BackupState::kCancelled) continue;
+    if (tidied_.contains(head.uuid)) continue;
+    const bool holds =
+        std::any_of(head.archives.begin(), head.archives.end(),
+                    [&](const ArchivePart& part) { return part.node == context_.name; });
+    if (holds && head.state == BackupState::kCompleted) {
+      tidied_.insert(head.uuid);
+      continue;
+    }
+    const absl::Status removed = delete_archive_of(archive_path(context_, head), head.uuid);
+    if (removed.ok() || absl::IsNotFound(removed)) tidied_.insert(head.uuid);
+    if (removed.ok()) {
+      spdlog::info("{}: removed its left part of backup {}", context_.name, head.name);
+    } else if (!absl::IsNotFound(removed) && reported_.insert("left " + head.uuid).second) {
+      spdlog::warn("{}: its left part of backup {}: {}", context_.name, head.name,
+                   message_of(removed));
+    }
+  }
+}
+
+// A backup may be deleted while this node is down. An unfinished part of it would never be used
+// again, and would be in the way of a later backup of that name.
+void BackupRoles::remove_forgotten_archives(const BackupList& list) {
+  // Documents that cannot be read may be of any backup.
+  if (!list.unreadable.empty()) return;
+  std::set<std::string> known;
+  for (const StoredBackup& stored : list.backups) known.insert(stored.head.uuid);
+  if (swept_for_ == known) return;
+  bool all_gone = true;
+  std::error_code error;
+  for (const auto& entry : std::filesystem::directory_iterator(context_.archive_folder, error)) {
+    const std::string folder = entry.path().string();
+    const auto part = unfinished_part(folder);
+    if (!part.ok() || part->identity.cluster != context_.cluster().uuid ||
+        part->node != context_.name || known.contains(part->identity.backup)) {
+      continue;
+    }
+    const absl::Status removed = delete_archive(folder);
+    if (removed.ok()) {
+      spdlog::info("{}: removed its part of backup {}, which is no more", context_.name,
+                   part->identity.name);
+    } else if (!absl::IsNotFound(removed)) {
+      all_gone = false;
+      if (reported_.insert(folder).second) {
+        spdlog::warn("{}: its left part of backup {}: {}", context_.name, part->identity.name,
+                     message_of(removed));
+      }
+    }
+  }
+  if (all_gone) swept_for_ = std::move(known);
+}
+
+std::shared_ptr<BackupRole> BackupRoles::find(std::string_view backup) {
+  const std::lock_guard lock(mutex_);
+  const auto found = roles_.find(backup);
+  return found == roles_.end() ? nullptr : found->second;
+}
+
+void BackupRoles::follow(const StoredBackup& stored) {
+  const BackupHead& head = stored.head;
+  const auto old = find(head.uuid);
+  if (old != nullptr && old->head().attempt >= head.attempt) return;
+  auto plan = load_plan(*context_.block, head);
+  if (!plan.ok()) {
+    if (reported_.insert(fmt::format("{} {}", head.uuid, head.attempt)).second) {
+      spdlog::error("{}: the plan of backup {} is left alone: {}", context_.name, head.name,
+                    message_of(plan.status()));
+    }
+    return;
+  }
+  {
+    const std::lock_guard lock(mutex_);
+    roles_.erase(head.uuid);
+  }
+  if (old != nullptr) old->stop();
+  if (plan->find_node(context_.name) < 0) return;
+  spdlog::info("{}: backup {}, attempt {}", context_.name, head.name, head.attempt);
+  auto role = std::make_shared<BackupRole>(context_, head, *std::move(plan));
+  const std::lock_guard lock(mutex_);
+  roles_[head.uuid] = std::move(role);
+}
+
+void BackupRoles::end_roles_except(const std::set<std::string>& running) {
+  std::vector<std::shared_ptr<BackupRole>> ended;
+  {
+    const std::lock_guard lock(mutex_);
+    for (auto it = roles_.begin(); it != roles_.end();) {
+      if (running.contains(it->first)) {
+        ++it;
+      } else {
+        ended.push_back(std::move(it->second));
+        it = roles_.erase(it);
+      }
+    }
+  }
+  for (const auto& role : ended) role->stop();
+}
+
+// A cut is kept for a backup that runs, and for a failed one that may be resumed, until a later
+// backup completes.
+void BackupRoles::drop_finished_cuts(const BackupList& list) {
+  for (const CutInfo& cut : context_.store->cuts()) {
+    const auto stored =
+        std::find_if(list.backups.begin(), list.backups.end(),
+                     [&](const StoredBackup& s) { return s.head.uuid == cut.backup; });
+    bool over = false;
+    if (stored == list.backups.end()) {
+      // Documents that cannot be read may be this backup's; a dry run has none, but holds the lock.
+      if (!list.unreadable.empty()) continue;
+      const auto lock = context_.block->get(kBackupLockKey);
+      over = lock.ok() && (!lock->has_value() || !(*lock)->value.starts_with(cut.backup));
+    } else if (stored->head.state == BackupState::kFailed) {
+      over = std::any_of(stored + 1, list.backups.end(), [](const StoredBackup& later) {
+        return later.head.state == BackupState::kCompleted;
+      });
+    } else {
+      over = stored->head.state == BackupState::kCompleted ||
+             stored->head.state == BackupState::kCancelled;
+    }
+    if (!over) continue;
+    if (const absl::Status status = context_.store->drop_cut(cut.backup); !status.ok()) {
+      spdlog::warn("{}: dropping the cut of {}: {}", context_.name, cut.backup, message_of(status));
+    }
+  }
+}
+
+absl::StatusOr<BackupRoles::Part> BackupRoles::part(std::string_view backup) {
+  const auto role = find(backup);
+  if (role == nullptr) {
+    return failed_precondition("{} takes no part in backup {} now", context_.name, backup);
+  }
+  return role->part();
+}
+
+absl::StatusOr<std::vector<uint32_t>> BackupRoles::durable(std::string_view backup) {
+  const auto role = find(backup);
+  if (role == nullptr) return not_found("{} takes no part in backup {} now", context_.name, backup);
+  return role->durable();
+}
+
+absl::Status BackupRoles::commit(std::string_view backup, std::string_view manifest) {
+  SLUICE_ASSIGN_OR_RETURN(const Manifest decoded, Manifest::decode(manifest));
+  if (decoded.identity.backup != backup) {
+    return invalid_argument("a manifest of backup {} for backup {}", decoded.identity.backup,
+                            backup);
+  }
+  if (const auto role = find(backup); role != nullptr) return role->commit(decoded);
+  // A repeat after this node's role ended, or restarted.
+  SLUICE_ASSIGN_OR_RETURN(const StoredBackup stored, load_backup(*context_.block, backup));
+  const auto there =
+      read_file(archive_path(context_, stored.head) + "/" + kManifestFile, kLargestManifest);
+  if (there.ok() && *there == manifest) return absl::OkStatus();
+  return failed_precondition("{} takes no part in backup {} now", context_.name, backup);
+}
+
+absl::Status BackupRoles::drop(std::string_view backup) {
+  std::shared_ptr<BackupRole> role;
+  {
+    const std::lock_guard lock(mutex_);
+    const auto found = roles_.find(backup);
+    if (found != roles_.end()) {
+      role = std::move(found->second);
+      roles_.erase(found);
+    }
+  }
+  if (role != nullptr) role->stop();
+  role.reset();
+  SLUICE_RETURN_IF_ERROR(context_.store->drop_cut(backup));
+  const auto stored = load_backup(*context_.block, backup);
+  if (!stored.ok() || stored->head.state == BackupState::kCompleted) return absl::OkStatus();
+  const std::string folder = archive_path(context_, stored->head);
+  std::error_code error;
+  if (!std::filesystem::exists(folder, error)) return absl::OkStatus();
+  const absl::Status removed = delete_archive_of(folder, stored->head.uuid);
+  return removed.code() == absl::StatusCode::kNotFound ? absl::OkStatus() : removed;
+}
+
+}  // namespace sluice

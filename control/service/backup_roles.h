@@ -1,0 +1,80 @@
+// A serving node's part in backups: source (sends copies from its cut) and target (consolidates
+// into its archive), as the schedules in the cluster block say.
+//
+// It watches the schedules, with polling as a fallback, begins a role when a schedule is enabled,
+// begins it anew under a higher attempt, ends it when the schedule ends, and drops cuts whose
+// backup is over. A schedule that cannot be read is logged and left alone. Thread-safe.
+#ifndef SLUICE_CONTROL_SERVICE_BACKUP_ROLES_H_
+#define SLUICE_CONTROL_SERVICE_BACKUP_ROLES_H_
+
+#include <condition_variable>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <set>
+#include <string>
+#include <string_view>
+#include <thread>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "control/schedule/backup_store.h"
+#include "control/service/node_context.h"
+#include "dataplane/archive/manifest.h"
+
+namespace sluice {
+
+class BackupRole;
+
+class BackupRoles {
+ public:
+  static absl::StatusOr<std::unique_ptr<BackupRoles>> start(const NodeContext& context);
+  ~BackupRoles();
+  BackupRoles(const BackupRoles&) = delete;
+  BackupRoles& operator=(const BackupRoles&) = delete;
+
+  struct Part {
+    PartManifest manifest;
+    uint64_t newest_stamp = 0;
+    std::string folder;
+  };
+  // What this target made of the backup. FAILED_PRECONDITION before it is consolidated.
+  absl::StatusOr<Part> part(std::string_view backup);
+  // Slots durable at this target. NOT_FOUND where it takes no part in the backup.
+  absl::StatusOr<std::vector<uint32_t>> durable(std::string_view backup);
+  // Stores the root manifest in this target's part. Idempotent.
+  absl::Status commit(std::string_view backup, std::string_view manifest);
+  // Ends this node's part: stops its roles, drops its cut, removes what it stored of an archive
+  // that was not finished. Idempotent.
+  absl::Status drop(std::string_view backup);
+
+ private:
+  explicit BackupRoles(const NodeContext& context) : context_(context) {}
+  void run();
+  void look();
+  void follow(const StoredBackup& stored);
+  void end_roles_except(const std::set<std::string>& running);
+  void drop_finished_cuts(const BackupList& list);
+  void remove_left_archives(const BackupList& list);
+  void remove_forgotten_archives(const BackupList& list);
+  std::shared_ptr<BackupRole> find(std::string_view backup);
+
+  const NodeContext& context_;
+  std::mutex mutex_;
+  std::condition_variable wake_;
+  bool changed_ = true;
+  bool stopping_ = false;
+  std::map<std::string, std::shared_ptr<BackupRole>, std::less<>> roles_;  // by backup
+  // Of the thread alone.
+  std::set<std::string> reported_;                  // unreadable schedules that were logged
+  std::set<std::string> tidied_;                    // ended backups whose left parts are gone
+  std::optional<std::set<std::string>> swept_for_;  // backups there were when parts of others went
+  WatchHandle watch_;
+  std::thread thread_;
+};
+
+}  // namespace sluice
+
+#endif  // SLUICE_CONTROL_SERVICE_BACKUP_ROLES_H_

@@ -1,0 +1,169 @@
+#include "control/service/backup_run.h"
+
+#include <spdlog/spdlog.h>
+
+#include <algorithm>
+#include <chrono>
+#include <utility>
+
+#include "base/status.h"
+#include "control/service/cut_round.h"
+
+namespace sluice {
+
+namespace {
+constexpr int64_t kRetryNs = 200'000'000;
+}  // namespace
+
+BackupRun::BackupRun(const NodeContext& context, StoredBackup stored,
+                     std::unique_ptr<LeaseLock> lock, Kind kind, const BackupRunOptions& options)
+    : context_(context),
+      options_(options),
+      dry_run_(kind == Kind::kDryRun),
+      resumed_(kind == Kind::kResumed),
+      uuid_(stored.head.uuid),
+      lock_(std::move(lock)),
+      stored_(std::move(stored)) {
+  report_.head = stored_.head;
+}
+
+BackupRun::~BackupRun() {
+  abandon();
+  if (thread_.joinable()) thread_.join();
+}
+
+void BackupRun::start() {
+  thread_ = std::thread([this] { run(); });
+}
+
+BackupRun::Report BackupRun::wait(uint64_t version, int64_t timeout_ms) {
+  std::unique_lock lock(mutex_);
+  changed_.wait_for(lock, std::chrono::milliseconds(timeout_ms),
+                    [&] { return report_.version > version; });
+  return report_;
+}
+
+void BackupRun::publish(std::string message) {
+  {
+    const std::lock_guard lock(mutex_);
+    report_.head = stored_.head;
+    report_.bytes_done = bytes_done_;
+    report_.bytes_total = plan_.total_bytes();
+    report_.message = std::move(message);
+    ++report_.version;
+  }
+  changed_.notify_all();
+}
+
+// A change whose answer was lost may have been made.
+absl::Status BackupRun::update(const BackupHead& head) {
+  const int64_t deadline = context_.clock->monotonic_ns() + options_.grace_ms * 1'000'000;
+  bool in_doubt = false;
+  while (true) {
+    const absl::Status status = update_backup(*context_.block, stored_, head);
+    if (in_doubt && absl::IsAborted(status)) {
+      const auto entry = context_.block->get(backup_head_key(uuid_));
+      if (entry.ok() && entry->has_value() && (*entry)->value == encode(head)) {
+        stored_ = {head, (*entry)->revision};
+        return absl::OkStatus();
+      }
+    }
+    if (!is_transient(status) || !lock_->held() || abandoned_ ||
+        context_.clock->monotonic_ns() >= deadline) {
+      return status;
+    }
+    in_doubt = true;
+    context_.clock->sleep_ns(kRetryNs);
+  }
+}
+
+absl::Status BackupRun::store(const BackupHead& head, std::string message) {
+  BackupHead changed = head;
+  changed.coordinator = context_.name;
+  changed.changed_ms = context_.clock->wall_ms();
+  if (dry_run_) {
+    stored_.head = std::move(changed);
+  } else {
+    if (!lock_->held()) return aborted("the coordinator's lease has ended");
+    SLUICE_RETURN_IF_ERROR(update(changed));
+  }
+  if (!message.empty()) {
+    spdlog::info("backup {}: {}: {}", stored_.head.name, name_of(stored_.head.state), message);
+  }
+  publish(std::move(message));
+  return absl::OkStatus();
+}
+
+absl::Status BackupRun::stop_status() const {
+  if (cancelled_) return cancelled("cancelled by the operator");
+  if (abandoned_) return aborted("the coordinator {} stops", context_.name);
+  if (!lock_->held()) return aborted("the coordinator's lease has ended");
+  return absl::OkStatus();
+}
+
+void BackupRun::run() {
+  const absl::Status status = drive();
+  end(status);
+}
+
+absl::Status BackupRun::drive() {
+  last_change_ns_ = context_.clock->monotonic_ns();
+  if (!dry_run_ && stored_.head.coordinator != context_.name) {
+    SLUICE_RETURN_IF_ERROR(store(stored_.head, fmt::format("{} coordinates now", context_.name)));
+  }
+  if (stored_.head.state == BackupState::kFailed) SLUICE_RETURN_IF_ERROR(resume_plan());
+  if (stored_.head.state == BackupState::kPlanning) {
+    SLUICE_RETURN_IF_ERROR(plan_backup());
+    if (dry_run_) return absl::OkStatus();
+  } else {
+    SLUICE_ASSIGN_OR_RETURN(plan_, load_plan(*context_.block, stored_.head));
+  }
+  while (true) {
+    if (stored_.head.state != BackupState::kConsolidated) SLUICE_RETURN_IF_ERROR(follow());
+    const absl::Status finished = finish();
+    if (finished.ok() || stopped() || stored_.head.state == BackupState::kConsolidated) {
+      return finished;
+    }
+    // A target died with its part, before the parts were collected: the others take its slots.
+    std::set<std::string> dead;
+    const auto snapshot = context_.directory->snapshot();
+    for (const std::string& target : stored_.head.targets) {
+      if (!snapshot->live(target)) dead.insert(target);
+    }
+    if (dead.empty()) return finished;
+    SLUICE_RETURN_IF_ERROR(
+        replan_without(dead, fmt::format("planned without {}, which is down", *dead.begin())));
+  }
+}
+
+void BackupRun::end(const absl::Status& status) {
+  const bool ours = lock_->held() && !abandoned_;
+  absl::Status told = status;
+  // Whatever it stumbled over then: the backup is not at its end, another coordinator goes on.
+  if (!ours && !status.ok()) told = aborted("{} does not coordinate it any more", context_.name);
+  if (dry_run_) {
+    drop_cuts(context_, uuid_);
+  } else if (ours && !status.ok()) {
+    BackupHead head = stored_.head;
+    head.state = cancelled_ ? BackupState::kCancelled : BackupState::kFailed;
+    head.error = message_of(status);
+    if (const absl::Status stored = store(head, head.error); !stored.ok()) {
+      spdlog::error("backup {}: its end cannot be stored: {}", head.name, message_of(stored));
+      told = with_context(stored, fmt::format("{}; and that cannot be stored", message_of(status)));
+    }
+    if (cancelled_) drop_backup(context_, uuid_);
+  } else if (ours) {
+    drop_cuts(context_, uuid_);
+  }
+  lock_.reset();
+  {
+    const std::lock_guard lock(mutex_);
+    report_.head = stored_.head;
+    report_.finished = true;
+    report_.status = told;
+    ++report_.version;
+  }
+  changed_.notify_all();
+}
+
+}  // namespace sluice

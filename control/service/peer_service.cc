@@ -1,0 +1,199 @@
+#include "control/service/peer_service.h"
+
+#include <algorithm>
+#include <string>
+#include <vector>
+
+#include "base/status.h"
+#include "control/client/rpc.h"
+#include "control/service/slot_cursor.h"
+
+namespace sluice {
+
+namespace {
+constexpr int64_t kBudgetWaitMs = 2'000;
+constexpr int64_t kLongestWaitMs = 10'000;
+constexpr int64_t kPollMs = 10;
+
+absl::Status no_table(const std::string& name) {
+  return unavailable("{} has no distribution table yet", name);
+}
+}  // namespace
+
+grpc::Status PeerService::Apply(grpc::ServerContext*, const v1::ApplyRequest* request,
+                                v1::ApplyReply* reply) {
+  return to_grpc(apply(*request, reply));
+}
+
+absl::Status PeerService::apply(const v1::ApplyRequest& request, v1::ApplyReply* reply) {
+  SLUICE_ASSIGN_OR_RETURN(const auto share, budget_.take(request.ByteSizeLong(), kBudgetWaitMs));
+  auto snapshot = context_.directory->snapshot();
+  if (request.epoch() > snapshot->epoch() || snapshot->table == nullptr) {
+    SLUICE_RETURN_IF_ERROR(context_.directory->refresh());
+    snapshot = context_.directory->snapshot();
+  }
+  if (snapshot->table == nullptr) return no_table(context_.name);
+  reply->set_epoch(snapshot->epoch());
+  if (request.epoch() != snapshot->epoch()) return absl::OkStatus();
+  const DistributionTable& table = *snapshot->table;
+  const int self = table.find_member(context_.name);
+  std::vector<RecordView> records;
+  records.reserve(static_cast<size_t>(request.records_size()));
+  for (const v1::Record& record : request.records()) {
+    SLUICE_ASSIGN_OR_RETURN(const RecordView view, view_of(record));
+    const uint32_t slot = slot_of(view.key, table.slot_bits());
+    if (self < 0 || !table.holds(slot, static_cast<uint32_t>(self))) {
+      return failed_precondition("slot {} is not one of {}'s", slot, context_.name);
+    }
+    records.push_back(view);
+  }
+  SLUICE_ASSIGN_OR_RETURN(const auto results, context_.store->apply(records));
+  for (const ApplyResult& result : results) {
+    auto* out = reply->add_results();
+    out->set_changed(result.changed);
+    out->set_after_cut(result.after_cut);
+  }
+  reply->set_clock(context_.store->clock().now());
+  return absl::OkStatus();
+}
+
+grpc::Status PeerService::Read(grpc::ServerContext*, const v1::ReadRequest* request,
+                               v1::ReadReply* reply) {
+  for (const std::string& key : request->keys()) {
+    auto found = context_.store->get(key);
+    if (!found.ok()) return to_grpc(found.status());
+    auto* result = reply->add_results();
+    result->set_found(found->has_value());
+    if (found->has_value()) fill((*found)->view(), result->mutable_record());
+    if (reply->ByteSizeLong() > static_cast<size_t>(kMaxRpcBytes)) {
+      return to_grpc(resource_exhausted("more than {} MiB asked for at once", kMaxRpcBytes >> 20));
+    }
+  }
+  return grpc::Status::OK;
+}
+
+grpc::Status PeerService::ScanSlot(grpc::ServerContext*, const v1::ScanRequest* request,
+                                   grpc::ServerWriter<v1::ScanPage>* writer) {
+  return to_grpc(scan(*request, writer));
+}
+
+absl::Status PeerService::scan(const v1::ScanRequest& request,
+                               grpc::ServerWriter<v1::ScanPage>* writer) {
+  if (request.slot() >= context_.cluster().slots()) {
+    return invalid_argument("there is no slot {}", request.slot());
+  }
+  const auto cursor =
+      open_local_cursor(*context_.store, {request.slot(), request.prefix(), request.after()});
+  v1::ScanPage page;
+  size_t bytes = 0;
+  while (true) {
+    SLUICE_ASSIGN_OR_RETURN(const bool more, cursor->next());
+    if (!more) break;
+    const RecordSummary& summary = cursor->summary();
+    v1::ScanItem* item = page.add_items();
+    item->set_key(cursor->key().data(), cursor->key().size());
+    item->set_stamp(summary.version.stamp);
+    item->set_node(summary.version.node);
+    item->set_tombstone(summary.tombstone);
+    item->set_value_bytes(summary.value_bytes);
+    item->set_digest_low(summary.value_digest.low);
+    item->set_digest_high(summary.value_digest.high);
+    bytes += cursor->key().size() + 64;
+    if (request.values() && !summary.tombstone) {
+      RecordSummary current;
+      SLUICE_ASSIGN_OR_RETURN(*item->mutable_value(), cursor->value(&current));
+      bytes += item->value().size();
+    }
+    if (bytes < kBatchBytes) continue;
+    if (!writer->Write(page)) return cancelled("the reader went away");
+    page.Clear();
+    bytes = 0;
+  }
+  if (page.items_size() > 0 && !writer->Write(page)) return cancelled("the reader went away");
+  return absl::OkStatus();
+}
+
+grpc::Status PeerService::Digests(grpc::ServerContext*, const v1::DigestsRequest* request,
+                                  v1::DigestsReply* reply) {
+  const uint32_t slots = context_.cluster().slots();
+  if (request->first_slot() > slots || request->slots() > slots - request->first_slot()) {
+    return to_grpc(invalid_argument("slots {} and {} on: there are {}", request->first_slot(),
+                                    request->slots(), slots));
+  }
+  std::vector<SlotDigest> digests;
+  for (uint32_t i = 0; i < request->slots(); ++i) {
+    digests.push_back(context_.store->digest(request->first_slot() + i));
+  }
+  reply->set_epoch(context_.directory->snapshot()->epoch());
+  reply->set_digests(encode_digests(digests));
+  return grpc::Status::OK;
+}
+
+grpc::Status PeerService::ReadClock(grpc::ServerContext*, const v1::Empty*, v1::ClockReply* reply) {
+  reply->set_stamp(context_.store->clock().now());
+  reply->set_epoch(context_.directory->snapshot()->epoch());
+  return grpc::Status::OK;
+}
+
+grpc::Status PeerService::ObserveStamp(grpc::ServerContext*, const v1::ObserveRequest* request,
+                                       v1::Empty*) {
+  return to_grpc(context_.store->clock().observe_trusted(request->stamp()));
+}
+
+grpc::Status PeerService::ArmCut(grpc::ServerContext*, const v1::ArmRequest* request,
+                                 v1::ArmReply* reply) {
+  auto snapshot = context_.directory->snapshot();
+  if (request->epoch() != snapshot->epoch()) {
+    if (const absl::Status status = context_.directory->refresh(); !status.ok()) {
+      return to_grpc(status);
+    }
+    snapshot = context_.directory->snapshot();
+  }
+  if (snapshot->table == nullptr) return to_grpc(no_table(context_.name));
+  if (request->epoch() != snapshot->epoch()) {
+    return to_grpc(failed_precondition("the distribution table here is of epoch {}, not {}",
+                                       snapshot->epoch(), request->epoch()));
+  }
+  const absl::Status armed =
+      context_.store->arm_cut({request->backup(), request->cut(), request->epoch(), false});
+  reply->set_clock(context_.store->clock().now());
+  if (armed.code() == absl::StatusCode::kOutOfRange) {
+    reply->set_missed(true);
+    return grpc::Status::OK;
+  }
+  return to_grpc(armed);
+}
+
+grpc::Status PeerService::CutDigests(grpc::ServerContext* call,
+                                     const v1::CutDigestsRequest* request,
+                                     v1::CutDigestsReply* reply) {
+  const int64_t wait_ms =
+      std::min<int64_t>(static_cast<int64_t>(request->wait_ms()), kLongestWaitMs);
+  const int64_t deadline = context_.clock->monotonic_ns() + wait_ms * 1'000'000;
+  while (true) {
+    const auto cuts = context_.store->cuts();
+    const auto found = std::find_if(cuts.begin(), cuts.end(), [&](const CutInfo& cut) {
+      return cut.backup == request->backup();
+    });
+    if (found == cuts.end()) {
+      return to_grpc(not_found("{} has no cut of backup {}", context_.name, request->backup()));
+    }
+    reply->set_taken(found->taken);
+    reply->set_cut(found->cut);
+    reply->set_epoch(found->epoch);
+    if (found->taken) break;
+    if (call->IsCancelled() || context_.clock->monotonic_ns() >= deadline) return grpc::Status::OK;
+    context_.clock->sleep_ns(kPollMs * 1'000'000);
+  }
+  const auto cut = context_.store->open_cut(request->backup());
+  if (!cut.ok()) return to_grpc(cut.status());
+  reply->set_digests(encode_digests((*cut)->digests()));
+  return grpc::Status::OK;
+}
+
+grpc::Status PeerService::DropCut(grpc::ServerContext*, const v1::BackupReference* request,
+                                  v1::Empty*) {
+  return to_grpc(context_.store->drop_cut(request->backup()));
+}
+
+}  // namespace sluice

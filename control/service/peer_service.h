@@ -1,0 +1,63 @@
+// What this node does for other nodes: the gRPC adapter over its store, cuts and archive.
+// Thread-safe.
+#ifndef SLUICE_CONTROL_SERVICE_PEER_SERVICE_H_
+#define SLUICE_CONTROL_SERVICE_PEER_SERVICE_H_
+
+#include "control/proto/peer.grpc.pb.h"
+#include "control/service/backup_roles.h"
+#include "control/service/byte_budget.h"
+#include "control/service/node_context.h"
+
+namespace sluice {
+
+class PeerService final : public v1::Peer::Service {
+ public:
+  // Requests of peers in work are bounded by `budget_bytes`; beyond it they wait, then get
+  // RESOURCE_EXHAUSTED.
+  PeerService(const NodeContext& context, BackupRoles& roles,
+              size_t budget_bytes = size_t{256} << 20)
+      : context_(context), roles_(roles), budget_(budget_bytes) {}
+
+  grpc::Status Apply(grpc::ServerContext* call, const v1::ApplyRequest* request,
+                     v1::ApplyReply* reply) override;
+  grpc::Status Read(grpc::ServerContext* call, const v1::ReadRequest* request,
+                    v1::ReadReply* reply) override;
+  grpc::Status ScanSlot(grpc::ServerContext* call, const v1::ScanRequest* request,
+                        grpc::ServerWriter<v1::ScanPage>* writer) override;
+  grpc::Status Digests(grpc::ServerContext* call, const v1::DigestsRequest* request,
+                       v1::DigestsReply* reply) override;
+  grpc::Status ReadClock(grpc::ServerContext* call, const v1::Empty* request,
+                         v1::ClockReply* reply) override;
+  grpc::Status ObserveStamp(grpc::ServerContext* call, const v1::ObserveRequest* request,
+                            v1::Empty* reply) override;
+  grpc::Status ArmCut(grpc::ServerContext* call, const v1::ArmRequest* request,
+                      v1::ArmReply* reply) override;
+  grpc::Status CutDigests(grpc::ServerContext* call, const v1::CutDigestsRequest* request,
+                          v1::CutDigestsReply* reply) override;
+  grpc::Status DropCut(grpc::ServerContext* call, const v1::BackupReference* request,
+                       v1::Empty* reply) override;
+  grpc::Status DropBackup(grpc::ServerContext* call, const v1::BackupReference* request,
+                          v1::Empty* reply) override;
+  grpc::Status DurableSlots(grpc::ServerContext* call, const v1::BackupReference* request,
+                            v1::SlotList* reply) override;
+  grpc::Status FetchPart(grpc::ServerContext* call, const v1::BackupReference* request,
+                         v1::PartReply* reply) override;
+  grpc::Status CommitArchive(grpc::ServerContext* call, const v1::CommitRequest* request,
+                             v1::Empty* reply) override;
+  grpc::Status VerifyArchive(grpc::ServerContext* call, const v1::ArchiveReference* request,
+                             grpc::ServerWriter<v1::VerifyUpdate>* writer) override;
+  grpc::Status DeleteArchive(grpc::ServerContext* call, const v1::ArchiveReference* request,
+                             v1::Empty* reply) override;
+
+ private:
+  absl::Status apply(const v1::ApplyRequest& request, v1::ApplyReply* reply);
+  absl::Status scan(const v1::ScanRequest& request, grpc::ServerWriter<v1::ScanPage>* writer);
+
+  const NodeContext& context_;
+  BackupRoles& roles_;
+  ByteBudget budget_;
+};
+
+}  // namespace sluice
+
+#endif  // SLUICE_CONTROL_SERVICE_PEER_SERVICE_H_

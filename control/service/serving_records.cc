@@ -1,0 +1,167 @@
+// The part of ServingService that is about records.
+#include <algorithm>
+#include <utility>
+#include <vector>
+
+#include "base/status.h"
+#include "control/client/rpc.h"
+#include "control/service/serving_service.h"
+
+namespace sluice {
+
+namespace {
+
+constexpr int64_t kBudgetWaitMs = 5'000;
+
+// Counts a call for as long as it lives.
+class InWork {
+ public:
+  explicit InWork(std::atomic<int>& counter) : counter_(counter), number_(++counter) {}
+  ~InWork() { --counter_; }
+  InWork(const InWork&) = delete;
+  InWork& operator=(const InWork&) = delete;
+  int number() const { return number_; }
+
+ private:
+  std::atomic<int>& counter_;
+  const int number_;
+};
+
+absl::Status check_item(const v1::WriteRequest::Item& item) {
+  if (item.key().empty() || item.key().size() > kMaxKeyBytes) {
+    return invalid_argument("key of {} bytes: 1 to {}", item.key().size(), kMaxKeyBytes);
+  }
+  if (item.value().size() > kMaxValueBytes) {
+    return invalid_argument("value of {} bytes: at most {}", item.value().size(), kMaxValueBytes);
+  }
+  if (item.tombstone() && !item.value().empty()) {
+    return invalid_argument("a deletion with a value of {} bytes", item.value().size());
+  }
+  return absl::OkStatus();
+}
+
+absl::Status check_slots(uint32_t first, uint32_t slots, uint32_t there_are) {
+  if (first <= there_are && slots <= there_are - first) return absl::OkStatus();
+  return invalid_argument("slots {} and {} on: there are {}", first, slots, there_are);
+}
+
+}  // namespace
+
+grpc::Status ServingService::Write(grpc::ServerContext*, const v1::WriteRequest* request,
+                                   v1::WriteReply* reply) {
+  if (const absl::Status ready = context_.check_ready(); !ready.ok()) return to_grpc(ready);
+  const InWork in_work(writes_in_work_);
+  if (in_work.number() > kMaxWrites) {
+    return to_grpc(
+        resource_exhausted("{} writes are in work here already; try again later", kMaxWrites));
+  }
+  const auto share = budget_.take(request->ByteSizeLong(), kBudgetWaitMs);
+  if (!share.ok()) return to_grpc(share.status());
+  std::vector<absl::Status> results(static_cast<size_t>(request->items_size()));
+  std::vector<WriteItem> items;
+  std::vector<size_t> positions;
+  for (int i = 0; i < request->items_size(); ++i) {
+    const auto& item = request->items(i);
+    const auto position = static_cast<size_t>(i);
+    results[position] = check_item(item);
+    if (!results[position].ok()) continue;
+    items.push_back({item.key(), item.value(), item.tombstone()});
+    positions.push_back(position);
+  }
+  const auto written = writes_.write(items);
+  for (size_t i = 0; i < written.size(); ++i) results[positions[i]] = written[i];
+  for (const absl::Status& result : results) {
+    auto* out = reply->add_results();
+    out->set_code(static_cast<uint32_t>(result.code()));
+    if (!result.ok()) out->set_reason(std::string(message_of(result).substr(0, 1000)));
+  }
+  return grpc::Status::OK;
+}
+
+grpc::Status ServingService::Get(grpc::ServerContext*, const v1::GetRequest* request,
+                                 v1::GetReply* reply) {
+  if (request->key().empty() || request->key().size() > kMaxKeyBytes) {
+    return to_grpc(
+        invalid_argument("key of {} bytes: 1 to {}", request->key().size(), kMaxKeyBytes));
+  }
+  auto record = reads_.get(request->key());
+  if (!record.ok()) return to_grpc(record.status());
+  if (record->has_value() && !(*record)->tombstone) {
+    reply->set_found(true);
+    reply->set_value(std::move((*record)->value));
+  }
+  return grpc::Status::OK;
+}
+
+grpc::Status ServingService::Count(grpc::ServerContext* call, const v1::CountRequest* request,
+                                   v1::CountReply* reply) {
+  if (const auto status =
+          check_slots(request->first_slot(), request->slots(), context_.cluster().slots());
+      !status.ok()) {
+    return to_grpc(status);
+  }
+  const auto count = reads_.count(request->first_slot(), request->slots(), request->prefix(),
+                                  [&] { return stopping_ || call->IsCancelled(); });
+  if (!count.ok()) return to_grpc(count.status());
+  reply->set_count(*count);
+  return grpc::Status::OK;
+}
+
+grpc::Status ServingService::Export(grpc::ServerContext* call, const v1::ExportRequest* request,
+                                    grpc::ServerWriter<v1::ExportPage>* writer) {
+  return to_grpc(export_slots(*request, *call, *writer));
+}
+
+absl::Status ServingService::export_slots(const v1::ExportRequest& request,
+                                          grpc::ServerContext& call,
+                                          grpc::ServerWriter<v1::ExportPage>& writer) {
+  SLUICE_RETURN_IF_ERROR(
+      check_slots(request.first_slot(), request.slots(), context_.cluster().slots()));
+  for (uint32_t i = 0; i < request.slots(); ++i) {
+    const uint32_t slot = request.first_slot() + i;
+    v1::ExportPage page;
+    page.set_slot(slot);
+    size_t bytes = 0;
+    const auto visit = [&](std::string_view key, std::string value) -> absl::Status {
+      auto* item = page.add_items();
+      item->set_key(key.data(), key.size());
+      bytes += key.size() + value.size();
+      item->set_value(std::move(value));
+      if (bytes < kBatchBytes) return absl::OkStatus();
+      if (stopping_ || call.IsCancelled())
+        return cancelled("the node stops, or the client went away");
+      if (!writer.Write(page)) return cancelled("the client went away");
+      page.clear_items();
+      bytes = 0;
+      return absl::OkStatus();
+    };
+    const std::string after = i == 0 ? request.after() : std::string();
+    SLUICE_RETURN_IF_ERROR(reads_.visit_slot({slot, request.prefix(), after}, visit).status());
+    page.set_slot_done(true);
+    if (!writer.Write(page)) return cancelled("the client went away");
+  }
+  return absl::OkStatus();
+}
+
+grpc::Status ServingService::Status(grpc::ServerContext*, const v1::Empty*,
+                                    v1::StatusReply* reply) {
+  const auto snapshot = context_.directory->snapshot();
+  reply->set_name(context_.name);
+  reply->set_epoch(snapshot->epoch());
+  if (snapshot->table == nullptr) return grpc::Status::OK;
+  const int self = snapshot->table->find_member(context_.name);
+  uint64_t slots = 0, records = 0, bytes = 0;
+  for (uint32_t slot = 0; slot < snapshot->table->slots(); ++slot) {
+    if (self < 0 || !snapshot->table->holds(slot, static_cast<uint32_t>(self))) continue;
+    const SlotDigest digest = context_.store->digest(slot);
+    ++slots;
+    records += digest.records;
+    bytes += digest.bytes;
+  }
+  reply->set_slots(slots);
+  reply->set_records(records);
+  reply->set_bytes(bytes);
+  return grpc::Status::OK;
+}
+
+}  // namespace sluice

@@ -1,0 +1,91 @@
+// The part of ServingService that sends archive parts into clusters.
+#include <mutex>
+#include <utility>
+#include <vector>
+
+#include "base/status.h"
+#include "control/client/restore_runner.h"
+#include "control/client/rpc.h"
+#include "control/service/archive_folder.h"
+#include "control/service/serving_service.h"
+
+namespace sluice {
+
+namespace {
+constexpr int kKeysPerMessage = 1000;
+constexpr int kMaxUnits = 1'000'000;
+}  // namespace
+
+grpc::Status ServingService::RestorePart(grpc::ServerContext* call,
+                                         const v1::RestorePartRequest* request,
+                                         grpc::ServerWriter<v1::RestoreUpdate>* writer) {
+  return to_grpc(restore_part(*request, *call, *writer));
+}
+
+absl::Status ServingService::restore_part(const v1::RestorePartRequest& request,
+                                          grpc::ServerContext& call,
+                                          grpc::ServerWriter<v1::RestoreUpdate>& writer) {
+  SLUICE_RETURN_IF_ERROR(context_.check_ready());
+  SLUICE_RETURN_IF_ERROR(check_archive_folder(context_, request.folder()));
+  std::unique_ptr<ClusterBlock> block;
+  std::unique_ptr<Directory> directory;
+  std::unique_ptr<Peers> peers;
+  if (!request.cluster_url().empty() && request.cluster_url() != context_.cluster_url) {
+    SLUICE_ASSIGN_OR_RETURN(block, open_cluster_block(request.cluster_url()));
+    SLUICE_ASSIGN_OR_RETURN(directory, Directory::open(*block));
+    peers = std::make_unique<Peers>(*directory, *context_.clock);
+  }
+  Cancellation cancellation;
+  RestoreRun run;
+  run.peers = peers == nullptr ? context_.peers : peers.get();
+  run.exchange = context_.exchange;
+  run.folders = {request.folder()};
+  run.id = request.restore();
+  run.attempt = request.attempt();
+  run.prefix = request.prefix();
+  run.retry = request.retry();
+  run.dry_run = request.dry_run();
+  run.cancellation = &cancellation;
+  run.progress = [&](uint64_t bytes) {
+    v1::RestoreUpdate update;
+    update.set_bytes_done(bytes);
+    if (stopping_ || call.IsCancelled() || !writer.Write(update)) cancellation.cancel();
+  };
+  SLUICE_ASSIGN_OR_RETURN(v1::RestorePartResult result, run_restore(run));
+  v1::RestoreUpdate last;
+  last.set_bytes_done(result.bytes());
+  *last.mutable_result() = std::move(result);
+  writer.Write(last);
+  return absl::OkStatus();
+}
+
+grpc::Status ServingService::ReadUnits(grpc::ServerContext*, const v1::ReadUnitsRequest* request,
+                                       grpc::ServerWriter<v1::UnitKeys>* writer) {
+  if (const auto status = check_archive_folder(context_, request->folder()); !status.ok()) {
+    return to_grpc(status);
+  }
+  if (request->units_size() > kMaxUnits) {
+    return to_grpc(invalid_argument("{} units: at most {}", request->units_size(), kMaxUnits));
+  }
+  std::vector<RestoreUnit> units;
+  for (const auto& unit : request->units()) {
+    units.push_back({unit.part(), unit.slot(), unit.first_sequence(), unit.blocks(), {}, {}});
+  }
+  v1::UnitKeys page;
+  const auto send = [&]() -> absl::Status {
+    if (page.keys_size() > 0 && !writer->Write(page)) return cancelled("the client went away");
+    page.clear_keys();
+    return absl::OkStatus();
+  };
+  const auto visit = [&](size_t unit, std::string_view key) -> absl::Status {
+    if (page.unit() != unit || page.keys_size() >= kKeysPerMessage) SLUICE_RETURN_IF_ERROR(send());
+    page.set_unit(static_cast<uint32_t>(unit));
+    page.add_keys(key.data(), key.size());
+    return absl::OkStatus();
+  };
+  absl::Status status = read_unit_keys(request->folder(), units, visit);
+  if (status.ok()) status = send();
+  return to_grpc(status);
+}
+
+}  // namespace sluice

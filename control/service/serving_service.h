@@ -1,0 +1,82 @@
+// What this node does for clients: the gRPC adapter over its coordinators. Thread-safe.
+#ifndef SLUICE_CONTROL_SERVICE_SERVING_SERVICE_H_
+#define SLUICE_CONTROL_SERVICE_SERVING_SERVICE_H_
+
+#include <atomic>
+#include <string>
+
+#include "control/proto/sluice.grpc.pb.h"
+#include "control/service/backup_manager.h"
+#include "control/service/byte_budget.h"
+#include "control/service/node_context.h"
+#include "control/service/read_coordinator.h"
+#include "control/service/write_coordinator.h"
+
+namespace sluice {
+
+class ServingService final : public v1::Sluice::Service {
+ public:
+  // Writes wait for other nodes' answers to their Apply calls, which need threads there: half of a
+  // node's stay free of Write calls. Further ones get RESOURCE_EXHAUSTED at once.
+  static constexpr int kMaxWrites = 128;
+
+  // Writes in work are bounded by `budget_bytes`; beyond it they wait, then get RESOURCE_EXHAUSTED.
+  ServingService(const NodeContext& context, BackupManager& backups,
+                 size_t budget_bytes = size_t{256} << 20)
+      : context_(context),
+        backups_(backups),
+        writes_(context),
+        reads_(context),
+        budget_(budget_bytes) {}
+
+  // Ends streams that follow a backup or run a restore, so that the server can shut down.
+  void stop() { stopping_ = true; }
+
+  grpc::Status Write(grpc::ServerContext* call, const v1::WriteRequest* request,
+                     v1::WriteReply* reply) override;
+  grpc::Status Get(grpc::ServerContext* call, const v1::GetRequest* request,
+                   v1::GetReply* reply) override;
+  grpc::Status Count(grpc::ServerContext* call, const v1::CountRequest* request,
+                     v1::CountReply* reply) override;
+  grpc::Status Export(grpc::ServerContext* call, const v1::ExportRequest* request,
+                      grpc::ServerWriter<v1::ExportPage>* writer) override;
+  grpc::Status Status(grpc::ServerContext* call, const v1::Empty* request,
+                      v1::StatusReply* reply) override;
+  grpc::Status CreateBackup(grpc::ServerContext* call, const v1::CreateBackupRequest* request,
+                            grpc::ServerWriter<v1::BackupUpdate>* writer) override;
+  grpc::Status ResumeBackup(grpc::ServerContext* call, const v1::BackupRequest* request,
+                            grpc::ServerWriter<v1::BackupUpdate>* writer) override;
+  grpc::Status CancelBackup(grpc::ServerContext* call, const v1::BackupRequest* request,
+                            v1::Empty* reply) override;
+  grpc::Status VerifyBackup(grpc::ServerContext* call, const v1::BackupRequest* request,
+                            grpc::ServerWriter<v1::VerifyUpdate>* writer) override;
+  grpc::Status DeleteBackup(grpc::ServerContext* call, const v1::BackupRequest* request,
+                            v1::Empty* reply) override;
+  grpc::Status RestorePart(grpc::ServerContext* call, const v1::RestorePartRequest* request,
+                           grpc::ServerWriter<v1::RestoreUpdate>* writer) override;
+  grpc::Status ReadUnits(grpc::ServerContext* call, const v1::ReadUnitsRequest* request,
+                         grpc::ServerWriter<v1::UnitKeys>* writer) override;
+
+ private:
+  absl::Status export_slots(const v1::ExportRequest& request, grpc::ServerContext& call,
+                            grpc::ServerWriter<v1::ExportPage>& writer);
+  absl::Status follow(absl::StatusOr<std::shared_ptr<BackupRun>> run, grpc::ServerContext& call,
+                      grpc::ServerWriter<v1::BackupUpdate>& writer);
+  absl::Status verify(const std::string& backup, grpc::ServerContext& call,
+                      grpc::ServerWriter<v1::VerifyUpdate>& writer);
+  absl::Status erase(const std::string& backup);
+  absl::Status restore_part(const v1::RestorePartRequest& request, grpc::ServerContext& call,
+                            grpc::ServerWriter<v1::RestoreUpdate>& writer);
+
+  const NodeContext& context_;
+  BackupManager& backups_;
+  WriteCoordinator writes_;
+  ReadCoordinator reads_;
+  ByteBudget budget_;
+  std::atomic<int> writes_in_work_{0};
+  std::atomic<bool> stopping_{false};
+};
+
+}  // namespace sluice
+
+#endif  // SLUICE_CONTROL_SERVICE_SERVING_SERVICE_H_

@@ -1,0 +1,106 @@
+// The source's side of BackupRole: sends this node's copies from its cut to the targets.
+#include <spdlog/spdlog.h>
+
+#include <atomic>
+#include <map>
+#include <utility>
+
+#include "base/status.h"
+#include "control/service/backup_role.h"
+#include "dataplane/pipeline/send_copies.h"
+
+namespace sluice {
+
+namespace {
+constexpr int64_t kTryMs = 2'000;
+constexpr int64_t kGiveUpMs = 60'000;
+constexpr int64_t kBehindNs = 50'000'000;
+}  // namespace
+
+void BackupRole::run_source() {
+  report_.change([](NodeProgress& progress) { progress.source_state = BackupState::kEnabled; });
+  const absl::Status status = send_all();
+  if (status.ok()) {
+    report_.change([](NodeProgress& progress) { progress.source_state = BackupState::kSent; });
+    return;
+  }
+  if (cancellation_.cancelled()) return;
+  spdlog::error("{}: backup {}: as source: {}", context_.name, head_.name, message_of(status));
+  report_.change([&](NodeProgress& progress) {
+    progress.source_state = BackupState::kFailed;
+    progress.error = fmt::format("as source: {}", message_of(status));
+  });
+}
+
+absl::Status BackupRole::send_all() {
+  std::map<uint32_t, bool> targets;
+  for (const SlotPlan& slot : plan_.slots) {
+    for (const PlanCopy& copy : plan_.senders_of(slot)) {
+      if (copy.node == static_cast<uint32_t>(self_)) targets[slot.target] = true;
+    }
+  }
+  if (targets.empty()) return absl::OkStatus();
+  for (const CutInfo& held : context_.store->cuts()) {
+    if (held.backup == head_.uuid && (held.cut != head_.cut || held.epoch != head_.epoch)) {
+      return failed_precondition("its cut of this backup is another one");
+    }
+  }
+  SLUICE_ASSIGN_OR_RETURN(const auto cut, context_.store->open_cut(head_.uuid));
+  // A thread for each target: a merge at one target must never wait for another target's.
+  std::vector<std::thread> threads;
+  std::mutex mutex;
+  absl::Status first;
+  for (const auto& [target, sends] : targets) {
+    threads.emplace_back([&, target = target] {
+      const absl::Status status = send_to(target, *cut);
+      const std::lock_guard lock(mutex);
+      if (first.ok()) first = status;
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  return first;
+}
+
+absl::Status BackupRole::send_to(uint32_t target, CutReader& cut) {
+  SendCopiesOptions options;
+  options.job = head_.uuid;
+  options.attempt = head_.attempt;
+  options.target = plan_.nodes[target].name;
+  options.slot_bits = head_.slot_bits;
+  options.cancellation = &cancellation_;
+  for (const SlotPlan& slot : plan_.slots) {
+    if (slot.target != target) continue;
+    for (const PlanCopy& copy : plan_.senders_of(slot)) {
+      if (copy.node != static_cast<uint32_t>(self_)) continue;
+      (slot.agreed ? options.agreed : options.divergent).push_back(slot.slot);
+    }
+  }
+  std::atomic<int64_t> moved_ns{context_.clock->monotonic_ns()};
+  options.on_slot_durable = [&](uint32_t) {
+    moved_ns = context_.clock->monotonic_ns();
+    report_.change([](NodeProgress& progress) { ++progress.sent_slots; });
+  };
+  options.on_bytes = [&](uint64_t) {
+    moved_ns = context_.clock->monotonic_ns();
+    report_.change([](NodeProgress&) {});
+  };
+  // A target that restarts may come back under another address: each try asks for the one it has by
+  // then.
+  options.give_up_ms = kTryMs;
+  absl::Status status;
+  do {
+    const auto snapshot = context_.directory->snapshot();
+    const Member* member = snapshot->find(options.target);
+    if (member == nullptr) return not_found("target {} is no member any more", options.target);
+    options.address = member->info.data_address;
+    status = send_copies(*context_.exchange, cut, options).status();
+    // A target that has not begun this attempt yet says FAILED_PRECONDITION.
+    const bool behind = absl::IsFailedPrecondition(status);
+    if (!absl::IsUnavailable(status) && !behind) return status;
+    if (behind) context_.clock->sleep_ns(kBehindNs);
+  } while (!cancellation_.cancelled() &&
+           context_.clock->monotonic_ns() - moved_ns < kGiveUpMs * 1'000'000);
+  return with_context(status, options.target);
+}
+
+}  // namespace sluice

@@ -1,0 +1,70 @@
+// Takes writes for the whole cluster: stamps them, sends them to the replicas of their slots, and
+// acknowledges each when W replicas have it durably.
+//
+// Rules it keeps (docs/architecture.md, writing and the cut):
+//  1. A write is acknowledged only after W durable answers to one and the same stamp, none of which
+//  said after_cut.
+//  2. A write that is short of W because of after_cut answers is stamped anew and sent again BEFORE
+//  it is acknowledged.
+//  3. A write that is not acknowledged may or may not have happened.
+//  4. Acknowledged writes do not wait for the other replicas; what is still under way to a slow one
+//  is bounded
+//     (PeerNode::kMaxBytesInFlight). Beyond that new writes wait for it, so that replicas of
+//     different speeds stay equal; one that makes no room at all for kRoomWaitMs is passed over.
+// Thread-safe.
+#ifndef SLUICE_CONTROL_SERVICE_WRITE_COORDINATOR_H_
+#define SLUICE_CONTROL_SERVICE_WRITE_COORDINATOR_H_
+
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "control/service/node_context.h"
+
+namespace sluice {
+
+struct WriteItem {
+  std::string_view key;
+  std::string_view value;
+  bool tombstone = false;
+};
+
+class WriteCoordinator {
+ public:
+  struct Options {
+    int64_t timeout_ms = 10'000;  // of one write, retries included
+    int64_t call_ms =
+        30'000;      // of one call of a replica, which may go on after the write was acknowledged
+    int rounds = 8;  // stale tables, restamps and failed quorums together
+  };
+  explicit WriteCoordinator(const NodeContext& context) : WriteCoordinator(context, Options()) {}
+  WriteCoordinator(const NodeContext& context, const Options& options);
+
+  // One status for each item. UNAVAILABLE names the slot, the nodes that did not answer and why.
+  std::vector<absl::Status> write(std::span<const WriteItem> items);
+
+ private:
+  struct Pending;
+  struct Round;
+  struct Call;
+  void write_distinct(std::span<const WriteItem> items, std::span<const size_t> wave,
+                      std::vector<absl::Status>& results);
+  absl::Status stamp(Pending& item);
+  std::shared_ptr<Round> send_round(std::vector<Pending>& items, bool everyone, int64_t timeout_ms);
+  void apply_here(const std::shared_ptr<Round>& round, const std::vector<Pending>& items,
+                  std::span<const size_t> indexes);
+  void apply_there(const std::shared_ptr<Round>& round, const std::string& node, uint64_t epoch,
+                   const std::vector<Pending>& items, std::span<const size_t> indexes,
+                   bool everyone, int64_t timeout_ms);
+
+  const NodeContext& context_;
+  const Options options_;
+  const size_t quorum_;
+};
+
+}  // namespace sluice
+
+#endif  // SLUICE_CONTROL_SERVICE_WRITE_COORDINATOR_H_

@@ -1,0 +1,69 @@
+// Reads archives, which are hostile until each checksum has held.
+#ifndef SLUICE_DATAPLANE_ARCHIVE_READER_H_
+#define SLUICE_DATAPLANE_ARCHIVE_READER_H_
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "base/arena.h"
+#include "dataplane/archive/manifest.h"
+
+namespace sluice {
+
+// Some or all parts of one archive. Thread-safe after open.
+class ArchiveReader {
+ public:
+  // One folder for each part; all must hold the same root manifest, and each the part it is for.
+  // Loads and checks the indexes.
+  static absl::StatusOr<std::unique_ptr<ArchiveReader>> open(
+      const std::vector<std::string>& folders);
+  virtual ~ArchiveReader() = default;
+
+  virtual const Manifest& manifest() const = 0;
+  // Names of parts that the manifest has and the folders do not.
+  virtual std::vector<std::string> missing_parts() const = 0;
+  // Blocks of one part that is there, in segment and offset order; runs are contiguous in (slot,
+  // sequence) order.
+  struct Part {
+    std::string node;
+    std::string folder;
+    std::vector<BlockLocation> blocks;
+  };
+  virtual const std::vector<Part>& parts() const = 0;
+  // Reads (O_DIRECT where the file system can) and checks one block: index entry, header and
+  // payload must agree. DATA_LOSS names the file, the offset and the slot.
+  virtual absl::Status read_block(size_t part, const BlockLocation& location,
+                                  BlockBuffer& into) = 0;
+};
+
+struct VerifyProblem {
+  std::string file;  // path
+  uint64_t offset = 0;
+  int64_t slot = -1;   // -1: not a block's
+  std::string reason;  // "checksum", "missing", "swapped: holds ...", ...
+};
+
+struct VerifyReport {
+  uint64_t blocks = 0;
+  uint64_t bytes = 0;  // of blocks read
+  std::vector<VerifyProblem> bad;
+};
+
+// Checks everything there is to check, without a cluster: the manifest in each folder (present,
+// identical), indexes, every block, padding, every record, slot digests and counts against the
+// manifest, files that do not belong, parts that are missing. Goes on after a problem. A status
+// only for what makes checking impossible (a folder that is not there, is not an archive or belongs
+// to a future format version). A few blocks are in memory at a time. `progress` (may be null) gets
+// bytes done and in all; when it answers false, checking ends with CANCELLED.
+absl::StatusOr<VerifyReport> verify_archive(
+    const std::vector<std::string>& folders, Arena& arena,
+    const std::function<bool(uint64_t done, uint64_t total)>& progress);
+
+}  // namespace sluice
+
+#endif  // SLUICE_DATAPLANE_ARCHIVE_READER_H_

@@ -1,0 +1,83 @@
+// Writes of arena buffers to files, several in flight: io_uring, or pwrite in the caller's thread
+// where the kernel has none.
+#ifndef SLUICE_DATAPLANE_ARCHIVE_WRITE_QUEUE_H_
+#define SLUICE_DATAPLANE_ARCHIVE_WRITE_QUEUE_H_
+
+#include <sys/types.h>
+
+#include <condition_variable>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <string_view>
+#include <thread>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "base/arena.h"
+#include "base/file.h"
+
+namespace sluice {
+
+// Same contract as pwrite(2), errno included. Tests put their faults here.
+using WriteFunction = std::function<ssize_t(int fd, const void* data, size_t bytes, off_t offset)>;
+
+// Goes on after interrupted and short writes. RESOURCE_EXHAUSTED when the disk is full.
+absl::Status write_fully(const WriteFunction& write, int fd, std::string_view bytes,
+                         uint64_t offset, const std::string& what);
+
+// Thread-safe. The first error is for good: every later call returns it.
+class WriteQueue {
+ public:
+  // `what` names the place in errors. A `replacement` is called instead of anything else.
+  WriteQueue(size_t depth, std::string what, WriteFunction replacement);
+  // Waits for what is in flight.
+  ~WriteQueue();
+  WriteQueue(const WriteQueue&) = delete;
+  WriteQueue& operator=(const WriteQueue&) = delete;
+
+  // Queues a write of the buffer's first `bytes` bytes; waits while `depth` writes are in flight.
+  // The buffer goes home, and the file is let go, when the write is done.
+  absl::Status write(std::shared_ptr<UniqueFd> file, uint64_t offset, BlockBuffer block,
+                     size_t bytes);
+  // Waits for all writes queued before the call, not for later ones. One thread at a time.
+  absl::Status flush();
+  bool uses_io_uring() const { return ring_ != nullptr; }
+
+ private:
+  struct Ring;
+  struct Operation {
+    std::shared_ptr<UniqueFd> file;
+    uint64_t offset = 0;
+    BlockBuffer block;
+    size_t bytes = 0;
+    size_t done = 0;
+    int epoch = 0;
+  };
+
+  void reap();
+  void submit_locked(size_t index);
+  void complete_locked(size_t index, int result);
+  void finish_locked(size_t index, const absl::Status& status);
+
+  const std::string what_;
+  const WriteFunction replacement_;
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  std::unique_ptr<Ring> ring_;
+  std::vector<Operation> operations_;
+  std::vector<size_t> idle_;
+  // Writes of the epoch that is being flushed and of the one that collects new ones, so that a
+  // flush ends however many writes follow it.
+  size_t in_flight_[2] = {0, 0};
+  int epoch_ = 0;
+  absl::Status error_;
+  bool stop_ = false;
+  std::thread reaper_;
+};
+
+}  // namespace sluice
+
+#endif  // SLUICE_DATAPLANE_ARCHIVE_WRITE_QUEUE_H_

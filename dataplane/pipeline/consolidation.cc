@@ -1,0 +1,285 @@
+#include "dataplane/pipeline/consolidation.h"
+
+#include <algorithm>
+#include <chrono>
+
+#include "base/status.h"
+#include "dataplane/pipeline/cancellation.h"
+#include "dataplane/pipeline/consolidation_impl.h"
+
+namespace sluice {
+
+absl::StatusOr<std::unique_ptr<Consolidation>> Consolidation::start(
+    Exchange& exchange, ArchiveWriter& writer, const ConsolidationOptions& options) {
+  auto consolidation =
+      std::make_unique<consolidation::ConsolidationImpl>(exchange, writer, options);
+  SLUICE_RETURN_IF_ERROR(consolidation->start());
+  return consolidation;
+}
+
+namespace consolidation {
+
+using std::chrono::milliseconds;
+
+absl::Status ConsolidationImpl::check_options() {
+  if (options_.merge_receive_blocks < 2 || options_.agreed_receive_blocks < 1 ||
+      options_.merge_buffers < 1 || options_.slot_tries < 1) {
+    return invalid_argument("consolidation: a merging stream needs 2 receive blocks, the rest 1");
+  }
+  if (options_.slot_bits < 1 || options_.slot_bits > kMaxSlotBits) {
+    return invalid_argument("consolidation: {} slot bits", options_.slot_bits);
+  }
+  for (const ConsolidationSlot& plan : options_.slots) {
+    if (plan.senders.empty() || plan.slot >= uint32_t{1} << options_.slot_bits) {
+      return invalid_argument("consolidation: slot {} has no sender or does not exist", plan.slot);
+    }
+    for (const ConsolidationSlot::Sender& sender : plan.senders) {
+      if (plan.agreed && sender.digest != plan.senders.front().digest) {
+        return invalid_argument("consolidation: slot {} is not agreed", plan.slot);
+      }
+    }
+    if (!slots_.emplace(plan.slot, Slot{&plan}).second) {
+      return invalid_argument("consolidation: slot {} is planned twice", plan.slot);
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::Status ConsolidationImpl::take_durable_at_open() {
+  for (const auto& [slot, digest] : writer_.durable_at_open()) {
+    const auto found = slots_.find(slot);
+    if (found == slots_.end()) {
+      return failed_precondition(
+          "the archive holds slot {}, which the plan gives to another target", slot);
+    }
+    const ConsolidationSlot& plan = *found->second.plan;
+    if (plan.agreed && plan.senders.front().digest != digest) {
+      return failed_precondition("the archive holds slot {} of another cut", slot);
+    }
+    found->second.phase = Slot::Phase::kDurable;
+    ++progress_.slots_received;
+    ++progress_.slots_durable;
+    progress_.records += digest.records;
+    progress_.record_bytes += digest.bytes;
+  }
+  return absl::OkStatus();
+}
+
+Lane& ConsolidationImpl::lane_of(const std::string& node, StreamKind kind) {
+  std::unique_ptr<Lane>& lane = lanes_[{node, kind}];
+  if (lane == nullptr) {
+    lane = std::make_unique<Lane>();
+    lane->node = node;
+    lane->kind = kind;
+  }
+  return *lane;
+}
+
+absl::Status ConsolidationImpl::start() {
+  SLUICE_RETURN_IF_ERROR(check_options());
+  SLUICE_RETURN_IF_ERROR(take_durable_at_open());
+  progress_.slots = options_.slots.size();
+  for (const ConsolidationSlot& plan : options_.slots) {
+    const StreamKind kind = plan.agreed ? StreamKind::kBackupAgreed : StreamKind::kBackupMerge;
+    for (const ConsolidationSlot::Sender& sender : plan.senders) {
+      lane_of(sender.node, kind).slots.push_back(plan.slot);
+    }
+    if (!plan.agreed) divergent_.push_back(&plan);
+  }
+  std::sort(divergent_.begin(), divergent_.end(),
+            [](const auto* a, const auto* b) { return a->slot < b->slot; });
+  for (auto& [key, lane] : lanes_) {
+    std::sort(lane->slots.begin(), lane->slots.end());
+    if (lane->kind == StreamKind::kBackupAgreed) arriving_[lane.get()];
+  }
+  if (!divergent_.empty()) {
+    SLUICE_ASSIGN_OR_RETURN(merge_pool_,
+                            exchange_.arena().make_pool("merge output", options_.merge_buffers));
+  }
+  last_block_ns_ = exchange_.clock().monotonic_ns();
+  SLUICE_RETURN_IF_ERROR(exchange_.serve(StreamKind::kBackupAgreed, options_.job, this));
+  serving_agreed_ = true;
+  SLUICE_RETURN_IF_ERROR(exchange_.serve(StreamKind::kBackupMerge, options_.job, this));
+  serving_merge_ = true;
+  threads_.emplace_back([this] { run_sync(); });
+  for (auto& [key, lane] : lanes_) {
+    if (lane->kind == StreamKind::kBackupAgreed) {
+      threads_.emplace_back([this, at = lane.get()] { run_agreed(*at); });
+    }
+  }
+  if (!divergent_.empty()) threads_.emplace_back([this] { run_merge(); });
+  return absl::OkStatus();
+}
+
+ConsolidationImpl::~ConsolidationImpl() {
+  if (serving_agreed_) exchange_.withdraw(StreamKind::kBackupAgreed, options_.job);
+  if (serving_merge_) exchange_.withdraw(StreamKind::kBackupMerge, options_.job);
+  if (!threads_.empty()) cancel();
+  {
+    std::lock_guard lock(mutex_);
+    stopping_ = true;
+  }
+  changed_.notify_all();
+  for (std::thread& thread : threads_) thread.join();
+  for (auto& [key, lane] : lanes_) {
+    if (lane->newest != nullptr) lane->newest->close(absl::OkStatus());
+  }
+  // The archive writes from the merge's buffers; after an error it lets go of them when its writes
+  // end.
+  while (merge_pool_ != nullptr && merge_pool_->free() < merge_pool_->size()) {
+    std::this_thread::sleep_for(milliseconds(1));
+  }
+}
+
+absl::StatusOr<StreamHandler::Admission> ConsolidationImpl::admit(const Hello& hello) {
+  std::lock_guard lock(mutex_);
+  // First: a source may be at the next attempt already while this one ends.
+  if (hello.attempt != options_.attempt) {
+    return failed_precondition("backup {} is at attempt {} here, not {}", options_.job,
+                               options_.attempt, hello.attempt);
+  }
+  if (progress_.state == State::kFailed || progress_.state == State::kCancelled) {
+    return aborted("backup {} has ended here: {}", options_.job, message_of(status_));
+  }
+  if (lanes_.find({hello.node, hello.kind}) == lanes_.end()) {
+    return failed_precondition("{} has nothing to send to backup {} here", hello.node,
+                               options_.job);
+  }
+  Admission admission;
+  admission.receive_blocks = hello.kind == StreamKind::kBackupMerge
+                                 ? options_.merge_receive_blocks
+                                 : options_.agreed_receive_blocks;
+  return admission;
+}
+
+void ConsolidationImpl::accepted(std::shared_ptr<Stream> stream) {
+  {
+    std::lock_guard lock(mutex_);
+    Lane& lane = *lanes_.find({stream->hello().node, stream->hello().kind})->second;
+    lane.newest.swap(stream);  // the older one ends with its last user
+    ++lane.streams;
+    lane.list_due = true;
+  }
+  changed_.notify_all();
+}
+
+std::shared_ptr<Stream> ConsolidationImpl::next_stream(Lane& lane, uint64_t* seen) {
+  std::unique_lock lock(mutex_);
+  changed_.wait(lock, [&] {
+    return stopping() || progress_.state != State::kRunning || lane.streams > *seen;
+  });
+  if (stopping() || progress_.state != State::kRunning) return nullptr;
+  *seen = lane.streams;
+  return lane.newest;
+}
+
+bool ConsolidationImpl::superseded(const Lane& lane, uint64_t seen) const {
+  std::lock_guard lock(mutex_);
+  return lane.streams > seen;
+}
+
+bool ConsolidationImpl::running() const {
+  std::lock_guard lock(mutex_);
+  return progress_.state == State::kRunning && !stopping();
+}
+
+void ConsolidationImpl::count_block(uint32_t message_bytes) {
+  last_block_ns_ = exchange_.clock().monotonic_ns();
+  std::lock_guard lock(mutex_);
+  ++progress_.blocks;
+  progress_.received_bytes += message_bytes;
+  unsynced_bytes_ += message_bytes;
+}
+
+bool ConsolidationImpl::slot_received(uint32_t slot, const SlotDigest& digest,
+                                      uint64_t newest_stamp) {
+  if (absl::Status status = writer_.finish_slot(slot, digest, newest_stamp); !status.ok()) {
+    end(State::kFailed, with_context(status, fmt::format("archiving slot {}", slot)));
+    return false;
+  }
+  if (options_.on_slot_received) {
+    std::lock_guard lock(callback_mutex_);
+    options_.on_slot_received(slot);
+  }
+  {
+    std::lock_guard lock(mutex_);
+    slots_[slot].phase = Slot::Phase::kReceived;
+    ++progress_.slots_received;
+    progress_.records += digest.records;
+    progress_.record_bytes += digest.bytes;
+    if (unsynced_slots_++ == 0) first_unsynced_ns_ = exchange_.clock().monotonic_ns();
+  }
+  changed_.notify_all();
+  return true;
+}
+
+void ConsolidationImpl::slot_failed(uint32_t slot, const std::string& source,
+                                    const absl::Status& why) {
+  size_t tries = 0;
+  {
+    std::lock_guard lock(mutex_);
+    ++progress_.slots_refused;
+    tries = ++slots_[slot].tries;
+  }
+  if (tries >= options_.slot_tries) {
+    end(State::kFailed, data_loss("slot {} from {} failed its checks {} times: {}", slot, source,
+                                  tries, message_of(why)));
+  }
+}
+
+void ConsolidationImpl::end(State state, const absl::Status& status) {
+  std::vector<std::shared_ptr<Stream>> streams;
+  {
+    std::lock_guard lock(mutex_);
+    if (progress_.state != State::kRunning) return;
+    progress_.state = state;
+    status_ = status;
+    if (!status.ok()) {
+      for (auto& [key, lane] : lanes_) {
+        if (lane->newest != nullptr) streams.push_back(lane->newest);
+      }
+    }
+  }
+  changed_.notify_all();
+  // ABORTED tells a source that coming back is no use.
+  for (const std::shared_ptr<Stream>& stream : streams) {
+    stream->close(aborted("backup {} has ended here: {}", options_.job, message_of(status)));
+  }
+  if (options_.on_end) {
+    std::lock_guard lock(callback_mutex_);
+    options_.on_end(status);
+  }
+}
+
+absl::Status ConsolidationImpl::wait(int64_t timeout_ms) {
+  std::unique_lock lock(mutex_);
+  if (!changed_.wait_for(lock, milliseconds(timeout_ms),
+                         [this] { return progress_.state != State::kRunning; })) {
+    return deadline_exceeded("{} of {} slots are durable after {} ms more", progress_.slots_durable,
+                             progress_.slots, timeout_ms);
+  }
+  return status_;
+}
+
+Consolidation::Progress ConsolidationImpl::progress() const {
+  std::lock_guard lock(mutex_);
+  return progress_;
+}
+
+void ConsolidationImpl::cancel() {
+  end(State::kCancelled, cancelled("backup {} is cancelled here", options_.job));
+}
+
+absl::StatusOr<PartManifest> ConsolidationImpl::finish() {
+  {
+    std::lock_guard lock(mutex_);
+    if (progress_.state != State::kCopyCompleted) {
+      return failed_precondition("backup {}: not all slots are durable here", options_.job);
+    }
+    syncing_ended_ = true;
+  }
+  return writer_.finish();
+}
+
+}  // namespace consolidation
+}  // namespace sluice

@@ -1,0 +1,158 @@
+// Agreed slots: checked in the buffer they were received in, and archived verbatim from there.
+#include <algorithm>
+
+#include "base/bytes.h"
+#include "base/status.h"
+#include "dataplane/pipeline/cancellation.h"
+#include "dataplane/pipeline/consolidation_impl.h"
+
+namespace sluice::consolidation {
+namespace {
+
+constexpr int64_t kRefusalTimeoutMs = 5'000;
+// Slots of one source that may arrive at the same time; a source packs a handful.
+constexpr size_t kMaxArriving = 256;
+
+}  // namespace
+
+void ConsolidationImpl::run_agreed(Lane& lane) {
+  uint64_t seen = 0;
+  while (const std::shared_ptr<Stream> stream = next_stream(lane, &seen)) {
+    use_agreed(lane, *stream, seen);
+    drop_arriving(lane);
+  }
+}
+
+void ConsolidationImpl::use_agreed(Lane& lane, Stream& stream, uint64_t seen) {
+  while (running() && !superseded(lane, seen)) {
+    absl::StatusOr<Message> message = stream.receive(kCancellationPollMs);
+    if (!message.ok()) {
+      if (stream.closed()) return;
+      continue;
+    }
+    if (absl::Status status = on_agreed(lane, stream, *std::move(message)); !status.ok()) {
+      stream.close(status);
+      return;
+    }
+  }
+}
+
+// An error breaks the stream; what concerns one slot alone is refused instead.
+absl::Status ConsolidationImpl::on_agreed(Lane& lane, Stream& stream, Message message) {
+  const Envelope envelope = message.envelope;
+  if (envelope.kind == MessageKind::kStreamEnd) return absl::OkStatus();
+  if (envelope.kind != MessageKind::kBlock && envelope.kind != MessageKind::kSlotEnd) {
+    return data_loss("a source sent a message of kind {}", static_cast<int>(envelope.kind));
+  }
+  if (envelope.attempt != options_.attempt) {
+    return failed_precondition("a block of attempt {} in attempt {}", envelope.attempt,
+                               options_.attempt);
+  }
+  {
+    std::lock_guard lock(mutex_);
+    const auto found = slots_.find(envelope.slot);
+    if (found == slots_.end() ||
+        !std::binary_search(lane.slots.begin(), lane.slots.end(), envelope.slot)) {
+      return data_loss("{} sent slot {}, which is not its own", lane.node, envelope.slot);
+    }
+    Slot& slot = found->second;
+    if (slot.phase != Slot::Phase::kMissing || (slot.owner != nullptr && slot.owner != &lane)) {
+      ++progress_.duplicate_blocks;
+      return absl::OkStatus();
+    }
+    slot.owner = &lane;
+  }
+  count_block(envelope.payload_bytes + static_cast<uint32_t>(Envelope::kBytes));
+  std::map<uint32_t, Arriving>& arriving_here = arriving_.at(&lane);
+  if (arriving_here.size() >= kMaxArriving && !arriving_here.contains(envelope.slot)) {
+    return resource_exhausted("{} sends more than {} slots at a time", lane.node, kMaxArriving);
+  }
+  Arriving& arriving = arriving_here[envelope.slot];
+  if (arriving.digester == nullptr) arriving.digester = std::make_unique<SlotDigester>();
+
+  const bool restart = envelope.sequence == 0 && (envelope.flags & Envelope::kRestart) != 0;
+  if (restart) {
+    if (arriving.next_sequence > 0) writer_.drop_slot(envelope.slot);
+    arriving.digester->reset();
+    arriving.next_sequence = 0;
+    arriving.refused = false;
+  }
+  if (arriving.refused) return absl::OkStatus();  // sent before the source heard of the refusal
+  if (envelope.sequence < arriving.next_sequence) {
+    std::lock_guard lock(mutex_);
+    ++progress_.duplicate_blocks;
+    return absl::OkStatus();
+  }
+  absl::Status status;
+  if (envelope.sequence > arriving.next_sequence) {
+    status = data_loss("block {} came where {} was due", envelope.sequence, arriving.next_sequence);
+  } else if (envelope.kind == MessageKind::kBlock) {
+    status = take_block(lane, arriving, message);
+  }
+  const bool last =
+      envelope.kind == MessageKind::kSlotEnd || (envelope.flags & Envelope::kEndOfSlot) != 0;
+  if (status.ok() && last) status = finish_agreed(lane, envelope.slot, arriving);
+  if (!running()) return absl::OkStatus();
+  if (!status.ok()) return refuse(lane, stream, envelope.slot, arriving, status);
+  return absl::OkStatus();
+}
+
+absl::Status ConsolidationImpl::take_block(Lane& lane, Arriving& arriving, Message& message) {
+  const Envelope& envelope = message.envelope;
+  SLUICE_ASSIGN_OR_RETURN(BlockReader reader, BlockReader::open(message.payload()));
+  const BlockHeader& header = reader.header();
+  if (header.slot != envelope.slot || header.slot_bits != options_.slot_bits ||
+      header.stored_bytes != envelope.payload_bytes) {
+    return data_loss("an envelope for slot {} around a block of slot {}", envelope.slot,
+                     header.slot);
+  }
+  SLUICE_RETURN_IF_ERROR(arriving.digester->add_block(reader));
+  ++arriving.next_sequence;
+  if (absl::Status status = writer_.append(std::move(message.buffer), envelope.payload_bytes);
+      !status.ok()) {
+    end(State::kFailed,
+        with_context(status, fmt::format("archiving slot {} of {}", envelope.slot, lane.node)));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status ConsolidationImpl::finish_agreed(Lane& lane, uint32_t slot, Arriving& arriving) {
+  if (!running()) return absl::OkStatus();
+  SLUICE_RETURN_IF_ERROR(arriving.digester->end_slot());
+  const SlotDigest& digest = arriving.digester->digest();
+  const SlotDigest& expected = slots_.find(slot)->second.plan->senders.front().digest;
+  if (digest != expected) {
+    return data_loss("{} records in {} bytes with digest {} came; the cut has {} in {} with {}",
+                     digest.records, digest.bytes, digest.sum.to_hex(), expected.records,
+                     expected.bytes, expected.sum.to_hex());
+  }
+  if (slot_received(slot, digest, arriving.digester->newest_stamp()))
+    arriving_.at(&lane).erase(slot);
+  return absl::OkStatus();
+}
+
+absl::Status ConsolidationImpl::refuse(Lane& lane, Stream& stream, uint32_t slot,
+                                       Arriving& arriving, const absl::Status& why) {
+  if (arriving.next_sequence > 0) writer_.drop_slot(slot);
+  arriving.next_sequence = 0;
+  arriving.refused = true;
+  slot_failed(slot, lane.node, why);
+  if (!running()) return absl::OkStatus();
+  Envelope envelope;
+  envelope.kind = MessageKind::kSlotRefused;
+  envelope.slot = slot;
+  envelope.attempt = options_.attempt;
+  return stream.send_control(envelope, encode_status(why), kRefusalTimeoutMs);
+}
+
+void ConsolidationImpl::drop_arriving(Lane& lane) {
+  std::map<uint32_t, Arriving>& arriving_here = arriving_.at(&lane);
+  for (auto& [slot, arriving] : arriving_here) {
+    if (arriving.next_sequence > 0) writer_.drop_slot(slot);
+    std::lock_guard lock(mutex_);
+    slots_[slot].owner = nullptr;
+  }
+  arriving_here.clear();
+}
+
+}  // namespace sluice::consolidation

@@ -1,0 +1,146 @@
+// The consolidation's insides. Internal to dataplane/pipeline.
+//
+// Threads: one for each source's agreed stream, one for the merge, one that syncs the archive and
+// acknowledges. A lane is one source's stream of one kind; when the source connects again, the
+// newer stream takes the lane over.
+#ifndef SLUICE_DATAPLANE_PIPELINE_CONSOLIDATION_IMPL_H_
+#define SLUICE_DATAPLANE_PIPELINE_CONSOLIDATION_IMPL_H_
+
+#include <atomic>
+#include <condition_variable>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <string_view>
+#include <thread>
+#include <unordered_map>
+#include <utility>
+#include <vector>
+
+#include "dataplane/pipeline/consolidation.h"
+#include "dataplane/pipeline/slot_digester.h"
+
+namespace sluice::consolidation {
+
+struct Lane {
+  std::string node;
+  StreamKind kind = StreamKind::kBackupAgreed;
+  std::vector<uint32_t> slots;  // that this source may send, ascending
+  // Under the consolidation's mutex:
+  std::shared_ptr<Stream> newest;  // the last one accepted: acknowledgements go there
+  uint64_t streams = 0;            // accepted so far
+  bool list_due = false;           // its first list has not been sent
+};
+
+class ConsolidationImpl final : public Consolidation, public StreamHandler {
+ public:
+  ConsolidationImpl(Exchange& exchange, ArchiveWriter& writer, const ConsolidationOptions& options)
+      : exchange_(exchange), writer_(writer), options_(options) {}
+  ~ConsolidationImpl() override;
+  absl::Status start();
+
+  absl::Status wait(int64_t timeout_ms) override;
+  Progress progress() const override;
+  void cancel() override;
+  absl::StatusOr<PartManifest> finish() override;
+
+  absl::StatusOr<Admission> admit(const Hello& hello) override;
+  void accepted(std::shared_ptr<Stream> stream) override;
+
+ private:
+  struct Slot {
+    enum class Phase { kMissing, kReceived, kDurable };
+    const ConsolidationSlot* plan = nullptr;
+    Phase phase = Phase::kMissing;
+    size_t tries = 0;
+    const Lane* owner = nullptr;  // agreed: the lane that is sending it
+  };
+  // An agreed slot that is arriving. Of its lane's thread.
+  struct Arriving {
+    uint64_t next_sequence = 0;
+    bool refused = false;  // nothing counts until it starts over
+    std::unique_ptr<SlotDigester> digester;
+  };
+  struct Cursor;
+  struct Output;
+
+  // consolidation.cc
+  absl::Status check_options();
+  absl::Status take_durable_at_open();
+  Lane& lane_of(const std::string& node, StreamKind kind);
+  void end(State state, const absl::Status& status);
+  bool running() const;
+  bool stopping() const { return stopping_.load(std::memory_order_acquire); }
+  // Waits for a stream newer than the `seen`-th; null when stopping.
+  std::shared_ptr<Stream> next_stream(Lane& lane, uint64_t* seen);
+  bool superseded(const Lane& lane, uint64_t seen) const;
+  // Gives a finished slot to the archive; false when the job ends of it.
+  bool slot_received(uint32_t slot, const SlotDigest& digest, uint64_t newest_stamp);
+  void count_block(uint32_t message_bytes);
+  void slot_failed(uint32_t slot, const std::string& source, const absl::Status& why);
+
+  // consolidation_sync.cc
+  void run_sync();
+  bool sync_due(int64_t now) const;
+  bool sync_and_mark();
+  void acknowledge(const std::vector<uint32_t>& slots);
+  void send_first_lists();
+  absl::Status send_list(Stream& stream, const std::vector<uint32_t>& slots, bool complete);
+  void check_idle(int64_t now);
+
+  // consolidation_agreed.cc
+  void run_agreed(Lane& lane);
+  void use_agreed(Lane& lane, Stream& stream, uint64_t seen);
+  absl::Status on_agreed(Lane& lane, Stream& stream, Message message);
+  absl::Status take_block(Lane& lane, Arriving& arriving, Message& message);
+  absl::Status finish_agreed(Lane& lane, uint32_t slot, Arriving& arriving);
+  absl::Status refuse(Lane& lane, Stream& stream, uint32_t slot, Arriving& arriving,
+                      const absl::Status& why);
+  void drop_arriving(Lane& lane);
+
+  // consolidation_merge.cc
+  void run_merge();
+  absl::Status merge_slot(const ConsolidationSlot& plan, std::vector<Cursor>& cursors);
+  absl::Status merge_keys(std::vector<Cursor>& cursors, Output& output, SlotDigest* digest,
+                          uint64_t* newest_stamp, DivergenceReport* report);
+  absl::Status open_cursors(const ConsolidationSlot& plan, std::vector<Cursor>& cursors);
+  absl::Status advance(Cursor& cursor);
+  absl::Status next_block(Cursor& cursor);
+  absl::Status copy_winner(Cursor& winner, Output& output);
+  absl::Status skip_record(Cursor& cursor);
+  absl::Status add_entry(Output& output, const BlockEntry& entry);
+  absl::Status flush(Output& output);
+
+  Exchange& exchange_;
+  ArchiveWriter& writer_;
+  const ConsolidationOptions options_;
+  std::unique_ptr<BlockPool> merge_pool_;
+  bool serving_agreed_ = false;
+  bool serving_merge_ = false;
+  std::atomic<bool> stopping_{false};  // the object goes
+  std::atomic<int64_t> last_block_ns_{0};
+
+  mutable std::mutex mutex_;
+  std::condition_variable changed_;  // streams, received slots, the end
+  std::map<std::pair<std::string, StreamKind>, std::unique_ptr<Lane>>
+      lanes_;                                        // fixed after start()
+  std::unordered_map<uint32_t, Slot> slots_;         // keys fixed after start()
+  std::vector<const ConsolidationSlot*> divergent_;  // ascending, fixed after start()
+  Progress progress_;
+  absl::Status status_;
+  std::unordered_map<uint32_t, DivergenceReport> unsynced_divergence_;  // of merged slots
+  uint64_t unsynced_slots_ = 0;
+  uint64_t unsynced_bytes_ = 0;
+  int64_t first_unsynced_ns_ = 0;
+  bool syncing_ended_ = false;  // finish() has the writer now
+
+  std::mutex callback_mutex_;
+  std::unordered_map<const Lane*, std::map<uint32_t, Arriving>>
+      arriving_;  // fixed keys; values of the lane's thread
+  std::vector<std::thread> threads_;
+};
+
+}  // namespace sluice::consolidation
+
+#endif  // SLUICE_DATAPLANE_PIPELINE_CONSOLIDATION_IMPL_H_

@@ -1,0 +1,97 @@
+// The client's side of a restore: sends an archive's blocks to the replicas of their slots.
+//
+// A unit is one block, or one run of blocks that share a record (sent in order, each after the
+// reply to the one before). A unit is written when every replica of its slot has it durably. What
+// fails goes on the retry list (references into the archive, not values), which has precedence over
+// new units, with backoff; what is left after the last try is returned, never counted as written.
+//
+// Where the target cluster has other slot_bits, or a prefix is asked for, blocks are decoded and
+// repacked by their new slot.
+#ifndef SLUICE_DATAPLANE_PIPELINE_RESTORE_H_
+#define SLUICE_DATAPLANE_PIPELINE_RESTORE_H_
+
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <set>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "dataplane/archive/reader.h"
+#include "dataplane/block/slot_digest.h"
+#include "dataplane/pipeline/cancellation.h"
+#include "dataplane/pipeline/slot_router.h"
+#include "dataplane/stream/exchange.h"
+
+namespace sluice {
+
+// Blocks that were not written everywhere. Stable for an archive, so it can be stored and driven
+// again.
+struct RestoreUnit {
+  std::string part;   // node name of the archive's part
+  uint32_t slot = 0;  // the archive's
+  uint32_t first_sequence = 0;
+  uint32_t blocks = 1;  // of consecutive sequences
+  std::string node;     // the replica that failed, or kArchiveNode and the part's node
+  std::string reason;
+
+  // The archive's own blocks cannot be read: driving the unit again cannot help.
+  static constexpr std::string_view kArchiveNode = "archive of ";
+  bool damaged() const { return node.starts_with(kArchiveNode); }
+};
+
+struct RestoreOptions {
+  std::string id;  // restore id: the streams' job
+  uint64_t attempt = 0;
+  std::string cluster;  // the target cluster's UUID
+  std::string prefix;   // only keys that begin with it
+  std::set<uint32_t>
+      completed_slots;  // the archive's slots that an earlier life has restored: not sent again
+  std::vector<RestoreUnit>
+      only;              // when not empty: these units and nothing else (a retry list driven again)
+  size_t requests = 12;  // in flight, and the arena buffers for them (twice that when repacking)
+  size_t requests_per_node = 4;
+  int64_t request_timeout_ms = 30'000;
+  int tries = 6;             // of one unit
+  int64_t backoff_ms = 100;  // before the first retry; doubles, at most 5 s
+  // Called from several threads, one at a time; must be quick. An archive slot is complete when all
+  // its units are written.
+  std::function<void(uint32_t slot)> on_slot_complete;
+  std::function<void(uint64_t records, uint64_t bytes)> on_progress;  // written so far
+  Cancellation* cancellation = nullptr;
+};
+
+struct RestoreResult {
+  uint64_t records = 0;  // live ones in the archive, as far as asked for (with completed slots)
+  uint64_t bytes = 0;    // keys and values of these
+  uint64_t written =
+      0;  // of these, in units that are durable on all replicas, in this call or in completed slots
+  uint64_t kept_newer =
+      0;  // records (tombstones too) of which the target had a newer one: its digests differ then
+  uint64_t retried = 0;  // units that needed more than one try
+  std::vector<RestoreUnit> failed;
+  uint64_t failed_records = 0;  // live, in failed units
+  struct Node {
+    uint64_t records = 0;  // durable there through this call; each record counts at every replica
+    uint64_t bytes = 0;
+  };
+  std::map<std::string, Node> nodes;
+  uint64_t newest_stamp = 0;  // of the records asked for
+  // What each slot of the target cluster holds after a complete restore into an empty cluster;
+  // slots without records are left out.
+  std::map<uint32_t, SlotDigest> expected;
+  bool cancelled = false;
+};
+
+// Restores the parts that `archive` has open. An error only where nothing can be done (no buffers,
+// no route at all); damaged blocks and unreachable nodes are failed units. `router` is the target
+// cluster's.
+absl::StatusOr<RestoreResult> restore(Exchange& exchange, ArchiveReader& archive,
+                                      SlotRouter& router, const RestoreOptions& options);
+
+}  // namespace sluice
+
+#endif  // SLUICE_DATAPLANE_PIPELINE_RESTORE_H_

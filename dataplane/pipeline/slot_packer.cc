@@ -1,0 +1,50 @@
+#include "dataplane/pipeline/slot_packer.h"
+
+#include <utility>
+
+#include "base/status.h"
+
+namespace sluice {
+
+void SlotPacker::begin(std::unique_ptr<SlotScan> scan, uint32_t slot, uint32_t slot_bits) {
+  scan_ = std::move(scan);
+  slot_ = slot;
+  slot_bits_ = slot_bits;
+  have_item_ = false;
+}
+
+absl::StatusOr<SlotPacker::Packed> SlotPacker::pack(BlockBuffer& buffer) {
+  Packed packed;
+  builder_.begin(buffer.span().first(kMaxBlockBytes), slot_, slot_bits_);
+  for (;;) {
+    if (!have_item_) {
+      SLUICE_ASSIGN_OR_RETURN(have_item_, scan_->next(&item_));
+      if (!have_item_) {
+        packed.last = true;
+        scan_.reset();
+        break;
+      }
+      offset_ = 0;
+    }
+    const RecordSummary& summary = item_.summary;
+    const BlockEntry entry{item_.key,           summary.version, summary.tombstone,
+                           summary.value_bytes, offset_,         {}};
+    const std::span<uint8_t> into = builder_.reserve(entry, summary.value_bytes - offset_);
+    if (into.data() == nullptr) break;
+    if (!into.empty()) SLUICE_RETURN_IF_ERROR(scan_->read_value(offset_, into));
+    offset_ += into.size();
+    if (offset_ < summary.value_bytes) {
+      if (entry.fragment_offset == 0) packed.value_digest = summary.value_digest;
+      break;
+    }
+    have_item_ = false;
+    if (!summary.tombstone) {
+      ++packed.records;
+      packed.record_bytes += item_.key.size() + summary.value_bytes;
+    }
+  }
+  if (!builder_.empty()) packed.bytes = builder_.finish();
+  return packed;
+}
+
+}  // namespace sluice

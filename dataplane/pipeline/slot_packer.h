@@ -1,0 +1,43 @@
+// Packs the records of one slot of a cut into blocks, in key order: the one copy of a backup's
+// bytes, from the store into the arena. Internal to dataplane/pipeline.
+#ifndef SLUICE_DATAPLANE_PIPELINE_SLOT_PACKER_H_
+#define SLUICE_DATAPLANE_PIPELINE_SLOT_PACKER_H_
+
+#include <cstdint>
+#include <memory>
+
+#include "absl/status/statusor.h"
+#include "base/arena.h"
+#include "dataplane/block/block.h"
+#include "dataplane/store/store.h"
+
+namespace sluice {
+
+// Confined to one thread.
+class SlotPacker {
+ public:
+  struct Packed {
+    uint32_t bytes = 0;         // of the sealed block; 0: the slot has no records
+    bool last = false;          // it is the slot's last block
+    Digest128 value_digest;     // Envelope::value_digest
+    uint64_t records = 0;       // live, whose last byte is in this block
+    uint64_t record_bytes = 0;  // keys and values of these
+  };
+
+  void begin(std::unique_ptr<SlotScan> scan, uint32_t slot, uint32_t slot_bits);
+  // The next block, sealed, at the buffer's start. Not after the last one.
+  absl::StatusOr<Packed> pack(BlockBuffer& buffer);
+
+ private:
+  std::unique_ptr<SlotScan> scan_;
+  uint32_t slot_ = 0;
+  uint32_t slot_bits_ = 0;
+  BlockBuilder builder_;
+  bool have_item_ = false;
+  SlotScan::Item item_;
+  uint64_t offset_ = 0;  // of the item's value: packed so far
+};
+
+}  // namespace sluice
+
+#endif  // SLUICE_DATAPLANE_PIPELINE_SLOT_PACKER_H_

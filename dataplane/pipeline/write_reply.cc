@@ -1,0 +1,49 @@
+#include <algorithm>
+
+#include "base/bytes.h"
+#include "base/status.h"
+#include "dataplane/pipeline/write_server.h"
+#include "dataplane/stream/envelope.h"
+
+namespace sluice {
+
+std::string WriteReply::encode() const {
+  std::string bytes;
+  ByteWriter out(&bytes);
+  out.put<uint64_t>(changed);
+  out.put<uint64_t>(kept_newer);
+  out.put<uint64_t>(kept_equal);
+  out.put<uint64_t>(kept_different);
+  const size_t count = std::min(failures.size(), kMaxFailures);
+  out.put_varint(count);
+  for (size_t i = 0; i < count; ++i) {
+    out.put_string(failures[i].node);
+    out.put_string(encode_status(failures[i].status));
+  }
+  return bytes;
+}
+
+absl::StatusOr<WriteReply> WriteReply::decode(std::string_view payload) {
+  ByteReader in(payload);
+  WriteReply reply;
+  uint64_t count = 0;
+  if (!in.get(&reply.changed) || !in.get(&reply.kept_newer) || !in.get(&reply.kept_equal) ||
+      !in.get(&reply.kept_different) || !in.get_varint(&count) || count > kMaxFailures ||
+      reply.kept_equal > reply.kept_newer) {
+    return data_loss("damaged reply");
+  }
+  for (uint64_t i = 0; i < count; ++i) {
+    std::string_view node, status;
+    if (!in.get_string(&node, Hello::kMaxNameBytes) ||
+        !in.get_string(&status, kMaxReasonBytes + 16)) {
+      return data_loss("damaged reply");
+    }
+    absl::Status why = decode_status(status);
+    if (why.ok()) why = data_loss("a failure without a reason");
+    reply.failures.push_back({std::string(node), std::move(why)});
+  }
+  if (!in.done()) return data_loss("damaged reply");
+  return reply;
+}
+
+}  // namespace sluice

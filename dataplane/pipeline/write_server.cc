@@ -1,0 +1,259 @@
+#include "dataplane/pipeline/write_server.h"
+
+#include <algorithm>
+#include <atomic>
+#include <mutex>
+#include <set>
+#include <thread>
+#include <utility>
+
+#include "base/status.h"
+#include "dataplane/block/block.h"
+#include "dataplane/pipeline/request_client.h"
+
+namespace sluice {
+namespace {
+
+constexpr int64_t kMs = 1'000'000;
+constexpr int64_t kTakeMs = 200;
+constexpr int64_t kReplyTimeoutMs = 10'000;
+
+class WriteServerImpl final : public WriteServer, public StreamHandler {
+ public:
+  WriteServerImpl(Exchange& exchange, Store& store, SlotRouter& router, const Options& options)
+      : exchange_(exchange), store_(store), router_(router), options_(options) {}
+  ~WriteServerImpl() override;
+  absl::Status start();
+  Counters counters() const override;
+
+  absl::StatusOr<Admission> admit(const Hello& hello) override;
+  void accepted(std::shared_ptr<Stream> stream) override;
+
+ private:
+  struct Forward {
+    SlotRoute::Replica replica;
+    absl::StatusOr<RequestClient::CallPtr> call;
+  };
+
+  void run(Inbox& inbox, bool forwards);
+  void handle(Inbox::Delivery& delivery, bool forwarded);
+  WriteReply carry_out(Message& message, bool forwarded);
+  absl::StatusOr<SlotRoute> check(const Message& message);
+  void apply(std::span<const uint8_t> block, WriteReply* reply);
+  std::vector<Forward> forward(const SlotRoute& route, Message& message);
+  void collect(std::vector<Forward>& forwards, WriteReply* reply);
+
+  Exchange& exchange_;
+  Store& store_;
+  SlotRouter& router_;
+  const Options options_;
+  const std::shared_ptr<Inbox> write_inbox_ = Inbox::create();
+  const std::shared_ptr<Inbox> forward_inbox_ = Inbox::create();
+  std::unique_ptr<RequestClient> peers_;
+  bool serving_write_ = false;
+  bool serving_forward_ = false;
+  std::atomic<bool> stopping_{false};
+  std::vector<std::thread> threads_;
+
+  mutable std::mutex mutex_;
+  std::set<std::shared_ptr<Stream>> streams_;
+  Counters counters_;
+};
+
+absl::Status WriteServerImpl::start() {
+  if (options_.write_workers == 0 || options_.forward_workers == 0) {
+    return invalid_argument("write server: no workers");
+  }
+  RequestClient::Options peers;
+  peers.kind = StreamKind::kForward;
+  peers_ = std::make_unique<RequestClient>(exchange_, peers);
+  for (size_t i = 0; i < options_.write_workers; ++i) {
+    threads_.emplace_back([this] { run(*write_inbox_, false); });
+  }
+  for (size_t i = 0; i < options_.forward_workers; ++i) {
+    threads_.emplace_back([this] { run(*forward_inbox_, true); });
+  }
+  SLUICE_RETURN_IF_ERROR(exchange_.serve(StreamKind::kWrite, "", this));
+  serving_write_ = true;
+  SLUICE_RETURN_IF_ERROR(exchange_.serve(StreamKind::kForward, "", this));
+  serving_forward_ = true;
+  return absl::OkStatus();
+}
+
+WriteServerImpl::~WriteServerImpl() {
+  if (serving_write_) exchange_.withdraw(StreamKind::kWrite, "");
+  if (serving_forward_) exchange_.withdraw(StreamKind::kForward, "");
+  stopping_ = true;
+  write_inbox_->shut_down();
+  forward_inbox_->shut_down();
+  for (std::thread& thread : threads_) thread.join();
+  for (const std::shared_ptr<Stream>& stream : streams_) stream->close(absl::OkStatus());
+  streams_.clear();
+  peers_.reset();
+}
+
+WriteServer::Counters WriteServerImpl::counters() const {
+  std::lock_guard lock(mutex_);
+  return counters_;
+}
+
+absl::StatusOr<StreamHandler::Admission> WriteServerImpl::admit(const Hello& hello) {
+  const bool forwards = hello.kind == StreamKind::kForward;
+  Admission admission;
+  admission.receive_blocks =
+      forwards ? options_.forward_receive_blocks : options_.write_receive_blocks;
+  admission.inbox = forwards ? forward_inbox_ : write_inbox_;
+  return admission;
+}
+
+void WriteServerImpl::accepted(std::shared_ptr<Stream> stream) {
+  std::lock_guard lock(mutex_);
+  streams_.insert(std::move(stream));
+}
+
+void WriteServerImpl::run(Inbox& inbox, bool forwards) {
+  Inbox::Delivery delivery;
+  while (!stopping_) {
+    if (!inbox.take(kTakeMs, &delivery)) continue;
+    if (delivery.closed) {
+      std::lock_guard lock(mutex_);
+      streams_.erase(delivery.stream);
+    } else {
+      handle(delivery, forwards);
+    }
+    delivery = {};
+  }
+}
+
+void WriteServerImpl::handle(Inbox::Delivery& delivery, bool forwarded) {
+  const Envelope envelope = delivery.message.envelope;
+  if (envelope.kind == MessageKind::kStreamEnd) return;
+  if (envelope.kind != MessageKind::kWriteRequest) {
+    delivery.stream->close(
+        data_loss("a message of kind {} where requests are due", static_cast<int>(envelope.kind)));
+    return;
+  }
+  const WriteReply reply = carry_out(delivery.message, forwarded);
+  delivery.message.buffer.reset();
+  {
+    std::lock_guard lock(mutex_);
+    ++(forwarded ? counters_.forwarded : counters_.requests);
+    counters_.records_changed += reply.changed;
+  }
+  Envelope answer;
+  answer.kind = MessageKind::kWriteReply;
+  answer.slot = envelope.slot;
+  answer.attempt = envelope.attempt;
+  answer.sequence = envelope.sequence;
+  if (absl::Status status = delivery.stream->send_control(answer, reply.encode(), kReplyTimeoutMs);
+      !status.ok()) {
+    delivery.stream->close(status);
+  }
+}
+
+// Whether this node may carry the request out: nothing is applied anywhere before this is known.
+absl::StatusOr<SlotRoute> WriteServerImpl::check(const Message& message) {
+  SLUICE_ASSIGN_OR_RETURN(const BlockReader reader, BlockReader::open(message.payload()));
+  const Envelope& envelope = message.envelope;
+  if (reader.header().slot != envelope.slot ||
+      reader.header().stored_bytes != envelope.payload_bytes) {
+    return data_loss("an envelope for slot {} around a block of slot {}", envelope.slot,
+                     reader.header().slot);
+  }
+  if (reader.header().slot_bits != router_.slot_bits()) {
+    return failed_precondition("a block for {} slot bits in a cluster of {}",
+                               reader.header().slot_bits, router_.slot_bits());
+  }
+  if (envelope.attempt > router_.epoch()) router_.refresh();
+  SLUICE_ASSIGN_OR_RETURN(SlotRoute route, router_.route(envelope.slot));
+  if (route.epoch != envelope.attempt) {
+    return failed_precondition("stale epoch: {} in the request, {} here", envelope.attempt,
+                               route.epoch);
+  }
+  if (std::none_of(route.replicas.begin(), route.replicas.end(),
+                   [&](const auto& replica) { return replica.node == options_.node; })) {
+    return failed_precondition("{} does not hold slot {} in epoch {}", options_.node, envelope.slot,
+                               route.epoch);
+  }
+  return route;
+}
+
+WriteReply WriteServerImpl::carry_out(Message& message, bool forwarded) {
+  WriteReply reply;
+  absl::StatusOr<SlotRoute> route = check(message);
+  if (!route.ok()) {
+    reply.failures.push_back({options_.node, route.status()});
+    std::lock_guard lock(mutex_);
+    ++counters_.refused;
+    return reply;
+  }
+  std::vector<Forward> forwards;
+  if (!forwarded) forwards = forward(*route, message);
+  apply(message.payload(), &reply);
+  collect(forwards, &reply);
+  return reply;
+}
+
+void WriteServerImpl::apply(std::span<const uint8_t> block, WriteReply* reply) {
+  absl::StatusOr<Store::BlockResult> result = store_.apply_block(block);
+  if (!result.ok()) {
+    reply->failures.push_back({options_.node, result.status()});
+    return;
+  }
+  reply->changed = result->changed;
+  reply->kept_newer = result->kept_newer;
+  reply->kept_equal = result->kept_equal;
+  reply->kept_different = result->kept_newer - result->kept_equal;
+}
+
+std::vector<WriteServerImpl::Forward> WriteServerImpl::forward(const SlotRoute& route,
+                                                               Message& message) {
+  // One sequence for all replicas: they share the buffer, so they share the envelope in it.
+  Envelope envelope;
+  envelope.kind = MessageKind::kWriteRequest;
+  envelope.slot = message.envelope.slot;
+  envelope.attempt = message.envelope.attempt;
+  envelope.payload_bytes = message.envelope.payload_bytes;
+  envelope.sequence = peers_->next_sequence();
+  const uint32_t bytes = Envelope::seal(envelope, message.buffer);
+  std::vector<Forward> forwards;
+  for (const SlotRoute::Replica& replica : route.replicas) {
+    if (replica.node == options_.node) continue;
+    forwards.push_back({replica, peers_->begin(replica, message.buffer.share(), bytes,
+                                               envelope.sequence, options_.forward_timeout_ms)});
+  }
+  return forwards;
+}
+
+void WriteServerImpl::collect(std::vector<Forward>& forwards, WriteReply* reply) {
+  // One deadline for all of them: the client waits for the sum.
+  const int64_t deadline = exchange_.clock().monotonic_ns() + options_.forward_timeout_ms * kMs;
+  for (Forward& forward : forwards) {
+    absl::Status status = forward.call.status();
+    if (status.ok()) {
+      const int64_t left_ms =
+          std::max<int64_t>((deadline - exchange_.clock().monotonic_ns()) / kMs, 0);
+      absl::StatusOr<WriteReply> answer = peers_->finish(*forward.call, left_ms);
+      status = answer.status();
+      if (answer.ok()) {
+        reply->kept_different = std::max(reply->kept_different, answer->kept_different);
+        for (WriteReply::Failure& failure : answer->failures) {
+          reply->failures.push_back({forward.replica.node, std::move(failure.status)});
+        }
+      }
+    }
+    if (!status.ok()) reply->failures.push_back({forward.replica.node, status});
+  }
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<WriteServer>> WriteServer::start(Exchange& exchange, Store& store,
+                                                                SlotRouter& router,
+                                                                const Options& options) {
+  auto server = std::make_unique<WriteServerImpl>(exchange, store, router, options);
+  SLUICE_RETURN_IF_ERROR(server->start());
+  return server;
+}
+
+}  // namespace sluice

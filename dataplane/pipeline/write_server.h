@@ -1,0 +1,73 @@
+// The serving node's side of a restore: applies data writing requests and forwards them to the
+// slot's other replicas.
+//
+// A request of a kWrite stream is applied here and forwarded, the same arena buffer, untouched,
+// over kForward streams to the other replicas of its slot; the reply goes back when all have
+// answered. A request of a kForward stream is only applied. A request whose epoch is not this
+// node's, or whose slot this node does not hold, is refused before anything is applied anywhere.
+#ifndef SLUICE_DATAPLANE_PIPELINE_WRITE_SERVER_H_
+#define SLUICE_DATAPLANE_PIPELINE_WRITE_SERVER_H_
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "dataplane/pipeline/slot_router.h"
+#include "dataplane/store/store.h"
+#include "dataplane/stream/exchange.h"
+
+namespace sluice {
+
+// The payload of a kWriteReply.
+struct WriteReply {
+  struct Failure {
+    std::string node;
+    absl::Status status;
+  };
+  // Of the coordinator's own store; the other replicas' are the same unless they differed before.
+  uint64_t changed = 0;
+  uint64_t kept_newer = 0;  // records that were there already, newer or equal
+  uint64_t kept_equal = 0;
+  // Largest over the replicas: whether any of them kept a record that is not the archive's.
+  uint64_t kept_different = 0;
+  // Empty: durable on every replica.
+  std::vector<Failure> failures;
+  static constexpr size_t kMaxFailures = 64;
+
+  std::string encode() const;
+  static absl::StatusOr<WriteReply> decode(std::string_view payload);
+};
+
+class WriteServer {
+ public:
+  struct Options {
+    std::string node;            // this node's name, as the router names it
+    size_t write_workers = 4;    // requests of clients in work at a time
+    size_t forward_workers = 4;  // requests of other replicas; a pool of their own, so that no two
+                                 // nodes wait for each other
+    size_t write_receive_blocks = 3;      // of each client's stream
+    size_t forward_receive_blocks = 2;    // of each peer's
+    int64_t forward_timeout_ms = 20'000;  // for sending to each peer, and for all their replies
+  };
+  struct Counters {
+    uint64_t requests = 0;
+    uint64_t forwarded = 0;  // requests of other replicas applied here
+    uint64_t refused = 0;    // stale epoch, foreign slot, damaged block
+    uint64_t records_changed = 0;
+  };
+  // Serves kWrite and kForward streams from now on. All references outlive it.
+  static absl::StatusOr<std::unique_ptr<WriteServer>> start(Exchange& exchange, Store& store,
+                                                            SlotRouter& router,
+                                                            const Options& options);
+  // Closes its streams and waits for what is in work.
+  virtual ~WriteServer() = default;
+  virtual Counters counters() const = 0;
+};
+
+}  // namespace sluice
+
+#endif  // SLUICE_DATAPLANE_PIPELINE_WRITE_SERVER_H_

@@ -1,0 +1,85 @@
+// Writing records: rules 1, 2 and 4 of store.h.
+#include <algorithm>
+#include <utility>
+
+#include "base/status.h"
+#include "dataplane/store/store_impl.h"
+
+namespace sluice {
+
+absl::Status StoreImpl::check_record(const RecordView& record) const {
+  if (record.key.empty() || record.key.size() > kMaxKeyBytes) {
+    return invalid_argument("a key of {} bytes: 1 to {} are possible", record.key.size(),
+                            kMaxKeyBytes);
+  }
+  if (record.value.size() > kMaxValueBytes) {
+    return invalid_argument("a value of {} bytes: at most {} are possible", record.value.size(),
+                            kMaxValueBytes);
+  }
+  if (record.tombstone && !record.value.empty()) {
+    return invalid_argument("a tombstone with a value of {} bytes", record.value.size());
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::shared_lock<WriteGate>> StoreImpl::enter(uint64_t largest_stamp) {
+  for (;;) {
+    SLUICE_RETURN_IF_ERROR(check_writable());
+    {
+      std::shared_lock gate(gate_);
+      if (!armed_.has_value() || largest_stamp <= armed_->cut) return gate;
+    }
+    std::lock_guard cut(cut_mutex_);
+    // Somebody else may have taken it, and another may be armed by now: only one that this write
+    // must not be in is due.
+    if (armed_.has_value() && largest_stamp > armed_->cut)
+      SLUICE_RETURN_IF_ERROR(take_cut_locked());
+  }
+}
+
+absl::Status StoreImpl::commit(Mutation& mutation, uint64_t* ticket) {
+  if (mutation.empty()) return absl::OkStatus();
+  if (absl::Status status = mutation.commit(); !status.ok()) return fail(status);
+  *ticket = sync_.committed();
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::vector<ApplyResult>> StoreImpl::apply(std::span<const RecordView> records) {
+  std::vector<ApplyResult> results(records.size());
+  if (records.empty()) return results;
+  std::vector<uint32_t> slots;
+  std::vector<RecordSummary> summaries;
+  slots.reserve(records.size());
+  summaries.reserve(records.size());
+  uint64_t largest_stamp = 0;
+  for (const RecordView& record : records) {
+    SLUICE_RETURN_IF_ERROR(check_record(record));
+    largest_stamp = std::max(largest_stamp, record.version.stamp);
+    slots.push_back(slot_of(record.key, options_.slot_bits));
+    summaries.push_back(record.summary());
+  }
+  SLUICE_RETURN_IF_ERROR(check_writable());
+  SLUICE_RETURN_IF_ERROR(clock_->observe(largest_stamp));
+
+  uint64_t ticket = 0;
+  {
+    SLUICE_ASSIGN_OR_RETURN(const std::shared_lock<WriteGate> gate, enter(largest_stamp));
+    const SlotGates::Hold hold(slot_gates_, slots);
+    // A record that is here already may have come with another call that is not durable yet, so an
+    // answer that changes nothing waits for it as well.
+    ticket = sync_.last();
+    Mutation mutation(*db_, *sets_, digests_, /*repeats=*/records.size() > 1);
+    for (size_t i = 0; i < records.size(); ++i) {
+      SLUICE_ASSIGN_OR_RETURN(
+          const Mutation::Outcome outcome,
+          mutation.put(slots[i], records[i].key, summaries[i], records[i].value));
+      results[i] = {outcome == Mutation::Outcome::kChanged, records[i].version.stamp <= last_cut_};
+      if (mutation.bytes() >= kBatchBytes) SLUICE_RETURN_IF_ERROR(commit(mutation, &ticket));
+    }
+    SLUICE_RETURN_IF_ERROR(commit(mutation, &ticket));
+  }
+  if (absl::Status status = sync_.wait(ticket); !status.ok()) return fail(status);
+  return results;
+}
+
+}  // namespace sluice

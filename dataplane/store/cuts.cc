@@ -1,0 +1,246 @@
+// Arming, taking, reading and dropping cuts: rules 3 to 5 of store.h.
+//
+// Order of events, each durable before the next: row "armed"; checkpoint folder, complete; row
+// "taken" with last_cut; only then is the gate opened for a write stamped after T. Whatever a crash
+// finds, an armed cut that is not taken can be taken again, for nothing stamped after T was
+// applied. The cut's slot digests are the meta rows inside its checkpoint: they were written in the
+// same batches as its records.
+#include <fcntl.h>
+#include <rocksdb/utilities/checkpoint.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <filesystem>
+#include <system_error>
+#include <utility>
+
+#include "base/file.h"
+#include "base/status.h"
+#include "dataplane/store/slot_scan.h"
+#include "dataplane/store/store_impl.h"
+
+namespace sluice {
+namespace {
+
+// A backup's name becomes a folder's name.
+absl::Status check_backup(std::string_view backup) {
+  const bool legal = !backup.empty() && backup.size() <= 64 &&
+                     std::all_of(backup.begin(), backup.end(), [](char c) {
+                       return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') ||
+                              (c >= 'A' && c <= 'Z') || c == '-';
+                     });
+  if (legal) return absl::OkStatus();
+  return invalid_argument("a backup's name of {} bytes that is no UUID", backup.size());
+}
+
+absl::Status remove_folder(const std::string& folder) {
+  std::error_code error;
+  std::filesystem::remove_all(folder, error);
+  if (error) return errno_status(error.value(), fmt::format("removing {}", folder));
+  return absl::OkStatus();
+}
+
+// RocksDB syncs tables when it makes them; the small files that a checkpoint copies are made
+// durable here.
+absl::Status sync_copied_files(const std::string& folder) {
+  std::error_code error;
+  for (const auto& file : std::filesystem::directory_iterator(folder, error)) {
+    if (file.path().extension() == ".sst") continue;
+    const UniqueFd fd(::open(file.path().c_str(), O_RDONLY | O_CLOEXEC));
+    if (!fd || ::fsync(fd.get()) != 0)
+      return errno_status(errno, fmt::format("syncing {}", file.path().string()));
+  }
+  if (error) return errno_status(error.value(), fmt::format("reading {}", folder));
+  return sync_folder(folder);
+}
+
+class DbCutReader final : public CutReader {
+ public:
+  DbCutReader(std::shared_ptr<const StoreDb> db, std::vector<SlotDigest> digests)
+      : db_(std::move(db)), digests_(std::move(digests)) {}
+
+  std::unique_ptr<SlotScan> scan(uint32_t slot) override {
+    return make_slot_scan(db_, slot, {}, /*live=*/false);
+  }
+  const std::vector<SlotDigest>& digests() const override { return digests_; }
+
+ private:
+  const std::shared_ptr<const StoreDb> db_;
+  const std::vector<SlotDigest> digests_;
+};
+
+}  // namespace
+
+std::string StoreImpl::cut_folder(std::string_view backup) const {
+  return fmt::format("{}/cuts/{}", options_.folder, backup);
+}
+
+absl::Status StoreImpl::load_cuts() {
+  std::string row;
+  SLUICE_ASSIGN_OR_RETURN(const bool has_last, db_->get_meta(kLastCutRow, &row));
+  if (has_last && !decode_u64(row, &last_cut_))
+    return data_loss("the last cut in {} is unreadable", options_.folder);
+  SLUICE_RETURN_IF_ERROR(
+      db_->each_meta(kCutPrefix, [this](std::string_view backup, std::string_view value) {
+        CutInfo cut;
+        if (!check_backup(backup).ok() || !decode_cut(backup, value, &cut)) {
+          return data_loss("a cut in {} is unreadable", options_.folder);
+        }
+        if (!cut.taken) armed_ = cut;
+        cuts_[cut.backup] = cut;
+        return absl::OkStatus();
+      }));
+  // Folders without a row are of cuts whose dropping was interrupted.
+  std::error_code error;
+  for (const auto& folder : std::filesystem::directory_iterator(options_.folder + "/cuts", error)) {
+    const auto known = cuts_.find(folder.path().filename().string());
+    if (known == cuts_.end() || !known->second.taken)
+      SLUICE_RETURN_IF_ERROR(remove_folder(folder.path().string()));
+  }
+  if (error) return errno_status(error.value(), fmt::format("reading {}/cuts", options_.folder));
+  std::lock_guard lock(cut_mutex_);
+  return armed_.has_value() ? take_cut_locked() : absl::OkStatus();
+}
+
+absl::Status StoreImpl::arm_cut(const CutInfo& cut) {
+  SLUICE_RETURN_IF_ERROR(check_backup(cut.backup));
+  std::lock_guard lock(cut_mutex_);
+  SLUICE_RETURN_IF_ERROR(check_writable());
+  if (const auto known = cuts_.find(cut.backup); known != cuts_.end()) {
+    if (known->second.cut == cut.cut && known->second.epoch == cut.epoch) return absl::OkStatus();
+    if (known->second.taken) {
+      return already_exists(
+          "the cut of backup {} was taken at {:#x}, epoch {}: it cannot be armed at {:#x}, epoch "
+          "{}",
+          cut.backup, known->second.cut, known->second.epoch, cut.cut, cut.epoch);
+    }
+  } else if (armed_.has_value()) {
+    return already_exists("the cut of backup {} is armed and not taken", armed_->backup);
+  }
+  std::lock_guard gate(gate_);
+  // Whatever was applied had moved the clock first: a clock that has not passed T proves that
+  // nothing after T is here.
+  if (const uint64_t now = clock_->now(); now > cut.cut) {
+    return out_of_range("missed: the clock is at {} ms, the cut of backup {} at {} ms",
+                        Version::stamp_ms(now), cut.backup, Version::stamp_ms(cut.cut));
+  }
+  CutInfo armed = cut;
+  armed.taken = false;
+  SLUICE_RETURN_IF_ERROR(record_cut(armed));
+  armed_ = std::move(armed);
+  return absl::OkStatus();
+}
+
+absl::StatusOr<bool> StoreImpl::take_due_cut() {
+  std::lock_guard lock(cut_mutex_);
+  if (!armed_.has_value()) return true;
+  SLUICE_RETURN_IF_ERROR(check_writable());
+  if (clock_->now() <= armed_->cut) return false;
+  SLUICE_RETURN_IF_ERROR(take_cut_locked());
+  return true;
+}
+
+absl::Status StoreImpl::take_cut_locked() {
+  const std::string folder = cut_folder(armed_->backup);
+  SLUICE_RETURN_IF_ERROR(remove_folder(folder));
+  SLUICE_RETURN_IF_ERROR(remove_folder(folder + ".tmp"));
+  // Most of the memtables go to disk while writers go on; the checkpoint under the gate has only
+  // the rest to flush.
+  SLUICE_RETURN_IF_ERROR(db_->flush());
+  std::lock_guard gate(gate_);
+  SLUICE_RETURN_IF_ERROR(make_checkpoint(folder));
+  CutInfo taken = *armed_;
+  taken.taken = true;
+  SLUICE_RETURN_IF_ERROR(record_cut(taken));
+  last_cut_ = std::max(last_cut_, taken.cut);
+  armed_.reset();
+  return absl::OkStatus();
+}
+
+absl::Status StoreImpl::make_checkpoint(const std::string& folder) {
+  rocksdb::Checkpoint* made = nullptr;
+  const std::string what = fmt::format("taking the cut {}", folder);
+  SLUICE_RETURN_IF_ERROR(rocksdb_status(rocksdb::Checkpoint::Create(db_->get(), &made), what));
+  const std::unique_ptr<rocksdb::Checkpoint> checkpoint(made);
+  SLUICE_RETURN_IF_ERROR(
+      rocksdb_status(checkpoint->CreateCheckpoint(folder, /*log_size_for_flush=*/0), what));
+  SLUICE_RETURN_IF_ERROR(sync_copied_files(folder));
+  return sync_folder(options_.folder + "/cuts");
+}
+
+absl::Status StoreImpl::record_cut(const CutInfo& cut) {
+  rocksdb::WriteBatch batch;
+  SLUICE_RETURN_IF_ERROR(rocksdb_status(
+      batch.Put(db_->meta(), cut_row_key(cut.backup), encode_cut(cut)), "making a batch"));
+  if (cut.taken) {
+    SLUICE_RETURN_IF_ERROR(rocksdb_status(
+        batch.Put(db_->meta(), to_slice(kLastCutRow), encode_u64(std::max(last_cut_, cut.cut))),
+        "making a batch"));
+  }
+  SLUICE_RETURN_IF_ERROR(write_durably(batch));
+  std::lock_guard lock(state_mutex_);
+  cuts_[cut.backup] = cut;
+  return absl::OkStatus();
+}
+
+std::vector<CutInfo> StoreImpl::cuts() const {
+  std::lock_guard lock(state_mutex_);
+  std::vector<CutInfo> copy;
+  copy.reserve(cuts_.size());
+  for (const auto& [backup, cut] : cuts_) copy.push_back(cut);
+  return copy;
+}
+
+absl::StatusOr<std::shared_ptr<CutReader>> StoreImpl::open_cut(std::string_view backup) {
+  std::lock_guard lock(cut_mutex_);
+  const auto known = cuts_.find(backup);
+  if (known == cuts_.end()) return not_found("no cut of backup {} is here", backup);
+  if (!known->second.taken)
+    return failed_precondition("the cut of backup {} is armed, not taken", backup);
+  if (const auto open = readers_.find(backup); open != readers_.end()) {
+    if (std::shared_ptr<CutReader> reader = open->second.reader.lock()) return reader;
+  }
+  SLUICE_ASSIGN_OR_RETURN(std::shared_ptr<StoreDb> db,
+                          StoreDb::open_read_only(cut_folder(backup), cache_));
+  std::vector<SlotDigest> digests(digests_.size());
+  SLUICE_RETURN_IF_ERROR(db->each_meta(kDigestPrefix, [&](std::string_view slot_part,
+                                                          std::string_view row) {
+    const uint32_t slot =
+        slot_part.size() == sizeof(uint32_t) ? get_big_endian32(slot_part.data()) : ~uint32_t{0};
+    if (slot >= digests.size() || !decode_digest(row, &digests[slot])) {
+      return data_loss("a slot digest of the cut of backup {} is unreadable", backup);
+    }
+    return absl::OkStatus();
+  }));
+  OpenCut& open = readers_[std::string(backup)];
+  open.db = db;
+  auto reader = std::make_shared<DbCutReader>(std::move(db), std::move(digests));
+  open.reader = reader;
+  return reader;
+}
+
+absl::Status StoreImpl::drop_cut(std::string_view backup) {
+  SLUICE_RETURN_IF_ERROR(check_backup(backup));
+  std::lock_guard lock(cut_mutex_);
+  if (const auto open = readers_.find(backup); open != readers_.end()) {
+    if (!open->second.db.expired())
+      return failed_precondition("the cut of backup {} is being read", backup);
+    readers_.erase(open);
+  }
+  if (const auto known = cuts_.find(backup); known != cuts_.end()) {
+    rocksdb::WriteBatch batch;
+    SLUICE_RETURN_IF_ERROR(
+        rocksdb_status(batch.Delete(db_->meta(), cut_row_key(backup)), "making a batch"));
+    std::lock_guard gate(gate_);
+    SLUICE_RETURN_IF_ERROR(write_durably(batch));
+    if (armed_.has_value() && armed_->backup == backup) armed_.reset();
+    std::lock_guard state(state_mutex_);
+    cuts_.erase(known);
+  }
+  // The row goes first: a crash in between leaves a folder that nobody knows, which the next start
+  // removes.
+  return remove_folder(cut_folder(backup));
+}
+
+}  // namespace sluice

@@ -1,0 +1,70 @@
+// Makes committed batches durable, many with one sync: while one writer syncs the WAL, the others
+// that have committed meanwhile wait and are served by the next sync.
+#ifndef SLUICE_DATAPLANE_STORE_GROUP_SYNC_H_
+#define SLUICE_DATAPLANE_STORE_GROUP_SYNC_H_
+
+#include <condition_variable>
+#include <cstdint>
+#include <functional>
+#include <mutex>
+
+#include "absl/status/status.h"
+
+namespace sluice {
+
+// Thread-safe. After the first failed sync every later wait fails: the kernel may have dropped the
+// dirty pages, so a later success would say nothing about them.
+class GroupSync {
+ public:
+  // `sync` makes durable everything that was committed before it was called.
+  explicit GroupSync(std::function<absl::Status()> sync) : sync_(std::move(sync)) {}
+
+  // Called after a batch was committed (written to the WAL, not synced). Returns its ticket.
+  uint64_t committed() {
+    std::lock_guard lock(mutex_);
+    return ++committed_;
+  }
+  // The ticket of the last batch, for a call that changed nothing but relies on what others wrote.
+  uint64_t last() const {
+    std::lock_guard lock(mutex_);
+    return committed_;
+  }
+
+  // Returns when the ticket's batch is durable.
+  absl::Status wait(uint64_t ticket) {
+    std::unique_lock lock(mutex_);
+    while (durable_ < ticket) {
+      if (!failed_.ok()) return failed_;
+      if (syncing_) {
+        done_.wait(lock);
+        continue;
+      }
+      syncing_ = true;
+      const uint64_t covered = committed_;
+      lock.unlock();
+      const absl::Status status = sync_();
+      lock.lock();
+      syncing_ = false;
+      if (status.ok()) {
+        durable_ = covered;
+      } else {
+        failed_ = status;
+      }
+      done_.notify_all();
+    }
+    return absl::OkStatus();
+  }
+
+ private:
+  const std::function<absl::Status()> sync_;
+  mutable std::mutex mutex_;
+  std::condition_variable done_;
+  uint64_t committed_ = 0;
+  uint64_t durable_ = 0;
+  bool syncing_ = false;
+  absl::Status failed_;
+};
+
+}  // namespace sluice
+
+#endif  // SLUICE_DATAPLANE_STORE_GROUP_SYNC_H_

@@ -1,0 +1,158 @@
+// One node's records, on RocksDB: newest version of each key, a slot digest for each slot kept in
+// the same write batch as the record, and the cuts that backups read.
+//
+// Rules it keeps (docs/architecture.md, writing and cutting):
+//  1. A write is applied under its slot's gate: summary of the key read, compared, record and slot
+//  digest committed in one
+//     batch. An older or equal arrival changes nothing and succeeds.
+//  2. What apply() returned OK for survives a crash of process and machine.
+//  3. An armed cut is taken before anything stamped after its T is applied, and by take_due_cut()
+//  once the clock has passed T.
+//     Arming is durable before arm_cut() returns; a restart takes an armed cut before anything else
+//     is applied.
+//  4. After the cut, a write stamped <= T is still applied but its result says after_cut, for good
+//  (also after restarts).
+//  5. A cut is a RocksDB checkpoint (flush, then checkpoint under the write gate), named by backup,
+//  recorded before its
+//     digests are published, kept over restarts until drop_cut().
+#ifndef SLUICE_DATAPLANE_STORE_STORE_H_
+#define SLUICE_DATAPLANE_STORE_STORE_H_
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "base/clock.h"
+#include "dataplane/block/block.h"
+#include "dataplane/block/record.h"
+#include "dataplane/block/slot_digest.h"
+#include "dataplane/store/hybrid_clock.h"
+
+namespace sluice {
+
+struct ApplyResult {
+  bool changed = false;  // the record is now the newest here
+  // It came too late for the last cut: this answer must not count towards W. Said of every record
+  // stamped <= T after the cut, also of one that was here before it.
+  bool after_cut = false;
+};
+
+// Reads the records of one slot in key order, from a cut or from the live store. Confined to one
+// thread; views are valid until the next call of next(). Keeps the store's files open: it must be
+// gone before the Store, and a cut's before drop_cut().
+class SlotScan {
+ public:
+  virtual ~SlotScan() = default;
+  struct Item {
+    std::string_view key;
+    RecordSummary summary;
+  };
+  // False at the end.
+  virtual absl::StatusOr<bool> next(Item* item) = 0;
+  // The current record's value bytes [offset, offset + size) into memory the caller owns: one copy,
+  // out of RocksDB's memory. OUT_OF_RANGE beyond the value; cheapest in ascending order.
+  virtual absl::Status read_value(uint64_t offset, std::span<uint8_t> into) = 0;
+  // The whole value of the current record, for small uses.
+  absl::StatusOr<std::string> value(const Item& item);
+};
+
+// A cut, open for reading. Thread-safe; scans of it are confined to a thread each. Keeps the cut's
+// files open, so it must be gone before drop_cut().
+class CutReader {
+ public:
+  virtual ~CutReader() = default;
+  virtual std::unique_ptr<SlotScan> scan(uint32_t slot) = 0;
+  virtual const std::vector<SlotDigest>& digests() const = 0;  // by slot
+};
+
+struct CutInfo {
+  std::string backup;  // UUID
+  uint64_t cut = 0;    // T: a stamp
+  uint64_t epoch = 0;  // of the distribution table when armed
+  bool taken = false;
+};
+
+// Thread-safe.
+class Store {
+ public:
+  struct Options {
+    std::string folder;
+    std::string cluster;  // UUID; a folder of another cluster is refused
+    std::string node;     // name; a folder of another node is refused
+    uint32_t node_number = 0;
+    uint32_t slot_bits = 12;
+    int64_t max_clock_offset_ms = HybridClock::kDefaultMaxOffsetMs;
+    size_t memtable_bytes = size_t{64} << 20;  // bounds of RocksDB's memory
+    size_t block_cache_bytes = size_t{64} << 20;
+    Clock* clock = nullptr;  // the system's when null
+  };
+  // Makes the folder when it is not there. Takes an armed cut before it returns.
+  // FAILED_PRECONDITION, naming the folder, when it is another cluster's or node's, has other slot
+  // bits, or is in use; DATA_LOSS when its own rows are unreadable.
+  static absl::StatusOr<std::unique_ptr<Store>> open(const Options& options);
+  virtual ~Store() = default;
+
+  // A UUID made with the folder, so that a member whose data was lost is noticed; and how often the
+  // folder was opened.
+  virtual const std::string& store_id() const = 0;
+  virtual uint64_t incarnation() const = 0;
+  virtual HybridClock& clock() = 0;
+  virtual uint32_t slot_bits() const = 0;
+
+  // Applies records of any slots, in order (a key may come twice); results are parallel to records.
+  // Durable when it returns. Refuses (INVALID_ARGUMENT, OUT_OF_RANGE for a stamp too far ahead)
+  // before it changes anything. RESOURCE_EXHAUSTED when the disk is full: nothing acknowledged is
+  // lost. After any failure to write, every further write fails with that error until the folder
+  // is opened again; reads go on.
+  virtual absl::StatusOr<std::vector<ApplyResult>> apply(std::span<const RecordView> records) = 0;
+
+  struct BlockResult {
+    uint64_t changed = 0;     // records
+    uint64_t kept_newer = 0;  // records that were here already, newer or equal
+    uint64_t kept_equal = 0;  // of kept_newer: identical ones
+    bool after_cut = false;
+  };
+  // Applies a block of a data writing request. Stamps are trusted (the clock moves past them).
+  // Blocks of one run must be applied in order, each after the one before it succeeded; a record
+  // that spans blocks becomes visible with the run's last block. A run that is given up and begun
+  // again is no error, nor is a block repeated whose answer was lost. Changes nothing and returns
+  // DATA_LOSS for a damaged block, FAILED_PRECONDITION for one with other slot bits, and
+  // FAILED_PRECONDITION ("begin its run again") for a fragment whose beginning is not here: after a
+  // restart, or when more runs were open in these slots than are kept (8 in 1/1024 of the slots).
+  virtual absl::StatusOr<BlockResult> apply_block(std::span<const uint8_t> block) = 0;
+
+  // NOT_FOUND is not an error here: nullopt for a key never seen. A tombstone is returned as one.
+  virtual absl::StatusOr<std::optional<Record>> get(std::string_view key) = 0;
+  // From the live store, as of now (a RocksDB snapshot).
+  virtual std::unique_ptr<SlotScan> scan(uint32_t slot, std::string_view first_key = {}) = 0;
+  virtual SlotDigest digest(uint32_t slot) const = 0;
+  virtual std::vector<SlotDigest> digests() const = 0;  // by slot, each taken under its gate
+
+  // OUT_OF_RANGE ("missed") when the clock has passed T already. ALREADY_EXISTS when another
+  // backup's cut is armed and not taken, or this one's was taken with another T or epoch. Arming
+  // the same cut again is OK; with another T, while it is not taken, it replaces the first.
+  virtual absl::Status arm_cut(const CutInfo& cut) = 0;
+  // Takes the armed cut if the clock has passed its T; otherwise leaves it. Returns whether no cut
+  // is armed any more.
+  virtual absl::StatusOr<bool> take_due_cut() = 0;
+  virtual std::vector<CutInfo> cuts() const = 0;
+  // NOT_FOUND for an unknown one, FAILED_PRECONDITION when it is not taken yet.
+  virtual absl::StatusOr<std::shared_ptr<CutReader>> open_cut(std::string_view backup) = 0;
+  // Idempotent; disarms a cut that is not taken. FAILED_PRECONDITION while a reader or scan of it
+  // is open.
+  virtual absl::Status drop_cut(std::string_view backup) = 0;
+
+  // Free bytes of the folder's file system.
+  virtual absl::StatusOr<uint64_t> free_bytes() const = 0;
+};
+
+}  // namespace sluice
+
+#endif  // SLUICE_DATAPLANE_STORE_STORE_H_

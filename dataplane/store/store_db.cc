@@ -1,0 +1,124 @@
+#include "dataplane/store/store_db.h"
+
+#include <rocksdb/filter_policy.h>
+#include <rocksdb/table.h>
+#include <rocksdb/write_buffer_manager.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "base/status.h"
+
+namespace sluice {
+namespace {
+
+class SilentLogger final : public rocksdb::Logger {
+ public:
+  using rocksdb::Logger::Logv;
+  void Logv(const char*, va_list) override {}
+};
+
+rocksdb::ColumnFamilyOptions family_options(size_t memtable_bytes,
+                                            const std::shared_ptr<rocksdb::Cache>& cache) {
+  rocksdb::BlockBasedTableOptions table;
+  table.checksum = rocksdb::kXXH3;
+  table.format_version = 5;
+  table.block_size = size_t{64} << 10;
+  table.block_cache = cache;
+  table.cache_index_and_filter_blocks = true;
+  table.pin_l0_filter_and_index_blocks_in_cache = true;
+  table.filter_policy.reset(rocksdb::NewBloomFilterPolicy(10));
+
+  rocksdb::ColumnFamilyOptions options;
+  options.table_factory.reset(rocksdb::NewBlockBasedTableFactory(table));
+  options.compression = rocksdb::kNoCompression;
+  options.write_buffer_size = std::max(memtable_bytes, size_t{1} << 20);
+  options.max_write_buffer_number = 2;
+  options.target_file_size_base = uint64_t{128} << 20;
+  options.level_compaction_dynamic_level_bytes = true;
+  return options;
+}
+
+std::vector<rocksdb::ColumnFamilyDescriptor> families(
+    size_t memtable_bytes, const std::shared_ptr<rocksdb::Cache>& cache) {
+  return {{rocksdb::kDefaultColumnFamilyName, family_options(memtable_bytes / 16, cache)},
+          {"records", family_options(memtable_bytes / 4, cache)},
+          {"fragments", family_options(memtable_bytes / 4, cache)},
+          {"meta", family_options(memtable_bytes / 16, cache)}};
+}
+
+}  // namespace
+
+absl::Status rocksdb_status(const rocksdb::Status& status, std::string_view what) {
+  if (status.ok()) return absl::OkStatus();
+  const std::string text = status.ToString();
+  if (status.IsNoSpace() || text.find("No space left on device") != std::string::npos) {
+    return resource_exhausted("{}: the disk is full ({})", what, text);
+  }
+  if (status.IsCorruption()) return data_loss("{}: {}", what, text);
+  if (status.IsNotFound()) return not_found("{}: {}", what, text);
+  if (status.IsInvalidArgument()) return failed_precondition("{}: {}", what, text);
+  if (status.IsIOError() && text.find("/LOCK") != std::string::npos) {
+    return failed_precondition("{}: it is in use by another process ({})", what, text);
+  }
+  return unavailable("{}: {}", what, text);
+}
+
+absl::StatusOr<std::unique_ptr<StoreDb>> StoreDb::open(const std::string& path,
+                                                       size_t memtable_bytes,
+                                                       std::shared_ptr<rocksdb::Cache> cache,
+                                                       rocksdb::Env* env) {
+  rocksdb::DBOptions options;
+  options.env = env;
+  options.create_if_missing = true;
+  options.create_missing_column_families = true;
+  options.write_buffer_manager = std::make_shared<rocksdb::WriteBufferManager>(memtable_bytes);
+  // A family that is seldom written keeps old WAL files alive until it is flushed.
+  options.max_total_wal_size = std::max<uint64_t>(memtable_bytes * 2, uint64_t{16} << 20);
+  options.max_background_jobs = 2;
+  options.max_open_files = 512;
+  options.bytes_per_sync = 1 << 20;
+  options.max_log_file_size = 4 << 20;
+  options.keep_log_file_num = 2;
+  options.info_log_level = rocksdb::WARN_LEVEL;
+  rocksdb::DB* db = nullptr;
+  std::vector<rocksdb::ColumnFamilyHandle*> handles;
+  const rocksdb::Status status =
+      rocksdb::DB::Open(options, path, families(memtable_bytes, cache), &handles, &db);
+  if (!status.ok()) return rocksdb_status(status, fmt::format("opening the record store {}", path));
+  return std::unique_ptr<StoreDb>(new StoreDb(db, std::move(handles)));
+}
+
+absl::StatusOr<std::unique_ptr<StoreDb>> StoreDb::open_read_only(
+    const std::string& path, std::shared_ptr<rocksdb::Cache> cache) {
+  rocksdb::DBOptions options;
+  options.info_log = std::make_shared<SilentLogger>();
+  options.max_open_files = 512;
+  rocksdb::DB* db = nullptr;
+  std::vector<rocksdb::ColumnFamilyHandle*> handles;
+  const rocksdb::Status status =
+      rocksdb::DB::OpenForReadOnly(options, path, families(size_t{16} << 20, cache), &handles, &db);
+  if (!status.ok()) return rocksdb_status(status, fmt::format("opening the cut {}", path));
+  return std::unique_ptr<StoreDb>(new StoreDb(db, std::move(handles)));
+}
+
+StoreDb::~StoreDb() {
+  for (rocksdb::ColumnFamilyHandle* family : families_) db_->DestroyColumnFamilyHandle(family);
+  // The return value says that a file could not be closed; what counts was synced before it was
+  // acknowledged.
+  (void)db_->Close();
+}
+
+absl::Status StoreDb::flush() {
+  return rocksdb_status(db_->Flush(rocksdb::FlushOptions(), families_),
+                        "writing memtables to disk");
+}
+
+absl::StatusOr<bool> StoreDb::get_meta(std::string_view row, std::string* value) const {
+  const rocksdb::Status status = db_->Get(rocksdb::ReadOptions(), meta(), to_slice(row), value);
+  if (status.IsNotFound()) return false;
+  if (!status.ok()) return rocksdb_status(status, fmt::format("reading row {}", row));
+  return true;
+}
+
+}  // namespace sluice

@@ -1,0 +1,163 @@
+// The store: its parts, and which lock guards what.
+//
+// Locks, in the order they are taken: cut_mutex_ (one cut operation at a time), gate_ (shared by
+// writers, exclusive to arm or take a cut), slot gates, and inside them, never held across another,
+// state_mutex_ and the clock's own.
+#ifndef SLUICE_DATAPLANE_STORE_STORE_IMPL_H_
+#define SLUICE_DATAPLANE_STORE_STORE_IMPL_H_
+
+#include <array>
+#include <atomic>
+#include <cstdint>
+#include <list>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <shared_mutex>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "dataplane/store/group_sync.h"
+#include "dataplane/store/mutation.h"
+#include "dataplane/store/store.h"
+#include "dataplane/store/store_db.h"
+#include "dataplane/store/store_format.h"
+#include "dataplane/store/write_gate.h"
+
+namespace sluice {
+
+// A block that has been checked to its end, to be read a second time when it is applied. (Its keys
+// are not kept: with shared prefixes they can be hundreds of times the block.)
+struct CheckedBlock {
+  BlockReader reader;  // at its first entry
+  uint64_t largest_stamp = 0;
+  uint64_t smallest_stamp = ~uint64_t{0};
+  std::vector<Digest128> value_digests;  // by entry; of whole ones
+
+  uint32_t slot() const { return reader.header().slot; }
+};
+
+// A value that arrives over several blocks. Its rows are staged: written, but no record points at
+// them.
+struct StagedRun {
+  uint32_t slot = 0;
+  std::string key;
+  Version version;
+  uint64_t value_bytes = 0;
+  uint64_t set = 0;
+  uint64_t staged_bytes = 0;
+  bool uncommitted = false;  // changed by the block that is being applied
+};
+
+// Store::open() on another file system than the machine's: for tests that lose power.
+absl::StatusOr<std::unique_ptr<Store>> open_store(const Store::Options& options, rocksdb::Env* env);
+
+class StoreImpl final : public Store {
+ public:
+  // A batch is committed when it has grown to this, and the call goes on with another.
+  static constexpr size_t kBatchBytes = size_t{32} << 20;
+  // Runs that one stripe of slots holds staged; the one unused for longest is given up for another.
+  static constexpr size_t kRunsOfStripe = 8;
+
+  StoreImpl(const Options& options, std::shared_ptr<rocksdb::Cache> cache,
+            std::shared_ptr<StoreDb> db);
+  ~StoreImpl() override;
+
+  // Identity, slot digests, clock, what a crash left, the armed cut. The first call.
+  absl::Status start();
+
+  const std::string& store_id() const override { return identity_.store_id; }
+  uint64_t incarnation() const override { return incarnation_; }
+  HybridClock& clock() override { return *clock_; }
+  uint32_t slot_bits() const override { return options_.slot_bits; }
+  absl::StatusOr<std::vector<ApplyResult>> apply(std::span<const RecordView> records) override;
+  absl::StatusOr<BlockResult> apply_block(std::span<const uint8_t> block) override;
+  absl::StatusOr<std::optional<Record>> get(std::string_view key) override;
+  std::unique_ptr<SlotScan> scan(uint32_t slot, std::string_view first_key) override;
+  SlotDigest digest(uint32_t slot) const override;
+  std::vector<SlotDigest> digests() const override;
+  absl::Status arm_cut(const CutInfo& cut) override;
+  absl::StatusOr<bool> take_due_cut() override;
+  std::vector<CutInfo> cuts() const override;
+  absl::StatusOr<std::shared_ptr<CutReader>> open_cut(std::string_view backup) override;
+  absl::Status drop_cut(std::string_view backup) override;
+  absl::StatusOr<uint64_t> free_bytes() const override;
+
+ private:
+  // store.cc: opening.
+  absl::Status check_identity();
+  absl::Status begin_incarnation();
+  absl::Status load_digests();
+  absl::Status remove_staging();
+
+  // store.cc: durability. Every failure of the WAL ends in fail(): the store is read-only from then
+  // on.
+  absl::Status fail(const absl::Status& status);
+  absl::Status check_writable() const;
+  absl::Status write_durably(rocksdb::WriteBatch& batch);
+
+  // apply.cc
+  absl::Status check_record(const RecordView& record) const;
+  // Enters the write gate for stamps up to `largest_stamp`: takes the armed cut first when it has
+  // to be.
+  absl::StatusOr<std::shared_lock<WriteGate>> enter(uint64_t largest_stamp);
+  absl::Status commit(Mutation& mutation, uint64_t* ticket);
+
+  // apply_block.cc
+  using Runs = std::list<StagedRun>;
+  absl::StatusOr<CheckedBlock> check_block(std::span<const uint8_t> block) const;
+  absl::Status apply_entries(const CheckedBlock& block, Runs& runs, BlockResult* result,
+                             uint64_t* ticket);
+  absl::Status apply_fragment(uint32_t slot, const BlockEntry& entry, Mutation& mutation,
+                              Runs& runs, BlockResult* result);
+  absl::Status begin_run(uint32_t slot, const BlockEntry& entry, Mutation& mutation, Runs& runs);
+  absl::Status finish_run(const BlockEntry& entry, Mutation& mutation, Runs& runs,
+                          BlockResult* result);
+  absl::Status match_stored(uint32_t slot, const BlockEntry& entry, Mutation& mutation,
+                            BlockResult* result);
+  absl::Status give_up_run(const StagedRun& run, Mutation& mutation);
+
+  // cuts.cc
+  absl::Status load_cuts();
+  absl::Status take_cut_locked();
+  absl::Status make_checkpoint(const std::string& folder);
+  absl::Status record_cut(const CutInfo& cut);
+  std::string cut_folder(std::string_view backup) const;
+
+  const Options options_;
+  const std::shared_ptr<rocksdb::Cache> cache_;
+  const std::shared_ptr<StoreDb> db_;
+  StoreIdentity identity_;
+  uint64_t incarnation_ = 0;
+  std::unique_ptr<HybridClock> clock_;
+  std::unique_ptr<FragmentSets> sets_;
+  GroupSync sync_;
+
+  mutable SlotGates slot_gates_;
+  std::vector<SlotDigest> digests_;                             // each under its slot's gate
+  std::array<std::list<StagedRun>, SlotGates::kStripes> runs_;  // each under its stripe's gate
+
+  WriteGate gate_;
+  std::optional<CutInfo>
+      armed_;              // written under cut_mutex_ and gate_ exclusively, read under either
+  uint64_t last_cut_ = 0;  // same
+
+  std::mutex cut_mutex_;
+  struct OpenCut {
+    std::weak_ptr<CutReader> reader;
+    std::weak_ptr<const StoreDb> db;  // held by the reader and by every scan of it
+  };
+  std::map<std::string, OpenCut, std::less<>> readers_;  // under cut_mutex_
+  mutable std::mutex state_mutex_;
+  std::map<std::string, CutInfo, std::less<>>
+      cuts_;             // under state_mutex_; written under cut_mutex_ too
+  absl::Status failed_;  // under state_mutex_
+  std::atomic<bool> read_only_ = false;
+};
+
+}  // namespace sluice
+
+#endif  // SLUICE_DATAPLANE_STORE_STORE_IMPL_H_

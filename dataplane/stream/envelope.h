@@ -1,0 +1,92 @@
+// The envelope: what a session adds to a block on the wire. It is a fixed trailer BEHIND the block
+// in the same buffer, so a block starts page-aligned and is written with O_DIRECT from where it was
+// received. docs/streams.md has the layout to the byte.
+//
+// A message is `payload_bytes` bytes of payload followed by the envelope. Of kBlock and
+// kWriteRequest the payload is one block, which carries its own checksum; of every other kind it is
+// a small document, whose checksum stands in the envelope. The envelope's own checksum covers the
+// rest of it.
+#ifndef SLUICE_DATAPLANE_STREAM_ENVELOPE_H_
+#define SLUICE_DATAPLANE_STREAM_ENVELOPE_H_
+
+#include <cstdint>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "base/arena.h"
+#include "base/checksum.h"
+
+namespace sluice {
+
+enum class MessageKind : uint16_t {
+  kHello = 1,       // connecting side, first message of a connection
+  kHelloReply = 2,  // accepting side: accept, or refuse with a reason
+  kKeepalive = 3,   // nothing to say; seen by the exchange alone
+  kBlock = 4,       // one block of (slot, attempt), number `sequence` from 0
+  kSlotEnd =
+      5,  // a slot without records ends here (others end with kEndOfSlot on their last block)
+  kSlotsDurable = 6,  // target to source: a list of slots that need not be sent (again)
+  kSlotRefused = 7,   // target to source: send this slot again from its start; payload: reason
+  kStreamEnd = 8,     // the sender has nothing more to say
+  kWriteRequest = 9,  // one block to apply; attempt is the table's epoch
+  kWriteReply = 10,   // the answer to the request of the same sequence
+  kError = 11,        // why the sender closes the stream; payload: status
+};
+inline constexpr uint16_t kLastMessageKind = 11;
+
+struct Envelope {
+  static constexpr size_t kBytes = 72;
+  static constexpr uint32_t kMagic = 0x4e454c53;  // "SLEN"
+
+  // Flags. Unknown ones are refused.
+  static constexpr uint16_t kEndOfSlot = 1;  // kBlock: the slot's last block
+  static constexpr uint16_t kRestart =
+      2;  // kBlock, kSlotEnd of sequence 0: forget what came of this slot before
+  static constexpr uint16_t kListComplete =
+      4;  // kSlotsDurable: the list a new stream begins with is complete
+  static constexpr uint16_t kKnownFlags = 7;
+
+  MessageKind kind = MessageKind::kKeepalive;
+  uint16_t flags = 0;
+  uint32_t slot = 0;
+  uint32_t payload_bytes = 0;
+  uint64_t attempt = 0;
+  uint64_t sequence = 0;
+  uint64_t version_override =
+      0;  // reserved, 0: the stamp that a restore would give to every record
+  // kBlock whose last entry is the first fragment of a value that goes on in the next block:
+  // XXH3-128 of the whole value, so that a merge can decide between two replicas' records without
+  // holding the value. Else zero.
+  Digest128 value_digest;
+
+  // Writes the trailer behind the payload, which stands at the buffer's start, and returns the
+  // message's length. `envelope`'s payload_bytes is at most kMaxBlockBytes.
+  static uint32_t seal(const Envelope& envelope, BlockBuffer& buffer);
+  // DATA_LOSS with what is wrong. Also checks the payload of kinds that are no blocks.
+  static absl::StatusOr<Envelope> open(std::span<const uint8_t> message);
+  bool carries_block() const {
+    return kind == MessageKind::kBlock || kind == MessageKind::kWriteRequest;
+  }
+};
+
+// The payloads of the small kinds. All lists and texts are bounded; decoders treat their input as
+// hostile.
+
+// kError, kHelloReply (OK: accepted), kSlotRefused.
+std::string encode_status(const absl::Status& status);
+// The decoded status; DATA_LOSS when the payload is none. Texts are cut at kMaxReasonBytes.
+inline constexpr size_t kMaxReasonBytes = 1024;
+absl::Status decode_status(std::string_view payload);
+
+// kSlotsDurable: ascending or not, each slot a u32.
+inline constexpr size_t kMaxSlotsPerMessage = 128 << 10;
+std::string encode_slots(std::span<const uint32_t> slots);
+absl::StatusOr<std::vector<uint32_t>> decode_slots(std::string_view payload);
+
+}  // namespace sluice
+
+#endif  // SLUICE_DATAPLANE_STREAM_ENVELOPE_H_

@@ -1,0 +1,323 @@
+#include "dataplane/stream/exchange.h"
+
+#include <algorithm>
+#include <cassert>
+#include <chrono>
+
+#include "base/status.h"
+#include "dataplane/stream/exchange_impl.h"
+
+namespace sluice {
+
+absl::StatusOr<std::unique_ptr<Exchange>> Exchange::open(const Options& options) {
+  assert(options.arena != nullptr && options.transport != nullptr);
+  if (options.receive_blocks == 0 || options.send_queue == 0 || options.control_buffers == 0 ||
+      options.hello_buffers == 0 || options.max_streams == 0) {
+    return invalid_argument("exchange: every bound must be at least 1");
+  }
+  if (options.arena->buffer_bytes() < kBufferBytes) {
+    return invalid_argument("exchange: arena buffers of {} bytes, {} are needed",
+                            options.arena->buffer_bytes(), kBufferBytes);
+  }
+  auto exchange = std::make_unique<stream::ExchangeImpl>(options);
+  SLUICE_RETURN_IF_ERROR(exchange->start());
+  return exchange;
+}
+
+namespace stream {
+namespace {
+
+constexpr int64_t kMs = 1'000'000;
+constexpr int64_t kTimerNs = 50 * kMs;
+constexpr size_t kPostBatch = 16;
+
+}  // namespace
+
+ExchangeImpl::ExchangeImpl(const Options& options)
+    : options_(options), clock_(options.clock != nullptr ? options.clock : &system_clock()) {}
+
+absl::Status ExchangeImpl::start() {
+  limits_ = options_.transport->limits();
+  SLUICE_ASSIGN_OR_RETURN(hello_pool_,
+                          options_.arena->make_pool("exchange: hello", options_.hello_buffers));
+  SLUICE_ASSIGN_OR_RETURN(control_pool_,
+                          options_.arena->make_pool("exchange: control", options_.control_buffers));
+  is_control_.assign(options_.arena->buffers(), 0);
+  post_scratch_.reserve(kPostBatch);
+  send_scratch_.reserve(kPostBatch);
+  SLUICE_ASSIGN_OR_RETURN(endpoint_, options_.transport->open(*options_.arena, options_.listen));
+  address_ = endpoint_->address();
+  thread_ = std::thread([this] { run(); });
+  return absl::OkStatus();
+}
+
+ExchangeImpl::~ExchangeImpl() {
+  if (thread_.joinable()) {
+    stopping_.store(true);
+    endpoint_->wake();
+    thread_.join();
+  }
+  endpoint_.reset();
+  // Users have let go of their messages by now (the contract); a driver or a disk may still be
+  // about to.
+  for (int i = 0; i < 10'000; ++i) {
+    std::erase_if(retired_, [](const SessionPtr& session) {
+      return session->pool->free() == session->pool->size();
+    });
+    if (retired_.empty() && control_pool_ != nullptr && hello_pool_ != nullptr &&
+        control_pool_->free() == control_pool_->size() &&
+        hello_pool_->free() == hello_pool_->size()) {
+      break;
+    }
+    if (control_pool_ == nullptr || hello_pool_ == nullptr) break;
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  }
+}
+
+void ExchangeImpl::mark_dirty(Session* session) {
+  if (session->dirty.exchange(true)) return;
+  {
+    std::lock_guard lock(work_mutex_);
+    if (SessionPtr shared = session->weak_from_this().lock(); shared != nullptr) {
+      dirty_.push_back(std::move(shared));
+    }
+  }
+  if (sleeping_.load()) endpoint_->wake();
+}
+
+absl::StatusOr<std::shared_ptr<Stream>> ExchangeImpl::connect(const ConnectOptions& options) {
+  assert(std::this_thread::get_id() != thread_.get_id());
+  auto session = std::make_shared<Session>(this, true);
+  const size_t blocks =
+      std::min(options.receive_blocks > 0 ? options.receive_blocks : options_.receive_blocks,
+               std::max<size_t>(limits_.receive_depth, 1));
+  SLUICE_ASSIGN_OR_RETURN(session->pool,
+                          options_.arena->make_pool("stream to " + options.address, blocks));
+  session->pool->set_home_hook([this, raw = session.get()] { mark_dirty(raw); });
+  session->peer = options.address;
+  session->hello.cluster = options.cluster.empty() ? options_.cluster : options.cluster;
+  session->hello.node = options_.node;
+  session->hello.incarnation = options_.incarnation;
+  session->hello.target = options.target;
+  session->hello.kind = options.kind;
+  session->hello.job = options.job;
+  session->hello.attempt = options.attempt;
+  session->inbox = std::static_pointer_cast<InboxImpl>(options.inbox);
+  session->deadline_ns = clock_->monotonic_ns() + options.timeout_ms * kMs;
+
+  auto connecting = std::make_shared<Connecting>();
+  connecting->session = std::move(session);
+  connecting->address = options.address;
+  {
+    std::lock_guard lock(work_mutex_);
+    if (stopping_.load()) return cancelled("exchange is closing");
+    connect_requests_.push_back(connecting);
+  }
+  endpoint_->wake();
+  // The exchange's thread always answers: when it is done, when the deadline has passed, or when it
+  // stops.
+  std::unique_lock lock(connecting->mutex);
+  connecting->done_changed.wait(lock, [&] { return connecting->done; });
+  if (!connecting->status.ok()) return connecting->status;
+  return std::move(connecting->stream);
+}
+
+absl::Status ExchangeImpl::serve(StreamKind kind, const std::string& job, StreamHandler* handler) {
+  std::lock_guard lock(handlers_mutex_);
+  if (!handlers_.try_emplace({kind, job}, handler).second) {
+    return already_exists("{} streams of \"{}\" are served already", stream_kind_name(kind), job);
+  }
+  return absl::OkStatus();
+}
+
+void ExchangeImpl::withdraw(StreamKind kind, const std::string& job) {
+  std::lock_guard lock(handlers_mutex_);
+  handlers_.erase({kind, job});
+}
+
+TransportCounters ExchangeImpl::counters() const {
+  std::lock_guard lock(counters_mutex_);
+  return counters_;
+}
+
+void ExchangeImpl::snapshot_counters() {
+  const TransportCounters now = endpoint_->counters();
+  std::lock_guard lock(counters_mutex_);
+  counters_ = now;
+}
+
+void ExchangeImpl::run() {
+  while (!stopping_.load(std::memory_order_relaxed)) {
+    bool progress = take_work();
+    progress |= poll_completions();
+    for (size_t i = 0; i < sending_.size();) {
+      // Copied: pump() may end the session.
+      const SessionPtr session = sending_[i];
+      progress |= pump(*session);
+      if (session->has_outgoing() && session->phase != Session::Phase::kOver) {
+        ++i;
+      } else {
+        sending_[i] = std::move(sending_.back());
+        sending_.pop_back();
+      }
+    }
+    if (clock_->monotonic_ns() >= next_timer_ns_) {
+      run_timers();
+      next_timer_ns_ = clock_->monotonic_ns() + kTimerNs;
+    }
+    if (progress) continue;
+    snapshot_counters();
+    sleeping_.store(true);
+    bool nothing_new = false;
+    {
+      std::lock_guard lock(work_mutex_);
+      nothing_new = dirty_.empty() && connect_requests_.empty();
+    }
+    if (nothing_new && !stopping_.load()) endpoint_->wait(kTimerNs);
+    sleeping_.store(false);
+  }
+  stop_all();
+}
+
+bool ExchangeImpl::take_work() {
+  std::vector<ConnectingPtr> connects;
+  {
+    std::lock_guard lock(work_mutex_);
+    taken_.swap(dirty_);
+    connects.swap(connect_requests_);
+  }
+  for (const ConnectingPtr& connecting : connects) begin_connect(connecting);
+  for (const SessionPtr& session : taken_) {
+    // Cleared first: what is marked from here on is seen by the next round.
+    session->dirty.store(false);
+    if (session->phase == Session::Phase::kOver) continue;
+    post_receives(*session);
+    bool close_requested = false;
+    absl::Status reason;
+    bool waiting = false;
+    {
+      std::lock_guard lock(session->mutex);
+      close_requested = session->close_requested;
+      reason = session->reason;
+      waiting = !session->outgoing.empty();
+    }
+    if (close_requested && session->phase == Session::Phase::kOpen) begin_close(*session, reason);
+    if (waiting && std::find(sending_.begin(), sending_.end(), session) == sending_.end()) {
+      sending_.push_back(session);
+    }
+  }
+  const bool progress = !taken_.empty() || !connects.empty();
+  taken_.clear();
+  return progress;
+}
+
+bool ExchangeImpl::pump(Session& session) {
+  using Phase = Session::Phase;
+  if (session.phase == Phase::kConnecting || session.phase == Phase::kOver || session.close_begun) {
+    return false;
+  }
+  const size_t credits = std::min(endpoint_->credits(session.connection), kPostBatch);
+  if (credits > 0) {
+    send_scratch_.clear();
+    {
+      std::lock_guard lock(session.mutex);
+      while (send_scratch_.size() < credits && !session.outgoing.empty()) {
+        Outgoing& next = session.outgoing.front();
+        send_scratch_.push_back({std::move(next.buffer), next.bytes});
+        session.outgoing.pop_front();
+      }
+    }
+    const size_t accepted = endpoint_->post_send(session.connection, send_scratch_);
+    size_t left = 0;
+    {
+      std::lock_guard lock(session.mutex);
+      for (size_t i = send_scratch_.size(); i > accepted; --i) {
+        SendRequest& back = send_scratch_[i - 1];
+        session.outgoing.push_front({std::move(back.buffer), back.bytes});
+      }
+      for (size_t i = 0; i < accepted; ++i) {
+        session.counters.sent_bytes += send_scratch_[i].bytes;
+        ++session.counters.sent_messages;
+      }
+      left = session.outgoing.size();
+    }
+    if (accepted > 0) {
+      session.last_sent_ns = clock_->monotonic_ns();
+      session.changed.notify_all();
+      if (left > 0 || session.phase != Phase::kClosing) return true;
+    }
+  }
+  if (session.phase == Phase::kClosing && !session.has_outgoing()) {
+    session.close_begun = true;
+    endpoint_->close(session.connection);
+    return true;
+  }
+  return false;
+}
+
+bool ExchangeImpl::post_receives(Session& session) {
+  using Phase = Session::Phase;
+  if (session.phase == Phase::kAwaitHello && session.hello_buffer) {
+    if (endpoint_->post_recv(session.connection, {&session.hello_buffer, 1}) > 0) return true;
+    mark_dirty(&session);  // the driver takes none right now
+    return false;
+  }
+  if (session.pool == nullptr || session.phase == Phase::kConnecting ||
+      session.phase == Phase::kAwaitHello || session.phase == Phase::kOver || session.close_begun) {
+    return false;
+  }
+  bool progress = false;
+  for (;;) {
+    post_scratch_.clear();
+    while (post_scratch_.size() < kPostBatch) {
+      BlockBuffer buffer = session.pool->try_take();
+      if (!buffer) break;
+      post_scratch_.push_back(std::move(buffer));
+    }
+    if (post_scratch_.empty()) return progress;
+    const size_t accepted = endpoint_->post_recv(session.connection, post_scratch_);
+    session.posted += accepted;
+    progress |= accepted > 0;
+    if (accepted < post_scratch_.size()) {
+      // Going home marks the session dirty, which tries again; that is one try for each round, not
+      // a loop.
+      post_scratch_.clear();
+      return progress;
+    }
+  }
+}
+
+void ExchangeImpl::release(Session& session, BlockBuffer buffer) {
+  if (!buffer) return;
+  uint8_t& flag = is_control_[buffer.index()];
+  if (flag != 0) {
+    flag = 0;
+    session.control_released();
+  }
+}
+
+void ExchangeImpl::stop_all() {
+  std::vector<ConnectingPtr> connects;
+  {
+    std::lock_guard lock(work_mutex_);
+    connects.swap(connect_requests_);
+    dirty_.clear();
+  }
+  const absl::Status reason = cancelled("exchange is closing");
+  for (const ConnectingPtr& connecting : connects) {
+    std::lock_guard lock(connecting->mutex);
+    connecting->status = reason;
+    connecting->done = true;
+    connecting->done_changed.notify_all();
+  }
+  // What was queued before a close is still given to the wire.
+  for (auto& [id, session] : sessions_) pump(*session);
+  std::vector<SessionPtr> all;
+  for (auto& [id, session] : sessions_) all.push_back(session);
+  for (const SessionPtr& session : all) on_closed(session, reason);
+  sending_.clear();
+  snapshot_counters();
+}
+
+}  // namespace stream
+}  // namespace sluice

@@ -1,0 +1,188 @@
+// Streams between nodes, over any transport: sessions with a handshake, back-pressure and time
+// limits on top of the transport's blocks.
+//
+// An exchange owns one endpoint and the one thread that touches it. Everything in this header but
+// the endpoint is thread-safe. The exchange must outlive its streams' messages: release every
+// Message and BlockBuffer that came out of it, and every pool whose buffers were sent through it,
+// before the exchange goes.
+//
+// Flow. A stream has a pool of receive buffers of its own. What the peer sends stands in them until
+// the consumer lets go of the message's buffer (or of the last share of it, anywhere: an archive
+// writer's, another stream's), upon which the buffer is posted again: that is the credit for one
+// more message. So a slow consumer stops its own peer and nobody else.
+//
+// Arena budget, in buffers (kBufferBytes each), for a node in a cluster of n members while every
+// member backs up to every other and restores at the same time, with the default sizes:
+//     exchange      hello_buffers 8 + control_buffers 16                                       24
+//     backup, in    per source: agreed 4, merge 2 (receive_blocks)                             6 n
+//     backup, out   per target: agreed sends 4, merge sends 2, acks 1 + 1                      8 n
+//     merge output  one consolidation                                                          4
+//     writes, in    per client stream 3, per forwarding member 2                               5 n
+//     writes, out   replies: per coordinator 2, per forward 2                                  4 n
+//     restore       requests in flight 12                                                      12
+//   n = 8: 24 + 48 + 64 + 4 + 40 + 32 + 12 = 224 of the 255 buffers of 256 MiB.
+// Beyond that, smaller `receive_blocks` (1 works, 2 keeps the wire busy) or a larger arena; a
+// stream for which no buffers are left is refused with RESOURCE_EXHAUSTED and that advice, and
+// nothing else is disturbed.
+#ifndef SLUICE_DATAPLANE_STREAM_EXCHANGE_H_
+#define SLUICE_DATAPLANE_STREAM_EXCHANGE_H_
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "base/arena.h"
+#include "base/clock.h"
+#include "dataplane/stream/envelope.h"
+#include "dataplane/stream/hello.h"
+#include "drivers/transport.h"
+
+namespace sluice {
+
+class Stream;
+
+// One received message. Its buffer is the stream's: holding it holds one credit of the peer back.
+struct Message {
+  Envelope envelope;
+  BlockBuffer buffer;
+  std::span<const uint8_t> payload() const { return {buffer.data(), envelope.payload_bytes}; }
+};
+
+// Where received messages wait for a consumer. Each stream has one of its own, or several streams
+// share one. Bounded by the receive buffers of its streams.
+class Inbox {
+ public:
+  struct Delivery {
+    std::shared_ptr<Stream> stream;
+    Message message;
+    // Set on the last delivery of a stream, which has no message: it is closed, and closed_reason()
+    // says why.
+    bool closed = false;
+  };
+  virtual ~Inbox() = default;
+  // False after timeout_ms without a delivery, or when shut down.
+  virtual bool take(int64_t timeout_ms, Delivery* delivery) = 0;
+  // Ends current and future take() calls and lets go of what waits.
+  virtual void shut_down() = 0;
+  static std::shared_ptr<Inbox> create();
+};
+
+// One session with one peer. Thread-safe. Closes itself when its last outside reference goes.
+class Stream {
+ public:
+  struct Counters {
+    uint64_t sent_bytes =
+        0;  // payloads and envelopes; the driver's framing is in Exchange::counters()
+    uint64_t received_bytes = 0;
+    uint64_t sent_messages = 0;
+    uint64_t received_messages = 0;
+  };
+  virtual ~Stream() = default;
+
+  // The connecting side's hello, at both ends.
+  virtual const Hello& hello() const = 0;
+  // The peer's address, in the driver's words.
+  virtual const std::string& peer() const = 0;
+
+  // Queues a sealed message (Envelope::seal) of `bytes` bytes, waiting for room in the stream's
+  // bounded queue. DEADLINE_EXCEEDED after timeout_ms (the buffer is let go), or the reason for
+  // which the stream is closed. OK means queued: the buffer goes home when the transport is done
+  // with it.
+  virtual absl::Status send(BlockBuffer message, uint32_t bytes, int64_t timeout_ms) = 0;
+  // Sends a small message (payload at most 1 MiB) from the exchange's control buffers, of which a
+  // stream has at most two at a time. Errors as above.
+  virtual absl::Status send_control(Envelope envelope, std::string_view payload,
+                                    int64_t timeout_ms) = 0;
+  // The next message, from the stream's own inbox. DEADLINE_EXCEEDED after timeout_ms; after the
+  // last message the reason of the close (UNAVAILABLE "closed by peer" for an orderly one).
+  virtual absl::StatusOr<Message> receive(int64_t timeout_ms) = 0;
+
+  // Begins to close: an error is told to the peer first, if it has credit left. Idempotent.
+  // Messages queued before are still sent after an OK close.
+  virtual void close(const absl::Status& reason) = 0;
+  virtual bool closed() const = 0;
+  // OK while open. Of what the peer told with kError: its code and text.
+  virtual absl::Status closed_reason() const = 0;
+  virtual Counters counters() const = 0;
+};
+
+// Takes the streams that peers open. Called on the exchange's thread: must not wait, send or call
+// the exchange.
+class StreamHandler {
+ public:
+  virtual ~StreamHandler() = default;
+  struct Admission {
+    size_t receive_blocks = 0;     // 0: the exchange's default
+    std::shared_ptr<Inbox> inbox;  // null: the stream's own
+  };
+  // Whether to accept; an error is told to the peer, whose connect() returns it.
+  virtual absl::StatusOr<Admission> admit(const Hello& hello) = 0;
+  virtual void accepted(std::shared_ptr<Stream> stream) = 0;
+};
+
+class Exchange {
+ public:
+  struct Options {
+    Arena* arena = nullptr;
+    Transport* transport = nullptr;
+    std::string listen;  // the driver's words; empty: only connects
+    std::string
+        cluster;  // UUID: a hello of another cluster is refused. Empty: any (a restoring client)
+    std::string node;
+    uint64_t incarnation = 0;
+    size_t max_streams = 256;
+    size_t hello_buffers = 8;  // connections that have not said hello yet: at most as many
+    size_t control_buffers = 16;
+    size_t receive_blocks = 4;  // of a stream, where nothing else is said
+    size_t send_queue = 8;      // messages queued on one stream
+    int64_t hello_timeout_ms = 10'000;
+    int64_t keepalive_ms = 5'000;  // without another message
+    int64_t idle_timeout_ms =
+        30'000;              // without any message from a peer that could send one: it is dead
+    Clock* clock = nullptr;  // the system's when null
+  };
+  // The transport, the arena and the clock outlive the exchange.
+  static absl::StatusOr<std::unique_ptr<Exchange>> open(const Options& options);
+  virtual ~Exchange() = default;
+
+  // Where peers reach it.
+  virtual std::string address() const = 0;
+
+  struct ConnectOptions {
+    std::string address;
+    StreamKind kind = StreamKind::kWrite;
+    std::string cluster;  // of the peer; the exchange's own when empty
+    std::string target;   // the member that must be there; empty: whoever listens
+    std::string job;
+    uint64_t attempt = 0;
+    size_t receive_blocks = 0;     // 0: the exchange's default
+    std::shared_ptr<Inbox> inbox;  // null: the stream's own
+    int64_t timeout_ms = 10'000;
+  };
+  // Connects and shakes hands. The peer's refusal comes back with its code and text (NOT_FOUND:
+  // nobody there serves this kind or job now; FAILED_PRECONDITION: version, cluster or attempt do
+  // not fit; RESOURCE_EXHAUSTED: no buffers left there). Waits; not to be called from a handler.
+  virtual absl::StatusOr<std::shared_ptr<Stream>> connect(const ConnectOptions& options) = 0;
+
+  // Streams of this kind and job (empty: every job) go to the handler from now on. ALREADY_EXISTS
+  // when another has them.
+  virtual absl::Status serve(StreamKind kind, const std::string& job, StreamHandler* handler) = 0;
+  // After it returns the handler is not called any more. Its streams stay open.
+  virtual void withdraw(StreamKind kind, const std::string& job) = 0;
+
+  virtual Arena& arena() = 0;
+  virtual Clock& clock() = 0;
+  virtual TransportLimits limits() const = 0;
+  // Of the endpoint: all streams, with framing, since open.
+  virtual TransportCounters counters() const = 0;
+  virtual size_t streams() const = 0;
+};
+
+}  // namespace sluice
+
+#endif  // SLUICE_DATAPLANE_STREAM_EXCHANGE_H_

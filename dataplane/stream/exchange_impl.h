@@ -1,0 +1,130 @@
+// The exchange's insides. Internal to dataplane/stream.
+#ifndef SLUICE_DATAPLANE_STREAM_EXCHANGE_IMPL_H_
+#define SLUICE_DATAPLANE_STREAM_EXCHANGE_IMPL_H_
+
+#include <array>
+#include <atomic>
+#include <condition_variable>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <thread>
+#include <unordered_map>
+#include <utility>
+#include <vector>
+
+#include "dataplane/stream/session.h"
+
+namespace sluice::stream {
+
+// Lock order: handlers_mutex_ and a session's mutex first, then a pool's, then work_mutex_.
+class ExchangeImpl final : public Exchange, public SessionHost {
+ public:
+  explicit ExchangeImpl(const Options& options);
+  ~ExchangeImpl() override;
+  absl::Status start();
+
+  std::string address() const override { return address_; }
+  absl::StatusOr<std::shared_ptr<Stream>> connect(const ConnectOptions& options) override;
+  absl::Status serve(StreamKind kind, const std::string& job, StreamHandler* handler) override;
+  void withdraw(StreamKind kind, const std::string& job) override;
+  Arena& arena() override { return *options_.arena; }
+  Clock& clock() override { return *clock_; }
+  TransportLimits limits() const override { return limits_; }
+  TransportCounters counters() const override;
+  size_t streams() const override { return open_streams_.load(std::memory_order_relaxed); }
+
+  void mark_dirty(Session* session) override;
+  BlockPool& control_pool() override { return *control_pool_; }
+  void note_control(const BlockBuffer& buffer) override { is_control_[buffer.index()] = 1; }
+  size_t send_queue_limit() const override { return options_.send_queue; }
+
+ private:
+  using SessionPtr = std::shared_ptr<Session>;
+
+  // A connect() that waits for the exchange's thread.
+  struct Connecting {
+    SessionPtr session;
+    std::string address;
+    std::mutex mutex;
+    std::condition_variable done_changed;
+    bool done = false;
+    absl::Status status;
+    std::shared_ptr<Stream> stream;
+  };
+  using ConnectingPtr = std::shared_ptr<Connecting>;
+
+  // exchange.cc: the loop and moving messages.
+  void run();
+  bool take_work();
+  bool pump(Session& session);
+  bool post_receives(Session& session);
+  void release(Session& session, BlockBuffer buffer);
+  void snapshot_counters();
+  void stop_all();
+
+  // exchange_events.cc: what happens on connections.
+  bool poll_completions();
+  void on_completion(Completion& completion);
+  void on_accepted(Completion& completion);
+  void on_connected(Session& session, Completion& completion);
+  void on_received(const SessionPtr& session, Completion& completion);
+  void on_hello(const SessionPtr& session, Message message);
+  void on_hello_reply(const SessionPtr& session, const Message& message);
+  void on_message(const SessionPtr& session, Message message);
+  void on_closed(const SessionPtr& session, const absl::Status& status);
+  absl::Status check_hello(const Hello& hello) const;
+  absl::StatusOr<std::shared_ptr<Stream>> admit(const SessionPtr& session);
+  void begin_connect(const ConnectingPtr& connecting);
+  void finish_connect(Session& session, const absl::Status& status);
+  void reply_and_close(const SessionPtr& session, BlockBuffer buffer, const absl::Status& refusal);
+  void open_session(const SessionPtr& session);
+  // Ends a session from this side: tells the peer `reason` when it is an error and can be told,
+  // then closes.
+  void begin_close(Session& session, const absl::Status& reason);
+  void run_timers();
+  void check_session_time(Session& session, int64_t now);
+  // A small message of the exchange's own, if one of its buffers is free.
+  bool send_own(Session& session, const Envelope& envelope, std::string_view payload);
+
+  const Options options_;
+  Clock* const clock_;
+  TransportLimits limits_;
+  std::string address_;
+  std::unique_ptr<Endpoint> endpoint_;
+  std::unique_ptr<BlockPool> hello_pool_;  // first messages, hello replies, keepalives, errors
+  std::unique_ptr<BlockPool> control_pool_;
+  std::vector<uint8_t>
+      is_control_;  // by buffer index; set before a buffer is queued, cleared when it is done
+  std::thread thread_;
+  std::atomic<bool> stopping_{false};
+  std::atomic<bool> sleeping_{false};
+  std::atomic<size_t> open_streams_{0};
+
+  std::mutex work_mutex_;
+  std::vector<SessionPtr> dirty_;
+  std::vector<ConnectingPtr> connect_requests_;
+
+  mutable std::mutex counters_mutex_;
+  TransportCounters counters_;
+
+  std::mutex handlers_mutex_;
+  std::map<std::pair<StreamKind, std::string>, StreamHandler*> handlers_;
+
+  // The exchange's thread alone:
+  std::unordered_map<ConnectionId, SessionPtr> sessions_;
+  std::vector<SessionPtr> sending_;  // with messages that wait for credits
+  std::vector<SessionPtr> retired_;  // over, some buffers not home yet
+  std::unordered_map<Session*, ConnectingPtr> connecting_;
+  std::vector<SessionPtr> taken_;  // scratch of take_work()
+  std::array<Completion, 64> completions_;
+  std::vector<BlockBuffer> post_scratch_;
+  std::vector<SendRequest> send_scratch_;
+  size_t awaiting_hello_ = 0;
+  int64_t next_timer_ns_ = 0;
+};
+
+}  // namespace sluice::stream
+
+#endif  // SLUICE_DATAPLANE_STREAM_EXCHANGE_IMPL_H_

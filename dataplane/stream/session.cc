@@ -1,0 +1,199 @@
+#include "dataplane/stream/session.h"
+
+#include <cassert>
+#include <chrono>
+#include <cstring>
+#include <utility>
+
+#include "base/status.h"
+
+namespace sluice {
+
+std::shared_ptr<Inbox> Inbox::create() { return std::make_shared<stream::InboxImpl>(); }
+
+namespace stream {
+
+using std::chrono::milliseconds;
+using SteadyClock = std::chrono::steady_clock;
+
+bool InboxImpl::take(int64_t timeout_ms, Delivery* delivery) {
+  std::unique_lock lock(mutex_);
+  if (!available_.wait_for(lock, milliseconds(timeout_ms),
+                           [this] { return shut_down_ || !waiting_.empty(); }) ||
+      shut_down_) {
+    return false;
+  }
+  *delivery = std::move(waiting_.front());
+  waiting_.pop_front();
+  return true;
+}
+
+void InboxImpl::shut_down() {
+  std::deque<Delivery>
+      dropped;  // let go of outside the lock: a stream's last reference may go with it
+  {
+    std::lock_guard lock(mutex_);
+    shut_down_ = true;
+    dropped.swap(waiting_);
+  }
+  available_.notify_all();
+}
+
+void InboxImpl::push(Delivery delivery) {
+  {
+    std::lock_guard lock(mutex_);
+    if (shut_down_) return;
+    waiting_.push_back(std::move(delivery));
+  }
+  available_.notify_one();
+}
+
+absl::Status Session::send(BlockBuffer message, uint32_t bytes, int64_t timeout_ms) {
+  assert(bytes >= Envelope::kBytes && bytes <= message.capacity());
+  {
+    std::unique_lock lock(mutex);
+    changed.wait_for(lock, milliseconds(timeout_ms), [this] {
+      return over || close_requested || outgoing.size() < host->send_queue_limit();
+    });
+    if (over || close_requested) {
+      return reason.ok() ? unavailable("stream is closed") : reason;
+    }
+    if (outgoing.size() >= host->send_queue_limit()) {
+      return deadline_exceeded("{} takes no message for {} ms", peer, timeout_ms);
+    }
+    outgoing.push_back({std::move(message), bytes});
+  }
+  host->mark_dirty(this);
+  return absl::OkStatus();
+}
+
+absl::Status Session::send_control(Envelope envelope, std::string_view payload,
+                                   int64_t timeout_ms) {
+  assert(payload.size() <= kMaxBlockBytes);
+  const auto deadline = SteadyClock::now() + milliseconds(timeout_ms);
+  BlockPool* pool_of_host = nullptr;
+  {
+    std::unique_lock lock(mutex);
+    changed.wait_until(lock, deadline, [this] {
+      return over || close_requested || control_in_flight < kMaxControl;
+    });
+    if (over || close_requested) return reason.ok() ? unavailable("stream is closed") : reason;
+    if (control_in_flight >= kMaxControl) {
+      return deadline_exceeded("{} takes no message for {} ms", peer, timeout_ms);
+    }
+    ++control_in_flight;
+    pool_of_host = &host->control_pool();
+  }
+  const auto left = std::chrono::duration_cast<milliseconds>(deadline - SteadyClock::now()).count();
+  BlockBuffer buffer = pool_of_host->take(left > 0 ? left : 0);
+  if (!buffer) {
+    control_released();
+    return deadline_exceeded("no control buffer free for {} ms", timeout_ms);
+  }
+  if (!payload.empty()) std::memcpy(buffer.data(), payload.data(), payload.size());
+  envelope.payload_bytes = static_cast<uint32_t>(payload.size());
+  const uint32_t bytes = Envelope::seal(envelope, buffer);
+  {
+    // Past the queue's limit: control messages have their own, kMaxControl.
+    std::lock_guard lock(mutex);
+    if (over || close_requested) {
+      --control_in_flight;
+      return reason.ok() ? unavailable("stream is closed") : reason;
+    }
+    host->note_control(buffer);
+    outgoing.push_back({std::move(buffer), bytes});
+  }
+  host->mark_dirty(this);
+  return absl::OkStatus();
+}
+
+absl::StatusOr<Message> Session::receive(int64_t timeout_ms) {
+  std::unique_lock lock(mutex);
+  changed.wait_for(lock, milliseconds(timeout_ms),
+                   [this] { return over || close_requested || !incoming.empty(); });
+  if (!incoming.empty()) {
+    Message message = std::move(incoming.front());
+    incoming.pop_front();
+    return message;
+  }
+  if (over || close_requested) return reason.ok() ? unavailable("stream is closed") : reason;
+  return deadline_exceeded("nothing from {} for {} ms", peer, timeout_ms);
+}
+
+void Session::request_close(const absl::Status& why) {
+  std::deque<Message> dropped;  // their buffers' hook takes other locks than this one
+  {
+    std::lock_guard lock(mutex);
+    dropped.swap(incoming);
+    if (over || close_requested) return;
+    close_requested = true;
+    reason = why;
+  }
+  changed.notify_all();
+  host->mark_dirty(this);
+}
+
+void Session::deliver(Message message) {
+  if (inbox != nullptr) {
+    if (std::shared_ptr<Stream> stream = handle.lock(); stream != nullptr) {
+      inbox->push({std::move(stream), std::move(message), false});
+    }
+    return;
+  }
+  {
+    std::lock_guard lock(mutex);
+    if (close_requested || over) return;
+    incoming.push_back(std::move(message));
+  }
+  changed.notify_all();
+}
+
+std::deque<Outgoing> Session::end(const absl::Status& why) {
+  std::deque<Outgoing> dropped;
+  {
+    std::lock_guard lock(mutex);
+    if (over) return dropped;
+    over = true;
+    if (!close_requested) reason = why.ok() ? unavailable("closed by peer") : why;
+    dropped.swap(outgoing);
+  }
+  changed.notify_all();
+  if (inbox != nullptr) {
+    if (std::shared_ptr<Stream> stream = handle.lock(); stream != nullptr) {
+      inbox->push({std::move(stream), Message{}, true});
+    }
+  }
+  return dropped;
+}
+
+void Session::control_released() {
+  {
+    std::lock_guard lock(mutex);
+    --control_in_flight;
+  }
+  changed.notify_all();
+}
+
+bool Session::has_outgoing() {
+  std::lock_guard lock(mutex);
+  return !outgoing.empty();
+}
+
+bool StreamHandle::closed() const {
+  std::lock_guard lock(session_->mutex);
+  return session_->over || session_->close_requested;
+}
+
+absl::Status StreamHandle::closed_reason() const {
+  std::lock_guard lock(session_->mutex);
+  if (!session_->over && !session_->close_requested) return absl::OkStatus();
+  return session_->reason.ok() ? unavailable("stream is closed") : session_->reason;
+}
+
+Stream::Counters StreamHandle::counters() const {
+  std::lock_guard lock(session_->mutex);
+  return session_->counters;
+}
+
+}  // namespace stream
+}  // namespace sluice

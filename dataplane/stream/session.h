@@ -1,0 +1,136 @@
+// The state of one stream, shared between the exchange's thread and the stream's users. Internal to
+// dataplane/stream.
+#ifndef SLUICE_DATAPLANE_STREAM_SESSION_H_
+#define SLUICE_DATAPLANE_STREAM_SESSION_H_
+
+#include <atomic>
+#include <condition_variable>
+#include <cstdint>
+#include <deque>
+#include <memory>
+#include <mutex>
+#include <string>
+
+#include "dataplane/stream/exchange.h"
+
+namespace sluice::stream {
+
+class InboxImpl final : public Inbox {
+ public:
+  bool take(int64_t timeout_ms, Delivery* delivery) override;
+  void shut_down() override;
+  void push(Delivery delivery);
+
+ private:
+  std::mutex mutex_;
+  std::condition_variable available_;
+  std::deque<Delivery> waiting_;
+  bool shut_down_ = false;
+};
+
+class Session;
+
+// What a session needs of its exchange. Called from any thread.
+class SessionHost {
+ public:
+  virtual ~SessionHost() = default;
+  // The session has something to send, to post or to close.
+  virtual void mark_dirty(Session* session) = 0;
+  virtual BlockPool& control_pool() = 0;
+  // Remembers that this buffer holds one of the session's control messages, until release().
+  virtual void note_control(const BlockBuffer& buffer) = 0;
+  virtual size_t send_queue_limit() const = 0;
+};
+
+struct Outgoing {
+  BlockBuffer buffer;
+  uint32_t bytes = 0;
+};
+
+// Thread rule: what stands under `mutex` is for everybody, the rest of the data members for the
+// exchange's thread alone. The host outlives the session's open life; after the session is over
+// nothing of the host is used.
+class Session : public std::enable_shared_from_this<Session> {
+ public:
+  enum class Phase { kConnecting, kAwaitReply, kAwaitHello, kOpen, kClosing, kOver };
+  static constexpr size_t kMaxControl = 2;
+
+  Session(SessionHost* session_host, bool connecting) : host(session_host), connector(connecting) {}
+
+  // For users, any thread.
+  absl::Status send(BlockBuffer message, uint32_t bytes, int64_t timeout_ms);
+  absl::Status send_control(Envelope envelope, std::string_view payload, int64_t timeout_ms);
+  absl::StatusOr<Message> receive(int64_t timeout_ms);
+  void request_close(const absl::Status& reason);
+
+  // For the exchange's thread.
+  void deliver(Message message);
+  // Ends it for the users, with the first reason given, and returns what was not sent.
+  std::deque<Outgoing> end(const absl::Status& reason);
+  void control_released();
+  bool has_outgoing();
+
+  SessionHost* const host;
+  const bool connector;
+  ConnectionId connection = 0;
+  std::string peer;
+  Hello hello;
+
+  std::mutex mutex;
+  std::condition_variable
+      changed;  // one for senders, receivers and close: each is rare next to a block's cost
+  std::deque<Outgoing> outgoing;
+  std::deque<Message> incoming;  // where there is no shared inbox
+  size_t control_in_flight = 0;
+  bool close_requested = false;
+  bool over = false;
+  absl::Status reason;  // once close_requested or over
+  Stream::Counters counters;
+
+  std::shared_ptr<InboxImpl> inbox;  // set before the session opens
+  std::weak_ptr<Stream> handle;      // likewise
+
+  std::atomic<bool> dirty{false};
+
+  Phase phase = Phase::kConnecting;
+  std::unique_ptr<BlockPool> pool;
+  BlockBuffer hello_buffer;  // to be posted for the peer's hello
+  size_t posted = 0;
+  int64_t deadline_ns = 0;  // of the handshake, later of the closing
+  int64_t last_sent_ns = 0;
+  int64_t last_received_ns = 0;
+  bool close_begun = false;  // the endpoint was told
+  bool counted = false;      // in Exchange::streams()
+  absl::Status
+      wire_reason;  // for the peer and the users, where the exchange itself ends the session
+};
+
+// What users hold. Closes the session when it goes.
+class StreamHandle final : public Stream {
+ public:
+  explicit StreamHandle(std::shared_ptr<Session> session) : session_(std::move(session)) {}
+  ~StreamHandle() override { session_->request_close(absl::OkStatus()); }
+  const Hello& hello() const override { return session_->hello; }
+  const std::string& peer() const override { return session_->peer; }
+  absl::Status send(BlockBuffer message, uint32_t bytes, int64_t timeout_ms) override {
+    return session_->send(std::move(message), bytes, timeout_ms);
+  }
+  absl::Status send_control(Envelope envelope, std::string_view payload,
+                            int64_t timeout_ms) override {
+    return session_->send_control(envelope, payload, timeout_ms);
+  }
+  absl::StatusOr<Message> receive(int64_t timeout_ms) override {
+    return session_->receive(timeout_ms);
+  }
+  void close(const absl::Status& reason) override { session_->request_close(reason); }
+  bool closed() const override;
+  absl::Status closed_reason() const override;
+  Counters counters() const override;
+
+ private:
+  const std::shared_ptr<Session> session_;
+};
+
+}  // namespace sluice::stream
+
+#endif  // SLUICE_DATAPLANE_STREAM_SESSION_H_

@@ -1,0 +1,47 @@
+// One link flat out: what `sluice bench link` runs. The sender fills each block's header, with a
+// checksum of its payload, anew; the receiver verifies every one and reports back what it got.
+//
+// Message: u32 magic, u32 kind, u64 sequence, u64 payload length, u64 XXH3-64 of the payload (0:
+// none), payload.
+#ifndef SLUICE_DRIVERS_LINK_BENCH_H_
+#define SLUICE_DRIVERS_LINK_BENCH_H_
+
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <string_view>
+
+#include "absl/status/statusor.h"
+#include "base/arena.h"
+#include "drivers/transport.h"
+
+namespace sluice {
+
+inline constexpr size_t kLinkHeaderBytes = 32;
+
+struct LinkResult {
+  double gbit_s = 0;        // payload bits over `seconds`
+  double seconds = 0;       // from the first block to the last one's verification
+  uint64_t blocks = 0;      // verified by the receiver, bad ones included
+  uint64_t bytes = 0;       // their payload
+  uint64_t bad_blocks = 0;  // with a wrong header, sequence or checksum, as the receiver found
+  double cpu_s = 0;         // of the calling thread
+};
+
+// Listens, says where, serves the first sender to its end. Further connections are closed.
+// DEADLINE_EXCEEDED when nothing arrives for idle_timeout_ns. Takes up to 32 of the arena's free
+// buffers.
+absl::StatusOr<LinkResult> run_link_receiver(
+    Transport& transport, Arena& arena, std::string_view listen,
+    const std::function<void(std::string_view bound_address)>& on_listening,
+    int64_t idle_timeout_ns);
+
+// Sends blocks of `block_bytes` payload bytes for about `seconds`. Without `checksum` only headers
+// are verified. The counts are those that the receiver reports.
+absl::StatusOr<LinkResult> run_link_sender(Transport& transport, Arena& arena,
+                                           std::string_view address, double seconds,
+                                           size_t block_bytes, bool checksum);
+
+}  // namespace sluice
+
+#endif  // SLUICE_DRIVERS_LINK_BENCH_H_

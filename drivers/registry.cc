@@ -1,0 +1,40 @@
+#include "drivers/registry.h"
+
+#include "base/status.h"
+#include "drivers/tcp/tcp.h"
+
+namespace sluice {
+namespace {
+
+constexpr std::string_view kMissing[] = {"rdma", "dpdk"};
+constexpr std::string_view kMissingFix = "not part of this version; use --driver tcp";
+
+std::string missing_reason(std::string_view driver) {
+  return fmt::format("this build has no {} driver", driver);
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<Transport>> make_transport(std::string_view driver) {
+  if (driver == "tcp")
+    return absl::StatusOr<std::unique_ptr<Transport>>(std::make_unique<TcpTransport>());
+  for (std::string_view missing : kMissing) {
+    if (driver == missing)
+      return failed_precondition("{}: {}", missing_reason(driver), kMissingFix);
+  }
+  return invalid_argument("driver \"{}\" does not exist; the drivers are tcp, rdma and dpdk",
+                          driver);
+}
+
+std::vector<DriverReport> examine_drivers() {
+  std::vector<DriverReport> reports;
+  reports.push_back(
+      {"tcp", true, "TCP sockets of the operating system, sendfile from the arena", ""});
+  for (std::string_view missing : kMissing) {
+    reports.push_back(
+        {std::string(missing), false, missing_reason(missing), std::string(kMissingFix)});
+  }
+  return reports;
+}
+
+}  // namespace sluice

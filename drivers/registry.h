@@ -1,0 +1,31 @@
+// Which transports this build and this machine have. registry.cc is the only file that names
+// drivers.
+#ifndef SLUICE_DRIVERS_REGISTRY_H_
+#define SLUICE_DRIVERS_REGISTRY_H_
+
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "drivers/transport.h"
+
+namespace sluice {
+
+// What `sluice doctor` prints about one driver.
+struct DriverReport {
+  std::string name;
+  bool usable = false;
+  std::string reason;  // why not, or what it would use
+  std::string fix;     // what to do about it; empty when usable
+};
+
+// INVALID_ARGUMENT for a name that no build knows, FAILED_PRECONDITION (with the fix) for a driver
+// that cannot work here.
+absl::StatusOr<std::unique_ptr<Transport>> make_transport(std::string_view driver);
+std::vector<DriverReport> examine_drivers();
+
+}  // namespace sluice
+
+#endif  // SLUICE_DRIVERS_REGISTRY_H_

@@ -1,0 +1,69 @@
+// The transport that runs anywhere: TCP sockets, epoll, no privileges.
+//
+// Payload is received straight into the posted buffer, except for what comes along with a frame
+// header (at most 512 bytes of a message, which are copied). Large messages are sent with sendfile
+// from the arena's memfd, which saves the kernel's copy; such a buffer is free only when the peer
+// has the message, which the peer says with cumulative counts. Small messages, and all of an arena
+// on huge pages (from which sendfile cannot read), are gathered into one call with their headers
+// and are free once the kernel has them.
+//
+// When a connection breaks, the buffers that were in flight come back at once. Bytes of them that
+// the peer's kernel already holds by reference (on one machine only) could then show the buffer's
+// next content. The connection is reset, and a reset connection is not read any further, so what
+// remains is a narrow race; the block checksum of the layer above closes it.
+//
+// Opening the first endpoint makes the process ignore SIGPIPE if it had no handler: sendfile cannot
+// suppress the signal.
+#ifndef SLUICE_DRIVERS_TCP_TCP_H_
+#define SLUICE_DRIVERS_TCP_TCP_H_
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <string_view>
+
+#include "base/arena.h"
+#include "drivers/transport.h"
+
+namespace sluice {
+
+struct TcpOptions {
+  enum class SendBy {
+    kBest,   // sendfile where the arena allows it
+    kWrite,  // always the gathering write
+  };
+  SendBy send_by = SendBy::kBest;
+  // Messages from this size on go by sendfile. Below it one call that copies is cheaper than two
+  // that do not.
+  size_t sendfile_from_bytes = size_t{16} << 10;
+  size_t max_message_bytes = kBufferBytes;
+  size_t receive_depth = 1024;
+  size_t send_depth = 1024;
+  size_t max_connections = 4096;  // of one endpoint; more are turned away at once
+  size_t max_half_open =
+      256;  // accepted, their preamble outstanding; more wait in the kernel's queue
+  int64_t connect_timeout_ms = 5'000;
+  int64_t handshake_timeout_ms = 5'000;
+  // An orderly close gives up after so long without progress.
+  int64_t close_timeout_ms = 30'000;
+  // A peer that acknowledges nothing for so long is dead.
+  int64_t dead_peer_timeout_ms = 20'000;
+};
+
+// Addresses are "127.0.0.1:7001", "[::1]:7001" or "localhost:7001"; other names are not looked up,
+// since that blocks. Both ends need the same message limit: min(max_message_bytes, the arena's
+// buffer size).
+class TcpTransport final : public Transport {
+ public:
+  explicit TcpTransport(const TcpOptions& options = {});
+  std::string_view name() const override { return "tcp"; }
+  TransportLimits limits() const override;
+  absl::StatusOr<std::unique_ptr<Endpoint>> open(Arena& arena, std::string_view listen) override;
+
+ private:
+  const TcpOptions options_;
+};
+
+}  // namespace sluice
+
+#endif  // SLUICE_DRIVERS_TCP_TCP_H_

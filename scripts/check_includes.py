@@ -1,0 +1,72 @@
+#!/usr/bin/env python3
+"""Checks that project includes point one way: control -> dataplane -> drivers -> base.
+
+A folder may include itself and the folders named here, no other. Nothing above drivers/ may name a driver.
+"""
+import re
+import subprocess
+import sys
+
+BASE = {"base"}
+ALLOWED = {
+    "base": set(),
+    "drivers": BASE | {"drivers/tcp", "drivers/sim"},
+    "drivers/tcp": BASE | {"drivers"},
+    "drivers/sim": BASE | {"drivers"},
+    "dataplane/block": BASE,
+    "dataplane/store": BASE | {"dataplane/block"},
+    "dataplane/archive": BASE | {"dataplane/block"},
+    "dataplane/stream": BASE | {"drivers", "dataplane/block"},
+    "dataplane/pipeline": BASE | {"drivers", "dataplane/block", "dataplane/store", "dataplane/archive",
+                                  "dataplane/stream"},
+}
+DATAPLANE = {folder for folder in ALLOWED if folder.startswith("dataplane/")}
+PURE = BASE | {"dataplane/block"}
+ALLOWED |= {
+    "control/proto": set(),
+    "control/cluster_block": BASE,
+    "control/table": BASE,
+    "control/schedule": PURE | {"control/table", "control/cluster_block"},
+    "control/membership": PURE | {"control/cluster_block", "control/table"},
+}
+LOWER_CONTROL = {"control/proto", "control/cluster_block", "control/table", "control/schedule",
+                 "control/membership"}
+ALLOWED["control/client"] = BASE | DATAPLANE | LOWER_CONTROL | {"drivers"}
+ALLOWED["control/service"] = ALLOWED["control/client"] | {"control/client"}
+ALLOWED["control/node"] = ALLOWED["control/service"] | {"control/service"}
+ALLOWED["control/cli"] = ALLOWED["control/node"] | {"control/node"}
+
+INCLUDE = re.compile(r'^\s*#\s*include\s+"([^"]+)"')
+
+
+def folder_of(path):
+    parts = path.split("/")
+    depth = 1 if parts[0] == "base" or (parts[0] == "drivers" and len(parts) == 2) else 2
+    return "/".join(parts[:depth])
+
+
+def main():
+    files = subprocess.run(["git", "ls-files", "*.h", "*.cc"], check=True, capture_output=True,
+                           text=True).stdout.split()
+    wrong = []
+    for path in files:
+        folder = folder_of(path)
+        if folder.split("/")[0] not in ("base", "drivers", "dataplane", "control"):
+            continue
+        if folder not in ALLOWED:
+            wrong.append(f"{path}: folder {folder} is not in scripts/check_includes.py")
+            continue
+        with open(path, encoding="utf-8") as lines:
+            for number, line in enumerate(lines, 1):
+                match = INCLUDE.match(line)
+                if not match or match[1].split("/")[0] not in ("base", "drivers", "dataplane", "control"):
+                    continue
+                target = folder_of(match[1])
+                if target != folder and target not in ALLOWED[folder]:
+                    wrong.append(f"{path}:{number}: {folder} must not include {match[1]}")
+    print("\n".join(wrong), file=sys.stderr, end="\n" if wrong else "")
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,131 @@
+"""Nodes that are killed while a backup or a restore runs. What is chosen at random comes from a printed seed."""
+
+import json
+import os
+import random
+import time
+
+import harness
+from harness import check, check_equal
+
+SEED = int(os.environ.get("SLUICE_SEED", str(time.time_ns() % 1_000_000)))
+RECORDS = 1200
+VALUE_BYTES = 32 << 10
+
+
+def filled_cluster(scratch, name, seed):
+    cluster = scratch.cluster(name, 4)
+    records = harness.random_records(RECORDS, VALUE_BYTES, seed)
+    done = cluster.put_lines(records)
+    check_equal(done["records"], RECORDS, "records")
+    return cluster, records
+
+
+def finish(process, timeout=300):
+    """The JSON object of a background command."""
+    out, err = process.communicate(timeout=timeout)
+    try:
+        return json.loads(out)
+    except ValueError as error:
+        raise harness.Failed(f"no JSON: {out!r}\n{err.decode(errors='replace')}") from error
+
+
+def kill_after(cluster, process, delay, name):
+    """Kills a node some time into a command; whether the command was still running."""
+    time.sleep(delay)
+    running = process.poll() is None
+    cluster.kill(name)
+    return running
+
+
+def complete_backup(cluster, name, outcome):
+    """Resumes until the backup is completed; at most five times."""
+    for _ in range(5):
+        if outcome.get("state") == "completed":
+            return outcome
+        shown = cluster.json("backup", "show", name, expect=None)
+        if shown.get("state") is None:  # it never began
+            outcome = cluster.json("backup", "create", "--name", name, expect=None)
+        else:
+            outcome = cluster.json("backup", "resume", name, expect=None)
+    check_equal(outcome.get("state"), "completed", f"the backup after resuming: {outcome}")
+    return outcome
+
+
+def test_node_killed_during_backup(scratch):
+    source = random.Random(SEED)
+    print(f"  SLUICE_SEED={SEED}")
+    cluster, records = filled_cluster(scratch, "c", SEED)
+    caught = 0
+    for round_number in range(3):
+        name = f"b{round_number}"
+        victim = source.choice(cluster.names)
+        process = cluster.background("backup", "create", "--name", name)
+        caught += kill_after(cluster, process, source.uniform(0.05, 1.0), victim)
+        outcome = finish(process)
+        cluster.start(victim)
+        complete_backup(cluster, name, outcome)
+        check_equal(cluster.json("backup", "verify", name)["bad"], [], "bad blocks")
+    print(f"  {caught} of 3 kills hit a running backup")
+    empty = scratch.cluster("new", 3)
+    for round_number in range(3):
+        check_equal(empty.json("restore", f"b{round_number}", "--from", cluster.url)["state"], "completed", "restore")
+    check(empty.records(scratch.path("new.jsonl")) == records, "the backups do not hold the records")
+
+
+def test_node_killed_during_restore(scratch):
+    source = random.Random(SEED + 1)
+    print(f"  SLUICE_SEED={SEED}")
+    cluster, records = filled_cluster(scratch, "c", SEED + 1)
+    cluster.json("backup", "create", "--name", "b")
+    target = scratch.cluster("new", 4)
+    victim = source.choice(target.names)
+    process = target.background("restore", "b", "--from", cluster.url)
+    caught = kill_after(target, process, source.uniform(0.05, 1.0), victim)
+    print(f"  the kill {'hit' if caught else 'missed'} the running restore")
+    outcome = finish(process)
+    check(outcome.get("state") == "completed" or outcome.get("code") in (1, 4), f"outcome {outcome}")
+    target.start(victim)
+    if outcome.get("state") != "completed":
+        for _ in range(5):
+            target.json("restore", "failed", "--retry", expect=None)
+            outcome = target.json("restore", "b", "--from", cluster.url, expect=None)
+            if outcome.get("state") == "completed" and not target.json("restore", "failed", expect=None)["failed"]:
+                break
+        check_equal(outcome.get("state"), "completed", f"the restore run again: {outcome}")
+    check_equal(target.json("restore", "failed")["failed"], [], "the retry list at the end")
+    check(target.records(scratch.path("new.jsonl")) == records, "the restore does not hold the records")
+
+
+def test_interrupted_backup_is_cancelled(scratch):
+    cluster, _ = filled_cluster(scratch, "c", SEED + 2)
+    process = cluster.background("backup", "create", "--name", "b")
+    while True:
+        line = process.stderr.readline()
+        check(line, "the backup ended before it was interrupted")
+        if b"planning" in line:
+            break
+    process.send_signal(2)
+    outcome = finish(process)
+    check_equal(process.returncode, 0 if outcome["state"] == "completed" else 1, f"exit code with {outcome}")
+    check(outcome["state"] in ("cancelled", "completed"), f"state {outcome['state']}")
+    check_equal(cluster.json("backup", "show", "b")["state"], outcome["state"], "state shown")
+    check_equal(cluster.json("backup", "create", "--name", "after")["state"], "completed", "a backup afterwards")
+
+
+def test_lost_data_folder_is_noticed(scratch):
+    cluster = scratch.cluster("c", 3)
+    cluster.put_lines(harness.random_records(50, 100, 5))
+    cluster.kill("n1")
+    data = cluster.folder / "n1"
+    os.rename(data, scratch.path("lost"))
+    refused = cluster.start("n1", expect=1)
+    check(b"--accept-data-loss" in refused.stderr or b"accept" in refused.stderr, str(refused))
+    cluster.start("n1", "--accept-data-loss")
+    cluster.serves()
+    backup = cluster.json("backup", "create", "--name", "b")
+    check_equal(backup["records"], 50, "records although a replica lost all of its")
+
+
+if __name__ == "__main__":
+    harness.main(globals())

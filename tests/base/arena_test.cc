@@ -1,0 +1,118 @@
+#include "base/arena.h"
+
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <thread>
+#include <vector>
+
+#include "base/status.h"
+
+namespace sluice {
+namespace {
+
+std::unique_ptr<Arena> make_arena(size_t buffers) {
+  Arena::Options options;
+  options.buffer_bytes = 8192;
+  options.bytes = buffers * options.buffer_bytes;
+  auto arena = Arena::create(options);
+  EXPECT_TRUE(arena.ok()) << arena.status();
+  return *std::move(arena);
+}
+
+TEST(ArenaTest, BuffersAreDistinctAlignedAndInTheMemfd) {
+  auto arena = make_arena(4);
+  auto pool = *arena->make_pool("test", 4);
+  std::vector<BlockBuffer> buffers;
+  for (int i = 0; i < 4; ++i) {
+    buffers.push_back(pool->try_take());
+    ASSERT_TRUE(buffers.back());
+    EXPECT_EQ(reinterpret_cast<uintptr_t>(buffers.back().data()) % 4096, 0u);
+    std::memset(buffers.back().data(), i + 1, buffers.back().capacity());
+  }
+  EXPECT_FALSE(pool->try_take());
+  for (int i = 0; i < 4; ++i) {
+    uint8_t byte = 0;
+    ASSERT_EQ(pread(arena->memfd(), &byte, 1, static_cast<off_t>(buffers[i].offset() + 8191)), 1);
+    EXPECT_EQ(byte, i + 1);
+  }
+}
+
+TEST(ArenaTest, ASharedBufferGoesHomeWithItsLastReference) {
+  auto arena = make_arena(1);
+  auto pool = *arena->make_pool("test", 1);
+  BlockBuffer first = pool->try_take();
+  BlockBuffer second = first.share();
+  first.reset();
+  EXPECT_EQ(pool->free(), 0u);
+  second.reset();
+  EXPECT_EQ(pool->free(), 1u);
+}
+
+TEST(ArenaTest, OnePoolCannotUseUpAnother) {
+  auto arena = make_arena(3);
+  auto greedy = *arena->make_pool("greedy", 2);
+  auto other = *arena->make_pool("other", 1);
+  BlockBuffer a = greedy->try_take();
+  BlockBuffer b = greedy->try_take();
+  EXPECT_FALSE(greedy->try_take());
+  EXPECT_TRUE(other->try_take());
+}
+
+TEST(ArenaTest, APoolTooLargeIsRefusedAndNamed) {
+  auto arena = make_arena(2);
+  auto pool = arena->make_pool("restore window", 3);
+  ASSERT_FALSE(pool.ok());
+  EXPECT_EQ(pool.status().code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_NE(message_of(pool.status()).find("restore window"), std::string_view::npos);
+  EXPECT_TRUE(arena->make_pool("fits", 2).ok());
+}
+
+TEST(ArenaTest, ADestroyedPoolGivesItsBuffersBack) {
+  auto arena = make_arena(2);
+  { auto pool = *arena->make_pool("first", 2); }
+  EXPECT_EQ(arena->unassigned(), 2u);
+  EXPECT_TRUE(arena->make_pool("second", 2).ok());
+}
+
+TEST(ArenaTest, TakeWaitsForAnotherThreadsBuffer) {
+  auto arena = make_arena(1);
+  auto pool = *arena->make_pool("test", 1);
+  BlockBuffer held = pool->try_take();
+  EXPECT_FALSE(pool->take(1));
+  std::thread giver([&] { held.reset(); });
+  EXPECT_TRUE(pool->take(60'000));
+  giver.join();
+}
+
+TEST(ArenaTest, ThreadsNeverHoldOneBufferTogether) {
+  auto arena = make_arena(3);
+  auto pool = *arena->make_pool("test", 3);
+  std::vector<std::atomic<int>> holders(3);
+  std::vector<std::thread> threads;
+  for (int t = 0; t < 4; ++t) {
+    threads.emplace_back([&] {
+      for (int i = 0; i < 2000; ++i) {
+        BlockBuffer buffer = pool->take(60'000);
+        ASSERT_TRUE(buffer);
+        EXPECT_EQ(holders[buffer.index()].fetch_add(1), 0);
+        holders[buffer.index()].fetch_sub(1);
+      }
+    });
+  }
+  for (auto& thread : threads) thread.join();
+  EXPECT_EQ(pool->free(), 3u);
+}
+
+TEST(ArenaTest, SizesThatCannotWorkAreRefused) {
+  Arena::Options options;
+  options.buffer_bytes = 5000;
+  EXPECT_EQ(Arena::create(options).status().code(), absl::StatusCode::kInvalidArgument);
+  options.buffer_bytes = 8192;
+  options.bytes = 8191;
+  EXPECT_EQ(Arena::create(options).status().code(), absl::StatusCode::kInvalidArgument);
+}
+
+}  // namespace
+}  // namespace sluice

@@ -1,0 +1,73 @@
+#include "control/cli/sorted_spill.h"
+
+#include <gtest/gtest.h>
+
+#include <filesystem>
+#include <map>
+#include <string>
+
+#include "base/random.h"
+
+namespace sluice {
+namespace {
+
+std::string drained(SortedSpill& spill) {
+  std::string all;
+  EXPECT_TRUE(spill
+                  .drain([&](std::string_view piece) {
+                    all += piece;
+                    return absl::OkStatus();
+                  })
+                  .ok());
+  return all;
+}
+
+// Runs of a few hundred bytes make several levels of merging.
+TEST(SortedSpill, SortsWithAnyRunSize) {
+  for (const size_t run_bytes : {size_t{1}, size_t{300}, size_t{20'000}, size_t{1} << 26}) {
+    Random random(run_bytes);
+    SortedSpill spill(testing::TempDir(), run_bytes);
+    std::map<std::string, std::string> expected;
+    const int lines = run_bytes == 1 ? 9000 : 5000;
+    for (int i = 0; i < lines; ++i) {
+      std::string key;
+      for (uint64_t j = 1 + random.below(12); j > 0; --j)
+        key.push_back(static_cast<char>(random.below(256)));
+      const std::string line = std::string(random.below(60), 'x') + std::to_string(i) + "\n";
+      if (!expected.emplace(key, line).second) continue;
+      ASSERT_TRUE(spill.add(key, line).ok());
+    }
+    std::string all;
+    for (const auto& [key, line] : expected) all += line;
+    EXPECT_EQ(drained(spill), all) << "run size " << run_bytes;
+  }
+}
+
+TEST(SortedSpill, LinesLargerThanItsBuffersStayWhole) {
+  SortedSpill spill(testing::TempDir(), 1000);
+  const std::string large(3 * SortedSpill::kReadBytes + 17, 'b');
+  ASSERT_TRUE(spill.add("b", large).ok());
+  ASSERT_TRUE(spill.add("c", "c").ok());
+  ASSERT_TRUE(spill.add("a", "a").ok());
+  EXPECT_TRUE(drained(spill) == "a" + large + "c");
+}
+
+TEST(SortedSpill, OrdersKeysAsUnsignedBytesAndIsEmptyAfterwards) {
+  SortedSpill spill(testing::TempDir());
+  ASSERT_TRUE(spill.add("\xff", "3").ok());
+  ASSERT_TRUE(spill.add("a", "1").ok());
+  ASSERT_TRUE(spill.add("a\x01", "2").ok());
+  EXPECT_EQ(drained(spill), "123");
+  EXPECT_EQ(drained(spill), "");
+}
+
+TEST(SortedSpill, SaysWhichFolderItCannotUse) {
+  SortedSpill spill("/nonexistent", 1);
+  ASSERT_TRUE(spill.add("a", "a").ok());
+  const absl::Status status = spill.add("b", "b");
+  EXPECT_TRUE(absl::IsNotFound(status));
+  EXPECT_NE(status.ToString().find("/nonexistent"), std::string::npos);
+}
+
+}  // namespace
+}  // namespace sluice

@@ -1,0 +1,130 @@
+#include "control/membership/documents.h"
+
+#include <gtest/gtest.h>
+
+#include "base/random.h"
+#include "base/status.h"
+#include "control/membership/weights.h"
+
+namespace sluice {
+namespace {
+
+NodeInfo some_node() {
+  NodeInfo info;
+  info.name = "n1";
+  info.number = 3;
+  info.weight = 2.5;
+  info.weight_explicit = true;
+  info.rack = "r1";
+  info.control_address = "127.0.0.1:1";
+  info.data_address = "127.0.0.1:2";
+  info.driver = "tcp";
+  info.store_id = "s";
+  info.incarnation = 9;
+  info.archive_folder = "/a b/\"c\"";
+  return info;
+}
+
+TEST(NodeName, Rules) {
+  for (const std::string& name :
+       std::vector<std::string>{"a", "0", "n1", "a.b_c-d", "x" + std::string(62, 'y')}) {
+    EXPECT_TRUE(check_node_name(name).ok()) << name;
+  }
+  for (const std::string& name : std::vector<std::string>{"", "A", "-a", ".a", "_a", "a b", "a/b",
+                                                          "ä", "x" + std::string(63, 'y')}) {
+    EXPECT_TRUE(absl::IsInvalidArgument(check_node_name(name))) << name;
+  }
+}
+
+TEST(MembershipDocuments, RoundTrip) {
+  ClusterInfo cluster;
+  cluster.uuid = make_uuid();
+  cluster.seed = UINT64_MAX;
+  cluster.created_ms = 1'700'000'000'000;
+  EXPECT_EQ(*decode_cluster_info("cluster", encode(cluster)), cluster);
+  EXPECT_EQ(cluster.write_quorum(), 2u);
+  EXPECT_EQ(cluster.read_quorum(), 2u);
+  EXPECT_EQ(*decode_node_info("nodes/n1", encode(some_node())), some_node());
+  const LiveInfo live{"i", "s", 4, 17};
+  EXPECT_EQ(*decode_live_info("live/n1", encode(live)), live);
+}
+
+TEST(MembershipDocuments, HostileInputIsDataLossNamingTheKey) {
+  const std::string good = encode(some_node());
+  const auto refused = [](const std::string& document) {
+    const absl::Status status = decode_node_info("nodes/n1", document).status();
+    EXPECT_TRUE(absl::IsDataLoss(status)) << document << status;
+    EXPECT_NE(message_of(status).find("'nodes/n1'"), std::string_view::npos) << status;
+  };
+  for (const std::string document : {"", "{", "[]", "null", "7", "{}", "{\"format\":1}"})
+    refused(document);
+  for (size_t i = 0; i < good.size(); ++i) refused(good.substr(0, i));
+  const auto replaced = [&](const std::string& from, const std::string& to) {
+    std::string changed = good;
+    const size_t at = changed.find(from);
+    EXPECT_NE(at, std::string::npos) << from;
+    changed.replace(at, from.size(), to);
+    refused(changed);
+  };
+  replaced("\"number\":3", "\"number\":0");
+  replaced("\"number\":3", "\"number\":-1");
+  replaced("\"number\":3", "\"number\":4294967296");
+  replaced("\"number\":3", "\"number\":\"3\"");
+  replaced("\"weight\":2.5", "\"weight\":0");
+  replaced("\"weight\":2.5", "\"weight\":1e999");
+  replaced("\"weight\":2.5", "\"weight\":null");
+  replaced("\"name\":\"n1\"", "\"name\":\"n2\"");
+  replaced("sluice.node.1", "sluice.node.2");
+  EXPECT_TRUE(absl::IsDataLoss(decode_cluster_info("cluster", good).status()));
+  EXPECT_TRUE(absl::IsDataLoss(decode_live_info("live/n1", good).status()));
+  Random random(1);
+  for (int i = 0; i < 5000; ++i) {
+    std::string noisy = good;
+    for (int k = 0; k < 3; ++k)
+      noisy[random.below(noisy.size())] = static_cast<char>(random.next());
+    decode_node_info("nodes/n1", noisy).IgnoreError();  // must not crash
+  }
+  refused(std::string(100'000, '['));
+}
+
+TEST(Weights, AreTheBottleneckCappedBySpace) {
+  MeasuredRates rates;
+  EXPECT_EQ(measured_weight(rates), 1);
+  rates.disk_write = 500.0 * (1 << 20);
+  rates.link = 1000.0 * (1 << 20);
+  rates.checksum = 9000.0 * (1 << 20);
+  rates.free_bytes = uint64_t{1} << 44;
+  EXPECT_DOUBLE_EQ(measured_weight(rates), 500);
+  rates.link = 100.0 * (1 << 20);
+  EXPECT_DOUBLE_EQ(measured_weight(rates), 100);
+  rates.free_bytes = uint64_t{60} * 600 * (1 << 20);
+  EXPECT_DOUBLE_EQ(measured_weight(rates), 60);
+  rates.free_bytes = 0;
+  EXPECT_EQ(measured_weight(rates), kLeastWeight);
+}
+
+TEST(Weights, SettleOnlyOnRealChange) {
+  EXPECT_EQ(settled_weight(100, 119), 100);
+  EXPECT_EQ(settled_weight(100, 121), 121);
+  EXPECT_EQ(settled_weight(100, 81), 100);
+  EXPECT_EQ(settled_weight(100, 79), 79);
+  EXPECT_EQ(settled_weight(100, -1), 100);
+  EXPECT_EQ(settled_weight(100, 0.0 / 0.0), 100);
+}
+
+TEST(RateAverage, FollowsWhatWasAchieved) {
+  RateAverage average(10);
+  EXPECT_EQ(average.rate(), 0);
+  average.add(1000, 1);
+  EXPECT_EQ(average.rate(), 1000);
+  average.add(2000, 0);
+  EXPECT_EQ(average.rate(), 1000);
+  average.add(2000, 1);
+  EXPECT_GT(average.rate(), 1000);
+  EXPECT_LT(average.rate(), 1200);
+  for (int i = 0; i < 200; ++i) average.add(2000, 1);
+  EXPECT_NEAR(average.rate(), 2000, 1);
+}
+
+}  // namespace
+}  // namespace sluice

@@ -1,0 +1,235 @@
+#include "control/membership/membership.h"
+
+#include <gtest/gtest.h>
+
+#include <atomic>
+#include <chrono>
+#include <thread>
+
+#include "base/random.h"
+#include "base/status.h"
+#include "control/cluster_block/memory_cluster_block.h"
+
+namespace sluice {
+namespace {
+
+bool eventually(const std::function<bool()>& condition) {
+  const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(20);
+  while (!condition()) {
+    if (std::chrono::steady_clock::now() >= deadline) return false;
+    std::this_thread::sleep_for(std::chrono::milliseconds(2));
+  }
+  return true;
+}
+
+class MembershipTest : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    ClusterInfo info;
+    info.uuid = make_uuid();
+    ASSERT_TRUE(create_cluster(*block_, info).ok());
+  }
+  static Membership::Options options_for(const std::string& name, const std::string& store = "") {
+    Membership::Options options;
+    options.node.name = name;
+    options.node.store_id = store.empty() ? "store-of-" + name : store;
+    options.node.incarnation = 1;
+    options.ttl_ms = 200;
+    options.takeover_wait_ms = 50;
+    return options;
+  }
+  std::unique_ptr<Membership> join(Membership::Options options) {
+    auto membership = Membership::join(*block_, std::move(options));
+    EXPECT_TRUE(membership.ok()) << membership.status();
+    return membership.ok() ? *std::move(membership) : nullptr;
+  }
+
+  std::unique_ptr<ClusterBlock> block_ = make_memory_cluster_block();
+};
+
+TEST_F(MembershipTest, AClusterIsMadeOnce) {
+  const auto first = load_cluster(*block_);
+  ASSERT_TRUE(first.ok());
+  ClusterInfo second;
+  second.uuid = make_uuid();
+  const absl::Status again = create_cluster(*block_, second);
+  EXPECT_TRUE(absl::IsAlreadyExists(again));
+  EXPECT_NE(message_of(again).find(first->uuid), std::string_view::npos);
+  EXPECT_EQ(*load_cluster(*block_), *first);
+  const auto empty = make_memory_cluster_block();
+  EXPECT_TRUE(absl::IsNotFound(load_cluster(*empty).status()));
+  EXPECT_TRUE(absl::IsNotFound(Membership::join(*empty, options_for("n1")).status()));
+  second.replicas = 0;
+  EXPECT_TRUE(absl::IsInvalidArgument(create_cluster(*empty, second)));
+}
+
+TEST_F(MembershipTest, JoiningNodesGetNumbersThatAreNeverGivenAgain) {
+  auto n1 = join(options_for("n1"));
+  auto n2 = join(options_for("n2"));
+  EXPECT_EQ(n1->info().number, 1u);
+  EXPECT_EQ(n2->info().number, 2u);
+  auto members = list_members(*block_);
+  ASSERT_TRUE(members.ok());
+  ASSERT_EQ(members->size(), 2u);
+  EXPECT_TRUE((*members)[0].live && (*members)[1].live);
+  n2.reset();
+  members = list_members(*block_);
+  EXPECT_FALSE((*members)[1].live);
+  EXPECT_TRUE(absl::IsFailedPrecondition(remove_node(*block_, "n1")));
+  EXPECT_TRUE(remove_node(*block_, "n2").ok());
+  EXPECT_TRUE(absl::IsNotFound(remove_node(*block_, "n2")));
+  EXPECT_EQ(join(options_for("n3"))->info().number, 3u);
+  EXPECT_EQ(join(options_for("n2"))->info().number, 4u);
+  n1.reset();
+  EXPECT_EQ(join(options_for("n1"))->info().number, 1u);
+}
+
+TEST_F(MembershipTest, ManyJoinAtOnce) {
+  constexpr int kNodes = 16;
+  std::vector<std::unique_ptr<Membership>> joined(kNodes);
+  std::vector<std::thread> threads;
+  for (int i = 0; i < kNodes; ++i) {
+    threads.emplace_back([&, i] {
+      auto options = options_for("n" + std::to_string(i));
+      options.takeover_wait_ms = 10'000;
+      joined[static_cast<size_t>(i)] = join(std::move(options));
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  const auto members = list_members(*block_);
+  ASSERT_TRUE(members.ok());
+  ASSERT_EQ(members->size(), size_t{kNodes});
+  for (uint32_t i = 0; i < kNodes; ++i) EXPECT_EQ((*members)[i].info.number, i + 1);
+}
+
+TEST_F(MembershipTest, ALiveNameIsRefused) {
+  const auto first = join(options_for("n1"));
+  const absl::Status second = Membership::join(*block_, options_for("n1")).status();
+  EXPECT_TRUE(absl::IsAlreadyExists(second)) << second;
+  EXPECT_NE(message_of(second).find("n1"), std::string_view::npos);
+  EXPECT_TRUE(first->status().ok());
+}
+
+TEST_F(MembershipTest, ALaterIncarnationOfTheSameStoreTakesOverAtOnce) {
+  std::atomic<bool> lost{false};
+  auto options = options_for("n1");
+  options.on_lost = [&](const absl::Status& why) {
+    EXPECT_TRUE(absl::IsAlreadyExists(why)) << why;
+    lost = true;
+  };
+  const auto first = join(std::move(options));
+  auto again = options_for("n1");
+  again.node.incarnation = 2;
+  again.takeover_wait_ms = 0;
+  const auto second = join(std::move(again));
+  ASSERT_NE(second, nullptr);
+  EXPECT_EQ(second->info().number, first->info().number);
+  EXPECT_TRUE(eventually([&] { return lost.load(); }));
+  EXPECT_TRUE(absl::IsAlreadyExists(first->status()));
+  EXPECT_TRUE(find_member(*block_, "n1")->live);
+}
+
+TEST_F(MembershipTest, LostDataIsNotTakenForAnEmptyNode) {
+  join(options_for("n1")).reset();
+  const absl::Status refused = Membership::join(*block_, options_for("n1", "another")).status();
+  EXPECT_TRUE(absl::IsFailedPrecondition(refused)) << refused;
+  EXPECT_NE(message_of(refused).find("accept_data_loss"), std::string_view::npos);
+  EXPECT_NE(message_of(refused).find("store-of-n1"), std::string_view::npos);
+  EXPECT_FALSE(find_member(*block_, "n1")->live);
+  auto accepting = options_for("n1", "another");
+  accepting.accept_data_loss = true;
+  const auto node = join(std::move(accepting));
+  ASSERT_NE(node, nullptr);
+  EXPECT_EQ(find_member(*block_, "n1")->info.store_id, "another");
+  EXPECT_EQ(node->info().number, 1u);
+}
+
+TEST_F(MembershipTest, ANodeStaysLiveBeyondItsTtlAndComesBackAfterALapse) {
+  const auto node = join(options_for("n1"));
+  const auto joined = block_->get("live/n1");
+  ASSERT_TRUE(joined.ok() && joined->has_value());
+  // As if the process had been stopped for longer than its lease.
+  ASSERT_TRUE(block_->revoke((*joined)->lease).ok());
+  EXPECT_FALSE(find_member(*block_, "n1")->live);
+  EXPECT_TRUE(eventually([&] { return find_member(*block_, "n1")->live; }));
+  EXPECT_TRUE(eventually([&] { return node->status().ok(); }));
+  const auto end = std::chrono::steady_clock::now() + std::chrono::milliseconds(500);
+  EXPECT_FALSE(!eventually([&] { return std::chrono::steady_clock::now() > end; }));
+  EXPECT_TRUE(find_member(*block_, "n1")->live);
+}
+
+TEST_F(MembershipTest, ARemovedNodeIsLost) {
+  std::atomic<bool> lost{false};
+  auto options = options_for("n1");
+  options.on_lost = [&](const absl::Status&) { lost = true; };
+  const auto node = join(std::move(options));
+  ASSERT_TRUE(block_->erase("nodes/n1").ok());
+  ASSERT_TRUE(block_->revoke((*block_->get("live/n1"))->lease).ok());
+  EXPECT_TRUE(eventually([&] { return lost.load(); }));
+}
+
+TEST_F(MembershipTest, WeightsAreKeptUnlessAnOperatorSaysOtherwise) {
+  auto options = options_for("n1");
+  options.node.weight = 100;
+  auto node = join(options);
+  EXPECT_FALSE(*node->offer_measured_weight(115));
+  EXPECT_TRUE(*node->offer_measured_weight(150));
+  EXPECT_EQ(find_member(*block_, "n1")->info.weight, 150);
+  ASSERT_TRUE(set_weight(*block_, "n1", 7).ok());
+  EXPECT_FALSE(*node->offer_measured_weight(1000));
+  EXPECT_EQ(find_member(*block_, "n1")->info.weight, 7);
+  node.reset();
+  node = join(options);
+  EXPECT_EQ(node->info().weight, 7);
+  ASSERT_TRUE(set_weight(*block_, "n1", 0).ok());
+  EXPECT_TRUE(*node->offer_measured_weight(1000));
+  EXPECT_TRUE(absl::IsInvalidArgument(set_weight(*block_, "n1", -1)));
+  EXPECT_TRUE(absl::IsNotFound(set_weight(*block_, "n9", 1)));
+}
+
+TEST_F(MembershipTest, ANodeChangesItsOwnDocumentOnly) {
+  const auto node = join(options_for("n1"));
+  ASSERT_TRUE(node->update([](NodeInfo& info) {
+                    info.control_address = "127.0.0.1:7000";
+                    info.name = "n7";
+                    info.number = 7;
+                  })
+                  .ok());
+  const auto member = find_member(*block_, "n1");
+  ASSERT_TRUE(member.ok());
+  EXPECT_EQ(member->info.control_address, "127.0.0.1:7000");
+  EXPECT_EQ(member->info.number, 1u);
+  EXPECT_EQ(node->info(), member->info);
+}
+
+TEST_F(MembershipTest, AWatchSeesJoinsAndDeaths) {
+  std::atomic<size_t> live{0};
+  const auto watch = MemberWatch::start(*block_, [&] {
+    const auto members = list_members(*block_);
+    ASSERT_TRUE(members.ok());
+    size_t count = 0;
+    for (const Member& member : *members) count += member.live;
+    live = count;
+  });
+  ASSERT_TRUE(watch.ok());
+  auto n1 = join(options_for("n1"));
+  auto n2 = join(options_for("n2"));
+  EXPECT_TRUE(eventually([&] { return live == 2; }));
+  n1.reset();
+  EXPECT_TRUE(eventually([&] { return live == 1; }));
+}
+
+TEST_F(MembershipTest, DamagedDocumentsAreNamed) {
+  const auto node = join(options_for("n1"));
+  ASSERT_TRUE(block_->put("nodes/n2", "garbage").ok());
+  const absl::Status status = list_members(*block_).status();
+  EXPECT_TRUE(absl::IsDataLoss(status));
+  EXPECT_NE(message_of(status).find("'nodes/n2'"), std::string_view::npos) << status;
+  EXPECT_TRUE(absl::IsDataLoss(Membership::join(*block_, options_for("n2")).status()));
+  ASSERT_TRUE(block_->put("next-node-number", "x").ok());
+  EXPECT_TRUE(absl::IsDataLoss(Membership::join(*block_, options_for("n3")).status()));
+  EXPECT_TRUE(absl::IsInvalidArgument(Membership::join(*block_, options_for("N1")).status()));
+}
+
+}  // namespace
+}  // namespace sluice

@@ -1,0 +1,548 @@
+// Backups of a whole cluster, while it is written to, and while nodes die.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <filesystem>
+#include <mutex>
+#include <set>
+#include <thread>
+#include <utility>
+
+#include "base/file.h"
+#include "base/status.h"
+#include "control/client/directory.h"
+#include "control/schedule/backup_store.h"
+#include "dataplane/archive/writer.h"
+#include "tests/control/node/test_cluster.h"
+
+namespace sluice {
+namespace {
+
+using ::testing::HasSubstr;
+
+std::string text_of(const absl::Status& status) { return std::string(message_of(status)); }
+
+void fill(ClusterClient& client, int records, const std::string& prefix = "k") {
+  const auto import = client.import();
+  for (int i = 0; i < records; ++i) {
+    ASSERT_TRUE(import->put(fmt::format("{}{:05}", prefix, i), std::string(200, 'v')).ok());
+  }
+  const WriteTotals totals = import->finish();
+  ASSERT_EQ(totals.failed, 0u) << totals.failures[0].reason;
+}
+
+std::map<std::string, std::string> live_of(const std::map<std::string, Record>& archive) {
+  std::map<std::string, std::string> live;
+  for (const auto& [key, record] : archive) {
+    if (!record.tombstone) live[key] = record.value;
+  }
+  return live;
+}
+
+TEST(Backup, HoldsEveryRecordOnceAndVerifies) {
+  TestCluster cluster;
+  const auto client = cluster.client();
+  fill(*client, 1000);
+  ASSERT_TRUE(client->put("large", std::string(3'500'000, 'L')).ok());
+  ASSERT_TRUE(client->erase("k00007").ok());
+  std::set<std::string> states;
+  const auto backup =
+      client->backup_create({.name = "first", .targets = {}, .dry_run = false},
+                            [&](const BackupProgress& progress) { states.insert(progress.state); });
+  ASSERT_TRUE(backup.ok()) << message_of(backup.status());
+  ASSERT_EQ(backup->state, "completed") << backup->reason;
+  EXPECT_EQ(backup->records, 1000u);
+  EXPECT_EQ(backup->slots, 64u);
+  EXPECT_EQ(backup->slots_agreed, 64u);
+  EXPECT_EQ(backup->slots_divergent, 0u);
+  EXPECT_EQ(backup->archives.size(), 3u);
+  EXPECT_GT(backup->wire_bytes, backup->bytes);
+  EXPECT_LT(backup->wire_bytes, backup->bytes * 3 / 2);
+  EXPECT_GT(backup->plan.makespan_s, 0);
+  EXPECT_GE(backup->plan.makespan_s, backup->plan.lower_bound_s);
+  EXPECT_TRUE(states.contains("enabled"));
+  EXPECT_EQ(live_of(read_archive(backup->archives)), read_cluster(*client));
+  const auto verified = client->backup_verify("first", nullptr);
+  ASSERT_TRUE(verified.ok()) << message_of(verified.status());
+  EXPECT_TRUE(verified->bad.empty()) << verified->bad[0].file << ": " << verified->bad[0].reason;
+  EXPECT_GT(verified->blocks, 60u);
+  const auto again =
+      client->backup_create({.name = "first", .targets = {}, .dry_run = false}, nullptr);
+  EXPECT_EQ(again.status().code(), absl::StatusCode::kAlreadyExists);
+  const auto schedule = client->schedule_show("first");
+  ASSERT_TRUE(schedule.ok());
+  EXPECT_EQ(schedule->copies.size(), 64u);
+  ASSERT_TRUE(client->backup_delete("first").ok());
+  EXPECT_TRUE(client->backup_list()->empty());
+  for (const ArchivePlace& place : backup->archives) {
+    EXPECT_FALSE(std::filesystem::exists(place.path));
+  }
+}
+
+// The clocks differ, so that cuts are taken at different moments, and late writes meet replicas
+// that have cut already.
+TEST(Backup, TakesACutWhileWritersWrite) {
+  TestCluster cluster;
+  cluster.clock(1).skew(200);
+  cluster.clock(2).skew(-200);
+  const auto client = cluster.client();
+  fill(*client, 200, "before");
+  std::atomic<bool> stop{false};
+  std::mutex mutex;
+  std::set<std::string> acknowledged;
+  std::vector<std::thread> writers;
+  for (int w = 0; w < 3; ++w) {
+    writers.emplace_back([&, w] {
+      const auto own = cluster.client();
+      for (int i = 0; !stop; ++i) {
+        const std::string key = fmt::format("w{}-{:06}", w, i);
+        if (!own->put(key, key).ok()) continue;
+        const std::lock_guard lock(mutex);
+        acknowledged.insert(key);
+      }
+    });
+  }
+  ASSERT_TRUE(eventually(10'000, [&] {
+    const std::lock_guard lock(mutex);
+    return acknowledged.size() > 100;
+  }));
+  std::set<std::string> before;
+  {
+    const std::lock_guard lock(mutex);
+    before = acknowledged;
+  }
+  const auto first =
+      client->backup_create({.name = "busy", .targets = {}, .dry_run = false}, nullptr);
+  stop = true;
+  for (std::thread& writer : writers) writer.join();
+  ASSERT_TRUE(first.ok()) << message_of(first.status());
+  ASSERT_EQ(first->state, "completed") << first->reason;
+  const auto second =
+      client->backup_create({.name = "quiet", .targets = {}, .dry_run = false}, nullptr);
+  ASSERT_TRUE(second.ok()) << message_of(second.status());
+  ASSERT_EQ(second->state, "completed") << second->reason;
+  const auto archived = read_archive(first->archives);
+  const auto everything = read_archive(second->archives);
+  for (const std::string& key : before) EXPECT_TRUE(archived.contains(key)) << key;
+  for (const auto& [key, record] : archived) EXPECT_LE(record.version.stamp, first->cut) << key;
+  // What was acknowledged is in the later backup, with its stamp: those of at most T are in the
+  // earlier one.
+  size_t after = 0;
+  for (const std::string& key : acknowledged) {
+    ASSERT_TRUE(everything.contains(key)) << key;
+    if (everything.at(key).version.stamp > first->cut) {
+      ++after;
+    } else {
+      EXPECT_TRUE(archived.contains(key)) << key;
+    }
+  }
+  EXPECT_GT(after, 0u) << "no write came after the cut: nothing was tried";
+}
+
+TEST(Backup, CountsHowReplicasDiverge) {
+  TestCluster cluster;
+  const auto client = cluster.client();
+  fill(*client, 300);
+  cluster.stop(2);
+  for (int i = 0; i < 20; ++i) ASSERT_TRUE(client->put(fmt::format("new{}", i), "n").ok());
+  for (int i = 0; i < 10; ++i) ASSERT_TRUE(client->put(fmt::format("k{:05}", i), "changed").ok());
+  cluster.start(2);
+  const auto backup =
+      client->backup_create({.name = "d", .targets = {"n2"}, .dry_run = false}, nullptr);
+  ASSERT_TRUE(backup.ok()) << message_of(backup.status());
+  ASSERT_EQ(backup->state, "completed") << backup->reason;
+  EXPECT_EQ(backup->divergence.missing, 20u);
+  EXPECT_EQ(backup->divergence.stale, 10u);
+  EXPECT_EQ(backup->divergence.conflicting, 0u);
+  EXPECT_GT(backup->slots_divergent, 0u);
+  EXPECT_EQ(backup->slots_agreed + backup->slots_divergent, 64u);
+  EXPECT_EQ(backup->records, 320u);
+  ASSERT_EQ(backup->archives.size(), 1u);
+  EXPECT_EQ(backup->archives[0].node, "n2");
+  EXPECT_EQ(live_of(read_archive(backup->archives)), read_cluster(*client));
+}
+
+TEST(Backup, OneAtATimeAndOnlyToMembers) {
+  TestCluster::Options options;
+  options.backup.cut_margin_ms = 2500;
+  TestCluster cluster(options);
+  const auto client = cluster.client();
+  fill(*client, 50);
+  const auto unknown =
+      client->backup_create({.name = "u", .targets = {"n9"}, .dry_run = false}, nullptr);
+  EXPECT_EQ(unknown.status().code(), absl::StatusCode::kNotFound);
+  EXPECT_THAT(text_of(unknown.status()), HasSubstr("n9"));
+  std::atomic<bool> begun{false};
+  absl::StatusOr<BackupView> first;
+  std::thread running([&] {
+    first = cluster.client()->backup_create({.name = "one", .targets = {}, .dry_run = false},
+                                            [&](const BackupProgress&) { begun = true; });
+  });
+  EXPECT_TRUE(eventually(5'000, [&] { return begun.load(); }));
+  const auto second =
+      client->backup_create({.name = "two", .targets = {}, .dry_run = false}, nullptr);
+  running.join();
+  EXPECT_EQ(second.status().code(), absl::StatusCode::kAlreadyExists);
+  EXPECT_THAT(text_of(second.status()), HasSubstr("one"));
+  ASSERT_TRUE(first.ok()) << message_of(first.status());
+  EXPECT_EQ(first->state, "completed") << first->reason;
+}
+
+TEST(Backup, ADryRunLeavesNothingBehind) {
+  TestCluster cluster;
+  const auto client = cluster.client();
+  fill(*client, 100);
+  const auto backup =
+      client->backup_create({.name = "dry", .targets = {}, .dry_run = true}, nullptr);
+  ASSERT_TRUE(backup.ok()) << message_of(backup.status());
+  EXPECT_EQ(backup->state, "planning");
+  EXPECT_EQ(backup->records, 100u);
+  EXPECT_EQ(backup->plan.nodes.size(), 3u);
+  EXPECT_TRUE(client->backup_list()->empty());
+  EXPECT_FALSE(std::filesystem::exists(cluster.folder() + "/n1/archives/dry"));
+}
+
+TEST(Backup, GoesOnWhenItsCoordinatorDies) {
+  TestCluster::Options options;
+  options.backup.cut_margin_ms = 1500;
+  TestCluster cluster(options);
+  const auto client = cluster.client();
+  fill(*client, 300);
+  std::atomic<bool> begun{false};
+  absl::StatusOr<BackupView> backup;
+  std::thread running([&] {
+    backup = client->backup_create({.name = "orphan", .targets = {}, .dry_run = false},
+                                   [&](const BackupProgress&) { begun = true; });
+  });
+  ASSERT_TRUE(eventually(5'000, [&] { return begun.load(); }));
+  EXPECT_EQ(client->backup_show("orphan")->coordinator, "n1");
+  cluster.stop(0);
+  running.join();
+  ASSERT_TRUE(backup.ok()) << message_of(backup.status());
+  EXPECT_EQ(backup->state, "completed") << backup->reason;
+  EXPECT_NE(backup->coordinator, "n1");
+  EXPECT_EQ(backup->records, 300u);
+  EXPECT_EQ(live_of(read_archive(backup->archives)).size(), 300u);
+}
+
+TEST(Backup, AFailedOneIsResumed) {
+  TestCluster cluster;
+  const auto client = cluster.client();
+  fill(*client, 300);
+  // Something else is where n2's part should go.
+  const std::string blocked = cluster.folder() + "/n2/archives/again";
+  ASSERT_TRUE(write_file_durably(blocked, "not a folder").ok());
+  auto backup = client->backup_create({.name = "again", .targets = {}, .dry_run = false}, nullptr);
+  ASSERT_TRUE(backup.ok()) << message_of(backup.status());
+  EXPECT_EQ(backup->state, "failed");
+  EXPECT_THAT(backup->reason, HasSubstr("n2"));
+  std::filesystem::remove(blocked);
+  backup = client->backup_resume("again", nullptr);
+  ASSERT_TRUE(backup.ok()) << message_of(backup.status());
+  EXPECT_EQ(backup->state, "completed") << backup->reason;
+  EXPECT_EQ(backup->archives.size(), 3u);
+  EXPECT_EQ(live_of(read_archive(backup->archives)), read_cluster(*client));
+}
+
+// Some targets have stored the root manifest, another one cannot: resumed, all of them have it.
+TEST(Backup, AFailedCommitIsResumed) {
+  TestCluster cluster;
+  const auto client = cluster.client();
+  fill(*client, 1000);
+  const std::string folder = cluster.folder() + "/n2/archives/again";
+  std::atomic<bool> stop{false};
+  // A folder where its manifest should go, once its part is begun.
+  std::thread blocker([&] {
+    while (!stop && !std::filesystem::exists(folder + "/journal")) std::this_thread::yield();
+    std::filesystem::create_directories(folder + "/manifest/in the way");
+  });
+  auto backup = client->backup_create({.name = "again", .targets = {}, .dry_run = false}, nullptr);
+  stop = true;
+  blocker.join();
+  ASSERT_TRUE(backup.ok()) << message_of(backup.status());
+  ASSERT_EQ(backup->state, "failed");
+  EXPECT_THAT(backup->reason, HasSubstr("n2"));
+  EXPECT_TRUE(std::filesystem::is_regular_file(cluster.folder() + "/n1/archives/again/manifest"));
+  std::filesystem::remove_all(folder + "/manifest");
+  backup = client->backup_resume("again", nullptr);
+  ASSERT_TRUE(backup.ok()) << message_of(backup.status());
+  EXPECT_EQ(backup->state, "completed") << backup->reason;
+  EXPECT_EQ(backup->archives.size(), 3u);
+  EXPECT_EQ(live_of(read_archive(backup->archives)), read_cluster(*client));
+}
+
+struct BlockFaults {
+  std::atomic<int> gets{0};     // of a backup's head that fail
+  std::atomic<int> lists{0};    // of its progress
+  std::atomic<int> commits{0};  // of its head that are made, while their answers are lost
+  static bool spend(std::atomic<int>& left) {
+    int now = left;
+    while (now > 0 && !left.compare_exchange_weak(now, now - 1)) {
+    }
+    return now > 0;
+  }
+};
+
+class FaultyBlock final : public ClusterBlock {
+ public:
+  FaultyBlock(std::unique_ptr<ClusterBlock> inner, BlockFaults& faults)
+      : inner_(std::move(inner)), faults_(faults) {}
+  absl::StatusOr<std::optional<ClusterEntry>> get(std::string_view key) override {
+    if (key.starts_with(kBackupsPrefix) && BlockFaults::spend(faults_.gets)) {
+      return unavailable("out of reach");
+    }
+    return inner_->get(key);
+  }
+  absl::StatusOr<ClusterListing> list(std::string_view prefix) override {
+    if (prefix.ends_with("/progress/") && BlockFaults::spend(faults_.lists)) {
+      return unavailable("out of reach");
+    }
+    return inner_->list(prefix);
+  }
+  absl::StatusOr<Revision> commit(const std::vector<ClusterOp>& ops) override {
+    auto revision = inner_->commit(ops);
+    for (const ClusterOp& op : ops) {
+      if (revision.ok() && op.kind == ClusterOp::Kind::kPut && op.key.starts_with(kBackupsPrefix) &&
+          BlockFaults::spend(faults_.commits)) {
+        return unavailable("the answer was lost");
+      }
+    }
+    return revision;
+  }
+  absl::StatusOr<LeaseId> grant(int64_t ttl_ms) override { return inner_->grant(ttl_ms); }
+  absl::Status keep_alive(LeaseId lease) override { return inner_->keep_alive(lease); }
+  absl::Status revoke(LeaseId lease) override { return inner_->revoke(lease); }
+  absl::StatusOr<WatchHandle> watch(std::string_view prefix, Revision after,
+                                    WatchCallback callback) override {
+    return inner_->watch(prefix, after, std::move(callback));
+  }
+
+ private:
+  const std::unique_ptr<ClusterBlock> inner_;
+  BlockFaults& faults_;
+};
+
+TEST(Backup, OutlivesAMomentWithoutTheClusterBlock) {
+  BlockFaults faults;
+  TestCluster::Options options;
+  // Of n1 alone, which coordinates.
+  options.wrap_block = [&, first = true](std::unique_ptr<ClusterBlock> block) mutable {
+    if (std::exchange(first, false)) {
+      block = std::make_unique<FaultyBlock>(std::move(block), faults);
+    }
+    return block;
+  };
+  TestCluster cluster(options);
+  const auto client = cluster.client();
+  fill(*client, 1000);
+  bool begun = false;
+  const auto backup = client->backup_create({.name = "b", .targets = {}, .dry_run = false},
+                                            [&](const BackupProgress& progress) {
+                                              if (begun || progress.state != "enabled") return;
+                                              begun = true;
+                                              faults.commits = 1;
+                                              faults.lists = 5;
+                                              faults.gets = 10;
+                                            });
+  ASSERT_TRUE(backup.ok()) << message_of(backup.status());
+  EXPECT_EQ(backup->state, "completed") << backup->reason;
+  EXPECT_EQ(backup->records, 1000u);
+  EXPECT_GT(backup->wire_bytes, backup->bytes);
+  EXPECT_EQ(faults.commits + faults.lists + faults.gets, 0) << "not all was tried";
+}
+
+std::unique_ptr<ArchiveWriter> begin_part(TestCluster& cluster, const std::string& uuid,
+                                          const std::string& name) {
+  ArchiveWriter::Options options;
+  options.folder = cluster.folder() + "/n3/archives/" + name;
+  options.identity = {
+      Directory::open(cluster.block()).value()->cluster().uuid, uuid, name, 6, 1, 1};
+  options.node = "n3";
+  auto writer = ArchiveWriter::open(options);
+  EXPECT_TRUE(writer.ok()) << message_of(writer.status());
+  return writer.ok() ? *std::move(writer) : nullptr;
+}
+
+// Its backup was deleted while the node was down: nothing tells it any more.
+TEST(Backup, APartOfADeletedBackupIsRemoved) {
+  TestCluster cluster;
+  const auto client = cluster.client();
+  fill(*client, 50);
+  cluster.stop(2);
+  begin_part(cluster, "no-more", "left").reset();
+  cluster.start(2);
+  EXPECT_TRUE(eventually(
+      10'000, [&] { return !std::filesystem::exists(cluster.folder() + "/n3/archives/left"); }));
+  const auto backup =
+      client->backup_create({.name = "left", .targets = {}, .dry_run = false}, nullptr);
+  ASSERT_TRUE(backup.ok()) << message_of(backup.status());
+  EXPECT_EQ(backup->state, "completed") << backup->reason;
+}
+
+// An archive of that name that belongs to another backup outlives a backup that failed over it.
+TEST(Backup, CancellingRemovesNoOtherArchive) {
+  TestCluster cluster;
+  const auto client = cluster.client();
+  fill(*client, 50);
+  const auto part = begin_part(cluster, "another", "taken");
+  ASSERT_NE(part, nullptr);
+  ASSERT_TRUE(part->finish().ok());
+  Manifest manifest;
+  manifest.identity = {
+      Directory::open(cluster.block()).value()->cluster().uuid, "another", "taken", 6, 1, 1};
+  manifest.parts.push_back(*part->finish());
+  ASSERT_TRUE(part->commit(manifest).ok());
+  const auto backup =
+      client->backup_create({.name = "taken", .targets = {}, .dry_run = false}, nullptr);
+  ASSERT_TRUE(backup.ok()) << message_of(backup.status());
+  EXPECT_EQ(backup->state, "failed");
+  EXPECT_EQ(client->backup_cancel("taken")->state, "cancelled");
+  EXPECT_FALSE(std::filesystem::exists(cluster.folder() + "/n1/archives/taken"));
+  EXPECT_TRUE(std::filesystem::exists(cluster.folder() + "/n3/archives/taken/manifest"));
+}
+
+TEST(Backup, IsDeletedWholeOrNotAtAll) {
+  TestCluster cluster;
+  const auto client = cluster.client();
+  fill(*client, 100, "before");
+  const auto backup =
+      client->backup_create({.name = "b", .targets = {}, .dry_run = false}, nullptr);
+  ASSERT_TRUE(backup.ok()) << message_of(backup.status());
+  ASSERT_EQ(backup->archives.size(), 3u);
+  cluster.stop(2);
+  const absl::Status refused = client->backup_delete("b");
+  EXPECT_EQ(refused.code(), absl::StatusCode::kUnavailable);
+  EXPECT_THAT(std::string(message_of(refused)), ::testing::HasSubstr("n3"));
+  EXPECT_EQ(read_archive(backup->archives).size(), 100u);  // every part is still there
+  cluster.start(2);
+  ASSERT_TRUE(eventually(20'000, [&] { return client->backup_delete("b").ok(); }));
+  EXPECT_FALSE(client->backup_show("b").ok());
+}
+
+TEST(Backup, CancelledOnesLeaveNoArchive) {
+  TestCluster::Options options;
+  options.backup.cut_margin_ms = 3000;
+  TestCluster cluster(options);
+  const auto client = cluster.client();
+  fill(*client, 50);
+  std::atomic<bool> begun{false};
+  absl::StatusOr<BackupView> backup;
+  std::thread running([&] {
+    backup = cluster.client()->backup_create({.name = "c", .targets = {}, .dry_run = false},
+                                             [&](const BackupProgress&) { begun = true; });
+  });
+  EXPECT_TRUE(eventually(5'000, [&] { return begun.load(); }));
+  const auto cancelled = client->backup_cancel("c");
+  running.join();
+  ASSERT_TRUE(cancelled.ok()) << message_of(cancelled.status());
+  EXPECT_EQ(cancelled->state, "cancelled");
+  ASSERT_TRUE(backup.ok()) << message_of(backup.status());
+  EXPECT_EQ(backup->state, "cancelled");
+  EXPECT_FALSE(std::filesystem::exists(cluster.folder() + "/n1/archives/c"));
+  EXPECT_EQ(client->backup_create({.name = "d", .targets = {}, .dry_run = false}, nullptr)->state,
+            "completed");
+}
+
+TEST(Backup, OutlivesANodeThatRestartsWhileItSends) {
+  TestCluster cluster;
+  const auto client = cluster.client();
+  fill(*client, 2000);
+  std::atomic<bool> enabled{false};
+  absl::StatusOr<BackupView> backup;
+  std::thread running([&] {
+    backup = cluster.client()->backup_create({.name = "r", .targets = {}, .dry_run = false},
+                                             [&](const BackupProgress& progress) {
+                                               if (progress.state == "enabled") enabled = true;
+                                             });
+  });
+  EXPECT_TRUE(eventually(10'000, [&] { return enabled.load(); }));
+  cluster.stop(2);
+  cluster.start(2);
+  running.join();
+  ASSERT_TRUE(backup.ok()) << message_of(backup.status());
+  EXPECT_EQ(backup->state, "completed") << backup->reason;
+  EXPECT_EQ(live_of(read_archive(backup->archives)), read_cluster(*client));
+}
+
+TEST(Backup, GoesToOtherTargetsWhenOneDies) {
+  TestCluster cluster;
+  const auto client = cluster.client();
+  fill(*client, 2000);
+  std::atomic<bool> enabled{false};
+  absl::StatusOr<BackupView> backup;
+  std::thread running([&] {
+    backup = cluster.client()->backup_create({.name = "t", .targets = {}, .dry_run = false},
+                                             [&](const BackupProgress& progress) {
+                                               if (progress.state == "enabled") enabled = true;
+                                             });
+  });
+  EXPECT_TRUE(eventually(10'000, [&] { return enabled.load(); }));
+  cluster.stop(2);
+  running.join();
+  ASSERT_TRUE(backup.ok()) << message_of(backup.status());
+  EXPECT_EQ(backup->state, "completed") << backup->reason;
+  EXPECT_EQ(backup->records, 2000u);
+  EXPECT_EQ(live_of(read_archive(backup->archives)), read_cluster(*client));
+  // What it had begun is removed when it comes back.
+  if (backup->archives.size() == 3) return;
+  cluster.start(2);
+  EXPECT_TRUE(eventually(
+      10'000, [&] { return !std::filesystem::exists(cluster.folder() + "/n3/archives/t"); }));
+}
+
+// A node restarts after it was armed: it takes its cut as it comes back, and nothing later is in
+// it.
+TEST(Backup, ACutOutlivesARestart) {
+  TestCluster::Options options;
+  options.backup.cut_margin_ms = 2500;
+  TestCluster cluster(options);
+  const auto client = cluster.client();
+  fill(*client, 100);
+  absl::StatusOr<BackupView> backup;
+  std::atomic<bool> begun{false};
+  std::thread running([&] {
+    backup = cluster.client()->backup_create({.name = "c", .targets = {"n1"}, .dry_run = false},
+                                             [&](const BackupProgress&) { begun = true; });
+  });
+  EXPECT_TRUE(eventually(5'000, [&] { return begun.load(); }));
+  cluster.stop(2);
+  cluster.start(2);
+  running.join();
+  ASSERT_TRUE(backup.ok()) << message_of(backup.status());
+  EXPECT_EQ(backup->state, "completed") << backup->reason;
+  const auto archived = read_archive(backup->archives);
+  EXPECT_EQ(archived.size(), 100u);
+}
+
+// A clock that runs ahead between being read and being armed has missed the cut; a later one is
+// found.
+TEST(Backup, AMissedCutIsTriedLater) {
+  TestCluster::Options options;
+  options.backup.cut_margin_ms = 1;
+  TestCluster cluster(options);
+  const auto client = cluster.client();
+  fill(*client, 100);
+  const auto backup =
+      client->backup_create({.name = "m", .targets = {}, .dry_run = false}, nullptr);
+  ASSERT_TRUE(backup.ok()) << message_of(backup.status());
+  EXPECT_EQ(backup->state, "completed") << backup->reason;
+  EXPECT_EQ(live_of(read_archive(backup->archives)).size(), 100u);
+}
+
+TEST(Backup, GarbageInTheClusterBlockIsNamedAndLived) {
+  TestCluster cluster;
+  const auto client = cluster.client();
+  fill(*client, 50);
+  ASSERT_TRUE(cluster.block().put(backup_head_key("garbage"), "{\"uuid\": [").ok());
+  const auto backup =
+      client->backup_create({.name = "ok", .targets = {}, .dry_run = false}, nullptr);
+  ASSERT_TRUE(backup.ok()) << message_of(backup.status());
+  EXPECT_EQ(backup->state, "completed") << backup->reason;
+  const auto list = client->backup_list();
+  ASSERT_TRUE(list.ok());
+  ASSERT_EQ(list->size(), 2u);
+  EXPECT_THAT((*list)[1].reason, HasSubstr("garbage"));
+}
+
+}  // namespace
+}  // namespace sluice

@@ -1,0 +1,78 @@
+// A whole cluster in this process: real nodes, stores, TCP on loopback, and one SQLite cluster
+// block.
+#ifndef SLUICE_TESTS_CONTROL_NODE_TEST_CLUSTER_H_
+#define SLUICE_TESTS_CONTROL_NODE_TEST_CLUSTER_H_
+
+#include <atomic>
+#include <functional>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "base/clock.h"
+#include "control/client/cluster_client.h"
+#include "control/node/node.h"
+#include "dataplane/block/record.h"
+
+namespace sluice {
+
+// The system's clock, some way off.
+class SkewedClock final : public Clock {
+ public:
+  int64_t wall_ms() const override { return system_clock().wall_ms() + skew_ms_; }
+  int64_t monotonic_ns() const override { return system_clock().monotonic_ns(); }
+  void sleep_ns(int64_t duration) override { system_clock().sleep_ns(duration); }
+  void skew(int64_t ms) { skew_ms_ = ms; }
+
+ private:
+  std::atomic<int64_t> skew_ms_{0};
+};
+
+class TestCluster {
+ public:
+  struct Options {
+    size_t nodes = 3;
+    uint32_t replicas = 3;
+    uint32_t slot_bits = 6;
+    BackupRunOptions backup = {
+        .grace_ms = 1500, .stall_ms = 30'000, .max_replans = 8, .cut_margin_ms = 250};
+    // What the nodes get instead of a block of their own.
+    std::function<std::unique_ptr<ClusterBlock>(std::unique_ptr<ClusterBlock>)> wrap_block;
+  };
+  TestCluster() : TestCluster(Options()) {}
+  explicit TestCluster(const Options& options);
+  ~TestCluster();
+
+  std::string name(size_t i) const { return "n" + std::to_string(i + 1); }
+  void start(size_t i);
+  void stop(size_t i);
+  SkewedClock& clock(size_t i) { return *clocks_[i]; }
+  // A new client; asks nodes from n1 on.
+  std::unique_ptr<ClusterClient> client();
+  ClusterBlock& block() { return *block_; }
+  const std::string& url() const { return url_; }
+  const std::string& folder() const { return folder_; }
+
+ private:
+  const Options options_;
+  std::string folder_;
+  std::string url_;
+  std::unique_ptr<ClusterBlock> block_;
+  std::vector<std::unique_ptr<SkewedClock>> clocks_;
+  std::vector<std::unique_ptr<ClusterBlock>> node_blocks_;  // where they are wrapped
+  std::vector<std::unique_ptr<Node>> nodes_;
+};
+
+// True as soon as `done` is, false after the time.
+bool eventually(int64_t timeout_ms, const std::function<bool()>& done);
+
+// All records of an archive, by key.
+std::map<std::string, Record> read_archive(const std::vector<ArchivePlace>& places);
+
+// All live records of a cluster.
+std::map<std::string, std::string> read_cluster(ClusterClient& client);
+
+}  // namespace sluice
+
+#endif  // SLUICE_TESTS_CONTROL_NODE_TEST_CLUSTER_H_

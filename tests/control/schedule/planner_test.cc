@@ -1,0 +1,379 @@
+#include "control/schedule/planner.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <chrono>
+#include <functional>
+#include <map>
+
+#include "base/random.h"
+#include "base/status.h"
+
+namespace sluice {
+namespace {
+
+SlotDigest digest_of(uint64_t content, uint64_t bytes) {
+  SlotDigest digest;
+  digest.sum = {content, ~content};
+  digest.records = 1 + bytes / 1000;
+  digest.bytes = bytes;
+  return digest;
+}
+
+// A cluster of equal nodes, with the digests that each replica of the table publishes.
+struct Cluster {
+  DistributionTable table;
+  PlanInput input;
+
+  Cluster(uint32_t nodes, uint32_t slot_bits, uint32_t replicas = 3) {
+    TableInput in;
+    for (uint32_t i = 1; i <= nodes; ++i) in.members.push_back({"n" + std::to_string(i), i, 1, ""});
+    in.replicas = std::min(replicas, nodes);
+    in.slot_bits = slot_bits;
+    table = compute_table(nullptr, in)->table;
+    for (const TableMember& member : table.members())
+      input.nodes.push_back({member.name, 1e6, 1e6});
+    input.quorum = in.replicas / 2 + 1;
+    input.table = &table;
+  }
+  Cluster(const Cluster&) = delete;
+
+  void publish(uint32_t slot, const SlotDigest& digest) {
+    for (const uint16_t member : table.replicas_of(slot))
+      input.published.push_back({slot, member, digest});
+  }
+  PublishedDigest& of(uint32_t slot, uint32_t replica) {
+    return *std::find_if(input.published.begin(), input.published.end(),
+                         [&](const PublishedDigest& p) {
+                           return p.slot == slot && p.node == table.replicas_of(slot)[replica];
+                         });
+  }
+  void target_all() {
+    for (uint32_t n = 0; n < input.nodes.size(); ++n) input.targets.push_back({n, 1});
+  }
+};
+
+Plan make(const PlanInput& input) {
+  auto plan = make_plan(input);
+  EXPECT_TRUE(plan.ok()) << plan.status();
+  return plan.ok() ? *std::move(plan) : Plan{};
+}
+
+// What must hold of every plan.
+void expect_sound(const Plan& plan) {
+  std::vector<NodeLoad> loads(plan.nodes.size());
+  for (const SlotPlan& slot : plan.slots) {
+    EXPECT_EQ(plan.senders_of(slot).size(), slot.agreed ? 1 : plan.copies_of(slot).size());
+    EXPECT_TRUE(std::binary_search(plan.targets.begin(), plan.targets.end(), slot.target));
+    for (const PlanCopy& sent : plan.senders_of(slot)) {
+      loads[sent.node].send_bytes += sent.bytes;
+      loads[slot.target].receive_bytes += sent.bytes;
+      if (sent.node == slot.target) loads[slot.target].local_bytes += sent.bytes;
+    }
+  }
+  EXPECT_EQ(loads, plan.loads);
+  EXPECT_LE(plan.lower_bound_s, plan.makespan_s);
+}
+
+void fill_random(Cluster& cluster, Random& random, double divergent) {
+  for (uint32_t slot = 0; slot < cluster.table.slots(); ++slot) {
+    cluster.publish(slot, digest_of(random.next(), random.below(1'000'000)));
+    if (random.chance(divergent))
+      cluster.of(slot, 0).digest = digest_of(random.next(), random.below(1'000'000));
+  }
+}
+
+TEST(Planner, AgreedOnceDivergentFromAllEmptyNever) {
+  Cluster cluster(5, 4);
+  cluster.target_all();
+  for (uint32_t slot = 0; slot < 16; ++slot) {
+    cluster.publish(slot, slot == 3 ? SlotDigest{} : digest_of(slot, 1000 * slot));
+  }
+  cluster.of(7, 1).digest = digest_of(99, 500);
+  cluster.of(8, 2).digest = SlotDigest{};
+  const Plan plan = make(cluster.input);
+  expect_sound(plan);
+  EXPECT_EQ(plan.slots.size(), 15u);
+  EXPECT_EQ(plan.slots_empty, 1u);
+  EXPECT_EQ(plan.slots_agreed, 13u);
+  EXPECT_EQ(plan.slots_divergent, 2u);
+  EXPECT_EQ(plan.find(3), nullptr);
+  for (const uint32_t slot : {7u, 8u}) {
+    ASSERT_NE(plan.find(slot), nullptr);
+    EXPECT_FALSE(plan.find(slot)->agreed);
+    EXPECT_EQ(plan.senders_of(*plan.find(slot)).size(), 3u);
+  }
+  EXPECT_EQ(plan.find(5)->expected, digest_of(5, 5000));
+  EXPECT_EQ(plan.bytes_of(*plan.find(5)), wire_bytes_of(digest_of(5, 5000)));
+}
+
+TEST(Planner, TombstonesAloneAreSent) {
+  Cluster cluster(3, 1);
+  cluster.target_all();
+  SlotDigest tombstones;
+  tombstones.tombstones = 2;
+  tombstones.sum = {1, 1};
+  cluster.publish(0, tombstones);
+  cluster.publish(1, SlotDigest{});
+  const Plan plan = make(cluster.input);
+  ASSERT_EQ(plan.slots.size(), 1u);
+  EXPECT_GT(plan.total_bytes(), 0u);
+}
+
+TEST(Planner, TooFewDigestsNameSlotsAndNodes) {
+  Cluster cluster(5, 6);
+  cluster.target_all();
+  for (uint32_t slot = 0; slot < 64; ++slot) cluster.publish(slot, digest_of(slot, 1000));
+  // n1 and n2 published nothing.
+  std::erase_if(cluster.input.published, [](const PublishedDigest& p) { return p.node < 2; });
+  const absl::Status status = make_plan(cluster.input).status();
+  EXPECT_TRUE(absl::IsFailedPrecondition(status)) << status;
+  uint32_t expected = 0;
+  for (uint32_t slot = 0; slot < 64; ++slot) {
+    if (cluster.table.holds(slot, 0) && cluster.table.holds(slot, 1)) ++expected;
+  }
+  ASSERT_GT(expected, 10u);
+  EXPECT_EQ(message_of(status).find(std::to_string(expected) + " slots"), 0u) << status;
+  EXPECT_NE(message_of(status).find("n1, n2"), std::string_view::npos) << status;
+  EXPECT_NE(message_of(status).find(", ...;"), std::string_view::npos) << status;
+  // One of them alone is no harm.
+  Cluster other(5, 6);
+  other.target_all();
+  for (uint32_t slot = 0; slot < 64; ++slot) other.publish(slot, digest_of(slot, 1000));
+  std::erase_if(other.input.published, [](const PublishedDigest& p) { return p.node == 0; });
+  EXPECT_EQ(make(other.input).slots_agreed, 64u);
+}
+
+TEST(Planner, RefusesBrokenInput) {
+  Cluster cluster(3, 1);
+  cluster.publish(0, digest_of(1, 1));
+  cluster.publish(1, digest_of(1, 1));
+  EXPECT_TRUE(absl::IsInvalidArgument(make_plan(cluster.input).status()));  // no target
+  cluster.target_all();
+  EXPECT_TRUE(make_plan(cluster.input).ok());
+  PlanInput twice = cluster.input;
+  twice.published.push_back(twice.published[0]);
+  EXPECT_TRUE(absl::IsInvalidArgument(make_plan(twice).status()));
+  PlanInput slot = cluster.input;
+  slot.published[0].slot = 2;
+  EXPECT_TRUE(absl::IsInvalidArgument(make_plan(slot).status()));
+  PlanInput node = cluster.input;
+  node.published[0].node = 3;
+  EXPECT_TRUE(absl::IsInvalidArgument(make_plan(node).status()));
+  PlanInput target = cluster.input;
+  target.targets.push_back({0, 1});
+  EXPECT_TRUE(absl::IsInvalidArgument(make_plan(target).status()));
+  PlanInput weight = cluster.input;
+  weight.targets[0].weight = 0;
+  EXPECT_TRUE(absl::IsInvalidArgument(make_plan(weight).status()));
+  PlanInput rate = cluster.input;
+  rate.nodes[0].send_rate = 0;
+  EXPECT_TRUE(absl::IsInvalidArgument(make_plan(rate).status()));
+}
+
+TEST(Planner, TargetsShareBytesByWeight) {
+  Random random(3);
+  Cluster cluster(6, 10);
+  fill_random(cluster, random, 0.05);
+  cluster.input.targets = {{0, 1}, {2, 2}, {5, 5}};
+  const Plan plan = make(cluster.input);
+  expect_sound(plan);
+  const auto total = static_cast<double>(plan.total_bytes());
+  EXPECT_NEAR(static_cast<double>(plan.loads[0].receive_bytes), total / 8, 2e6);
+  EXPECT_NEAR(static_cast<double>(plan.loads[2].receive_bytes), total * 2 / 8, 2e6);
+  EXPECT_NEAR(static_cast<double>(plan.loads[5].receive_bytes), total * 5 / 8, 2e6);
+  EXPECT_EQ(plan.loads[1].receive_bytes, 0u);
+}
+
+TEST(Planner, SameInputSamePlan) {
+  Random random(4);
+  Cluster cluster(7, 8);
+  fill_random(cluster, random, 0.1);
+  cluster.target_all();
+  const Plan plan = make(cluster.input);
+  Random order(5);
+  order.shuffle(cluster.input.published);
+  EXPECT_EQ(make(cluster.input), plan);
+}
+
+TEST(Planner, MakespanIsNearItsBound) {
+  for (uint64_t seed = 1; seed <= 40; ++seed) {
+    SCOPED_TRACE("seed " + std::to_string(seed));
+    Random random(seed);
+    Cluster cluster(4 + static_cast<uint32_t>(random.below(30)), 12);
+    fill_random(cluster, random, seed % 3 == 0 ? 0.02 : 0);
+    for (PlanNode& node : cluster.input.nodes) {
+      node.send_rate = 1e6 * (1 + 4 * random.unit());
+      node.receive_rate = node.send_rate;
+    }
+    for (uint32_t n = 0; n < cluster.input.nodes.size(); ++n) {
+      cluster.input.targets.push_back({n, cluster.input.nodes[n].receive_rate});
+    }
+    const Plan plan = make(cluster.input);
+    expect_sound(plan);
+    EXPECT_LE(plan.makespan_s, 1.02 * plan.lower_bound_s);
+  }
+}
+
+// The best finish time of sending alone, over all choices of senders.
+double best_send_makespan(const Plan& plan) {
+  std::vector<double> ends(plan.nodes.size());
+  double best = 1e300;
+  const std::function<void(size_t)> choose = [&](size_t i) {
+    if (*std::max_element(ends.begin(), ends.end()) >= best) return;
+    if (i == plan.slots.size()) {
+      best = *std::max_element(ends.begin(), ends.end());
+      return;
+    }
+    const SlotPlan& slot = plan.slots[i];
+    for (const PlanCopy& held : plan.copies_of(slot)) {
+      const double time = static_cast<double>(held.bytes) / plan.nodes[held.node].send_rate;
+      ends[held.node] += time;
+      if (!slot.agreed) continue;
+      choose(i + 1);
+      ends[held.node] -= time;
+    }
+    if (slot.agreed) return;
+    choose(i + 1);
+    for (const PlanCopy& held : plan.copies_of(slot)) {
+      ends[held.node] -= static_cast<double>(held.bytes) / plan.nodes[held.node].send_rate;
+    }
+  };
+  choose(0);
+  return best;
+}
+
+TEST(Planner, TinyInstancesAreNearTheOptimum) {
+  double worst = 1;
+  for (uint64_t seed = 1; seed <= 150; ++seed) {
+    SCOPED_TRACE("seed " + std::to_string(seed));
+    Random random(seed);
+    Cluster cluster(3 + static_cast<uint32_t>(random.below(3)), 3,
+                    2 + static_cast<uint32_t>(random.below(2)));
+    fill_random(cluster, random, 0.1);
+    for (PlanNode& node : cluster.input.nodes) {
+      node.send_rate = 1e6 * (1 + random.unit());
+      node.receive_rate = 1e9;
+    }
+    cluster.target_all();
+    const Plan plan = make(cluster.input);
+    expect_sound(plan);
+    const double best = best_send_makespan(plan);
+    EXPECT_GE(plan.makespan_s, best * (1 - 1e-9));
+    EXPECT_LE(plan.lower_bound_s, best * (1 + 1e-9));
+    EXPECT_LE(plan.makespan_s, 1.5 * best);
+    worst = std::max(worst, plan.makespan_s / best);
+  }
+  std::printf("worst makespan over optimum: %.3f\n", worst);
+}
+
+TEST(Planner, TheTargetSendsToItselfWhereThatCostsNoTime) {
+  Random random(6);
+  Cluster cluster(6, 10);
+  fill_random(cluster, random, 0);
+  cluster.target_all();
+  const Plan plan = make(cluster.input);
+  uint64_t local = 0;
+  for (const NodeLoad& load : plan.loads) local += load.local_bytes;
+  EXPECT_GT(local, plan.total_bytes() / 2);
+  EXPECT_LE(plan.makespan_s, 1.02 * plan.lower_bound_s);
+  // A target that is slow at sending leaves it to others.
+  cluster.input.targets = {{0, 1}};
+  cluster.input.nodes[0].send_rate = 1;
+  EXPECT_EQ(make(cluster.input).loads[0].send_bytes, 0u);
+}
+
+TEST(Replan, NothingChangesWithoutDeaths) {
+  Random random(7);
+  Cluster cluster(6, 8);
+  fill_random(cluster, random, 0.1);
+  cluster.target_all();
+  const Plan plan = make(cluster.input);
+  const auto again = replan(plan, {}, {}, cluster.input.targets, cluster.input.quorum);
+  ASSERT_TRUE(again.ok()) << again.status();
+  EXPECT_TRUE(again->changed.empty());
+  EXPECT_EQ(again->plan, plan);
+}
+
+TEST(Replan, ADeadNodesPartMovesAndNothingElse) {
+  for (uint64_t seed = 1; seed <= 30; ++seed) {
+    SCOPED_TRACE("seed " + std::to_string(seed));
+    Random random(seed);
+    Cluster cluster(6, 8);
+    fill_random(cluster, random, 0.1);
+    cluster.target_all();
+    const Plan plan = make(cluster.input);
+    std::vector<uint8_t> done(plan.slots.size());
+    for (uint8_t& is_done : done) is_done = random.chance(0.4);
+    const uint32_t dead = static_cast<uint32_t>(random.below(6));
+    const auto next = replan(plan, done, std::vector<uint32_t>{dead}, cluster.input.targets,
+                             cluster.input.quorum);
+    ASSERT_TRUE(next.ok()) << next.status();
+    ASSERT_EQ(next->plan.slots.size(), plan.slots.size());
+    EXPECT_EQ(next->plan.loads[dead], NodeLoad{});
+    std::vector<uint32_t> changed;
+    for (uint32_t i = 0; i < plan.slots.size(); ++i) {
+      const SlotPlan& before = plan.slots[i];
+      const SlotPlan& after = next->plan.slots[i];
+      EXPECT_EQ(after.expected, before.expected);
+      const auto senders = plan.senders_of(before);
+      const bool sent_by_dead = std::any_of(senders.begin(), senders.end(),
+                                            [&](const PlanCopy& c) { return c.node == dead; });
+      const bool affected = before.target == dead || (!done[i] && sent_by_dead);
+      if (affected) changed.push_back(i);
+      if (!affected) {
+        EXPECT_EQ(after.target, before.target);
+        continue;
+      }
+      EXPECT_NE(after.target, dead);
+      for (const PlanCopy& sent : next->plan.senders_of(after)) EXPECT_NE(sent.node, dead);
+      if (before.target != dead) {
+        EXPECT_EQ(after.target, before.target);
+      }
+    }
+    EXPECT_EQ(next->changed, changed);
+  }
+}
+
+TEST(Replan, FailsWhenTooLittleIsLeft) {
+  Cluster cluster(4, 4);
+  for (uint32_t slot = 0; slot < 16; ++slot) cluster.publish(slot, digest_of(slot, 1000));
+  cluster.of(5, 0).digest = digest_of(77, 1000);
+  cluster.input.targets = {{0, 1}, {1, 1}};
+  const Plan plan = make(cluster.input);
+  const auto dead = [](std::vector<uint32_t> nodes) { return nodes; };
+  const auto& targets = cluster.input.targets;
+  EXPECT_TRUE(absl::IsFailedPrecondition(replan(plan, {}, dead({0, 1}), targets, 2).status()));
+  // The divergent slot loses two of its three replicas; agreed ones go on with one.
+  std::vector<uint32_t> two;
+  for (const uint16_t member : cluster.table.replicas_of(5)) {
+    if (two.size() < 2) two.push_back(member);
+  }
+  const absl::Status status =
+      replan(plan, {}, two, std::vector<PlanTarget>{{0, 1}, {1, 1}, {2, 1}, {3, 1}}, 2).status();
+  EXPECT_TRUE(absl::IsFailedPrecondition(status)) << status;
+  EXPECT_EQ(message_of(status).find("1 slots"), 0u) << status;
+  EXPECT_NE(message_of(status).find(": 5;"), std::string_view::npos) << status;
+  EXPECT_TRUE(absl::IsInvalidArgument(replan(plan, {}, dead({9}), targets, 2).status()));
+  EXPECT_TRUE(
+      absl::IsInvalidArgument(replan(plan, std::vector<uint8_t>(3), {}, targets, 2).status()));
+}
+
+TEST(Planner, AMillionSlots) {
+  Random random(9);
+  Cluster cluster(50, 20);
+  fill_random(cluster, random, 0.001);
+  cluster.target_all();
+  const auto start = std::chrono::steady_clock::now();
+  const Plan plan = make(cluster.input);
+  const double seconds =
+      std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  std::printf("%zu slots planned in %.2f s\n", plan.slots.size(), seconds);
+  EXPECT_EQ(plan.slots.size(), size_t{1} << 20);
+  EXPECT_LE(plan.makespan_s, 1.01 * plan.lower_bound_s);
+  EXPECT_LT(seconds, 60);
+}
+
+}  // namespace
+}  // namespace sluice

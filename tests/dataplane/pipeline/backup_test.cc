@@ -1,0 +1,406 @@
+// Backups over real stores, archives and tcp, restored and compared record by record.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cerrno>
+#include <thread>
+
+#include "base/status.h"
+#include "tests/dataplane/pipeline/cluster.h"
+
+namespace sluice {
+namespace {
+
+void fill(Cluster& cluster, uint64_t seed, size_t records, size_t max_value) {
+  Random random(seed);
+  std::vector<Record> all;
+  for (size_t i = 0; i < records; ++i) {
+    all.push_back(make_record(fmt::format("key-{:06}", i),
+                              random_value(random, random.below(max_value + 1)),
+                              -static_cast<int64_t>(random.below(100'000))));
+  }
+  cluster.put_all(all);
+}
+
+void expect_verifies(Cluster& cluster, const Backup& backup) {
+  absl::StatusOr<VerifyReport> report =
+      verify_archive(backup.folders(), *cluster.node(0).arena, nullptr);
+  ASSERT_TRUE(report.ok()) << report.status();
+  for (const VerifyProblem& problem : report->bad) {
+    ADD_FAILURE() << problem.file << " at " << problem.offset << ": " << problem.reason;
+  }
+}
+
+// What the archive holds, read back through a restore into an empty cluster.
+void expect_restores_to(const std::vector<std::string>& folders,
+                        const std::map<std::string, Record>& expected, uint32_t slot_bits,
+                        size_t nodes, size_t replicas) {
+  ClusterOptions options;
+  options.nodes = nodes;
+  options.replicas = replicas;
+  options.slot_bits = slot_bits;
+  options.cluster = "bbbbbbbb-2222-4333-8444-555555555555";
+  Cluster into(options);
+  into.serve_writes();
+  absl::StatusOr<std::unique_ptr<ArchiveReader>> archive = ArchiveReader::open(folders);
+  ASSERT_TRUE(archive.ok()) << archive.status();
+  RestoreOptions restore_options;
+  restore_options.id = "restore-1";
+  restore_options.cluster = options.cluster;
+  absl::StatusOr<RestoreResult> result =
+      restore(*into.node(0).exchange, **archive, into.node(0).router, restore_options);
+  ASSERT_TRUE(result.ok()) << result.status();
+  for (const RestoreUnit& unit : result->failed) ADD_FAILURE() << unit.node << ": " << unit.reason;
+  uint64_t live = 0;
+  uint64_t bytes = 0;
+  for (const auto& [key, record] : expected) {
+    live += !record.tombstone;
+    if (!record.tombstone) bytes += key.size() + record.value.size();
+  }
+  EXPECT_EQ(result->records, live);
+  EXPECT_EQ(result->bytes, bytes);
+  EXPECT_EQ(result->written, live);
+  EXPECT_EQ(result->kept_newer, 0);
+  uint64_t at_nodes = 0;
+  for (const auto& [name, node] : result->nodes) at_nodes += node.records;
+  EXPECT_EQ(at_nodes, live * replicas);
+  for (uint32_t slot = 0; slot < into.slots(); ++slot) {
+    for (const size_t i : into.holders(slot)) {
+      EXPECT_EQ(into.node(i).store->digest(slot), result->expected[slot]) << "slot " << slot;
+    }
+  }
+  for (size_t i = 0; i < nodes; ++i) {
+    const std::map<std::string, Record> here = contents(*into.node(i).store);
+    size_t due = 0;
+    for (const auto& [key, record] : expected) {
+      const std::vector<size_t> holders = into.holders(slot_of(key, slot_bits));
+      if (std::find(holders.begin(), holders.end(), i) == holders.end()) continue;
+      ++due;
+      const auto found = here.find(key);
+      ASSERT_NE(found, here.end()) << key;
+      EXPECT_EQ(found->second.view().summary(), record.view().summary()) << key;
+    }
+    EXPECT_EQ(here.size(), due);
+  }
+}
+
+TEST(BackupTest, AgreedCopiesAreArchivedOnceAndRestore) {
+  Cluster cluster({});
+  fill(cluster, 1, 600, 3000);
+  cluster.cut();
+  Backup backup(cluster, {0, 2});
+  backup.start();
+  ASSERT_TRUE(backup.send().ok());
+  backup.commit();
+  EXPECT_EQ(backup.sent.records, 600);
+  EXPECT_EQ(backup.sent.slots_repeated, 0);
+  EXPECT_EQ(backup.manifest.records(), 600);
+  for (const auto& [slot, agreed] : backup.is_agreed) EXPECT_TRUE(agreed);
+  expect_verifies(cluster, backup);
+  expect_restores_to(backup.folders(), cluster.newest(), 4, 3, 2);
+}
+
+TEST(BackupTest, SlotsWithoutRecordsAndTombstonesAlone) {
+  ClusterOptions options;
+  options.slot_bits = 8;
+  Cluster cluster(options);
+  cluster.put(make_record("one", "value", -5));
+  cluster.put(make_tombstone("gone", -4));
+  cluster.put(make_record("empty value", "", -4));
+  cluster.cut();
+  Backup backup(cluster, {1});
+  backup.start();
+  ASSERT_TRUE(backup.send().ok());
+  backup.commit();
+  EXPECT_EQ(backup.sent.slots, 256);
+  expect_verifies(cluster, backup);
+  expect_restores_to(backup.folders(), cluster.newest(), 8, 2, 2);
+}
+
+TEST(BackupTest, LargeValuesTravelInFragments) {
+  Cluster cluster({});
+  Random random(3);
+  for (const size_t bytes : {size_t{1} << 20, (size_t{1} << 20) + 1, size_t{5} << 20,
+                             (size_t{9} << 20) + 12345, size_t{700'000}, size_t{0}}) {
+    cluster.put(make_record(fmt::format("large-{}", bytes), random_value(random, bytes), -1));
+  }
+  fill(cluster, 4, 200, 100'000);
+  cluster.cut();
+  Backup backup(cluster, {0});
+  backup.start();
+  ASSERT_TRUE(backup.send().ok());
+  backup.commit();
+  expect_verifies(cluster, backup);
+  expect_restores_to(backup.folders(), cluster.newest(), 4, 3, 3);
+}
+
+// Makes every kind of difference between two replicas, and counts them as the report should.
+struct Differences {
+  uint64_t stale = 0;
+  uint64_t missing = 0;
+  uint64_t conflicting = 0;
+  uint64_t keys = 0;
+};
+
+Differences make_divergent(Cluster& cluster, uint64_t seed) {
+  Random random(seed);
+  Differences made;
+  for (int i = 0; i < 300; ++i) {
+    const std::string key = fmt::format("record-{:04}", i);
+    const size_t bytes =
+        i % 50 == 7 ? (size_t{2} << 20) + random.below(1 << 20) : random.below(5000);
+    const std::vector<size_t> holders = cluster.holders(slot_of(key, cluster.options.slot_bits));
+    const Record old = make_record(key, random_value(random, bytes), -1000);
+    const size_t odd = holders[random.below(holders.size())];
+    switch (random.below(6)) {
+      case 0: {  // one copy is older
+        const Record newer = make_record(key, random_value(random, bytes), -500);
+        for (const size_t node : holders) cluster.put_at(node, node == odd ? old : newer);
+        ++made.stale;
+        ++made.keys;
+        break;
+      }
+      case 1:  // one copy is not there
+        for (const size_t node : holders) {
+          if (node != odd) cluster.put_at(node, old);
+        }
+        ++made.missing;
+        ++made.keys;
+        break;
+      case 2: {  // the same version with another value; the larger digest wins
+        const Record other = make_record(key, random_value(random, bytes + 1), -1000);
+        const bool odd_wins = old.view().summary() < other.view().summary();
+        for (const size_t node : holders) cluster.put_at(node, node == odd ? other : old);
+        made.conflicting += odd_wins ? holders.size() - 1 : 1;
+        ++made.keys;
+        break;
+      }
+      case 3:  // one copy missed the deletion
+        for (const size_t node : holders) {
+          cluster.put_at(node, old);
+          if (node != odd) cluster.put_at(node, make_tombstone(key, -10));
+        }
+        ++made.stale;
+        ++made.keys;
+        break;
+      case 4:  // a tombstone and a value of one version
+        for (const size_t node : holders) {
+          cluster.put_at(node, node == odd ? make_tombstone(key, -1000) : old);
+        }
+        made.conflicting += holders.size() - 1;  // tombstones win
+        ++made.keys;
+        break;
+      default:
+        cluster.put(old);
+    }
+  }
+  return made;
+}
+
+TEST(BackupTest, DivergentCopiesAreMergedAndCounted) {
+  ClusterOptions options;
+  options.nodes = 4;
+  options.replicas = 3;
+  options.slot_bits = 3;
+  Cluster cluster(options);
+  const Differences made = make_divergent(cluster, 11);
+  cluster.cut();
+  Backup backup(cluster, {0, 1});
+  backup.start();
+  ASSERT_TRUE(backup.send().ok());
+  backup.commit();
+  DivergenceReport report;
+  for (Backup::Target& target : backup.targets) {
+    report.merge(target.consolidation->progress().divergence);
+  }
+  EXPECT_EQ(report.stale, made.stale);
+  EXPECT_EQ(report.missing, made.missing);
+  EXPECT_EQ(report.conflicting, made.conflicting);
+  EXPECT_EQ(report.records_differing, made.keys);
+  EXPECT_EQ(report.examples.size(),
+            std::min(DivergenceReport::kMaxExamples, report.examples.size()));
+  EXPECT_FALSE(report.examples.empty());
+  expect_verifies(cluster, backup);
+  expect_restores_to(backup.folders(), cluster.newest(), 3, 3, 2);
+}
+
+TEST(BackupTest, BrokenStreamsAreOpenedAgainAndNothingDurableIsSentTwice) {
+  uint64_t reconnects = 0;
+  for (const uint64_t seed : {1, 2, 3}) {
+    SCOPED_TRACE(fmt::format("seed {}", seed));
+    ClusterOptions options;
+    options.slot_bits = 5;
+    options.with_faults = true;
+    options.faults.seed = seed;
+    options.faults.cut_after_messages = 12 + seed;
+    options.faults.partial_post = 0.1;
+    options.faults.delay = 0.05;
+    Cluster cluster(options);
+    make_divergent(cluster, seed);
+    fill(cluster, seed, 400, 40'000);
+    cluster.cut();
+    Backup backup(cluster, {0, 1});
+    backup.adjust_send = [](SendCopiesOptions& send) { send.backoff_ms = 5; };
+    for (Backup::Target& target : backup.targets) target.options.sync_ms = 5;
+    backup.start();
+    const absl::Status status = backup.send();
+    ASSERT_TRUE(status.ok()) << status;
+    backup.commit();
+    reconnects += backup.sent.reconnects;
+    expect_verifies(cluster, backup);
+    for (auto& node : cluster.nodes) EXPECT_GT(node->exchange->counters().sent_bytes, 0);
+    expect_restores_to(backup.folders(), cluster.newest(), 5, 2, 2);
+  }
+  EXPECT_GT(reconnects, 0u);
+}
+
+TEST(BackupTest, DamageOnTheWayIsRefusedAndSentAgain) {
+  ClusterOptions options;
+  options.slot_bits = 6;
+  options.with_faults = true;
+  options.faults.seed = 5;
+  options.faults.flip_bit = 0.2;
+  options.faults.flip_from_bytes = 20'000;
+  Cluster cluster(options);
+  fill(cluster, 6, 2000, 20'000);
+  cluster.cut();
+  Backup backup(cluster, {0});
+  backup.targets[0].options.slot_tries = 50;
+  backup.adjust_send = [](SendCopiesOptions& send) { send.backoff_ms = 5; };
+  backup.start();
+  const absl::Status status = backup.send();
+  ASSERT_TRUE(status.ok()) << status;
+  backup.commit();
+  EXPECT_GT(backup.targets[0].consolidation->progress().slots_refused, 0);
+  EXPECT_GT(backup.sent.slots_repeated, 0);
+  expect_verifies(cluster, backup);
+  expect_restores_to(backup.folders(), cluster.newest(), 6, 2, 1);
+}
+
+TEST(BackupTest, AnotherAttemptGoesOnFromWhatIsDurable) {
+  Cluster cluster({});
+  fill(cluster, 7, 800, 20'000);
+  cluster.cut();
+  std::set<uint32_t> durable;
+  {
+    Backup first(cluster, {1}, 1);
+    first.targets[0].options.sync_ms = 1;
+    first.targets[0].options.on_slot_durable = [&](uint32_t slot) { durable.insert(slot); };
+    first.adjust_send = [](SendCopiesOptions& send) {
+      send.agreed.resize(send.agreed.size() / 2);
+      send.workers = 1;
+      send.agreed_buffers = 1;
+    };
+    first.start();
+    const absl::Status status = first.send();
+    EXPECT_TRUE(status.ok()) << status;
+    Consolidation& consolidation = *first.targets[0].consolidation;
+    EXPECT_EQ(consolidation.wait(0).code(), absl::StatusCode::kDeadlineExceeded);
+    EXPECT_EQ(consolidation.finish().status().code(), absl::StatusCode::kFailedPrecondition);
+    consolidation.cancel();
+    EXPECT_EQ(consolidation.wait(0).code(), absl::StatusCode::kCancelled);
+  }
+  ASSERT_GE(durable.size(), 5u);
+  ASSERT_LT(durable.size(), cluster.slots());
+  Backup second(cluster, {1}, 2);
+  second.start();
+  std::mutex mutex;
+  std::set<uint32_t> sent_again;
+  second.adjust_send = [&](SendCopiesOptions& send) {
+    send.on_slot_sent = [&](uint32_t slot) {
+      std::lock_guard lock(mutex);
+      if (durable.contains(slot)) sent_again.insert(slot);
+    };
+  };
+  const absl::Status status = second.send();
+  ASSERT_TRUE(status.ok()) << status;
+  EXPECT_THAT(sent_again, testing::IsEmpty());
+  EXPECT_GE(second.sent.slots_skipped, durable.size());
+  second.commit();
+  expect_verifies(cluster, second);
+  expect_restores_to(second.folders(), cluster.newest(), 4, 3, 2);
+}
+
+TEST(BackupTest, AnOlderAttemptIsRefused) {
+  Cluster cluster({});
+  fill(cluster, 8, 50, 100);
+  cluster.cut();
+  Backup backup(cluster, {0}, 2);
+  backup.start();
+  backup.adjust_send = [](SendCopiesOptions& send) { send.attempt = 1; };
+  const absl::Status status = backup.send();
+  EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_THAT(std::string(message_of(status)), testing::HasSubstr("attempt 2"));
+}
+
+TEST(BackupTest, AFullDiskEndsThePartCleanlyAndALaterAttemptFinishesIt) {
+  Cluster cluster({});
+  fill(cluster, 9, 600, 30'000);
+  cluster.cut();
+  std::atomic<int64_t> room{3 << 20};
+  {
+    Backup first(cluster, {0}, 1);
+    first.targets[0].options.sync_ms = 1;
+    first.targets[0].writer_options.write = [&](int fd, const void* bytes, size_t size,
+                                                off_t offset) -> ssize_t {
+      if (room.fetch_sub(static_cast<int64_t>(size)) < static_cast<int64_t>(size)) {
+        errno = ENOSPC;
+        return -1;
+      }
+      return ::pwrite(fd, bytes, size, offset);
+    };
+    first.start();
+    EXPECT_FALSE(first.send().ok());
+    const absl::Status ended = first.targets[0].consolidation->wait(10'000);
+    EXPECT_EQ(ended.code(), absl::StatusCode::kResourceExhausted) << ended;
+    EXPECT_EQ(first.targets[0].consolidation->progress().state, Consolidation::State::kFailed);
+  }
+  Backup second(cluster, {0}, 2);
+  second.start();
+  const absl::Status status = second.send();
+  ASSERT_TRUE(status.ok()) << status;
+  second.commit();
+  expect_verifies(cluster, second);
+  expect_restores_to(second.folders(), cluster.newest(), 4, 2, 2);
+}
+
+TEST(BackupTest, ACopyThatIsNotThePublishedOneFailsTheJobAndIsNamed) {
+  Cluster cluster({});
+  fill(cluster, 10, 100, 1000);
+  cluster.cut();
+  Backup backup(cluster, {0});
+  ConsolidationSlot& lied_about = backup.targets[0].options.slots[3];
+  lied_about.senders[0].digest.records += 1;
+  backup.start();
+  EXPECT_FALSE(backup.send().ok());
+  const absl::Status ended = backup.targets[0].consolidation->wait(10'000);
+  EXPECT_EQ(ended.code(), absl::StatusCode::kDataLoss);
+  EXPECT_THAT(std::string(message_of(ended)), testing::HasSubstr("slot 3"));
+  EXPECT_THAT(std::string(message_of(ended)), testing::HasSubstr(lied_about.senders[0].node));
+}
+
+TEST(BackupTest, TheWireCarriesLittleMoreThanTheRecords) {
+  ClusterOptions options;
+  options.slot_bits = 6;
+  Cluster cluster(options);
+  Random random(12);
+  for (int i = 0; i < 64 * 4; ++i) {  // about 16 KiB for each slot
+    cluster.put(make_record(fmt::format("key-{:08}", i), random_value(random, 4096), -1));
+  }
+  cluster.cut();
+  Backup backup(cluster, {0, 1, 2});
+  backup.start();
+  uint64_t before = 0;
+  for (auto& node : cluster.nodes) before += node->exchange->counters().sent_bytes;
+  ASSERT_TRUE(backup.send().ok());
+  backup.commit();
+  const uint64_t record_bytes = backup.manifest.bytes();
+  EXPECT_LE(static_cast<double>(backup.sent.wire_bytes), 1.05 * static_cast<double>(record_bytes));
+  uint64_t after = 0;
+  for (auto& node : cluster.nodes) after += node->exchange->counters().sent_bytes;
+  // With framing, credits, hellos and acknowledgements of both directions.
+  EXPECT_LE(static_cast<double>(after - before), 1.06 * static_cast<double>(record_bytes));
+}
+
+}  // namespace
+}  // namespace sluice

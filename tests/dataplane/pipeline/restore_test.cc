@@ -1,0 +1,310 @@
+// Restores into clusters that are not like the one backed up: other slot_bits, a prefix, live
+// records, dead nodes, moving tables, damaged archives.
+#include <fcntl.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include "base/status.h"
+#include "tests/dataplane/pipeline/cluster.h"
+
+namespace sluice {
+namespace {
+
+constexpr char kOther[] = "bbbbbbbb-2222-4333-8444-555555555555";
+
+// One backup, made once for all tests of this file: 500 records, tombstones, and values in
+// fragments.
+class RestoreTest : public testing::Test {
+ protected:
+  static void SetUpTestSuite() {
+    source = std::make_unique<Cluster>(ClusterOptions{});
+    Random random(21);
+    std::vector<Record> records;
+    for (int i = 0; i < 500; ++i) {
+      const std::string key = fmt::format("{}/{:05}", i % 3 == 0 ? "photos" : "mail", i);
+      if (i % 11 == 0) {
+        records.push_back(make_tombstone(key, -i));
+      } else {
+        const size_t bytes =
+            i % 125 == 1 ? (size_t{3} << 20) + static_cast<size_t>(i) : random.below(4000);
+        records.push_back(make_record(key, random_value(random, bytes), -i));
+      }
+    }
+    source->put_all(records);
+    source->cut();
+    backup = std::make_unique<Backup>(*source, std::vector<size_t>{0, 1});
+    backup->start();
+    ASSERT_TRUE(backup->send().ok());
+    backup->commit();
+  }
+  static void TearDownTestSuite() {
+    backup.reset();
+    source.reset();
+  }
+
+  static ClusterOptions other(uint32_t slot_bits) {
+    ClusterOptions options;
+    options.slot_bits = slot_bits;
+    options.cluster = kOther;
+    return options;
+  }
+  static std::unique_ptr<ArchiveReader> open() {
+    absl::StatusOr<std::unique_ptr<ArchiveReader>> archive = ArchiveReader::open(backup->folders());
+    EXPECT_TRUE(archive.ok()) << archive.status();
+    return *std::move(archive);
+  }
+  static RestoreOptions options_for(const char* id) {
+    RestoreOptions options;
+    options.id = id;
+    options.cluster = kOther;
+    options.backoff_ms = 5;
+    return options;
+  }
+  static absl::StatusOr<RestoreResult> run(Cluster& into, const RestoreOptions& options) {
+    const std::unique_ptr<ArchiveReader> archive = open();
+    return restore(*into.node(0).exchange, *archive, into.node(0).router, options);
+  }
+  static void expect_holds(Cluster& into, const std::map<std::string, Record>& expected) {
+    for (size_t i = 0; i < into.size(); ++i) {
+      const std::map<std::string, Record> here = contents(*into.node(i).store);
+      size_t due = 0;
+      for (const auto& [key, record] : expected) {
+        const std::vector<size_t> holders = into.holders(slot_of(key, into.options.slot_bits));
+        if (std::find(holders.begin(), holders.end(), i) == holders.end()) continue;
+        ++due;
+        const auto found = here.find(key);
+        ASSERT_NE(found, here.end()) << key;
+        EXPECT_EQ(found->second.view().summary(), record.view().summary()) << key;
+      }
+      EXPECT_EQ(here.size(), due) << into.node(i).name;
+    }
+  }
+  static void expect_digests(Cluster& into, RestoreResult& result) {
+    for (uint32_t slot = 0; slot < into.slots(); ++slot) {
+      for (const size_t i : into.holders(slot)) {
+        EXPECT_EQ(into.node(i).store->digest(slot), result.expected[slot]) << "slot " << slot;
+      }
+    }
+  }
+
+  static std::unique_ptr<Cluster> source;
+  static std::unique_ptr<Backup> backup;
+};
+
+std::unique_ptr<Cluster> RestoreTest::source;
+std::unique_ptr<Backup> RestoreTest::backup;
+
+TEST_F(RestoreTest, IntoClustersOfOtherSlotBits) {
+  for (const uint32_t bits : {2u, 7u}) {
+    SCOPED_TRACE(bits);
+    Cluster into(other(bits));
+    into.serve_writes();
+    absl::StatusOr<RestoreResult> result = run(into, options_for("r"));
+    ASSERT_TRUE(result.ok()) << result.status();
+    EXPECT_THAT(result->failed, testing::IsEmpty());
+    EXPECT_EQ(result->records, backup->manifest.records());
+    EXPECT_EQ(result->bytes, backup->manifest.bytes());
+    EXPECT_EQ(result->written, result->records);
+    EXPECT_EQ(result->newest_stamp, backup->manifest.newest_stamp);
+    expect_holds(into, source->newest());
+    expect_digests(into, *result);
+  }
+}
+
+TEST_F(RestoreTest, OnlyAPrefix) {
+  Cluster into(other(4));
+  into.serve_writes();
+  RestoreOptions options = options_for("r");
+  options.prefix = "photos/";
+  absl::StatusOr<RestoreResult> result = run(into, options);
+  ASSERT_TRUE(result.ok()) << result.status();
+  std::map<std::string, Record> expected;
+  uint64_t live = 0;
+  for (const auto& [key, record] : source->newest()) {
+    if (!key.starts_with("photos/")) continue;
+    expected[key] = record;
+    live += !record.tombstone;
+  }
+  EXPECT_EQ(result->records, live);
+  EXPECT_EQ(result->written, live);
+  expect_holds(into, expected);
+  expect_digests(into, *result);
+}
+
+TEST_F(RestoreTest, NewerRecordsOfALiveClusterStayAndRepeatsChangeNothing) {
+  Cluster into(other(4));
+  into.serve_writes();
+  into.put(make_record("mail/00001", "newer than the archive", 10));
+  into.put(make_record("unrelated", "stays", -5));
+  absl::StatusOr<RestoreResult> result = run(into, options_for("r"));
+  ASSERT_TRUE(result.ok()) << result.status();
+  EXPECT_EQ(result->kept_newer, 1);
+  std::map<std::string, Record> expected = source->newest();
+  for (const auto& [key, record] : into.newest()) expected[key] = record;
+  expect_holds(into, expected);
+
+  absl::StatusOr<RestoreResult> again = run(into, options_for("again"));
+  ASSERT_TRUE(again.ok()) << again.status();
+  EXPECT_EQ(again->written, again->records);
+  EXPECT_EQ(again->kept_newer, result->kept_newer);  // what is equal is not newer
+  expect_holds(into, expected);
+}
+
+TEST_F(RestoreTest, WhatADeadNodeMissesIsListedNamedAndCanBeDrivenAgain) {
+  Cluster into(other(4));
+  into.serve_writes();
+  const auto node = into.node(2).exchange->address();
+  into.node(2).writes.reset();  // it is reachable, but serves no writes
+  RestoreOptions options = options_for("r");
+  options.tries = 2;
+  absl::StatusOr<RestoreResult> result = run(into, options);
+  ASSERT_TRUE(result.ok()) << result.status();
+  EXPECT_FALSE(result->failed.empty());
+  EXPECT_GT(result->retried, 0);
+  EXPECT_LT(result->written, result->records);
+  EXPECT_EQ(result->written + result->failed_records, result->records);
+  for (const RestoreUnit& unit : result->failed) {
+    EXPECT_EQ(unit.node, "n3");
+    EXPECT_THAT(unit.reason, testing::HasSubstr("does not serve"));
+    const std::vector<size_t> holders = into.holders(unit.slot);
+    EXPECT_NE(std::find(holders.begin(), holders.end(), 2), holders.end());
+  }
+
+  WriteServer::Options server;
+  server.node = "n3";
+  into.node(2).writes =
+      *WriteServer::start(*into.node(2).exchange, *into.node(2).store, into.node(2).router, server);
+  RestoreOptions only = options_for("r");
+  only.only = result->failed;
+  absl::StatusOr<RestoreResult> rest = run(into, only);
+  ASSERT_TRUE(rest.ok()) << rest.status();
+  EXPECT_THAT(rest->failed, testing::IsEmpty());
+  EXPECT_EQ(result->written + rest->written, result->records);
+  expect_holds(into, source->newest());
+}
+
+// A block of the archive goes to many slots of such a cluster: one dead replica must not keep the
+// others' records back.
+TEST_F(RestoreTest, ADeadNodeOfAClusterOfOtherSlotBitsCostsOnlyItsOwnSlots) {
+  Cluster into(other(7));
+  into.serve_writes();
+  into.node(2).writes.reset();
+  RestoreOptions options = options_for("r");
+  options.tries = 2;
+  absl::StatusOr<RestoreResult> result = run(into, options);
+  ASSERT_TRUE(result.ok()) << result.status();
+  EXPECT_FALSE(result->failed.empty());
+  std::map<std::string, Record> healthy;
+  for (const auto& [key, record] : source->newest()) {
+    const std::vector<size_t> holders = into.holders(slot_of(key, 7));
+    if (std::find(holders.begin(), holders.end(), 2) == holders.end()) healthy[key] = record;
+  }
+  ASSERT_FALSE(healthy.empty());
+  const std::map<std::string, Record> first = contents(*into.node(0).store);
+  const std::map<std::string, Record> second = contents(*into.node(1).store);
+  for (const auto& [key, record] : healthy) {
+    EXPECT_TRUE(first.contains(key) || second.contains(key)) << key;
+  }
+}
+
+TEST_F(RestoreTest, AStaleEpochIsRefusedAndTriedAgainWithTheNewOne) {
+  Cluster into(other(4));
+  for (auto& node : into.nodes) node->router.current = 7;
+  into.node(0).router.nodes = into.node(1).router.nodes;
+  into.serve_writes();
+  TestRouter client;
+  client.replicas = 2;
+  client.nodes = into.node(0).router.nodes;
+  client.current = 6;
+  client.refreshed_to = 7;
+  const std::unique_ptr<ArchiveReader> archive = open();
+  absl::StatusOr<RestoreResult> result =
+      restore(*into.node(0).exchange, *archive, client, options_for("r"));
+  ASSERT_TRUE(result.ok()) << result.status();
+  EXPECT_THAT(result->failed, testing::IsEmpty());
+  EXPECT_GT(client.refreshes, 0);
+  EXPECT_GT(result->retried, 0);
+  EXPECT_GT(into.node(0).writes->counters().refused, 0);
+  expect_holds(into, source->newest());
+}
+
+TEST_F(RestoreTest, CompletedSlotsAreNotSentAgain) {
+  Cluster into(other(4));
+  into.serve_writes();
+  std::set<uint32_t> completed;
+  Cancellation cancellation;
+  RestoreOptions options = options_for("r");
+  options.requests = 1;
+  options.cancellation = &cancellation;
+  options.on_slot_complete = [&](uint32_t slot) {
+    completed.insert(slot);
+    if (completed.size() == 4) cancellation.cancel();
+  };
+  absl::StatusOr<RestoreResult> first = run(into, options);
+  ASSERT_TRUE(first.ok()) << first.status();
+  EXPECT_TRUE(first->cancelled);
+  ASSERT_EQ(completed.size(), 4);
+
+  RestoreOptions rest = options_for("r");
+  rest.completed_slots = completed;
+  std::set<uint32_t> later;
+  rest.on_slot_complete = [&](uint32_t slot) { later.insert(slot); };
+  absl::StatusOr<RestoreResult> second = run(into, rest);
+  ASSERT_TRUE(second.ok()) << second.status();
+  for (const uint32_t slot : completed) EXPECT_FALSE(later.contains(slot));
+  EXPECT_EQ(second->written, second->records);
+  EXPECT_EQ(second->records, backup->manifest.records());
+  expect_holds(into, source->newest());
+  expect_digests(into, *second);
+}
+
+TEST_F(RestoreTest, ADamagedBlockIsAFailedUnitAndTheRestIsRestored) {
+  const std::string segment = backup->folders()[0] + "/" + segment_file(0);
+  const std::unique_ptr<ArchiveReader> archive = open();
+  const BlockLocation victim = archive->parts()[0].blocks.front();
+  const int fd = ::open(segment.c_str(), O_RDWR);
+  ASSERT_GE(fd, 0);
+  uint8_t byte = 0;
+  const auto at = static_cast<off_t>(victim.offset + victim.bytes / 2);
+  ASSERT_EQ(::pread(fd, &byte, 1, at), 1);
+  byte ^= 4;
+  ASSERT_EQ(::pwrite(fd, &byte, 1, at), 1);
+  {
+    Cluster into(other(4));
+    into.serve_writes();
+    absl::StatusOr<RestoreResult> result = run(into, options_for("r"));
+    ASSERT_TRUE(result.ok()) << result.status();
+    ASSERT_EQ(result->failed.size(), 1);
+    EXPECT_EQ(result->failed[0].slot, victim.slot);
+    EXPECT_TRUE(result->failed[0].damaged()) << result->failed[0].node;
+    EXPECT_THAT(result->failed[0].node, testing::HasSubstr(archive->parts()[0].node));
+    EXPECT_LT(result->written, result->records);
+    EXPECT_GT(result->written, 0);
+  }
+  byte ^= 4;
+  EXPECT_EQ(::pwrite(fd, &byte, 1, at), 1);
+  ::close(fd);
+}
+
+TEST(WriteReplyTest, RoundTripsAndRefusesDamage) {
+  WriteReply reply;
+  reply.changed = 3;
+  reply.kept_newer = 5;
+  reply.kept_equal = 4;
+  reply.kept_different = 1;
+  reply.failures.push_back({"n2", unavailable("gone")});
+  const std::string bytes = reply.encode();
+  absl::StatusOr<WriteReply> decoded = WriteReply::decode(bytes);
+  ASSERT_TRUE(decoded.ok()) << decoded.status();
+  EXPECT_EQ(decoded->kept_newer, 5);
+  ASSERT_EQ(decoded->failures.size(), 1);
+  EXPECT_EQ(decoded->failures[0].node, "n2");
+  EXPECT_EQ(decoded->failures[0].status, unavailable("gone"));
+  for (size_t size = 0; size < bytes.size(); ++size) {
+    EXPECT_FALSE(WriteReply::decode(bytes.substr(0, size)).ok()) << size;
+  }
+}
+
+}  // namespace
+}  // namespace sluice

@@ -1,0 +1,168 @@
+#include "dataplane/store/hybrid_clock.h"
+
+#include <gtest/gtest.h>
+
+#include <set>
+#include <thread>
+#include <vector>
+
+#include "base/status.h"
+#include "dataplane/block/record.h"
+
+namespace sluice {
+namespace {
+
+constexpr int64_t kStart = 1'700'000'000'000;
+
+struct Durable {
+  uint64_t ceiling = 0;
+  int writes = 0;
+  absl::Status answer;
+  std::function<absl::Status(uint64_t)> persist() {
+    return [this](uint64_t next) {
+      if (!answer.ok()) return answer;
+      ceiling = next;
+      ++writes;
+      return absl::OkStatus();
+    };
+  }
+};
+
+TEST(HybridClock, StampsGrowAndFollowTheWallClock) {
+  ManualClock wall(kStart);
+  Durable durable;
+  HybridClock clock(wall, 0, 2000, durable.persist());
+  const uint64_t first = *clock.stamp();
+  const uint64_t second = *clock.stamp();
+  EXPECT_EQ(first, Version::make_stamp(kStart, 0));
+  EXPECT_EQ(second, Version::make_stamp(kStart, 1));
+  wall.advance_ns(5'000'000);
+  EXPECT_EQ(*clock.stamp(), Version::make_stamp(kStart + 5, 0));
+}
+
+TEST(HybridClock, NeverGoesBackWithTheWallClock) {
+  ManualClock wall(kStart);
+  Durable durable;
+  HybridClock clock(wall, 0, 2000, durable.persist());
+  const uint64_t before = *clock.stamp();
+  wall.set_wall_ms(kStart - 60'000);
+  EXPECT_GT(*clock.stamp(), before);
+  EXPECT_GT(clock.now(), before);
+}
+
+TEST(HybridClock, NowIsAtLeastTheWallClockAndHandsOutNothing) {
+  ManualClock wall(kStart);
+  Durable durable;
+  HybridClock clock(wall, 0, 2000, durable.persist());
+  EXPECT_EQ(clock.now(), Version::make_stamp(kStart, 0));
+  EXPECT_EQ(clock.now(), clock.now());
+  EXPECT_EQ(durable.writes, 0);
+}
+
+TEST(HybridClock, CeilingIsDurableAboveEveryStampAndOnlyAStepAhead) {
+  ManualClock wall(kStart);
+  Durable durable;
+  HybridClock clock(wall, 0, 2000, durable.persist());
+  for (int i = 0; i < 1000; ++i) {
+    const uint64_t stamp = *clock.stamp();
+    ASSERT_LT(stamp, durable.ceiling);
+    ASSERT_LE(durable.ceiling - stamp, Version::make_stamp(HybridClock::kCeilingStepMs, 0));
+    wall.advance_ns(1'000'000);
+  }
+  EXPECT_LE(durable.writes, 1000 / HybridClock::kCeilingStepMs + 1);
+}
+
+TEST(HybridClock, RestartBeginsAtTheCeiling) {
+  ManualClock wall(kStart);
+  Durable durable;
+  uint64_t last = 0;
+  {
+    HybridClock clock(wall, 0, 2000, durable.persist());
+    for (int i = 0; i < 100; ++i) last = *clock.stamp();
+  }
+  wall.set_wall_ms(kStart - 3'600'000);
+  HybridClock clock(wall, durable.ceiling, 2000, durable.persist());
+  EXPECT_GE(clock.now(), durable.ceiling);
+  const uint64_t restarted = durable.ceiling;
+  const uint64_t next = *clock.stamp();
+  EXPECT_GT(next, last);
+  EXPECT_GT(next, restarted);
+  EXPECT_GT(durable.ceiling, next);
+}
+
+TEST(HybridClock, ObservingMovesPastAPeerAndPersistsFirst) {
+  ManualClock wall(kStart);
+  Durable durable;
+  HybridClock clock(wall, 0, 2000, durable.persist());
+  const uint64_t peer = Version::make_stamp(kStart + 1500, 7);
+  ASSERT_TRUE(clock.observe(peer).ok());
+  EXPECT_EQ(clock.now(), peer);
+  EXPECT_GT(durable.ceiling, peer);
+  EXPECT_GT(*clock.stamp(), peer);
+}
+
+TEST(HybridClock, RefusesAPeerThatIsTooFarAhead) {
+  ManualClock wall(kStart);
+  Durable durable;
+  HybridClock clock(wall, 0, 2000, durable.persist());
+  EXPECT_TRUE(clock.observe(Version::make_stamp(kStart + 2000, 0)).ok());
+  const uint64_t before = clock.now();
+  const absl::Status refused = clock.observe(Version::make_stamp(kStart + 4001, 0));
+  EXPECT_EQ(refused.code(), absl::StatusCode::kOutOfRange);
+  EXPECT_NE(message_of(refused).find("1700000004001"), std::string_view::npos) << refused;
+  EXPECT_EQ(clock.now(), before);
+  EXPECT_TRUE(clock.observe_trusted(Version::make_stamp(kStart + 1'000'000, 0)).ok());
+  EXPECT_EQ(clock.now(), Version::make_stamp(kStart + 1'000'000, 0));
+}
+
+TEST(HybridClock, RefusesStampsThatWouldExhaustIt) {
+  ManualClock wall(kStart);
+  Durable durable;
+  HybridClock clock(wall, 0, 2000, durable.persist());
+  EXPECT_EQ(clock.observe_trusted(~uint64_t{0}).code(), absl::StatusCode::kInvalidArgument);
+  const uint64_t before = clock.now();
+  const absl::Status refused =
+      clock.observe_trusted(Version::make_stamp(kStart + HybridClock::kMaxTrustedMs + 1, 0));
+  EXPECT_EQ(refused.code(), absl::StatusCode::kOutOfRange);
+  EXPECT_EQ(clock.now(), before);
+  EXPECT_TRUE(
+      clock.observe_trusted(Version::make_stamp(kStart + HybridClock::kMaxTrustedMs, 0)).ok());
+  EXPECT_EQ(clock.observe(~uint64_t{0}).code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_TRUE(clock.stamp().ok());
+}
+
+TEST(HybridClock, HandsOutNothingThatIsNotDurable) {
+  ManualClock wall(kStart);
+  Durable durable;
+  durable.answer = unavailable("no disk");
+  HybridClock clock(wall, 0, 2000, durable.persist());
+  EXPECT_EQ(clock.stamp().status().code(), absl::StatusCode::kUnavailable);
+  EXPECT_EQ(clock.observe(Version::make_stamp(kStart + 10, 0)).code(),
+            absl::StatusCode::kUnavailable);
+  durable.answer = absl::OkStatus();
+  EXPECT_EQ(*clock.stamp(), Version::make_stamp(kStart, 0));
+}
+
+TEST(HybridClock, ThreadsNeverGetTheSameStamp) {
+  ManualClock wall(kStart);
+  Durable durable;
+  HybridClock clock(wall, 0, 2000, durable.persist());
+  constexpr int kThreads = 4, kStamps = 5000;
+  std::vector<std::vector<uint64_t>> got(kThreads);
+  std::vector<std::thread> threads;
+  for (int t = 0; t < kThreads; ++t) {
+    threads.emplace_back([&, t] {
+      for (int i = 0; i < kStamps; ++i) got[t].push_back(*clock.stamp());
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  std::set<uint64_t> all;
+  for (const auto& stamps : got) {
+    EXPECT_TRUE(std::is_sorted(stamps.begin(), stamps.end()));
+    all.insert(stamps.begin(), stamps.end());
+  }
+  EXPECT_EQ(all.size(), size_t{kThreads} * kStamps);
+}
+
+}  // namespace
+}  // namespace sluice

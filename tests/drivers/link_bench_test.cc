@@ -1,0 +1,92 @@
+#include "drivers/link_bench.h"
+
+#include <gtest/gtest.h>
+
+#include <future>
+#include <memory>
+#include <string>
+#include <thread>
+
+#include "base/status.h"
+#include "drivers/fault.h"
+#include "drivers/tcp/tcp.h"
+#include "tests/drivers/node.h"
+
+namespace sluice {
+namespace {
+
+constexpr int64_t kSecond = 1'000'000'000;
+
+std::unique_ptr<Arena> make_arena() {
+  Arena::Options options;
+  options.bytes = 8 * options.buffer_bytes;
+  return std::move(*Arena::create(options));
+}
+
+struct Both {
+  absl::StatusOr<LinkResult> sender;
+  absl::StatusOr<LinkResult> receiver;
+};
+
+Both run_link(Transport& sending, Transport& receiving, size_t block_bytes, bool checksum) {
+  auto arena = make_arena();
+  auto other_arena = make_arena();
+  std::promise<std::string> bound;
+  absl::StatusOr<LinkResult> received = unavailable("did not run");
+  std::thread receiver([&] {
+    received = run_link_receiver(
+        receiving, *other_arena, "127.0.0.1:0",
+        [&](std::string_view address) { bound.set_value(std::string(address)); }, 20 * kSecond);
+  });
+  auto sent =
+      run_link_sender(sending, *arena, bound.get_future().get(), 0.1, block_bytes, checksum);
+  receiver.join();
+  return {std::move(sent), std::move(received)};
+}
+
+TEST(LinkBench, CountsWhatWasVerified) {
+  TcpTransport transport;
+  for (bool checksum : {true, false}) {
+    for (size_t block : {size_t{1}, size_t{5000}, kMaxBlockBytes}) {
+      const Both both = run_link(transport, transport, block, checksum);
+      ASSERT_TRUE(both.sender.ok()) << both.sender.status();
+      ASSERT_TRUE(both.receiver.ok()) << both.receiver.status();
+      EXPECT_GT(both.sender->blocks, 0u);
+      EXPECT_EQ(both.sender->bytes, both.sender->blocks * block);
+      EXPECT_EQ(both.sender->bad_blocks, 0u);
+      EXPECT_GT(both.sender->gbit_s, 0);
+      EXPECT_EQ(both.receiver->blocks, both.sender->blocks);
+      EXPECT_EQ(both.receiver->bytes, both.sender->bytes);
+      EXPECT_EQ(both.receiver->bad_blocks, 0u);
+    }
+  }
+}
+
+TEST(LinkBench, DamageIsFoundAndReportedToTheSender) {
+  TcpTransport transport;
+  FaultOptions options;
+  options.flip_bit = 0.2;
+  options.flip_from_bytes = 1000;  // blocks, not the messages that end the run
+  FaultTransport damaging(transport, options);
+  const Both both = run_link(transport, damaging, 100'000, true);
+  ASSERT_TRUE(both.sender.ok()) << both.sender.status();
+  ASSERT_TRUE(both.receiver.ok()) << both.receiver.status();
+  EXPECT_GT(both.sender->bad_blocks, 0u);
+  EXPECT_LT(both.sender->bad_blocks, both.sender->blocks);
+  EXPECT_EQ(both.receiver->bad_blocks, both.sender->bad_blocks);
+}
+
+TEST(LinkBench, NobodyToSendToAndNobodyToReceiveFromAreErrors) {
+  TcpTransport transport;
+  auto arena = make_arena();
+  EXPECT_FALSE(run_link_sender(transport, *arena, "127.0.0.1:1", 1, 1000, true).ok());
+  auto nobody = run_link_receiver(transport, *arena, "127.0.0.1:0", {}, kSecond / 20);
+  EXPECT_EQ(nobody.status().code(), absl::StatusCode::kDeadlineExceeded) << nobody.status();
+  EXPECT_EQ(
+      run_link_sender(transport, *arena, "127.0.0.1:1", 1, kBufferBytes, true).status().code(),
+      absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(arena->unassigned(), arena->buffers());
+}
+
+}  // namespace
+}  // namespace sluice

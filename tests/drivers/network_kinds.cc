@@ -1,0 +1,92 @@
+#include "tests/drivers/network_kinds.h"
+
+#include <map>
+
+#include "drivers/fault.h"
+#include "drivers/sim/sim.h"
+#include "drivers/tcp/tcp.h"
+
+namespace sluice {
+namespace {
+
+class TcpNetwork final : public Network {
+ public:
+  explicit TcpNetwork(const TcpOptions& options) : transport_(options) {}
+  Transport& transport(size_t) override { return transport_; }
+  std::string listen_address(size_t) override { return "127.0.0.1:0"; }
+  // Port 1 (tcpmux) is below the ephemeral ports, so no socket of this machine has it by chance.
+  std::string nobody() override { return "127.0.0.1:1"; }
+  std::string nonsense() override { return "no-port"; }
+
+ private:
+  TcpTransport transport_;
+};
+
+class SimNetwork final : public Network {
+ public:
+  explicit SimNetwork(const SimOptions& options) : fabric_(42, options) {}
+  Transport& transport(size_t node) override {
+    return transports_.try_emplace(node, fabric_, listen_address(node)).first->second;
+  }
+  std::string listen_address(size_t node) override { return "node" + std::to_string(node); }
+  std::string nobody() override { return "elsewhere"; }
+  std::string nonsense() override { return ":service"; }
+
+ private:
+  SimFabric fabric_;
+  std::map<size_t, SimTransport> transports_;
+};
+
+std::unique_ptr<Network> sim_network(bool free_running) {
+  SimOptions options;
+  options.free_running = free_running;
+  options.jitter_ns = 5'000;
+  return std::make_unique<SimNetwork>(options);
+}
+
+std::unique_ptr<Network> tcp_network(TcpOptions::SendBy send_by) {
+  TcpOptions options;
+  options.send_by = send_by;
+  return std::make_unique<TcpNetwork>(options);
+}
+
+// Every node's transport with faults that the contract allows.
+class FaultyNetwork final : public Network {
+ public:
+  explicit FaultyNetwork(std::unique_ptr<Network> inner) : inner_(std::move(inner)) {}
+  Transport& transport(size_t node) override {
+    FaultOptions options;
+    options.seed = node + 7;
+    options.partial_post = 0.3;
+    options.delay = 0.3;
+    return transports_.try_emplace(node, inner_->transport(node), options).first->second;
+  }
+  std::string listen_address(size_t node) override { return inner_->listen_address(node); }
+  std::string nobody() override { return inner_->nobody(); }
+  std::string nonsense() override { return inner_->nonsense(); }
+
+ private:
+  const std::unique_ptr<Network> inner_;
+  std::map<size_t, FaultTransport> transports_;
+};
+
+std::unique_ptr<Network> faulty(std::unique_ptr<Network> inner) {
+  return std::make_unique<FaultyNetwork>(std::move(inner));
+}
+
+}  // namespace
+
+std::vector<NetworkKind> network_kinds() {
+  return {
+      {"TcpSendfile", [] { return tcp_network(TcpOptions::SendBy::kBest); }},
+      {"TcpWrite", [] { return tcp_network(TcpOptions::SendBy::kWrite); }},
+      {"SimStepped", [] { return sim_network(false); }},
+      {"SimFreeRunning", [] { return sim_network(true); }},
+      {"FaultyTcpSendfile", [] { return faulty(tcp_network(TcpOptions::SendBy::kBest)); }},
+      {"FaultyTcpWrite", [] { return faulty(tcp_network(TcpOptions::SendBy::kWrite)); }},
+      {"FaultySimStepped", [] { return faulty(sim_network(false)); }},
+      {"FaultySimFreeRunning", [] { return faulty(sim_network(true)); }},
+  };
+}
+
+}  // namespace sluice

@@ -1,0 +1,40 @@
+#include "drivers/registry.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "base/status.h"
+
+namespace sluice {
+namespace {
+
+using testing::HasSubstr;
+
+TEST(Registry, TcpIsAlwaysThere) {
+  auto transport = make_transport("tcp");
+  ASSERT_TRUE(transport.ok());
+  EXPECT_EQ((*transport)->name(), "tcp");
+}
+
+TEST(Registry, DriversOfOtherBuildsAreRefusedWithTheFix) {
+  for (const char* name : {"rdma", "dpdk"}) {
+    const absl::Status status = make_transport(name).status();
+    EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition);
+    EXPECT_THAT(std::string(message_of(status)), HasSubstr(name));
+    EXPECT_THAT(std::string(message_of(status)), HasSubstr("--driver tcp"));
+  }
+  for (const char* name : {"", "sim", "TCP", "udp"}) {
+    EXPECT_EQ(make_transport(name).status().code(), absl::StatusCode::kInvalidArgument) << name;
+  }
+}
+
+TEST(Registry, TheReportAgreesWithWhatCanBeMade) {
+  for (const DriverReport& report : examine_drivers()) {
+    EXPECT_EQ(make_transport(report.name).ok(), report.usable) << report.name;
+    EXPECT_FALSE(report.reason.empty());
+    EXPECT_EQ(report.fix.empty(), report.usable) << report.name;
+  }
+}
+
+}  // namespace
+}  // namespace sluice
