@@ -34,9 +34,9 @@ class PeerNode {
 
   // Waits until there is a connection, at most `timeout_ms`.
   bool connect(int64_t timeout_ms);
-  // The same for the first connection alone: later ones fail fast.
+  // The same for the first connection alone, which all callers wait for: later ones fail fast.
   void connect_first() {
-    if (!connected_.exchange(true)) connect(kFirstConnectMs);
+    std::call_once(first_, [this] { connect(kFirstConnectMs); });
   }
   static constexpr int64_t kFirstConnectMs = 2'000;
 
@@ -60,7 +60,7 @@ class PeerNode {
   const std::string address_;
   Clock& clock_;
   std::shared_ptr<grpc::Channel> channel_;
-  std::atomic<bool> connected_{false};
+  std::once_flag first_;
   std::unique_ptr<v1::Peer::Stub> peer_;
   std::unique_ptr<v1::Sluice::Stub> serving_;
   std::atomic<int64_t> resume_ns_{0};

@@ -225,7 +225,8 @@ TEST_F(RestoreTest, AStaleEpochIsRefusedAndTriedAgainWithTheNewOne) {
   EXPECT_THAT(result->failed, testing::IsEmpty());
   EXPECT_GT(client.refreshes, 0);
   EXPECT_GT(result->retried, 0);
-  EXPECT_GT(into.node(0).writes->counters().refused, 0);
+  // Whichever node is asked first says so; the others may see the new epoch only.
+  EXPECT_GT(into.node(0).writes->counters().refused + into.node(1).writes->counters().refused, 0);
   expect_holds(into, source->newest());
 }
 
