@@ -117,7 +117,7 @@ void ImportWriterImpl::answered(std::unique_ptr<Batch> answered_batch, const grp
       for (int i = 0; i < batch->request.items_size(); ++i) {
         auto* result = batch->reply.add_results();
         result->set_code(static_cast<uint32_t>(grpc::StatusCode::UNAVAILABLE));
-        result->set_reason(status.error_message());
+        result->set_reason(std::string(message_of(from_grpc(status))));
       }
     }
     take_results(*batch);

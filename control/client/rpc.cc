@@ -14,6 +14,23 @@ namespace sluice {
 namespace {
 // A status travels in HTTP/2 headers, which peers limit to 8 KiB.
 constexpr size_t kMaxReason = 3000;
+
+// gRPC tells of a lost connection in words of its own.
+std::string plain_reason(const grpc::Status& status) {
+  const std::string& text = status.error_message();
+  if (status.error_code() == grpc::StatusCode::DEADLINE_EXCEEDED && text == "Deadline Exceeded") {
+    return "did not answer in time";
+  }
+  if (status.error_code() != grpc::StatusCode::UNAVAILABLE) return text;
+  if (text.starts_with("failed to connect")) {
+    const size_t refused = text.find("Connection refused");
+    return refused == std::string::npos ? "cannot be reached"
+                                        : "is not running (connection refused)";
+  }
+  const bool broken = text == "Socket closed" || text.starts_with("recvmsg:") ||
+                      text.starts_with("Connection reset") || text.starts_with("GOAWAY");
+  return broken ? "broke off the connection" : text;
+}
 }  // namespace
 
 grpc::Status to_grpc(const absl::Status& status) {
@@ -24,7 +41,7 @@ grpc::Status to_grpc(const absl::Status& status) {
 
 absl::Status from_grpc(const grpc::Status& status) {
   if (status.ok()) return absl::OkStatus();
-  return absl::Status(static_cast<absl::StatusCode>(status.error_code()), status.error_message());
+  return absl::Status(static_cast<absl::StatusCode>(status.error_code()), plain_reason(status));
 }
 
 absl::Status from_peer(const grpc::Status& status, std::string_view node) {

@@ -106,7 +106,7 @@ void tell_all(const NodeContext& context, const std::string& backup, bool everyt
     (*peer)->note(status);
     if (!status.ok()) {
       spdlog::warn("{}: dropping the cut of backup {}: {}", names[i], backup,
-                   status.error_message());
+                   message_of(from_grpc(status)));
     }
   });
 }

@@ -129,7 +129,7 @@ absl::Status ServingService::verify(const std::string& backup, grpc::ServerConte
       v1::Problem* problem = bad.add_problems();
       problem->set_file(fmt::format("{}:{}", part.node, part.path));
       problem->set_slot(-1);
-      problem->set_reason(status.error_message());
+      problem->set_reason(std::string(message_of(from_grpc(status))));
       writer.Write(bad);
     }
   }
@@ -169,7 +169,7 @@ absl::Status ServingService::erase(const std::string& backup) {
           "backup {} stays as it is: node {}, which holds a part of it, does not answer ({}); "
           "start "
           "it, then delete again",
-          head.name, part.node, status.error_message());
+          head.name, part.node, message_of(from_grpc(status)));
     }
   }
   std::string failures;

@@ -80,7 +80,8 @@ struct WriteCoordinator::Call {
   void take_answer(const grpc::Status& status) {
     for (const size_t index : indexes) --round->items_[index].open;
     if (!status.ok()) {
-      round->failures.push_back({node->name(), status.error_message(), indexes});
+      round->failures.push_back(
+          {node->name(), std::string(message_of(from_grpc(status))), indexes});
     } else if (reply.epoch() != request.epoch()) {
       round->stale_epoch = true;
       round->failures.push_back({node->name(), "has another distribution table", indexes});
@@ -97,6 +98,9 @@ struct WriteCoordinator::Call {
 };
 
 namespace {
+
+// More than the longest pause that a channel makes before it connects again.
+constexpr int64_t kReconnectMs = 1'500;
 
 absl::Status short_of_quorum(uint32_t slot, size_t acknowledged, size_t quorum,
                              const std::string& reasons) {
@@ -290,8 +294,13 @@ void WriteCoordinator::apply_there(const std::shared_ptr<Round>& round, const st
     round->failures.push_back({node, reason, call->indexes});
     return;
   }
-  // A node that has just started must not miss writes because its first connection is being made.
-  if (live) call->node->connect_first();
+  // A node that has just started must not miss writes because its first connection is being made,
+  // and one that has just come back must not fail writes that need it.
+  if (live && everyone) {
+    call->node->connect(kReconnectMs);
+  } else if (live) {
+    call->node->connect_first();
+  }
   set_timeout(call->context, timeout_ms);
   Call* raw = call.release();
   raw->node->peer().async()->Apply(&raw->context, &raw->request, &raw->reply,
