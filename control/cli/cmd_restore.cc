@@ -46,7 +46,7 @@ Outcome outcome_of(const absl::StatusOr<RestoreOutcome>& result) {
   outcome.text = restore_text(*result);
   const std::string reason = result->reason.empty() ? "" : ": " + result->reason;
   if (result->state == "failed" || result->state == "cancelled") {
-    outcome.code = result->proof.differing > 0 ? kExitDataBad : kExitFailed;
+    outcome.code = result->data_bad || result->proof.differing > 0 ? kExitDataBad : kExitFailed;
     outcome.error = fmt::format("the restore {}{}",
                                 result->state == "failed" ? "failed" : "was cancelled", reason);
   } else if (!result->damaged.empty()) {
@@ -113,7 +113,6 @@ Outcome failed(const Invocation& invocation, const RestoreArguments& arguments) 
   return with_client(invocation, [&](ClusterClient& client) {
     Outcome outcome;
     if (arguments.retry) outcome = retry_failed(client);
-    if (outcome.code != kExitDone && outcome.code != kExitRetriesRemain) return outcome;
     const auto records = client.restore_failed();
     if (!records.ok()) return failure(records.status());
     // The list takes the place of the retry's own number.
@@ -131,6 +130,8 @@ Outcome failed(const Invocation& invocation, const RestoreArguments& arguments) 
         return failure(status);
       if (arguments.export_file == "-") outcome.text.clear();
     }
+    // A retry that could not be driven has said why.
+    if (outcome.code != kExitDone && outcome.code != kExitRetriesRemain) return outcome;
     outcome.code = records->empty() ? kExitDone : kExitRetriesRemain;
     outcome.error = fmt::format("{} records remain on the retry list", records->size());
     if (!arguments.retry) outcome.error += "; add --retry to drive them again";

@@ -160,10 +160,12 @@ absl::StatusOr<std::vector<BackupView>> ClusterClientImpl::backup_list() {
   SLUICE_ASSIGN_OR_RETURN(const BackupList list, list_backups(block_));
   std::vector<BackupView> views;
   for (const StoredBackup& stored : list.backups) views.push_back(view_of(stored.head));
-  for (const absl::Status& status : list.unreadable) {
+  for (const UnreadableBackup& bad : list.unreadable) {
     BackupView view;
+    view.uuid = bad.uuid;
+    view.backup = bad.name.empty() ? bad.uuid : bad.name;
     view.state = name_of(BackupState::kFailed);
-    view.reason = message_of(status);
+    view.reason = message_of(bad.status);
     views.push_back(std::move(view));
   }
   return views;
@@ -220,9 +222,9 @@ absl::StatusOr<BackupView> ClusterClientImpl::backup_cancel(std::string_view bac
 }
 
 absl::Status ClusterClientImpl::backup_delete(std::string_view backup) {
-  SLUICE_ASSIGN_OR_RETURN(const StoredBackup stored, load_backup(block_, backup));
+  SLUICE_ASSIGN_OR_RETURN(const std::string uuid, find_backup(block_, backup));
   v1::BackupRequest request;
-  request.set_backup(stored.head.uuid);
+  request.set_backup(uuid);
   return ask_any({}, [&](PeerNode& node, grpc::ClientContext& context) {
     set_timeout(context, options_.idle_timeout_ms);
     v1::Empty reply;

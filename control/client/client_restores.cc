@@ -45,7 +45,7 @@ absl::Status find_archive_folders(const RestoreRequest& request, RestoreHead* he
   return absl::OkStatus();
 }
 
-absl::Status find_backup(ClusterBlock& own, const RestoreRequest& request, RestoreHead* head) {
+absl::Status find_backup_parts(ClusterBlock& own, const RestoreRequest& request, RestoreHead* head) {
   std::unique_ptr<ClusterBlock> other;
   if (!request.source_cluster.empty()) {
     SLUICE_ASSIGN_OR_RETURN(other, open_cluster_block(request.source_cluster));
@@ -81,7 +81,7 @@ absl::StatusOr<RestoreOutcome> ClusterClientImpl::restore(const RestoreRequest& 
   RestoreHead head;
   head.prefix = request.prefix;
   if (request.archive_folders.empty()) {
-    SLUICE_RETURN_IF_ERROR(find_backup(block_, request, &head));
+    SLUICE_RETURN_IF_ERROR(find_backup_parts(block_, request, &head));
   } else {
     SLUICE_RETURN_IF_ERROR(find_archive_folders(request, &head));
   }
@@ -113,6 +113,7 @@ absl::StatusOr<RestoreOutcome> ClusterClientImpl::restore_retry(const RestoreCal
     if (one.state != "completed") {
       sum.state = one.state;
       sum.reason = one.reason;
+      sum.data_bad = sum.data_bad || one.data_bad;
     }
     sum.records += one.records;
     sum.bytes += one.bytes;

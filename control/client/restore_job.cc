@@ -413,6 +413,7 @@ absl::Status RestoreJob::end(const absl::Status& status, bool retry, const Lease
   if (!status.ok()) {
     outcome_.state = absl::IsCancelled(status) ? "cancelled" : "failed";
     outcome_.reason = message_of(status);
+    outcome_.data_bad = absl::IsDataLoss(status);
   } else if (outcome_.failed > 0) {
     outcome_.state = "completed_with_failures";
     SLUICE_RETURN_IF_ERROR(name_damage());

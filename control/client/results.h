@@ -137,6 +137,7 @@ struct RestoreOutcome {
   std::vector<RestoreNode> nodes;
   RestoreProof proof;
   std::vector<DamagedBlock> damaged;  // of those that failed
+  bool data_bad = false;              // it failed because the archive is damaged
 };
 
 struct RestoreProgress {

@@ -266,16 +266,17 @@ absl::Status Membership::beat() {
   const absl::Status kept = block_.keep_alive(lease_);
   if (!kept.ok() && !absl::IsNotFound(kept)) return kept;
   SLUICE_ASSIGN_OR_RETURN(const auto holder, block_.get(live_key(options_.node.name)));
-  if (!holder) return revive();
+  if (!holder) return revive(0);
   const auto live = decode_live_info(holder->key, holder->value);
-  if (live.ok() && live->instance == live_.instance) return absl::OkStatus();
+  if (!live.ok()) return revive(holder->revision);
+  if (live->instance == live_.instance) return absl::OkStatus();
   return already_exists("node name '{}' was taken over by process {}", options_.node.name,
-                        live.ok() ? live->process : 0);
+                        live->process);
 }
 
 // The lease ended, because this process was stopped for long or the storage was away, and nobody
-// took the name.
-absl::Status Membership::revive() {
+// took the name; or the document is damaged, which nobody who took the name would have done.
+absl::Status Membership::revive(Revision held) {
   SLUICE_ASSIGN_OR_RETURN(const auto known, block_.get(node_key(options_.node.name)));
   if (!known) {
     return already_exists("node '{}' was removed from the cluster", options_.node.name);
@@ -283,7 +284,7 @@ absl::Status Membership::revive() {
   SLUICE_ASSIGN_OR_RETURN(const LeaseId lease, block_.grant(options_.ttl_ms));
   const absl::Status status =
       block_
-          .commit({ClusterOp::put(live_key(options_.node.name), encode(live_), 0, lease),
+          .commit({ClusterOp::put(live_key(options_.node.name), encode(live_), held, lease),
                    ClusterOp::check(known->key, known->revision)})
           .status();
   if (!status.ok()) {

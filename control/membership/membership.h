@@ -96,7 +96,7 @@ class Membership {
   Membership(ClusterBlock& block, Options options, NodeInfo info, LiveInfo live, LeaseId lease);
   void keep();
   absl::Status beat();
-  absl::Status revive();
+  absl::Status revive(Revision held);
 
   ClusterBlock& block_;
   const Options options_;

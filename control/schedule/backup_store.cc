@@ -41,27 +41,42 @@ absl::StatusOr<StoredBackup> create_backup(ClusterBlock& block, const BackupHead
   return already_exists("there is a backup named '{}' already", head.name);
 }
 
-absl::StatusOr<StoredBackup> load_backup(ClusterBlock& block, std::string_view name_or_uuid) {
+absl::StatusOr<std::string> find_backup(ClusterBlock& block, std::string_view name_or_uuid) {
   if (name_or_uuid.empty() || name_or_uuid.size() > 128) {
     return not_found("no backup '{}'", cluster_block::printable(name_or_uuid));
   }
   SLUICE_ASSIGN_OR_RETURN(const auto named, block.get(backup_name_key(name_or_uuid)));
-  if (!named) return load_head(block, name_or_uuid);
+  if (!named) {
+    SLUICE_ASSIGN_OR_RETURN(const auto head, block.get(backup_head_key(name_or_uuid)));
+    if (!head) return not_found("no backup {}", cluster_block::printable(name_or_uuid));
+    return std::string(name_or_uuid);
+  }
   if (named->value.empty() || named->value.size() > 64) {
     return data_loss("document at key '{}' is damaged: it is no backup's UUID", named->key);
   }
-  return load_head(block, named->value);
+  return named->value;
+}
+
+absl::StatusOr<StoredBackup> load_backup(ClusterBlock& block, std::string_view name_or_uuid) {
+  SLUICE_ASSIGN_OR_RETURN(const std::string uuid, find_backup(block, name_or_uuid));
+  return load_head(block, uuid);
 }
 
 absl::StatusOr<BackupList> list_backups(ClusterBlock& block) {
   SLUICE_ASSIGN_OR_RETURN(const ClusterListing listing, block.list(kBackupsPrefix));
+  SLUICE_ASSIGN_OR_RETURN(const ClusterListing names, block.list(kBackupNamesPrefix));
   BackupList list;
   for (const ClusterEntry& entry : listing.entries) {
     auto head = decode_backup_head(entry.key, entry.value);
     if (head.ok()) {
       list.backups.push_back({*std::move(head), entry.revision});
     } else {
-      list.unreadable.push_back(head.status());
+      UnreadableBackup& bad = list.unreadable.emplace_back();
+      bad.uuid = entry.key.substr(sizeof(kBackupsPrefix) - 1);
+      bad.status = head.status();
+      for (const ClusterEntry& name : names.entries) {
+        if (name.value == bad.uuid) bad.name = name.key.substr(sizeof(kBackupNamesPrefix) - 1);
+      }
     }
   }
   std::stable_sort(list.backups.begin(), list.backups.end(),

@@ -24,10 +24,19 @@ absl::StatusOr<StoredBackup> create_backup(ClusterBlock& block, const BackupHead
 // By name or UUID. NOT_FOUND naming it.
 absl::StatusOr<StoredBackup> load_backup(ClusterBlock& block, std::string_view name_or_uuid);
 
+// The UUID of the backup of this name, though its head may be damaged; a UUID finds itself.
+// NOT_FOUND naming it.
+absl::StatusOr<std::string> find_backup(ClusterBlock& block, std::string_view name_or_uuid);
+
+// A head that cannot be decoded; the others are listed all the same.
+struct UnreadableBackup {
+  std::string uuid;
+  std::string name;     // empty when no name leads to it
+  absl::Status status;  // DATA_LOSS
+};
 struct BackupList {
-  std::vector<StoredBackup> backups;     // oldest first
-  std::vector<absl::Status> unreadable;  // DATA_LOSS for each head that cannot be decoded; the
-                                         // others are listed all the same
+  std::vector<StoredBackup> backups;  // oldest first
+  std::vector<UnreadableBackup> unreadable;
 };
 absl::StatusOr<BackupList> list_backups(ClusterBlock& block);
 

@@ -74,9 +74,9 @@ void BackupRoles::look() {
     spdlog::warn("{}: schedules: {}", context_.name, message_of(list.status()));
     return;
   }
-  for (const absl::Status& status : list->unreadable) {
-    if (reported_.insert(std::string(message_of(status))).second) {
-      spdlog::error("{}: a schedule is left alone: {}", context_.name, message_of(status));
+  for (const UnreadableBackup& bad : list->unreadable) {
+    if (reported_.insert(std::string(message_of(bad.status))).second) {
+      spdlog::error("{}: a schedule is left alone: {}", context_.name, message_of(bad.status));
     }
   }
   std::set<std::string> running;

@@ -146,8 +146,24 @@ grpc::Status ServingService::DeleteBackup(grpc::ServerContext*, const v1::Backup
   return to_grpc(erase(request->backup()));
 }
 
+// What no document names any more cannot be told from what others keep: archives stay on their
+// nodes.
+absl::Status ServingService::erase_damaged(const std::string& backup) {
+  SLUICE_ASSIGN_OR_RETURN(const std::string uuid, find_backup(*context_.block, backup));
+  SLUICE_ASSIGN_OR_RETURN(const auto lock,
+                          take_backup_lock(*context_.block, uuid, context_.name, backup));
+  spdlog::warn(
+      "backup {}: its document is damaged and erased; an archive {} may remain on its target nodes",
+      backup, uuid);
+  drop_backup(context_, uuid);
+  return erase_backup(*context_.block, uuid);
+}
+
 absl::Status ServingService::erase(const std::string& backup) {
-  SLUICE_ASSIGN_OR_RETURN(StoredBackup stored, load_backup(*context_.block, backup));
+  absl::StatusOr<StoredBackup> found = load_backup(*context_.block, backup);
+  if (absl::IsDataLoss(found.status())) return erase_damaged(backup);
+  if (!found.ok()) return found.status();
+  StoredBackup stored = *std::move(found);
   SLUICE_ASSIGN_OR_RETURN(const auto holder, context_.block->get(kBackupLockKey));
   if (holder.has_value() && holder->value.starts_with(stored.head.uuid)) {
     return failed_precondition("backup {} is running: cancel it first", stored.head.name);

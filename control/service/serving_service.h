@@ -65,6 +65,7 @@ class ServingService final : public v1::Sluice::Service {
   absl::Status verify(const std::string& backup, grpc::ServerContext& call,
                       grpc::ServerWriter<v1::VerifyUpdate>& writer);
   absl::Status erase(const std::string& backup);
+  absl::Status erase_damaged(const std::string& backup);
   absl::Status restore_part(const v1::RestorePartRequest& request, grpc::ServerContext& call,
                             grpc::ServerWriter<v1::RestoreUpdate>& writer);
 

@@ -24,8 +24,11 @@ class SegmentCache {
   absl::StatusOr<std::shared_ptr<UniqueFd>> open(uint32_t number, const std::string& path) {
     std::lock_guard lock(mutex_);
     if (file_ == nullptr || number_ != number) {
-      SLUICE_ASSIGN_OR_RETURN(UniqueFd file, open_direct(path, O_RDONLY));
-      file_ = std::make_shared<UniqueFd>(std::move(file));
+      absl::StatusOr<UniqueFd> file = open_direct(path, O_RDONLY);
+      // The manifest names it: its loss is damage like any other.
+      if (absl::IsNotFound(file.status())) return data_loss("the segment is missing");
+      if (!file.ok()) return file.status();
+      file_ = std::make_shared<UniqueFd>(*std::move(file));
       number_ = number;
     }
     return file_;
@@ -101,9 +104,11 @@ absl::StatusOr<std::vector<BlockLocation>> load_index(const std::string& folder,
     return data_loss("{} does not agree with the manifest", path);
   }
   const std::string data = folder + "/" + segment_file(segment.number);
-  SLUICE_ASSIGN_OR_RETURN(const uint64_t size, file_bytes(data));
-  if (size != segment.bytes) {
-    return data_loss("{} has {} bytes instead of {}", data, size, segment.bytes);
+  const absl::StatusOr<uint64_t> size = file_bytes(data);
+  if (absl::IsNotFound(size.status())) return data_loss("{} is missing", data);
+  if (!size.ok()) return size.status();
+  if (*size != segment.bytes) {
+    return data_loss("{} has {} bytes instead of {}", data, *size, segment.bytes);
   }
   return std::move(index->blocks);
 }

@@ -219,6 +219,22 @@ TEST_F(MembershipTest, AWatchSeesJoinsAndDeaths) {
   EXPECT_TRUE(eventually([&] { return live == 1; }));
 }
 
+TEST_F(MembershipTest, ADamagedLiveDocumentIsWrittenAnew) {
+  Membership::Options options = options_for("n1");
+  std::atomic<bool> lost{false};
+  options.on_lost = [&](const absl::Status&) { lost = true; };
+  const auto node = join(std::move(options));
+  ASSERT_TRUE(block_->put("live/n1", "garbage").ok());
+  EXPECT_TRUE(eventually([&] {
+    const auto entry = block_->get("live/n1");
+    return entry.ok() && entry->has_value() && (*entry)->value != "garbage";
+  }));
+  EXPECT_TRUE(node->status().ok()) << node->status();
+  EXPECT_FALSE(lost);
+  // It ends with its lease again.
+  EXPECT_TRUE(find_member(*block_, "n1")->live);
+}
+
 TEST_F(MembershipTest, DamagedDocumentsAreNamed) {
   const auto node = join(options_for("n1"));
   ASSERT_TRUE(block_->put("nodes/n2", "garbage").ok());

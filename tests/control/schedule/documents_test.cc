@@ -268,7 +268,20 @@ TEST(BackupStore, OneDamagedHeadDoesNotHideTheOthers) {
   ASSERT_EQ(list->backups.size(), 2u);
   EXPECT_EQ(list->backups[0].head.name, "second");
   ASSERT_EQ(list->unreadable.size(), 1u);
-  EXPECT_NE(message_of(list->unreadable[0]).find(bad), std::string_view::npos);
+  EXPECT_NE(message_of(list->unreadable[0].status).find(bad), std::string_view::npos);
+  EXPECT_EQ(list->unreadable[0].uuid, bad);
+  EXPECT_EQ(list->unreadable[0].name, "");
+  ASSERT_TRUE(block->put(backup_head_key(first.uuid), "{}").ok());
+  const auto both = list_backups(*block);
+  ASSERT_TRUE(both.ok());
+  EXPECT_EQ(both->unreadable.size(), 2u);
+  EXPECT_EQ(*find_backup(*block, "first"), first.uuid);
+  EXPECT_EQ(*find_backup(*block, first.uuid), first.uuid);
+  EXPECT_TRUE(absl::IsNotFound(find_backup(*block, "third").status()));
+  for (const UnreadableBackup& each : both->unreadable) {
+    EXPECT_EQ(each.name, each.uuid == first.uuid ? "first" : "");
+  }
+  ASSERT_TRUE(erase_backup(*block, first.uuid).ok());
   ASSERT_TRUE(erase_backup(*block, bad).ok());
   EXPECT_TRUE(list_backups(*block)->unreadable.empty());
 }
