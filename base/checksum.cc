@@ -24,7 +24,7 @@ bool Digest128::from_hex(std::string_view text, Digest128* digest) {
     if (c >= '0' && c <= '9') {
       nibble = static_cast<uint64_t>(c - '0');
     } else if (c >= 'a' && c <= 'f') {
-      nibble = static_cast<uint64_t>(c - 'a' + 10);
+      nibble = static_cast<uint64_t>(c - 'a') + 10;
     } else {
       return false;
     }

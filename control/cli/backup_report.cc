@@ -65,7 +65,7 @@ std::string backup_text(const BackupView& view) {
   std::string text = fmt::format("backup {}: {}\n", view.backup, view.state);
   if (!view.reason.empty()) text += fmt::format("  because: {}\n", view.reason);
   text +=
-      fmt::format("  {} records, {}; {} on the wire, {} ({}/s)\n", human_count(view.records),
+      fmt::format("  {}, {}; {} on the wire, {} ({}/s)\n", counted(view.records, "record"),
                   human_bytes(static_cast<double>(view.bytes)),
                   human_bytes(static_cast<double>(view.wire_bytes)), human_seconds(view.seconds),
                   human_bytes(static_cast<double>(view.bytes) / std::max(view.seconds, 1e-3)));
@@ -134,7 +134,7 @@ std::string restore_text(const RestoreOutcome& result) {
   std::string text = fmt::format("restore {}: {}\n", result.restore, result.state);
   if (!result.reason.empty()) text += fmt::format("  because: {}\n", result.reason);
   text +=
-      fmt::format("  {} records, {} in {} ({}/s)\n", human_count(result.records),
+      fmt::format("  {}, {} in {} ({}/s)\n", counted(result.records, "record"),
                   human_bytes(static_cast<double>(result.bytes)), human_seconds(result.seconds),
                   human_bytes(static_cast<double>(result.bytes) / std::max(result.seconds, 1e-3)));
   text += fmt::format("  {} written, {} kept newer, {} requests sent again, {} failed\n",

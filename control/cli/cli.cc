@@ -76,6 +76,21 @@ void register_all(CLI::App& app, Invocation& invocation) {
   register_version(app, invocation);
 }
 
+// The word that stands where a command's name is expected; empty when there is none.
+std::string unknown_command(const CLI::App& app, const CLI::ParseError& error) {
+  if (error.get_name() != "RequiredError") return "";
+  const CLI::App* deepest = &app;
+  while (!deepest->get_subcommands().empty()) deepest = deepest->get_subcommands().front();
+  if (deepest->get_subcommands([](const CLI::App*) { return true; }).empty()) return "";
+  for (const std::string& word : app.remaining(true)) {
+    if (!word.starts_with("-")) {
+      return fmt::format("'{}' is no command{}", word,
+                         deepest == &app ? "" : " of 'sluice " + deepest->get_name() + "'");
+    }
+  }
+  return "";
+}
+
 Outcome parse_error(const CLI::App& app, const CLI::ParseError& error, bool json) {
   Outcome outcome;
   if (error.get_name() == "CallForVersion") {
@@ -90,8 +105,9 @@ Outcome parse_error(const CLI::App& app, const CLI::ParseError& error, bool json
     return outcome;
   }
   outcome.code = kExitUsage;
-  outcome.error =
-      std::string(error.what()) + (json ? "" : "; see sluice --help, or --help after the command");
+  const std::string unknown = unknown_command(app, error);
+  outcome.error = (unknown.empty() ? std::string(error.what()) : unknown) +
+                  (json ? "" : "; see sluice --help, or --help after the command");
   return outcome;
 }
 

@@ -169,8 +169,9 @@ Outcome outcome_of(const VerifyResult& result) {
   }
   if (!result.bad.empty()) {
     outcome.code = kExitDataBad;
-    outcome.error = fmt::format("{} problems, the first is {} at {}: {}", result.bad.size(),
-                                result.bad[0].file, result.bad[0].offset, result.bad[0].reason);
+    outcome.error =
+        fmt::format("{}, the first is {} at {}: {}", counted(result.bad.size(), "problem"),
+                    result.bad[0].file, result.bad[0].offset, result.bad[0].reason);
   }
   return outcome;
 }

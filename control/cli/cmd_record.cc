@@ -144,7 +144,7 @@ void describe(Outcome* outcome, const char* done, uint64_t records, uint64_t byt
   outcome->fields["records"] = records;
   outcome->fields["bytes"] = bytes;
   outcome->fields["seconds"] = seconds;
-  outcome->text = fmt::format("{} {} records, {} in {} ({}/s)\n", done, human_count(records),
+  outcome->text = fmt::format("{} {}, {} in {} ({}/s)\n", done, counted(records, "record"),
                               human_bytes(static_cast<double>(bytes)), human_seconds(seconds),
                               human_bytes(static_cast<double>(bytes) / std::max(seconds, 1e-3)));
 }
@@ -196,7 +196,8 @@ Outcome import_jsonl_command(ClusterClient& client, const RecordArguments& argum
     warn_failures(totals.failures, "not written:");
     outcome.fields["failures"] = failures_json(totals.failures);
     outcome.code = kExitFailed;
-    outcome.error = fmt::format("{} records could not be written", totals.failures.count);
+    outcome.error =
+        fmt::format("{} could not be written", counted(totals.failures.count, "record"));
     if (!totals.failures.first.empty()) {
       outcome.error +=
           fmt::format(", the first is '{}': {}", printable(totals.failures.first[0].path),

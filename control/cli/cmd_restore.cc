@@ -133,7 +133,7 @@ Outcome failed(const Invocation& invocation, const RestoreArguments& arguments) 
     // A retry that could not be driven has said why.
     if (outcome.code != kExitDone && outcome.code != kExitRetriesRemain) return outcome;
     outcome.code = records->empty() ? kExitDone : kExitRetriesRemain;
-    outcome.error = fmt::format("{} records remain on the retry list", records->size());
+    outcome.error = fmt::format("{} left on the retry list", counted(records->size(), "record"));
     if (!arguments.retry) outcome.error += "; add --retry to drive them again";
     return outcome;
   });

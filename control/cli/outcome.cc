@@ -109,6 +109,10 @@ std::string human_count(uint64_t number) {
   return digits;
 }
 
+std::string counted(uint64_t number, std::string_view noun) {
+  return fmt::format("{} {}{}", human_count(number), noun, number == 1 ? "" : "s");
+}
+
 std::string human_seconds(double seconds) {
   if (seconds < 10) return fmt::format("{:.2f} s", seconds);
   const auto whole = static_cast<uint64_t>(seconds + 0.5);

@@ -66,6 +66,8 @@ class TextTable {
 std::string human_bytes(double bytes);
 // "1,234,567".
 std::string human_count(uint64_t number);
+// "1 record", "1,234 records".
+std::string counted(uint64_t number, std::string_view noun);
 // "12 s", "3 min 05 s".
 std::string human_seconds(double seconds);
 
