@@ -1,6 +1,7 @@
 #include "control/cli/outcome.h"
 
 #include <algorithm>
+#include <cmath>
 #include <cstdio>
 
 #include "control/cli/base64.h"
@@ -115,7 +116,7 @@ std::string counted(uint64_t number, std::string_view noun) {
 
 std::string human_seconds(double seconds) {
   if (seconds < 10) return fmt::format("{:.2f} s", seconds);
-  const auto whole = static_cast<uint64_t>(seconds + 0.5);
+  const auto whole = static_cast<uint64_t>(std::llround(seconds));
   if (whole < 60) return fmt::format("{} s", whole);
   if (whole < 3600) return fmt::format("{} min {:02} s", whole / 60, whole % 60);
   return fmt::format("{} h {:02} min", whole / 3600, whole / 60 % 60);

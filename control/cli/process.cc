@@ -110,6 +110,7 @@ absl::StatusOr<ProcessId> spawn_daemon(const std::vector<std::string>& arguments
                                        const std::string& log) {
   SpawnSetup setup;
   std::vector<char*> argv;
+  argv.reserve(arguments.size() + 1);
   for (const std::string& argument : arguments) argv.push_back(const_cast<char*>(argument.c_str()));
   argv.push_back(nullptr);
   pid_t pid = 0;
