@@ -51,4 +51,16 @@ std::vector<DriverReport> examine_drivers() {
   return reports;
 }
 
+absl::StatusOr<std::string> local_host(std::string_view driver) {
+  if (driver != "rdma") return std::string("127.0.0.1");
+  const rdma::Report report = rdma::examine();
+  for (const rdma::PortReport& port : report.ports) {
+    if (port.active && !port.ipv4.empty()) return port.ipv4;
+  }
+  return failed_precondition(
+      "driver rdma: no active port has an IPv4 address ({}); give one to its interface, or use "
+      "--driver tcp",
+      rdma::describe_ports(report));
+}
+
 }  // namespace sluice
