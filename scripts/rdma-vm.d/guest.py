@@ -120,7 +120,7 @@ class Guest:
             command += ["-chardev", f"socket,id=p{number},path={folder}/port{self.rank}.{number}",
                         "-device", f"virtserialport,chardev=p{number},nr={number}"]
         if wire:
-            command += ["-netdev", f"socket,id=wire,fd={wire.fileno()}",
+            command += ["-netdev", f"dgram,id=wire,local.type=fd,local.str={wire.fileno()}",
                         "-device", f"virtio-net-pci,netdev=wire,host_mtu=9000,romfile=,mac=52:54:00:00:0b:0{self.rank + 1}"]
         return command
 
@@ -179,11 +179,20 @@ def listen(guests, deadline):
                     guest.kill()
 
 
+def wire_ends():
+    """Whole frames. A full wire is back-pressure, as a switch with flow control is; what is sent to a guest that is gone is
+    lost, as on any wire (a stream's end would stall the survivor's card instead)."""
+    ends = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    for end in ends:
+        end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
+    return ends
+
+
 def run(options, project, kernel, initrd):
     """The exit status: the command's, of the first guest that failed."""
     deadline = time.monotonic() + options.timeout
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    wires = socket.socketpair() if options.guests == 2 else (None,)
+    wires = wire_ends() if options.guests == 2 else (None,)
     guests = []
     with tempfile.TemporaryDirectory(prefix="rdma-vm-", dir="/tmp") as name:
         try:
