@@ -30,5 +30,6 @@ def run_pair(program, driver, host, block, seconds, checksum, receiver_environme
         receiver.kill()
         receiver.wait()
     if sender.returncode != 0 or receiver.returncode != 0:
-        raise RuntimeError(f"bench link: sender {sender.returncode} {sender.stdout}{sender.stderr}, receiver {receiver.returncode} {out}{err}")
+        raise RuntimeError(f"bench link: sender {sender.returncode} {sender.stdout}{sender.stderr}, "
+                           f"receiver {receiver.returncode} {out}{err}")
     return json.loads(sender.stdout)

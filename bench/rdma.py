@@ -42,7 +42,8 @@ def run(project, program, options):
                         project / "bench/interpose/count.c", "-ldl"], check=True)
         seconds = GUEST_SECONDS + 60 * rounds
         done = subprocess.run([project / "scripts/rdma-vm", "--unless-device", "--timeout", str(seconds), sys.executable,
-                               project / "bench/rdma_guest.py", program, counter, str(rounds)], stdout=subprocess.PIPE, check=False)
+                               project / "bench/rdma_guest.py", program, counter, str(rounds)],
+                              stdout=subprocess.PIPE, check=False)
         if done.returncode != 0:
             raise RuntimeError(f"the measurement on the RDMA device ended with {done.returncode}; its words are above")
         fields = json.loads(done.stdout)

@@ -88,8 +88,8 @@ def alternate(program, device, size, rounds):
 def counted(program, counter, device, size, seconds, checksum):
     """Both ends' counts together, and the blocks that arrived."""
     with tempfile.TemporaryDirectory() as folder:
-        ends = [{"LD_PRELOAD": str(counter), "SLUICE_COUNT_TO": os.path.join(folder, end), "SLUICE_COUNT_BUFFER": str(BUFFER_BYTES),
-                 "SLUICE_COUNT_PROTECT": "1"} for end in ("receiver", "sender")]
+        ends = [{"LD_PRELOAD": str(counter), "SLUICE_COUNT_TO": os.path.join(folder, end),
+                 "SLUICE_COUNT_BUFFER": str(BUFFER_BYTES), "SLUICE_COUNT_PROTECT": "1"} for end in ("receiver", "sender")]
         result = link.run_pair(program, "rdma", device.address, size, seconds, checksum, *ends)
         receiver, sender = (json.loads(Path(end["SLUICE_COUNT_TO"]).read_text()) for end in ends)
     # The counter must have seen what happened: an arena, each block's post, all bytes.

@@ -126,8 +126,8 @@ def on_host(program):
     for scenario, passing, status in (("link", (0, 1), 0), ("sender_dies", (0,), GUEST_DIED),
                                       ("receiver_dies", (1,), GUEST_DIED)):
         begun = time.monotonic()
-        done = subprocess.run([PROJECT / "scripts/rdma-vm", "--guests", "2", "--memory", "2048", "--timeout", "240", sys.executable,
-                               __file__, program, scenario], capture_output=True, text=True, check=False)
+        done = subprocess.run([PROJECT / "scripts/rdma-vm", "--guests", "2", "--memory", "2048", "--timeout", "240",
+                               sys.executable, __file__, program, scenario], capture_output=True, text=True, check=False)
         good = done.returncode == status and all(re.search(rf"^\[{rank}\] passed$", done.stdout, re.M) for rank in passing)
         print(done.stdout, end="")
         if not good:
