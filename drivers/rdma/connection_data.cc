@@ -176,16 +176,21 @@ void Connection::take_block(uint32_t number, const ibv_wc& completion) {
 
 void Connection::take_error(WorkKind kind, const ibv_wc& completion) {
   const bool receiving = kind == WorkKind::kReceive || kind == WorkKind::kControlReceive;
-  if (receiving && completion.status == IBV_WC_LOC_LEN_ERR) {
-    const uint64_t limit =
-        kind == WorkKind::kReceive ? shared_->max_message_bytes : uint64_t{kFrameBytes};
-    fail(broken_protocol(aborted("a message of more than {} bytes", limit)));
+  // Cards say the first, Soft-RoCE the second, when a message is longer than the posted buffer.
+  if (receiving &&
+      (completion.status == IBV_WC_LOC_LEN_ERR || completion.status == IBV_WC_LOC_QP_OP_ERR)) {
+    fail(broken_protocol(aborted(
+        "a message longer than the {} bytes that were posted for it ({})",
+        kind == WorkKind::kReceive ? shared_->max_message_bytes : uint64_t{kControlReceiveBytes},
+        ibv_wc_status_str(completion.status))));
     return;
   }
   if (completion.status == IBV_WC_RETRY_EXC_ERR) {
     lose(unavailable("the peer's device does not answer"));
   } else if (completion.status == IBV_WC_RNR_RETRY_EXC_ERR && !all_said_and_done()) {
     fail(broken_protocol(aborted("it had no receive block for a message that it granted")));
+  } else if (const absl::Status port = device_->check_port(cm_id_->port_num); !port.ok()) {
+    lose(port);
   } else {
     lose(unavailable("{} ({})", receiving ? "receiving failed" : "sending failed",
                      ibv_wc_status_str(completion.status)));

@@ -86,7 +86,7 @@ absl::Status Device::check_port(uint8_t port) const {
   }
   if (state.state == IBV_PORT_ACTIVE) return absl::OkStatus();
   return unavailable(
-      "port {} of RDMA device {} is {}; bring its interface up ('ip link set INTERFACE up') and "
+      "RDMA device {1}: port {0} is {2}; bring its interface up ('ip link set INTERFACE up') and "
       "check cable and switch",
       port, name_, ibv_port_state_str(state.state));
 }

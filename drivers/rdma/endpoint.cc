@@ -29,12 +29,15 @@ constexpr uint64_t kTokenKinds = 4;
 
 constexpr int64_t kMillisecond = 1'000'000;
 constexpr int64_t kScanEvery = 10 * kMillisecond;
+constexpr int64_t kLinger = 1000 * kMillisecond;
+// A port that comes up has its addresses a little later.
+constexpr int64_t kPortSettles = 500 * kMillisecond;
 constexpr int kBacklog = 1024;
 
 // Events are rare and looking for them is a system call, completions are many and looking is free.
 constexpr uint64_t kPollsPerLook = 64;
-// After so many polls without a completion, credits are told that could have waited.
-constexpr uint32_t kQuietPolls = 16;
+// Credits that the peer can do without for now (it has more than that) are told after so long.
+constexpr int64_t kTellWithin = 20 * kMillisecond;
 // What one poll takes before it returns to the caller.
 constexpr size_t kPollBudget = 256;
 constexpr int kPollBatch = 32;
@@ -294,13 +297,18 @@ void RdmaEndpoint::erase(Connection* connection) {
   count(connection);
   slots_[connection->slot()] = nullptr;
   free_slots_.push_back(connection->slot());
+  const Device* const device = connection->device();
+  const uint8_t port = connection->port();
   UniqueId cm_id = connection->release_cm_id();
   if (cm_id != nullptr && connection->was_asked()) {
-    ++shared_.counters.system_calls;
-    rdma_disconnect(cm_id.get());
-    if (!connection->disconnected && lingering_.size() < shared_.options.max_half_open) {
+    const bool works = device == nullptr || device->check_port(port).ok();
+    if (works) rdma_disconnect(cm_id.get());
+    shared_.counters.system_calls += 2;
+    const bool linger = !works || !connection->disconnected;
+    if (linger && lingering_.size() < shared_.options.max_connections) {
       cm_id->context = nullptr;
-      lingering_.push_back({std::move(cm_id), shared_.now_ns + 1000 * kMillisecond});
+      const int64_t until = shared_.now_ns + (works ? kLinger : kPortSettles);
+      lingering_.push_back({std::move(cm_id), device, port, false, works, until});
     }
   }
   connections_.erase(connection->id());
@@ -381,15 +389,11 @@ size_t RdmaEndpoint::progress() {
     shared_.now_ns = system_clock().monotonic_ns();
     collect_events(0);
     if (shared_.now_ns >= next_scan_ns_) check_deadlines();
+    if (unsaid_since_ns_ != 0 && shared_.now_ns >= unsaid_since_ns_ + kTellWithin) announce_all();
   }
   advance_queued(false);
   const size_t taken = poll_queues();
   advance_queued(false);
-  if (taken > 0) {
-    quiet_polls_ = 0;
-  } else if (unsaid_news_ && ++quiet_polls_ >= kQuietPolls) {
-    announce_all();
-  }
   return taken;
 }
 
@@ -444,15 +448,14 @@ void RdmaEndpoint::advance_queued(bool idle) {
     if (connection->finished()) {
       erase(connection);
     } else if (connection->has_news()) {
-      unsaid_news_ = true;
+      if (unsaid_since_ns_ == 0) unsaid_since_ns_ = shared_.now_ns;
     }
   }
   working_.clear();
 }
 
 void RdmaEndpoint::announce_all() {
-  unsaid_news_ = false;
-  quiet_polls_ = 0;
+  unsaid_since_ns_ = 0;
   for (const auto& [id, connection] : connections_) {
     if (connection->has_news()) enqueue(connection.get());
   }
@@ -468,7 +471,6 @@ void RdmaEndpoint::wait(int64_t timeout_ns) {
     now = system_clock().monotonic_ns();
   } while (now < spin_until);
   shared_.now_ns = now;
-  if (unsaid_news_) announce_all();
   bool armed = true;
   for (const auto& device : devices_) armed = device->arm() && armed;
   // A completion that came before the queues were armed makes no event.
@@ -476,6 +478,10 @@ void RdmaEndpoint::wait(int64_t timeout_ns) {
   int64_t timeout = std::max<int64_t>(timeout_ns, 0);
   if (const int64_t deadline = next_deadline_ns(); deadline != 0) {
     timeout = std::clamp<int64_t>(deadline - now, 0, timeout);
+  }
+  if (unsaid_since_ns_ != 0) {
+    timeout = std::clamp<int64_t>(unsaid_since_ns_ + kTellWithin - now, 0, timeout);
+    polls_ = kPollsPerLook - 1;  // the next poll looks at the time
   }
   if (!armed) timeout = std::min(timeout, kMillisecond);
   collect_events(timeout);
@@ -525,12 +531,30 @@ void RdmaEndpoint::check_deadlines() {
     connection->check_deadline();
     enqueue(connection.get());
   }
-  std::erase_if(lingering_,
-                [this](const Lingering& one) { return shared_.now_ns >= one.until_ns; });
+  check_lingering();
+}
+
+void RdmaEndpoint::check_lingering() {
+  for (Lingering& one : lingering_) {
+    if (one.told || shared_.now_ns < one.until_ns) continue;
+    const bool works = one.device->check_port(one.port).ok();
+    if (works && one.port_seen) {
+      rdma_disconnect(one.id.get());
+      one.told = true;
+    }
+    one.port_seen = works;
+    one.until_ns = shared_.now_ns + (one.told ? kLinger : kPortSettles);
+  }
+  std::erase_if(lingering_, [this](const Lingering& one) {
+    return one.told && shared_.now_ns >= one.until_ns;
+  });
 }
 
 int64_t RdmaEndpoint::next_deadline_ns() const {
-  int64_t next = lingering_.empty() ? 0 : lingering_.front().until_ns;
+  int64_t next = 0;
+  for (const Lingering& one : lingering_) {
+    next = next == 0 ? one.until_ns : std::min(next, one.until_ns);
+  }
   for (const auto& [id, connection] : connections_) {
     const int64_t deadline = connection->deadline_ns();
     if (deadline != 0 && (next == 0 || deadline < next)) next = deadline;

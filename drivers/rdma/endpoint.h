@@ -62,9 +62,15 @@ class RdmaEndpoint final : public Endpoint {
   TransportCounters counters() const override;
 
  private:
-  // A closed connection's id, kept until the peer has confirmed the disconnection.
+  // A closed connection's id, kept until the peer has confirmed the disconnection. The peer is told
+  // when the port works: a connection manager's message into a dead port breaks Soft-RoCE's manager
+  // for good, and gets nowhere with any other.
   struct Lingering {
     UniqueId id;
+    const Device* device = nullptr;
+    uint8_t port = 0;
+    bool port_seen = false;
+    bool told = false;
     int64_t until_ns = 0;
   };
   struct Unmap {
@@ -95,6 +101,7 @@ class RdmaEndpoint final : public Endpoint {
   void announce_all();
   void collect_events(int64_t timeout_ns);
   void check_deadlines();
+  void check_lingering();
   int64_t next_deadline_ns() const;
 
   // endpoint_events.cc
@@ -131,8 +138,8 @@ class RdmaEndpoint final : public Endpoint {
   size_t half_open_ = 0;
   ConnectionId next_id_;
   uint64_t polls_ = 0;
-  uint32_t quiet_polls_ = 0;
-  bool unsaid_news_ = false;  // some connection may have credits that its peer does not know of
+  // Since when some connection may have credits that its peer does not know of; 0: none has.
+  int64_t unsaid_since_ns_ = 0;
   int64_t next_scan_ns_ = 0;
   std::vector<Connection*> work_;
   std::vector<Connection*> working_;  // the part of work_ that is being gone through
