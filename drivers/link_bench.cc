@@ -18,7 +18,7 @@ namespace sluice {
 namespace {
 
 constexpr uint32_t kMagic = 0x6b6e'696c;  // "link"
-constexpr size_t kBuffers = 32;
+constexpr size_t kBuffers = 128;
 constexpr size_t kReportBytes = kLinkHeaderBytes + 32;
 constexpr int64_t kIdleSliceNs = 100'000'000;
 constexpr int64_t kSenderPatienceNs = 30'000'000'000;
@@ -44,6 +44,11 @@ void store_header(uint8_t* to, Kind kind, uint64_t sequence, uint64_t length, ui
 Header load_header(const uint8_t* from) {
   return {load_le<uint32_t>(from), static_cast<Kind>(load_le<uint32_t>(from + 4)),
           load_le<uint64_t>(from + 8), load_le<uint64_t>(from + 16), load_le<uint64_t>(from + 24)};
+}
+
+// A block's own length, its header included; never less than the header.
+uint64_t message_bytes(uint64_t block_bytes) {
+  return std::max<uint64_t>(block_bytes, kLinkHeaderBytes);
 }
 
 double thread_cpu_s() {
@@ -139,14 +144,14 @@ class LinkReceiver final : public LinkEnd {
       ended_ = true;
       return;
     }
-    const uint64_t payload =
-        completion.bytes - std::min<uint64_t>(completion.bytes, kLinkHeaderBytes);
+    const size_t rest = completion.bytes - std::min<size_t>(completion.bytes, kLinkHeaderBytes);
     const bool checked = header.kind == Kind::kBlock;
     const bool good = header.magic == kMagic && (checked || header.kind == Kind::kUncheckedBlock) &&
-                      header.sequence == result_.blocks && header.length == payload &&
-                      (!checked || xxh3_64(data + kLinkHeaderBytes, payload) == header.checksum);
+                      header.sequence == result_.blocks &&
+                      completion.bytes == message_bytes(header.length) &&
+                      (!checked || xxh3_64(data + kLinkHeaderBytes, rest) == header.checksum);
     ++result_.blocks;
-    result_.bytes += payload;
+    result_.bytes += good ? header.length : completion.bytes;
     if (!good) ++result_.bad_blocks;
   }
 
@@ -190,8 +195,8 @@ class LinkSender final : public LinkEnd {
     Random random(1);
     std::vector<BlockBuffer> all;
     while (BlockBuffer buffer = pool_->try_take()) {
-      for (size_t at = 0; at + 8 <= block_bytes; at += 8) {
-        store_le<uint64_t>(buffer.data() + kLinkHeaderBytes + at, random.next());
+      for (size_t at = 0; at + 8 <= message_bytes(block_bytes); at += 8) {
+        store_le<uint64_t>(buffer.data() + at, random.next());
       }
       all.push_back(std::move(buffer));
     }
@@ -249,8 +254,7 @@ class LinkSender final : public LinkEnd {
     }
     bool posted = false;
     while (endpoint_->credits(peer_) > 0 && !end_posted_) {
-      SendRequest request{pool_->try_take(),
-                          static_cast<uint32_t>(kLinkHeaderBytes + block_bytes_)};
+      SendRequest request{pool_->try_take(), static_cast<uint32_t>(message_bytes(block_bytes_))};
       if (!request.buffer) break;
       uint8_t* data = request.buffer.data();
       const bool last = sequence_ > 0 && system_clock().monotonic_ns() - begin_ns_ >= duration_ns_;
@@ -258,7 +262,8 @@ class LinkSender final : public LinkEnd {
         request.bytes = kLinkHeaderBytes;
         store_header(data, Kind::kEnd, sequence_, 0, 0);
       } else {
-        const uint64_t sum = checksum_ ? xxh3_64(data + kLinkHeaderBytes, block_bytes_) : 0;
+        const size_t rest = request.bytes - kLinkHeaderBytes;
+        const uint64_t sum = checksum_ ? xxh3_64(data + kLinkHeaderBytes, rest) : 0;
         store_header(data, checksum_ ? Kind::kBlock : Kind::kUncheckedBlock, sequence_,
                      block_bytes_, sum);
       }
@@ -305,8 +310,7 @@ absl::StatusOr<LinkResult> run_link_receiver(
 absl::StatusOr<LinkResult> run_link_sender(Transport& transport, Arena& arena,
                                            std::string_view address, double seconds,
                                            size_t block_bytes, bool checksum) {
-  const size_t most =
-      std::min(arena.buffer_bytes(), transport.limits().max_message_bytes) - kLinkHeaderBytes;
+  const size_t most = std::min(arena.buffer_bytes(), transport.limits().max_message_bytes);
   if (block_bytes < 1 || block_bytes > most) {
     return invalid_argument("link: a block of {} bytes; 1 to {} are possible", block_bytes, most);
   }

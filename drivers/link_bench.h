@@ -1,8 +1,9 @@
 // One link flat out: what `sluice bench link` runs. The sender fills each block's header, with a
-// checksum of its payload, anew; the receiver verifies every one and reports back what it got.
+// checksum of the rest, anew; the receiver verifies every one and reports back what it got.
 //
-// Message: u32 magic, u32 kind, u64 sequence, u64 payload length, u64 XXH3-64 of the payload (0:
-// none), payload.
+// Message: u32 magic, u32 kind, u64 sequence, u64 block length, u64 XXH3-64 of the rest (0: none),
+// the rest. The header is part of the block, so that a block of 4096 bytes is a message of 4096
+// bytes, as it is for other measuring tools; a block shorter than the header is sent as 32 bytes.
 #ifndef SLUICE_DRIVERS_LINK_BENCH_H_
 #define SLUICE_DRIVERS_LINK_BENCH_H_
 
@@ -20,10 +21,10 @@ namespace sluice {
 inline constexpr size_t kLinkHeaderBytes = 32;
 
 struct LinkResult {
-  double gbit_s = 0;        // payload bits over `seconds`
+  double gbit_s = 0;        // block bits over `seconds`
   double seconds = 0;       // from the first block to the last one's verification
   uint64_t blocks = 0;      // verified by the receiver, bad ones included
-  uint64_t bytes = 0;       // their payload
+  uint64_t bytes = 0;       // of these blocks
   uint64_t bad_blocks = 0;  // with a wrong header, sequence or checksum, as the receiver found
   double cpu_s = 0;         // of the calling thread
 };
@@ -36,7 +37,7 @@ absl::StatusOr<LinkResult> run_link_receiver(
     const std::function<void(std::string_view bound_address)>& on_listening,
     int64_t idle_timeout_ns);
 
-// Sends blocks of `block_bytes` payload bytes for about `seconds`. Without `checksum` only headers
+// Sends blocks of `block_bytes` bytes for about `seconds`. Without `checksum` only headers
 // are verified. The counts are those that the receiver reports.
 absl::StatusOr<LinkResult> run_link_sender(Transport& transport, Arena& arena,
                                            std::string_view address, double seconds,

@@ -25,6 +25,9 @@ struct DriverReport {
 // that cannot work here.
 absl::StatusOr<std::unique_ptr<Transport>> make_transport(std::string_view driver);
 std::vector<DriverReport> examine_drivers();
+// The host part of an address at which nodes that are all on this machine reach each other with a
+// driver: 127.0.0.1, or for rdma an active port's, because loopback is no RDMA device.
+absl::StatusOr<std::string> local_host(std::string_view driver);
 
 }  // namespace sluice
 

@@ -10,8 +10,9 @@ import sys
 BASE = {"base"}
 ALLOWED = {
     "base": set(),
-    "drivers": BASE | {"drivers/tcp", "drivers/sim"},
+    "drivers": BASE | {"drivers/tcp", "drivers/sim", "drivers/rdma"},
     "drivers/tcp": BASE | {"drivers"},
+    "drivers/rdma": BASE | {"drivers"},
     "drivers/sim": BASE | {"drivers"},
     "dataplane/block": BASE,
     "dataplane/store": BASE | {"dataplane/block"},

@@ -16,7 +16,7 @@
 namespace sluice {
 namespace {
 
-constexpr size_t kBenchArenaBytes = size_t{128} << 20;
+constexpr size_t kBenchArenaBytes = size_t{160} << 20;
 constexpr uint64_t kLowMemlock = uint64_t{512} << 20;
 constexpr uint64_t kLowFiles = 4096;
 constexpr uint64_t kLowDisk = uint64_t{10} << 30;

@@ -179,7 +179,8 @@ void register_up(CLI::App& local, Invocation& invocation, const Arguments& argum
       "sluice local up --dir /tmp/demo --nodes 4 --weights 1,2,3,4 --racks a,a,b,b\n"
       "\nWeights are explicit here, 1 each unless given: the nodes share one machine, so there is "
       "nothing to measure.\n"
-      "Nodes listen on 127.0.0.1 and keep their ports. Records are in D/nX, archives in "
+      "Nodes listen on 127.0.0.1, with --driver rdma for blocks on the RDMA device's address, and "
+      "keep their ports. Records are in D/nX, archives in "
       "D/nX-archive, logs in D/nX.log.");
   command->add_option("--dir", arguments->options.folder, "The folder")->required()->type_name("D");
   command->add_option("--nodes", arguments->nodes, "How many nodes")->required()->type_name("N");

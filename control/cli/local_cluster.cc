@@ -19,6 +19,7 @@
 #include "control/client/cluster_client.h"
 #include "control/cluster_block/cluster_block.h"
 #include "control/node/bootstrap.h"
+#include "drivers/registry.h"
 
 namespace sluice {
 namespace {
@@ -127,13 +128,14 @@ absl::Status LocalCluster::make(const LocalOptions& options) {
   replicas_ = options.replicas != 0 ? options.replicas : std::min<uint32_t>(3, options.nodes);
   slots_ = options.slots;
   SLUICE_ASSIGN_OR_RETURN(const std::vector<uint16_t> ports, free_ports(size_t{2} * options.nodes));
+  SLUICE_ASSIGN_OR_RETURN(const std::string data_host, local_host(options.driver));
   for (uint32_t i = 0; i < options.nodes; ++i) {
     LocalNode node;
     node.name = fmt::format("n{}", i + 1);
     node.weight = options.weights.empty() ? 1 : options.weights[i];
     node.rack = options.racks.empty() ? "" : options.racks[i];
     node.control_address = fmt::format("127.0.0.1:{}", ports[2 * i]);
-    node.data_address = fmt::format("127.0.0.1:{}", ports[2 * i + 1]);
+    node.data_address = fmt::format("{}:{}", data_host, ports[2 * i + 1]);
     nodes_.push_back(std::move(node));
   }
   SLUICE_RETURN_IF_ERROR(make_cluster_block());

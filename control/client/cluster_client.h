@@ -46,8 +46,7 @@ struct RestoreRequest {
   std::string source_cluster;  // URL; empty: the destination's own
   std::string prefix;          // only keys that begin so
   bool dry_run = false;        // reports what it would write; writes nothing
-  // For archive_folders: this process sends.
-  std::string driver = "tcp";
+  // For archive_folders: this process sends, over the nodes' own driver.
   size_t arena_bytes = size_t{64} << 20;
 };
 

@@ -36,6 +36,22 @@ absl::StatusOr<std::unique_ptr<SourceCluster>> open_source(ClusterClientImpl& cl
   return source;
 }
 
+// What a sender must speak so that every live node understands it.
+absl::StatusOr<std::string> common_driver(const Directory::Snapshot& snapshot) {
+  const Member* first = nullptr;
+  for (const Member& member : snapshot.members) {
+    if (!member.live) continue;
+    if (first == nullptr) first = &member;
+    if (member.info.driver != first->info.driver) {
+      return failed_precondition("{} moves blocks by {}, {} by {}: give all nodes the same driver",
+                                 first->info.name, first->info.driver, member.info.name,
+                                 member.info.driver);
+    }
+  }
+  if (first == nullptr) return unavailable("no node of the cluster is live");
+  return first->info.driver;
+}
+
 }  // namespace
 
 // Each slot needs a live replica to take its records; records whose other replicas are down end on
@@ -235,7 +251,8 @@ absl::Status RestoreJob::run_parts(bool retry) {
 absl::Status RestoreJob::run_here(const std::vector<std::string>& folders, bool retry,
                                   v1::RestorePartResult* result) {
   SLUICE_ASSIGN_OR_RETURN(const auto arena, Arena::create({.bytes = request_.arena_bytes}));
-  SLUICE_ASSIGN_OR_RETURN(const auto transport, make_transport(request_.driver));
+  SLUICE_ASSIGN_OR_RETURN(const std::string driver, common_driver(*client_.directory().snapshot()));
+  SLUICE_ASSIGN_OR_RETURN(const auto transport, make_transport(driver));
   Exchange::Options options;
   options.arena = arena.get();
   options.transport = transport.get();

@@ -47,7 +47,8 @@ Both run_link(Transport& sending, Transport& receiving, size_t block_bytes, bool
 TEST(LinkBench, CountsWhatWasVerified) {
   TcpTransport transport;
   for (bool checksum : {true, false}) {
-    for (size_t block : {size_t{1}, size_t{5000}, kMaxBlockBytes}) {
+    for (size_t block : {size_t{1}, kLinkHeaderBytes, kLinkHeaderBytes + 1, size_t{5000},
+                         kMaxBlockBytes, kBufferBytes}) {
       const Both both = run_link(transport, transport, block, checksum);
       ASSERT_TRUE(both.sender.ok()) << both.sender.status();
       ASSERT_TRUE(both.receiver.ok()) << both.receiver.status();
@@ -83,7 +84,7 @@ TEST(LinkBench, NobodyToSendToAndNobodyToReceiveFromAreErrors) {
   auto nobody = run_link_receiver(transport, *arena, "127.0.0.1:0", {}, kSecond / 20);
   EXPECT_EQ(nobody.status().code(), absl::StatusCode::kDeadlineExceeded) << nobody.status();
   EXPECT_EQ(
-      run_link_sender(transport, *arena, "127.0.0.1:1", 1, kBufferBytes, true).status().code(),
+      run_link_sender(transport, *arena, "127.0.0.1:1", 1, kBufferBytes + 1, true).status().code(),
       absl::StatusCode::kInvalidArgument);
   EXPECT_EQ(arena->unassigned(), arena->buffers());
 }

@@ -1,10 +1,13 @@
 #include "tests/drivers/network_kinds.h"
 
+#include <cstdio>
 #include <map>
 
 #include "drivers/fault.h"
+#include "drivers/rdma/rdma.h"
 #include "drivers/sim/sim.h"
 #include "drivers/tcp/tcp.h"
+#include "tests/drivers/rdma_here.h"
 
 namespace sluice {
 namespace {
@@ -20,6 +23,17 @@ class TcpNetwork final : public Network {
 
  private:
   TcpTransport transport_;
+};
+
+class RdmaNetwork final : public Network {
+ public:
+  Transport& transport(size_t) override { return transport_; }
+  std::string listen_address(size_t) override { return rdma_address() + ":0"; }
+  std::string nobody() override { return rdma_address() + ":1"; }
+  std::string nonsense() override { return "no-port"; }
+
+ private:
+  RdmaTransport transport_;
 };
 
 class SimNetwork final : public Network {
@@ -77,7 +91,7 @@ std::unique_ptr<Network> faulty(std::unique_ptr<Network> inner) {
 }  // namespace
 
 std::vector<NetworkKind> network_kinds() {
-  return {
+  std::vector<NetworkKind> kinds = {
       {"TcpSendfile", [] { return tcp_network(TcpOptions::SendBy::kBest); }},
       {"TcpWrite", [] { return tcp_network(TcpOptions::SendBy::kWrite); }},
       {"SimStepped", [] { return sim_network(false); }},
@@ -87,6 +101,13 @@ std::vector<NetworkKind> network_kinds() {
       {"FaultySimStepped", [] { return faulty(sim_network(false)); }},
       {"FaultySimFreeRunning", [] { return faulty(sim_network(true)); }},
   };
+  if (rdma_address().empty()) {
+    std::fprintf(stderr, "rdma: skipped: %s\n", why_no_rdma().c_str());
+    return kinds;
+  }
+  kinds.push_back({"Rdma", [] { return std::make_unique<RdmaNetwork>(); }});
+  kinds.push_back({"FaultyRdma", [] { return faulty(std::make_unique<RdmaNetwork>()); }});
+  return kinds;
 }
 
 }  // namespace sluice

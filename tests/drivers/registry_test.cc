@@ -17,7 +17,7 @@ TEST(Registry, TcpIsAlwaysThere) {
 }
 
 TEST(Registry, DriversOfOtherBuildsAreRefusedWithTheFix) {
-  for (const char* name : {"rdma", "dpdk"}) {
+  for (const char* name : {"dpdk"}) {
     const absl::Status status = make_transport(name).status();
     EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition);
     EXPECT_THAT(std::string(message_of(status)), HasSubstr(name));
@@ -26,6 +26,17 @@ TEST(Registry, DriversOfOtherBuildsAreRefusedWithTheFix) {
   for (const char* name : {"", "sim", "TCP", "udp"}) {
     EXPECT_EQ(make_transport(name).status().code(), absl::StatusCode::kInvalidArgument) << name;
   }
+}
+
+TEST(Registry, RdmaIsMadeWhereThereIsADeviceAndRefusedWithTheFixElsewhere) {
+  const auto transport = make_transport("rdma");
+  if (transport.ok()) {
+    EXPECT_EQ((*transport)->name(), "rdma");
+    return;
+  }
+  EXPECT_EQ(transport.status().code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_THAT(std::string(message_of(transport.status())), HasSubstr("rdma"));
+  EXPECT_THAT(std::string(message_of(transport.status())), HasSubstr("--driver tcp"));
 }
 
 TEST(Registry, TheReportAgreesWithWhatCanBeMade) {
