@@ -125,10 +125,15 @@ bool Device::arm() {
 }
 
 uint64_t Device::take_completion_events() {
-  uint64_t calls = 1;
+  uint64_t calls = 0;
   ibv_cq* queue = nullptr;
   void* context = nullptr;
-  for (; ibv_get_cq_event(channel_.get(), &queue, &context) == 0; ++calls) {
+  // An armed queue makes one event.
+  auto left =
+      std::count_if(queues_.begin(), queues_.end(), [](const auto& one) { return one->armed; });
+  for (; left > 0; --left) {
+    ++calls;
+    if (ibv_get_cq_event(channel_.get(), &queue, &context) != 0) break;
     auto* const owner = static_cast<CompletionQueue*>(context);
     owner->armed = false;
     if (++owner->unacknowledged < kAcknowledgeAt) continue;
