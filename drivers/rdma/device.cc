@@ -67,7 +67,8 @@ absl::Status Device::set_up(ibv_device* device, const RdmaOptions& options, cons
 }
 
 absl::StatusOr<UniqueRegion> Device::register_memory(void* data, size_t bytes) const {
-  UniqueRegion region(ibv_reg_mr(domain_.get(), data, bytes, IBV_ACCESS_LOCAL_WRITE));
+  constexpr int kAccess = IBV_ACCESS_LOCAL_WRITE;  // nothing for peers
+  UniqueRegion region(ibv_reg_mr(domain_.get(), data, bytes, kAccess));
   if (region != nullptr) return absl::StatusOr<UniqueRegion>(std::move(region));
   if (errno == ENOMEM || errno == EAGAIN || errno == EPERM) {
     return resource_exhausted(
