@@ -484,7 +484,7 @@ void RdmaEndpoint::wait(int64_t timeout_ns) {
     polls_ = kPollsPerLook - 1;  // the next poll looks at the time
   }
   if (!armed) timeout = std::min(timeout, kMillisecond);
-  collect_events(timeout);
+  if (!collect_events(timeout)) return;
   uint64_t count = 0;
   ++shared_.counters.system_calls;
   // Only wait() takes wake-ups back, so that one that came during a poll ends the next wait.
@@ -505,16 +505,20 @@ TransportCounters RdmaEndpoint::counters() const {
   return counters;
 }
 
-void RdmaEndpoint::collect_events(int64_t timeout_ns) {
+// True: wake() was called.
+bool RdmaEndpoint::collect_events(int64_t timeout_ns) {
   std::array<epoll_event, 16> events;
   const timespec timeout{timeout_ns / 1'000'000'000, timeout_ns % 1'000'000'000};
   ++shared_.counters.system_calls;
+  bool woken = false;
   const int count = epoll_pwait2(epoll_.get(), events.data(), events.size(), &timeout, nullptr);
   for (int i = 0; i < count; ++i) {
     const uint64_t token = events[static_cast<size_t>(i)].data.u64;
     Device* const device =
         token / kTokenKinds < devices_.size() ? devices_[token / kTokenKinds].get() : nullptr;
-    if (token == kManagerToken) {
+    if (token == kWakeToken) {
+      woken = true;
+    } else if (token == kManagerToken) {
       take_manager_events();
     } else if (token % kTokenKinds == kCompletionToken) {
       shared_.counters.system_calls += device->take_completion_events();
@@ -522,6 +526,7 @@ void RdmaEndpoint::collect_events(int64_t timeout_ns) {
       take_device_events(device);
     }
   }
+  return woken;
 }
 
 void RdmaEndpoint::check_deadlines() {

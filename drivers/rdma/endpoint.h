@@ -99,7 +99,7 @@ class RdmaEndpoint final : public Endpoint {
   size_t poll_queue(Device* device, CompletionQueue* queue);
   void advance_queued(bool idle);
   void announce_all();
-  void collect_events(int64_t timeout_ns);
+  bool collect_events(int64_t timeout_ns);
   void check_deadlines();
   void check_lingering();
   int64_t next_deadline_ns() const;

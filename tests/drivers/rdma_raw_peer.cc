@@ -62,7 +62,8 @@ std::string RawRdmaPeer::listen_address() const {
 void RawRdmaPeer::make_pairs() {
   domain_.reset(ibv_alloc_pd(id_->verbs));
   memory_.resize(kReceiveSlots * kSlotBytes + kSendBytes);
-  region_.reset(ibv_reg_mr(domain_.get(), memory_.data(), memory_.size(), IBV_ACCESS_LOCAL_WRITE));
+  constexpr int kAccess = IBV_ACCESS_LOCAL_WRITE;
+  region_.reset(ibv_reg_mr(domain_.get(), memory_.data(), memory_.size(), kAccess));
   queue_.reset(ibv_create_cq(id_->verbs, 256, nullptr, nullptr, 0));
   ASSERT_NE(queue_, nullptr);
   for (auto* pair : {&data_, &control_}) {
