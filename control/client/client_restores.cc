@@ -45,7 +45,8 @@ absl::Status find_archive_folders(const RestoreRequest& request, RestoreHead* he
   return absl::OkStatus();
 }
 
-absl::Status find_backup_parts(ClusterBlock& own, const RestoreRequest& request, RestoreHead* head) {
+absl::Status find_backup_parts(ClusterBlock& own, const RestoreRequest& request,
+                               RestoreHead* head) {
   std::unique_ptr<ClusterBlock> other;
   if (!request.source_cluster.empty()) {
     SLUICE_ASSIGN_OR_RETURN(other, open_cluster_block(request.source_cluster));
