@@ -64,12 +64,12 @@ absl::Status listen_error(int error, std::string_view listen) {
   }
 }
 
-bool is_wildcard(const tcp::SocketAddress& address) {
-  const std::string text = tcp::to_string(address);
+bool is_wildcard(const SocketAddress& address) {
+  const std::string text = to_string(address);
   return text.starts_with("0.0.0.0:") || text.starts_with("[::]:");
 }
 
-void clear_port(tcp::SocketAddress* address) {
+void clear_port(SocketAddress* address) {
   if (address->family() == AF_INET6) {
     reinterpret_cast<sockaddr_in6&>(address->storage).sin6_port = 0;
   } else {
@@ -92,7 +92,7 @@ absl::StatusOr<RdmaAddress> parse_rdma_address(std::string_view text, std::strin
                               text);
     }
   }
-  SLUICE_ASSIGN_OR_RETURN(parsed.address, tcp::parse_address(text));
+  SLUICE_ASSIGN_OR_RETURN(parsed.address, parse_address(text));
   return parsed;
 }
 
@@ -181,14 +181,14 @@ absl::Status RdmaEndpoint::start_listening(std::string_view listen) {
     SLUICE_RETURN_IF_ERROR(register_first_device());
   }
   if (rdma_listen(made, kBacklog) != 0) return listen_error(errno, listen);
-  tcp::SocketAddress bound = source_;
+  SocketAddress bound = source_;
   const uint16_t port = rdma_get_src_port(made);
   if (bound.family() == AF_INET6) {
     reinterpret_cast<sockaddr_in6&>(bound.storage).sin6_port = port;
   } else {
     reinterpret_cast<sockaddr_in&>(bound.storage).sin_port = port;
   }
-  address_ = tcp::to_string(bound);
+  address_ = to_string(bound);
   clear_port(&source_);
   return absl::OkStatus();
 }
@@ -330,7 +330,7 @@ absl::StatusOr<ConnectionId> RdmaEndpoint::connect(std::string_view text) {
   if (rdma_create_id(manager_.get(), &made, nullptr, RDMA_PS_TCP) != 0) {
     status = errno_status(errno, "no connection manager id");
   }
-  Connection* const connection = add(UniqueId(made), tcp::to_string(address.address), true);
+  Connection* const connection = add(UniqueId(made), to_string(address.address), true);
   if (made != nullptr) {
     const bool from_listener =
         !address_.empty() && !is_wildcard(source_) && source_.family() == address.address.family();

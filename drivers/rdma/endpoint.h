@@ -19,17 +19,17 @@
 #include "absl/status/statusor.h"
 #include "base/arena.h"
 #include "base/file.h"
+#include "drivers/address.h"
 #include "drivers/rdma/connection.h"
 #include "drivers/rdma/device.h"
 #include "drivers/rdma/verbs.h"
-#include "drivers/tcp/address.h"
 #include "drivers/transport.h"
 
 namespace sluice::rdma {
 
 // "10.11.0.1:7001%rxe0" in its parts.
 struct RdmaAddress {
-  tcp::SocketAddress address;
+  SocketAddress address;
   std::string device;  // empty: any
 };
 absl::StatusOr<RdmaAddress> parse_rdma_address(std::string_view text, std::string_view device);
@@ -125,7 +125,7 @@ class RdmaEndpoint final : public Endpoint {
   std::vector<std::unique_ptr<Device>> devices_;
   UniqueEvents manager_;
   UniqueId listener_;
-  tcp::SocketAddress source_;  // the listen address, from which connect() goes too
+  SocketAddress source_;  // the listen address, from which connect() goes too
   std::string wanted_device_;
   std::string address_;
   std::vector<Lingering> lingering_;
