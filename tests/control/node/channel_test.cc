@@ -13,6 +13,7 @@
 #include <thread>
 
 #include "base/file.h"
+#include "control/client/peers.h"
 #include "control/client/rpc.h"
 
 namespace sluice {
@@ -43,8 +44,9 @@ TEST(Channel, ConnectsToAPeerThatAnswersLate) {
     }
   });
   const auto channel = make_channel("127.0.0.1:" + std::to_string(ntohs(address.sin_port)));
-  EXPECT_TRUE(
-      channel->WaitForConnected(std::chrono::system_clock::now() + std::chrono::seconds(10)));
+  // So long a node's first write waits for the connection.
+  EXPECT_TRUE(channel->WaitForConnected(std::chrono::system_clock::now() +
+                                        std::chrono::milliseconds(PeerNode::kFirstConnectMs)));
   over = true;
   server.join();
 }
