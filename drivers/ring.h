@@ -1,8 +1,11 @@
 // A first-in-first-out queue in one allocation that grows by doubling and is then reused: a queue
-// that has seen its largest size allocates no more. Its holder bounds it. Confined to one thread.
+// that has seen its largest size, or was told it, allocates no more. Its holder bounds it. Confined
+// to one thread.
 #ifndef SLUICE_DRIVERS_RING_H_
 #define SLUICE_DRIVERS_RING_H_
 
+#include <algorithm>
+#include <bit>
 #include <cassert>
 #include <cstddef>
 #include <utility>
@@ -23,8 +26,13 @@ class Ring {
     return slots_[(head_ + i) & (slots_.size() - 1)];
   }
 
+  // Makes room, so that no push allocates until more than `count` are held.
+  void reserve(size_t count) {
+    if (slots_.size() < count) grow(count);
+  }
+
   void push_back(T value) {
-    if (size_ == slots_.size()) grow();
+    if (size_ == slots_.size()) grow(size_ + 1);
     slots_[(head_ + size_) & (slots_.size() - 1)] = std::move(value);
     ++size_;
   }
@@ -38,8 +46,8 @@ class Ring {
   }
 
  private:
-  void grow() {
-    std::vector<T> larger(slots_.empty() ? 16 : slots_.size() * 2);
+  void grow(size_t needed) {
+    std::vector<T> larger(std::bit_ceil(std::max<size_t>(needed, 16)));
     for (size_t i = 0; i < size_; ++i) larger[i] = std::move((*this)[i]);
     slots_ = std::move(larger);
     head_ = 0;

@@ -31,6 +31,9 @@ namespace sluice::rdma {
 inline constexpr size_t kControlReceiveBytes = 64;  // room to see that a frame is too long
 // Of one connection: its receive ring, then its send ring.
 inline constexpr size_t kControlSlotBytes = kControlDepth * (kControlReceiveBytes + kFrameBytes);
+// One send in so many asks for a completion, which stands for those before it; and the last of what
+// there is to send, so that no block waits for later ones.
+inline constexpr uint64_t kSignalEvery = 32;
 inline constexpr size_t kMaxConnections = size_t{1} << 14;
 
 // What an endpoint's connections have in common; outlives them.
@@ -39,6 +42,7 @@ struct Shared {
   uint64_t max_message_bytes = 0;
   std::span<uint8_t> control;  // kControlSlotBytes for each slot
   int64_t now_ns = 0;          // renewed when events are looked for
+  bool ran_low = false;        // some peer has used most of its credits since this was cleared
   TransportCounters counters;
   Ring<Completion> completions;  // bounded by the depths of the connections
 };
@@ -184,6 +188,7 @@ class Connection {
   // Receiving: received_ <= given_ (to the device) <= posted_receives_.
   std::vector<BlockBuffer> receives_;
   uint64_t posted_receives_ = 0;
+  uint64_t widest_ = 0;  // the most blocks that were posted at one time
   uint64_t given_ = 0;
   uint64_t received_ = 0;
   uint64_t announced_granted_ = 0;

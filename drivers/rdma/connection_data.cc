@@ -15,10 +15,6 @@ namespace {
 // Work requests that are handed to the device in one call.
 constexpr size_t kBatch = 32;
 
-// One send in so many asks for a completion, which stands for those before it; and the last of what
-// there is to send, so that no block waits for later ones.
-constexpr uint64_t kSignalEvery = 16;
-
 }  // namespace
 
 size_t Connection::post_recv(std::span<BlockBuffer> buffers) {
@@ -29,6 +25,7 @@ size_t Connection::post_recv(std::span<BlockBuffer> buffers) {
     assert(buffers[i]);
     receives_[posted_receives_++ % receives_.size()] = std::move(buffers[i]);
   }
+  widest_ = std::max(widest_, posted_receives_ - received_);
   return accepted;
 }
 
@@ -169,6 +166,7 @@ void Connection::take_block(uint32_t number, const ibv_wc& completion) {
   received.buffer = std::move(receives_[received_ % receives_.size()]);
   received.bytes = completion.byte_len;
   ++received_;
+  if ((announced_granted_ - received_) * 4 < widest_) shared_->ran_low = true;
   shared_->counters.received_bytes += completion.byte_len;
   ++shared_->counters.received_messages;
   shared_->completions.push_back(std::move(received));

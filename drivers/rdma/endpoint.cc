@@ -34,10 +34,6 @@ constexpr int64_t kLinger = 1000 * kMillisecond;
 constexpr int64_t kPortSettles = 500 * kMillisecond;
 constexpr int kBacklog = 1024;
 
-// Events are rare and looking for them is a system call, completions are many and looking is free.
-constexpr uint64_t kPollsPerLook = 64;
-// Credits that the peer can do without for now (it has more than that) are told after so long.
-constexpr int64_t kTellWithin = 20 * kMillisecond;
 // What one poll takes before it returns to the caller.
 constexpr size_t kPollBudget = 256;
 constexpr int kPollBatch = 32;
@@ -64,12 +60,12 @@ absl::Status listen_error(int error, std::string_view listen) {
   }
 }
 
-bool is_wildcard(const tcp::SocketAddress& address) {
-  const std::string text = tcp::to_string(address);
+bool is_wildcard(const SocketAddress& address) {
+  const std::string text = to_string(address);
   return text.starts_with("0.0.0.0:") || text.starts_with("[::]:");
 }
 
-void clear_port(tcp::SocketAddress* address) {
+void clear_port(SocketAddress* address) {
   if (address->family() == AF_INET6) {
     reinterpret_cast<sockaddr_in6&>(address->storage).sin6_port = 0;
   } else {
@@ -92,7 +88,7 @@ absl::StatusOr<RdmaAddress> parse_rdma_address(std::string_view text, std::strin
                               text);
     }
   }
-  SLUICE_ASSIGN_OR_RETURN(parsed.address, tcp::parse_address(text));
+  SLUICE_ASSIGN_OR_RETURN(parsed.address, parse_address(text));
   return parsed;
 }
 
@@ -181,14 +177,14 @@ absl::Status RdmaEndpoint::start_listening(std::string_view listen) {
     SLUICE_RETURN_IF_ERROR(register_first_device());
   }
   if (rdma_listen(made, kBacklog) != 0) return listen_error(errno, listen);
-  tcp::SocketAddress bound = source_;
+  SocketAddress bound = source_;
   const uint16_t port = rdma_get_src_port(made);
   if (bound.family() == AF_INET6) {
     reinterpret_cast<sockaddr_in6&>(bound.storage).sin6_port = port;
   } else {
     reinterpret_cast<sockaddr_in&>(bound.storage).sin_port = port;
   }
-  address_ = tcp::to_string(bound);
+  address_ = to_string(bound);
   clear_port(&source_);
   return absl::OkStatus();
 }
@@ -278,6 +274,14 @@ void RdmaEndpoint::count(Connection* connection) {
   connection->counted_half_open = half_open;
 }
 
+// Room is made here, so that none is made while blocks flow: for all that the connections can have
+// posted, but no more than what one poll takes from the queues.
+void RdmaEndpoint::reserve_completions() {
+  const RdmaOptions& options = shared_.options;
+  const size_t posted = connections_.size() * (options.send_depth + options.receive_depth + 1);
+  shared_.completions.reserve(std::min(posted, (kPollBudget + kPollBatch) * kSignalEvery));
+}
+
 Connection* RdmaEndpoint::add(UniqueId cm_id, std::string peer, bool initiator) {
   assert(!free_slots_.empty());
   const uint32_t slot = free_slots_.back();
@@ -289,6 +293,7 @@ Connection* RdmaEndpoint::add(UniqueId cm_id, std::string peer, bool initiator) 
   Connection* const connection = made.get();
   slots_[slot] = connection;
   connections_.emplace(id, std::move(made));
+  reserve_completions();
   count(connection);
   return connection;
 }
@@ -330,7 +335,7 @@ absl::StatusOr<ConnectionId> RdmaEndpoint::connect(std::string_view text) {
   if (rdma_create_id(manager_.get(), &made, nullptr, RDMA_PS_TCP) != 0) {
     status = errno_status(errno, "no connection manager id");
   }
-  Connection* const connection = add(UniqueId(made), tcp::to_string(address.address), true);
+  Connection* const connection = add(UniqueId(made), to_string(address.address), true);
   if (made != nullptr) {
     const bool from_listener =
         !address_.empty() && !is_wildcard(source_) && source_.family() == address.address.family();
@@ -460,43 +465,6 @@ void RdmaEndpoint::announce_all() {
     if (connection->has_news()) enqueue(connection.get());
   }
   advance_queued(true);
-}
-
-void RdmaEndpoint::wait(int64_t timeout_ns) {
-  if (!shared_.completions.empty()) return;
-  int64_t now = system_clock().monotonic_ns();
-  const int64_t spin_until = now + std::min(shared_.options.spin_ns, timeout_ns);
-  do {
-    if (progress() > 0 || !shared_.completions.empty()) return;
-    now = system_clock().monotonic_ns();
-  } while (now < spin_until);
-  shared_.now_ns = now;
-  bool armed = true;
-  for (const auto& device : devices_) armed = device->arm() && armed;
-  // A completion that came before the queues were armed makes no event.
-  if (progress() > 0 || !shared_.completions.empty() || !work_.empty()) return;
-  int64_t timeout = std::max<int64_t>(timeout_ns, 0);
-  if (const int64_t deadline = next_deadline_ns(); deadline != 0) {
-    timeout = std::clamp<int64_t>(deadline - now, 0, timeout);
-  }
-  if (unsaid_since_ns_ != 0) {
-    timeout = std::clamp<int64_t>(unsaid_since_ns_ + kTellWithin - now, 0, timeout);
-    polls_ = kPollsPerLook - 1;  // the next poll looks at the time
-  }
-  if (!armed) timeout = std::min(timeout, kMillisecond);
-  if (!collect_events(timeout)) return;
-  uint64_t count = 0;
-  ++shared_.counters.system_calls;
-  // Only wait() takes wake-ups back, so that one that came during a poll ends the next wait.
-  while (read(wake_.get(), &count, sizeof(count)) < 0 && errno == EINTR) {
-  }
-}
-
-void RdmaEndpoint::wake() {
-  wakes_.fetch_add(1, std::memory_order_relaxed);
-  const uint64_t one = 1;
-  while (write(wake_.get(), &one, sizeof(one)) < 0 && errno == EINTR) {
-  }
 }
 
 TransportCounters RdmaEndpoint::counters() const {

@@ -19,17 +19,17 @@
 #include "absl/status/statusor.h"
 #include "base/arena.h"
 #include "base/file.h"
+#include "drivers/address.h"
 #include "drivers/rdma/connection.h"
 #include "drivers/rdma/device.h"
 #include "drivers/rdma/verbs.h"
-#include "drivers/tcp/address.h"
 #include "drivers/transport.h"
 
 namespace sluice::rdma {
 
 // "10.11.0.1:7001%rxe0" in its parts.
 struct RdmaAddress {
-  tcp::SocketAddress address;
+  SocketAddress address;
   std::string device;  // empty: any
 };
 absl::StatusOr<RdmaAddress> parse_rdma_address(std::string_view text, std::string_view device);
@@ -62,6 +62,12 @@ class RdmaEndpoint final : public Endpoint {
   TransportCounters counters() const override;
 
  private:
+  // Events are rare and looking for them is a system call, completions are many and looking is
+  // free.
+  static constexpr uint64_t kPollsPerLook = 64;
+  // Credits that the peer can do without for now (it has more than that) are told after so long.
+  static constexpr int64_t kTellWithin = 20'000'000;
+
   // A closed connection's id, kept until the peer has confirmed the disconnection. The peer is told
   // when the port works: a connection manager's message into a dead port breaks Soft-RoCE's manager
   // for good, and gets nowhere with any other.
@@ -92,6 +98,7 @@ class RdmaEndpoint final : public Endpoint {
   void erase(Connection* connection);
   void enqueue(Connection* connection);
   void count(Connection* connection);
+  void reserve_completions();
   void say_refused(const std::string& peer, const absl::Status& status);
 
   size_t progress();
@@ -103,6 +110,8 @@ class RdmaEndpoint final : public Endpoint {
   void check_deadlines();
   void check_lingering();
   int64_t next_deadline_ns() const;
+  int64_t next_nap_ns(int64_t now_ns);
+  void take_wake_ups();
 
   // endpoint_events.cc
   bool next_manager_event(ManagerEvent* event);
@@ -125,7 +134,7 @@ class RdmaEndpoint final : public Endpoint {
   std::vector<std::unique_ptr<Device>> devices_;
   UniqueEvents manager_;
   UniqueId listener_;
-  tcp::SocketAddress source_;  // the listen address, from which connect() goes too
+  SocketAddress source_;  // the listen address, from which connect() goes too
   std::string wanted_device_;
   std::string address_;
   std::vector<Lingering> lingering_;
@@ -141,6 +150,11 @@ class RdmaEndpoint final : public Endpoint {
   // Since when some connection may have credits that its peer does not know of; 0: none has.
   int64_t unsaid_since_ns_ = 0;
   int64_t next_scan_ns_ = 0;
+  // Of wait() in a stream of blocks: the nap's length, and what was counted and when at the last.
+  int64_t nap_ns_ = 100'000;
+  int64_t no_nap_until_ns_ = 0;
+  uint64_t seen_received_ = 0;
+  uint64_t seen_sent_ = 0;
   std::vector<Connection*> work_;
   std::vector<Connection*> working_;  // the part of work_ that is being gone through
   std::atomic<uint64_t> wakes_{0};

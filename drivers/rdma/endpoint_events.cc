@@ -23,11 +23,11 @@ constexpr int kRefusedByProgram = 28;
 constexpr int kNobodyListens = 8;
 
 std::string peer_text(rdma_cm_id* id) {
-  tcp::SocketAddress address;
+  SocketAddress address;
   const sockaddr* const peer = rdma_get_peer_addr(id);
   address.length = peer->sa_family == AF_INET6 ? sizeof(sockaddr_in6) : sizeof(sockaddr_in);
   std::memcpy(&address.storage, peer, address.length);
-  return tcp::to_string(address);
+  return to_string(address);
 }
 
 }  // namespace

@@ -19,8 +19,8 @@
 
 #include "absl/status/status.h"
 #include "base/file.h"
+#include "drivers/address.h"
 #include "drivers/ring.h"
-#include "drivers/tcp/address.h"
 #include "drivers/tcp/tcp.h"
 #include "drivers/tcp/wire.h"
 #include "drivers/transport.h"

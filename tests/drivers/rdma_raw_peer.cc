@@ -8,7 +8,7 @@
 #include <utility>
 
 #include "base/bytes.h"
-#include "drivers/tcp/address.h"
+#include "drivers/address.h"
 
 namespace sluice {
 namespace {
@@ -31,7 +31,7 @@ RawRdmaPeer::RawRdmaPeer(const std::string& address, std::vector<uint8_t> hello)
   rdma_cm_id* made = nullptr;
   EXPECT_EQ(rdma_create_id(events_.get(), &made, nullptr, RDMA_PS_TCP), 0);
   id_.reset(made);
-  auto to = tcp::parse_address(address);
+  auto to = parse_address(address);
   EXPECT_TRUE(to.ok());
   EXPECT_EQ(rdma_resolve_addr(made, nullptr, to->get(), 5000), 0);
 }
@@ -41,7 +41,7 @@ RawRdmaPeer::RawRdmaPeer(const std::string& host, std::vector<uint8_t> hello, An
   rdma_cm_id* made = nullptr;
   EXPECT_EQ(rdma_create_id(events_.get(), &made, nullptr, RDMA_PS_TCP), 0);
   listener_.reset(made);
-  auto at = tcp::parse_address(host + ":0");
+  auto at = parse_address(host + ":0");
   EXPECT_TRUE(at.ok());
   EXPECT_EQ(rdma_bind_addr(made, at->get()), 0);
   EXPECT_EQ(rdma_listen(made, 4), 0);
@@ -54,9 +54,9 @@ RawRdmaPeer::~RawRdmaPeer() {
 }
 
 std::string RawRdmaPeer::listen_address() const {
-  tcp::SocketAddress address;
+  SocketAddress address;
   std::memcpy(&address.storage, rdma_get_local_addr(listener_.get()), sizeof(sockaddr_in));
-  return tcp::to_string(address);
+  return to_string(address);
 }
 
 void RawRdmaPeer::make_pairs() {

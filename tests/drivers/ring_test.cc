@@ -32,5 +32,22 @@ TEST(Ring, BehavesLikeADeque) {
   }
 }
 
+TEST(Ring, DoesNotMoveWithinWhatWasReserved) {
+  Ring<int> ring;
+  ring.reserve(100);
+  for (int round = 0; round < 3; ++round) {
+    ring.push_back(0);
+    const int* const first = &ring.front();
+    for (int i = 1; i < 100; ++i) ring.push_back(i);
+    EXPECT_EQ(&ring.front(), first);
+    ring.reserve(50);
+    EXPECT_EQ(&ring.front(), first);
+    for (int i = 0; i < 100; ++i) EXPECT_EQ(ring.pop_front(), i);
+  }
+  ring.reserve(1000);
+  for (int i = 0; i < 1000; ++i) ring.push_back(i);
+  for (int i = 0; i < 1000; ++i) EXPECT_EQ(ring.pop_front(), i);
+}
+
 }  // namespace
 }  // namespace sluice

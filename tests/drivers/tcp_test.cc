@@ -15,7 +15,7 @@
 #include "base/clock.h"
 #include "base/file.h"
 #include "base/status.h"
-#include "drivers/tcp/address.h"
+#include "drivers/address.h"
 #include "drivers/tcp/wire.h"
 #include "tests/drivers/node.h"
 
@@ -59,7 +59,7 @@ std::string totals(uint32_t type, uint64_t received, uint64_t granted) {
 class RawPeer {
  public:
   explicit RawPeer(const std::string& address) {
-    auto parsed = tcp::parse_address(address);
+    auto parsed = parse_address(address);
     EXPECT_TRUE(parsed.ok());
     fd_.reset(socket(parsed->family(), SOCK_STREAM | SOCK_CLOEXEC, 0));
     EXPECT_EQ(connect(fd_.get(), parsed->get(), parsed->length), 0);
@@ -265,12 +265,12 @@ TEST_F(TcpTest, ConnectingToAPeerThatNeverSpeaksEndsInTime) {
   TcpOptions options;
   options.handshake_timeout_ms = 50;
   start(options);
-  auto address = tcp::parse_address("127.0.0.1:0");
+  auto address = parse_address("127.0.0.1:0");
   UniqueFd listener(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
   ASSERT_EQ(bind(listener.get(), address->get(), address->length), 0);
   ASSERT_EQ(listen(listener.get(), 4), 0);
   ASSERT_EQ(getsockname(listener.get(), address->get(), &address->length), 0);
-  auto id = node_->endpoint->connect(tcp::to_string(*address));
+  auto id = node_->endpoint->connect(to_string(*address));
   ASSERT_TRUE(id.ok());
   ASSERT_TRUE(run([&] { return node_->link(*id).closed; }));
   EXPECT_EQ(node_->link(*id).close_status.code(), absl::StatusCode::kDeadlineExceeded);
@@ -402,7 +402,7 @@ TEST_F(TcpTest, ConnectionsBeyondTheLimitAreTurnedAway) {
 
 TEST_F(TcpTest, WorksOverIpv6) {
   TcpTransport transport;
-  auto probe = tcp::parse_address("[::1]:0");
+  auto probe = parse_address("[::1]:0");
   ASSERT_TRUE(probe.ok());
   UniqueFd fd(socket(AF_INET6, SOCK_STREAM | SOCK_CLOEXEC, 0));
   if (!fd || bind(fd.get(), probe->get(), probe->length) != 0)
@@ -424,15 +424,15 @@ TEST_F(TcpTest, ATakenPortIsAnErrorThatSaysWhatToDo) {
 
 TEST(TcpAddress, ReadsAndWritesAddresses) {
   for (const char* text : {"127.0.0.1:0", "10.1.2.3:65535", "[::1]:7001", "[fe80::1]:1"}) {
-    auto address = tcp::parse_address(text);
+    auto address = parse_address(text);
     ASSERT_TRUE(address.ok()) << text;
-    EXPECT_EQ(tcp::to_string(*address), text);
+    EXPECT_EQ(to_string(*address), text);
   }
-  EXPECT_EQ(tcp::to_string(*tcp::parse_address("localhost:80")), "127.0.0.1:80");
+  EXPECT_EQ(to_string(*parse_address("localhost:80")), "127.0.0.1:80");
   for (const char* text :
        {"", ":", "127.0.0.1", "127.0.0.1:", "127.0.0.1:65536", "127.0.0.1:-1", "127.0.0.1:8x",
         "example.org:80", "::1:80", "[::1]", "[]:80", "[1.2.3.4]:80", ":80", "1.2.3:80"}) {
-    EXPECT_EQ(tcp::parse_address(text).status().code(), absl::StatusCode::kInvalidArgument) << text;
+    EXPECT_EQ(parse_address(text).status().code(), absl::StatusCode::kInvalidArgument) << text;
   }
 }
 

@@ -1,4 +1,4 @@
-#include "drivers/tcp/address.h"
+#include "drivers/address.h"
 
 #include <arpa/inet.h>
 #include <netinet/in.h>
@@ -8,7 +8,7 @@
 
 #include "base/status.h"
 
-namespace sluice::tcp {
+namespace sluice {
 namespace {
 
 absl::Status unreadable(std::string_view text, std::string_view why) {
@@ -80,4 +80,4 @@ bool operator==(const SocketAddress& a, const SocketAddress& b) {
          as_v4(a).sin_addr.s_addr == as_v4(b).sin_addr.s_addr;
 }
 
-}  // namespace sluice::tcp
+}  // namespace sluice

@@ -1,6 +1,6 @@
 // "host:port" to a socket address and back, without any lookup that could block.
-#ifndef SLUICE_DRIVERS_TCP_ADDRESS_H_
-#define SLUICE_DRIVERS_TCP_ADDRESS_H_
+#ifndef SLUICE_DRIVERS_ADDRESS_H_
+#define SLUICE_DRIVERS_ADDRESS_H_
 
 #include <sys/socket.h>
 
@@ -9,7 +9,7 @@
 
 #include "absl/status/statusor.h"
 
-namespace sluice::tcp {
+namespace sluice {
 
 struct SocketAddress {
   sockaddr_storage storage{};
@@ -26,6 +26,6 @@ absl::StatusOr<SocketAddress> parse_address(std::string_view text);
 std::string to_string(const SocketAddress& address);
 bool operator==(const SocketAddress& a, const SocketAddress& b);
 
-}  // namespace sluice::tcp
+}  // namespace sluice
 
-#endif  // SLUICE_DRIVERS_TCP_ADDRESS_H_
+#endif  // SLUICE_DRIVERS_ADDRESS_H_
