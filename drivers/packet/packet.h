@@ -36,6 +36,8 @@ struct PacketOptions {
   // The largest packet, header and payload; 0: what the port can carry. The two ends agree on the
   // smaller one.
   size_t max_packet_bytes = 0;
+  // Congestion control keeps round trips to about this (docs/packet.md).
+  int64_t queue_target_ns = 200'000;
   // Feeds the connection identifiers and the key of the cookies; 0: the operating system does.
   uint64_t seed = 0;
 };
