@@ -3,6 +3,7 @@
 #define SLUICE_DRIVERS_DPDK_DPDK_PORT_H_
 
 #include <array>
+#include <atomic>
 #include <cstdint>
 #include <memory>
 #include <span>
@@ -60,12 +61,14 @@ class DpdkPort final : public packet::PacketPort {
   // Fills the stash of received frames if it is empty; whether it has any.
   bool fill_stash();
   void release_views();
+  void sleep_for(int64_t nanoseconds);
   void look_after_device(int64_t now_ns);
   void count(Drop drop) { ++drops_[static_cast<size_t>(drop)]; }
 
   const PortSettings settings_;
   const std::unique_ptr<Device> device_;
   const UniqueFd wake_fd_;
+  std::atomic<bool> woken_{false};
   Self self_;
   Neighbours neighbours_;
   Loopback loopback_;
