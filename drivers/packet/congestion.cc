@@ -7,10 +7,14 @@ namespace sluice::packet {
 namespace {
 
 // Flow scaling, Swift 3.1: windows of 100 packets and more get no addition to the target, smaller
-// ones up to twice the base target.
+// ones up to the base target once more.
 constexpr double kScaledFrom = 1;
 constexpr double kScaledTo = 100;
-constexpr double kScaleRange = 2;
+constexpr double kScaleRange = 1;
+// A round trip of three base targets cannot be a queue that others keep within their targets: such
+// a path is long. Shorter ones get the same target whatever their length, since a flow that begins
+// while a queue stands would take the queue for the path, and more than its share.
+constexpr double kLongPath = 3;
 constexpr double kLossGain = 1.0 / 512;
 
 }  // namespace
@@ -26,9 +30,9 @@ int64_t Congestion::target(int64_t smallest) const {
   const double alpha = range / (1 / std::sqrt(kScaledFrom) - 1 / std::sqrt(kScaledTo));
   const double beta = -alpha / std::sqrt(kScaledTo);
   const double scaled = std::clamp(alpha / std::sqrt(window_) + beta, 0.0, range);
-  // A path that is long by itself is allowed its length, and half the base for a queue.
-  const double path = std::max(base, static_cast<double>(smallest) + base / 2);
-  return static_cast<int64_t>(path + scaled);
+  const auto path = static_cast<double>(smallest);
+  const double allowed = path > kLongPath * base ? path + base : base;
+  return static_cast<int64_t>(allowed + scaled);
 }
 
 void Congestion::on_acked(bool limited) {
@@ -44,7 +48,7 @@ void Congestion::on_sample(uint64_t number, uint64_t next, int64_t round_trip, i
 void Congestion::end_round(uint64_t next, int64_t smallest) {
   const auto delay = static_cast<double>(round_delay_);
   const auto wanted = static_cast<double>(target(smallest));
-  if (slow_start_ && delay > (wanted + static_cast<double>(smallest)) / 2) slow_start_ = false;
+  if (slow_start_ && 2 * delay > wanted + static_cast<double>(smallest)) slow_start_ = false;
   if (delay > wanted) {
     rounds_below_ = 0;
     set_window(window_ * std::max(1 - kBeta * (delay - wanted) / delay, 1 - kMaxDecrease));

@@ -73,6 +73,9 @@ struct Shared {
   uint32_t max_packet_bytes = 0;
   PacketPort* port = nullptr;
   int64_t now_ns = 0;
+  // How long what is received now may have waited for this program to look: since the last look
+  // that left nothing behind. 0 after one that did not: then the wait is a queue.
+  int64_t host_delay_ns = 0;
   Outbox outbox;
   TransportCounters counters;
   Ring<Completion> completions;  // bounded by the depths of the connections
@@ -234,7 +237,7 @@ class Connection {
   uint64_t delivered_ = 0;
   uint64_t highest_block_ = 0;  // one more than the highest that has begun to arrive
   ReceivedNumbers numbers_;
-  int64_t largest_at_ns_ = 0;
+  int64_t largest_at_ns_ = 0;  // the earliest time at which it may have arrived
   uint32_t ack_pending_ = 0;
   bool ack_now_ = false;
   int64_t ack_at_ns_ = kNever;

@@ -39,7 +39,9 @@ bool Connection::take_number(uint64_t number, bool at_once) {
     return false;
   }
   const bool out_of_order = numbers_.add(number);
-  if (numbers_.largest() == number) largest_at_ns_ = shared_->now_ns;
+  if (numbers_.largest() == number) {
+    largest_at_ns_ = shared_->now_ns - shared_->host_delay_ns;
+  }
   ++ack_pending_;
   if (out_of_order || at_once || ack_pending_ >= kAckEvery) ack_now_ = true;
   if (ack_at_ns_ == kNever) ack_at_ns_ = shared_->now_ns + kAckWithin;
@@ -151,8 +153,9 @@ void Connection::take_acknowledgement(const Frame& frame) {
     }
     if (sent_ns >= 0) {
       const int64_t sample = shared_->now_ns - sent_ns;
-      round_trip_.sample(sample, int64_t{frame.ack_delay_us} * kMicrosecond, shared_->now_ns);
-      congestion_->on_sample(largest, log_.next(), round_trip_.latest(), round_trip_.smallest());
+      const int64_t hosts = int64_t{frame.ack_delay_us} * kMicrosecond + shared_->host_delay_ns;
+      round_trip_.sample(sample, hosts, shared_->now_ns);
+      congestion_->on_sample(largest, log_.next(), round_trip_.network(), round_trip_.smallest());
     }
     log_.find_losses(shared_->now_ns, std::max(round_trip_.smoothed(), round_trip_.latest()),
                      [this](const SentPacket& packet) { on_lost(packet); });

@@ -162,16 +162,21 @@ void PacketEndpoint::progress() {
 void PacketEndpoint::receive() {
   std::array<InPacket, kReceiveBurst> packets;
   for (size_t taken = 0; taken < kReceiveBudget;) {
+    shared_.host_delay_ns = left_behind_ ? 0 : shared_.now_ns - emptied_ns_;
     const size_t count = port_->receive_burst(packets);
-    if (count == 0) return;
     for (size_t i = 0; i < count; ++i) {
       shared_.counters.received_bytes += packets[i].bytes;
       take(packets[i]);
     }
     taken += count;
-    if (count < packets.size()) return;
+    if (count < packets.size()) {
+      left_behind_ = false;
+      emptied_ns_ = shared_.now_ns;
+      return;
+    }
     shared_.now_ns = clock_.monotonic_ns();
   }
+  left_behind_ = true;
 }
 
 void PacketEndpoint::take(const InPacket& packet) {

@@ -119,6 +119,8 @@ class PacketEndpoint final : public Endpoint {
   size_t greeting_ = 0;
   size_t refusals_told_ = 0;
   int64_t next_scan_ns_ = 0;
+  int64_t emptied_ns_ = 0;  // when the port last had nothing more
+  bool left_behind_ = false;
   absl::Status port_health_;
   LayerCounters layer_;
   std::unique_ptr<PacketPort> port_;  // goes before the blocks that its device may read

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <cstdlib>
 #include <limits>
 
 namespace sluice::packet {
@@ -24,14 +25,15 @@ class RoundTrip {
   static constexpr int64_t kGranularity = 1 * kMillisecond;
   static constexpr int64_t kMinWindow = 10 * kSecond;
 
-  // `delay`: what the peer says it waited before it answered; never taken below the smallest.
-  void sample(int64_t round_trip, int64_t delay, int64_t now) {
-    if (round_trip <= 0) round_trip = 1;
-    if (smallest_ == 0 || round_trip <= smallest_ || now - smallest_at_ > kMinWindow) {
-      smallest_ = round_trip;
+  // `host_delay`: how much of it may have been spent waiting in the two hosts for their programs to
+  // look. The timeout is of the whole round trip, congestion is only in the rest.
+  void sample(int64_t round_trip, int64_t host_delay, int64_t now) {
+    round_trip = std::max<int64_t>(round_trip, 1);
+    network_ = std::max<int64_t>(round_trip - std::max<int64_t>(host_delay, 0), 1);
+    if (smallest_ == 0 || network_ <= smallest_ || now - smallest_at_ > kMinWindow) {
+      smallest_ = network_;
       smallest_at_ = now;
     }
-    if (delay > 0 && round_trip - smallest_ >= delay) round_trip -= delay;
     latest_ = round_trip;
     if (smoothed_ == 0) {  // 2.2
       smoothed_ = round_trip;
@@ -47,6 +49,8 @@ class RoundTrip {
   int64_t smoothed() const { return smoothed_; }
   int64_t variation() const { return variation_; }
   int64_t latest() const { return latest_; }
+  // Of the latest sample, and the smallest of the last ten seconds: without the hosts' part.
+  int64_t network() const { return network_; }
   int64_t smallest() const { return smallest_; }
   // With exponential backoff (5.5) after `backoffs` timeouts in a row.
   int64_t timeout(uint32_t backoffs) const {
@@ -60,6 +64,7 @@ class RoundTrip {
   int64_t smoothed_ = 0;
   int64_t variation_ = 0;
   int64_t latest_ = 0;
+  int64_t network_ = 0;
   int64_t smallest_ = 0;
   int64_t smallest_at_ = 0;
 };
