@@ -10,10 +10,12 @@ import sys
 BASE = {"base"}
 ALLOWED = {
     "base": set(),
-    "drivers": BASE | {"drivers/tcp", "drivers/sim", "drivers/rdma"},
+    "drivers": BASE | {"drivers/tcp", "drivers/sim", "drivers/rdma", "drivers/packet", "drivers/dpdk"},
     "drivers/tcp": BASE | {"drivers"},
     "drivers/rdma": BASE | {"drivers"},
-    "drivers/sim": BASE | {"drivers"},
+    "drivers/packet": BASE | {"drivers"},
+    "drivers/sim": BASE | {"drivers", "drivers/packet"},
+    "drivers/dpdk": BASE | {"drivers", "drivers/packet"},
     "dataplane/block": BASE,
     "dataplane/store": BASE | {"dataplane/block"},
     "dataplane/archive": BASE | {"dataplane/block"},

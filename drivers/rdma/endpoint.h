@@ -19,7 +19,7 @@
 #include "absl/status/statusor.h"
 #include "base/arena.h"
 #include "base/file.h"
-#include "drivers/address.h"
+#include "base/socket_address.h"
 #include "drivers/rdma/connection.h"
 #include "drivers/rdma/device.h"
 #include "drivers/rdma/verbs.h"

@@ -76,6 +76,9 @@ class SimFabric {
     return participants_;
   }
   bool crashed(const std::string& node) const { return crashed_.contains(node); }
+  bool partitioned(const std::string& a, const std::string& b) const {
+    return !partitions_.empty() && partitions_.contains(unordered(a, b));
+  }
   // The event happens at `to` when `bytes` bytes sent now from `from` have arrived.
   void transmit(const std::string& from, const std::string& to, size_t bytes, Event event);
   void schedule(int64_t at_ns, Event event);

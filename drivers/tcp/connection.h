@@ -19,7 +19,7 @@
 
 #include "absl/status/status.h"
 #include "base/file.h"
-#include "drivers/address.h"
+#include "base/socket_address.h"
 #include "drivers/ring.h"
 #include "drivers/tcp/tcp.h"
 #include "drivers/tcp/wire.h"

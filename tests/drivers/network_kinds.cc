@@ -4,7 +4,9 @@
 #include <map>
 
 #include "drivers/fault.h"
+#include "drivers/packet/packet.h"
 #include "drivers/rdma/rdma.h"
+#include "drivers/sim/packet_network.h"
 #include "drivers/sim/sim.h"
 #include "drivers/tcp/tcp.h"
 #include "tests/drivers/rdma_here.h"
@@ -51,6 +53,57 @@ class SimNetwork final : public Network {
   std::map<size_t, SimTransport> transports_;
 };
 
+// The packet layer on a simulated network.
+class PacketSimNetwork final : public Network {
+ public:
+  PacketSimNetwork(const SimOptions& fabric, const SimPacketOptions& packets)
+      : fabric_(42, fabric),
+        clock_(fabric_),
+        network_(fabric_, packets),
+        exact_(packets.loss == 0),
+        free_running_(fabric.free_running) {}
+  Transport& transport(size_t node) override {
+    PacketOptions options;
+    options.seed = node + 1;
+    return transports_
+        .try_emplace(
+            node, "packet_sim",
+            [this, name = listen_address(node)](std::string_view listen) {
+              return network_.open(name, listen);
+            },
+            options, clock_)
+        .first->second;
+  }
+  std::string listen_address(size_t node) override { return "node" + std::to_string(node); }
+  std::string nobody() override { return "elsewhere"; }
+  std::string nonsense() override { return ":service"; }
+  bool exact_bytes() const override { return exact_; }
+  bool threads() const override { return free_running_; }
+
+ private:
+  SimFabric fabric_;
+  SimClock clock_;
+  SimPacketNetwork network_;
+  std::map<size_t, PacketTransport> transports_;
+  const bool exact_;
+  const bool free_running_;
+};
+
+std::unique_ptr<Network> packet_sim(bool free_running, bool lossy) {
+  SimOptions options;
+  options.free_running = free_running;
+  SimPacketOptions packets;
+  if (lossy) {
+    packets.loss = 0.1;
+    packets.duplicate = 0.05;
+    packets.corrupt = 0.02;
+    packets.reorder = 0.2;
+    packets.device_reads_late = true;
+    options.jitter_ns = 5'000;
+  }
+  return std::make_unique<PacketSimNetwork>(options, packets);
+}
+
 std::unique_ptr<Network> sim_network(bool free_running) {
   SimOptions options;
   options.free_running = free_running;
@@ -78,6 +131,8 @@ class FaultyNetwork final : public Network {
   std::string listen_address(size_t node) override { return inner_->listen_address(node); }
   std::string nobody() override { return inner_->nobody(); }
   std::string nonsense() override { return inner_->nonsense(); }
+  bool exact_bytes() const override { return inner_->exact_bytes(); }
+  bool threads() const override { return inner_->threads(); }
 
  private:
   const std::unique_ptr<Network> inner_;
@@ -96,6 +151,11 @@ std::vector<NetworkKind> network_kinds() {
       {"TcpWrite", [] { return tcp_network(TcpOptions::SendBy::kWrite); }},
       {"SimStepped", [] { return sim_network(false); }},
       {"SimFreeRunning", [] { return sim_network(true); }},
+      {"PacketSim", [] { return packet_sim(false, false); }},
+      {"PacketSimLossy", [] { return packet_sim(false, true); }},
+      {"PacketSimFreeRunning", [] { return packet_sim(true, false); }},
+      {"PacketSimLossyFreeRunning", [] { return packet_sim(true, true); }},
+      {"FaultyPacketSimLossy", [] { return faulty(packet_sim(false, true)); }},
       {"FaultyTcpSendfile", [] { return faulty(tcp_network(TcpOptions::SendBy::kBest)); }},
       {"FaultyTcpWrite", [] { return faulty(tcp_network(TcpOptions::SendBy::kWrite)); }},
       {"FaultySimStepped", [] { return faulty(sim_network(false)); }},

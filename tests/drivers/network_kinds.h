@@ -24,6 +24,11 @@ class Network {
   virtual std::string nobody() = 0;
   // A text that is no address of this transport.
   virtual std::string nonsense() = 0;
+  // Whether exactly what one end hands out reaches the other: nothing is lost or sent twice.
+  virtual bool exact_bytes() const { return true; }
+  // Whether nodes may be in threads of their own: not where a thread that waits moves the time that
+  // another one's timers run by.
+  virtual bool threads() const { return true; }
 };
 
 struct NetworkKind {

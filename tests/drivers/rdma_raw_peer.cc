@@ -8,7 +8,7 @@
 #include <utility>
 
 #include "base/bytes.h"
-#include "drivers/address.h"
+#include "base/socket_address.h"
 
 namespace sluice {
 namespace {

@@ -14,8 +14,8 @@
 #include "base/bytes.h"
 #include "base/clock.h"
 #include "base/file.h"
+#include "base/socket_address.h"
 #include "base/status.h"
-#include "drivers/address.h"
 #include "drivers/tcp/wire.h"
 #include "tests/drivers/node.h"
 

@@ -431,14 +431,18 @@ TEST_P(TransportContract, CountersCountMessagesAndAtLeastTheirBytes) {
   EXPECT_EQ(received.received_messages, 5u);
   EXPECT_EQ(sent.received_messages + received.sent_messages, 0u);
   EXPECT_GE(sent.sent_bytes, 5u * 40'000);
-  EXPECT_LT(sent.sent_bytes, 5u * 40'000 + 10'000);
   EXPECT_GE(received.received_bytes, 5u * 40'000);
+  if (network_->exact_bytes()) {
+    EXPECT_LT(sent.sent_bytes, 5u * 40'000 + 10'000);
+  }
   close_and_check_buffers();
+  if (!network_->exact_bytes()) return;
   EXPECT_EQ(a_->endpoint->counters().sent_bytes, b_->endpoint->counters().received_bytes);
   EXPECT_EQ(b_->endpoint->counters().sent_bytes, a_->endpoint->counters().received_bytes);
 }
 
 TEST_P(TransportContract, EndpointsRunInThreadsOfTheirOwn) {
+  if (!network_->threads()) GTEST_SKIP() << "its time moves with whichever thread waits";
   make_pair();
   constexpr uint64_t kMessages = 400;
   std::atomic<bool> in_order{true};

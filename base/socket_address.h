@@ -1,6 +1,6 @@
 // "host:port" to a socket address and back, without any lookup that could block.
-#ifndef SLUICE_DRIVERS_ADDRESS_H_
-#define SLUICE_DRIVERS_ADDRESS_H_
+#ifndef SLUICE_BASE_SOCKET_ADDRESS_H_
+#define SLUICE_BASE_SOCKET_ADDRESS_H_
 
 #include <sys/socket.h>
 
@@ -28,4 +28,4 @@ bool operator==(const SocketAddress& a, const SocketAddress& b);
 
 }  // namespace sluice
 
-#endif  // SLUICE_DRIVERS_ADDRESS_H_
+#endif  // SLUICE_BASE_SOCKET_ADDRESS_H_
