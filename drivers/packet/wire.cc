@@ -141,6 +141,15 @@ ParseResult parse(std::span<const uint8_t> packet, Frame* frame) {
   return good ? ParseResult::kOk : ParseResult::kMalformed;
 }
 
+bool seal(std::span<uint8_t> packet) {
+  if (packet.size() < kResetBytes) return false;
+  const bool data = packet[9] == static_cast<uint8_t>(Type::kData);
+  if (data && packet.size() < kDataBytes) return false;
+  const size_t header = data ? kDataBytes : packet.size();
+  store_le<uint64_t>(packet.data(), check_of(packet.data(), header, packet.subspan(header)));
+  return true;
+}
+
 size_t encode(const Frame& frame, uint8_t* to) {
   size_t bytes = 0;
   to[8] = kProtocolVersion;

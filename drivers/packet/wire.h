@@ -93,7 +93,11 @@ ParseResult parse(std::span<const uint8_t> packet, Frame* frame);
 // The connection that a packet says it is for, without looking at anything else; 0 if too short.
 uint64_t peek_connection(std::span<const uint8_t> packet);
 
-// Write into `to` (256 bytes) and return the length. The frame's `words` are read for control.
+// Writes the check that makes a packet's bytes intact; false if it is too short. For tools that
+// make packets by hand.
+bool seal(std::span<uint8_t> packet);
+
+// Writes into `to` (256 bytes) and returns the length. The frame's `words` are read for control.
 size_t encode(const Frame& frame, uint8_t* to);
 
 }  // namespace sluice::packet

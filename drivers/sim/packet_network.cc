@@ -155,8 +155,16 @@ void SimPacketNetwork::put_on_wire(uint32_t index, int64_t now) {
     free_packet(index);
     return;
   }
+  // Small enough for std::function to hold without allocating.
+  fabric_.schedule(at_switch, [this, index] { queue_for_receiver(index); });
+}
+
+void SimPacketNetwork::queue_for_receiver(uint32_t index) {
+  const Packet& packet = packets_[index];
+  const auto wire_ns = static_cast<int64_t>(static_cast<double>(packet.size) * ns_per_byte_);
+  const int64_t now = fabric_.now_locked();
   Link& down = links_[link_of_[packet.to - 1]];
-  const int64_t queued_ns = std::max<int64_t>(down.down_free_ns - at_switch, 0);
+  const int64_t queued_ns = std::max<int64_t>(down.down_free_ns - now, 0);
   const auto queued = static_cast<size_t>(static_cast<double>(queued_ns) / ns_per_byte_);
   if (queued + packet.size > options_.queue_bytes) {
     ++counters_.queue_drops;
@@ -164,7 +172,7 @@ void SimPacketNetwork::put_on_wire(uint32_t index, int64_t now) {
     return;
   }
   counters_.largest_queue_bytes = std::max(counters_.largest_queue_bytes, queued + packet.size);
-  down.down_free_ns = std::max(down.down_free_ns, at_switch) + wire_ns;
+  down.down_free_ns = std::max(down.down_free_ns, now) + wire_ns;
   int64_t arrival = down.down_free_ns + fabric_.options().delay_ns / 2;
   if (fabric_.options().jitter_ns > 0) {
     arrival +=
@@ -174,7 +182,6 @@ void SimPacketNetwork::put_on_wire(uint32_t index, int64_t now) {
     ++counters_.reordered;
     arrival += static_cast<int64_t>(random_.below(static_cast<uint64_t>(options_.reorder_ns) + 1));
   }
-  // Small enough for std::function to hold without allocating.
   fabric_.schedule(arrival, [this, index] { arrive(index); });
 }
 
@@ -195,6 +202,7 @@ void SimPacketNetwork::arrive(uint32_t index) {
   read_payload(&packet);
   if (random_.chance(options_.corrupt)) damage(&packet);
   ++counters_.delivered;
+  if (tap_) tap_(text_of(packet.from), text_of(packet.to), {packet.bytes.data(), packet.size});
   port->inbox_.push_back(index);
   port->something_.notify_all();
 }

@@ -13,11 +13,14 @@
 #include <cstddef>
 #include <cstdint>
 #include <deque>
+#include <functional>
 #include <map>
 #include <memory>
+#include <span>
 #include <string>
 #include <string_view>
 #include <unordered_map>
+#include <utility>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -87,6 +90,10 @@ class SimPacketNetwork {
   // What happens to packets from now on; queue, link and MTU stay.
   void set_faults(const SimPacketOptions& options);
   SimPacketCounters counters() const;
+  // Hears of every packet that is delivered, with the mutex held.
+  using Tap = std::function<void(const std::string& from, const std::string& to,
+                                 std::span<const uint8_t> bytes)>;
+  void set_tap(Tap tap) { tap_ = std::move(tap); }
   // A packet with a source of one's choosing, for tests: also one that no port has.
   void inject(std::string_view from, std::string_view to, std::string_view bytes);
 
@@ -114,6 +121,7 @@ class SimPacketNetwork {
   // With the mutex. Fates are drawn and the packet is put on the wire, or dropped.
   void transmit(uint32_t index);
   void put_on_wire(uint32_t index, int64_t now);
+  void queue_for_receiver(uint32_t index);
   void arrive(uint32_t index);
   void read_payload(Packet* packet);
   void damage(Packet* packet);
@@ -133,6 +141,7 @@ class SimPacketNetwork {
   std::vector<Link> links_;
   std::unordered_map<uint64_t, sim::SimPacketPort*> ports_;
   uint64_t next_service_ = 1;
+  Tap tap_;
 };
 
 }  // namespace sluice

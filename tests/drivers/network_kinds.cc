@@ -60,7 +60,7 @@ class PacketSimNetwork final : public Network {
       : fabric_(42, fabric),
         clock_(fabric_),
         network_(fabric_, packets),
-        exact_(packets.loss == 0),
+        exact_(packets.loss == 0 && !fabric.free_running),
         free_running_(fabric.free_running) {}
   Transport& transport(size_t node) override {
     PacketOptions options;

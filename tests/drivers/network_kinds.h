@@ -24,7 +24,8 @@ class Network {
   virtual std::string nobody() = 0;
   // A text that is no address of this transport.
   virtual std::string nonsense() = 0;
-  // Whether exactly what one end hands out reaches the other: nothing is lost or sent twice.
+  // Whether exactly what one end hands out reaches the other: nothing is lost, and nothing sent
+  // again, be it because a busy machine let a timer run out.
   virtual bool exact_bytes() const { return true; }
   // Whether nodes may be in threads of their own: not where a thread that waits moves the time that
   // another one's timers run by.
