@@ -31,11 +31,8 @@ class Machine:
         self.name = f"{lan.name}-{number}"
         self.number = number
         ip("netns", "add", self.name)
-        port = f"p{number}"
-        ip("-n", lan.name, "link", "add", port, "mtu", MTU, "type", "veth", "peer", "name", "eth0", "mtu", MTU,
-           "netns", self.name)
-        ip("-n", lan.name, "link", "set", port, "master", "br0", "up")
         ip("-n", self.name, "link", "set", "lo", "up")
+        lan.plug_in(self)
         ip("-n", self.name, "addr", "add", f"{self.kernel_ip}/24", "dev", "eth0")
         ip("-n", self.name, "link", "set", "eth0", "up")
 
@@ -87,6 +84,27 @@ class Lan:
             raise
         return self
 
+    def plug_in(self, machine):
+        port = f"p{machine.number}"
+        ip("-n", self.name, "link", "add", port, "mtu", MTU, "type", "veth", "peer", "name", "eth0", "mtu", MTU,
+           "netns", machine.name)
+        ip("-n", self.name, "link", "set", port, "master", "br0", "up")
+
     def __exit__(self, *_):
         for name in [*(machine.name for machine in self.machines), f"{self.name}-{len(self.machines) + 1}", self.name]:
             subprocess.run(["ip", "netns", "del", name], capture_output=True, check=False)
+
+
+class Cable(Lan):
+    """Two machines joined by a veth pair alone."""
+
+    def __init__(self):
+        super().__init__(2)
+
+    def plug_in(self, machine):
+        if not self.machines:
+            ip("-n", machine.name, "link", "add", "eth0", "mtu", MTU, "type", "veth", "peer", "name", "far", "mtu", MTU)
+        else:
+            first = self.machines[0].name
+            ip("-n", first, "link", "set", "far", "netns", machine.name)
+            ip("-n", machine.name, "link", "set", "far", "name", "eth0")
