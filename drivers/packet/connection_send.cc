@@ -119,6 +119,12 @@ void Connection::on_timeout() {
   ++timeouts_;
   ++shared_->probes;
   if (timeouts_ == kSilentTimeouts) congestion_->on_silence();
+  // Both have all and have said all; only the acknowledgement of this side's close is missing, and
+  // the peer may have stopped listening after it sent it. If it has not, what lingers answers it.
+  if (timeouts_ >= kSilentTimeouts && close_told_ && peer_closed_ && returned_ == posted_ &&
+      delivered_ == peer_sent_) {
+    close_acked_ = true;
+  }
   probes_ = kProbes;
   uint64_t number = 0;
   for (uint32_t i = 0; i < kProbes; ++i, ++number) {
