@@ -110,6 +110,7 @@ class RdmaEndpoint final : public Endpoint {
   void check_deadlines();
   void check_lingering();
   int64_t next_deadline_ns() const;
+  void look_for_stream(int64_t now_ns);
   int64_t next_nap_ns(int64_t now_ns);
   void take_wake_ups();
 
@@ -150,11 +151,14 @@ class RdmaEndpoint final : public Endpoint {
   // Since when some connection may have credits that its peer does not know of; 0: none has.
   int64_t unsaid_since_ns_ = 0;
   int64_t next_scan_ns_ = 0;
-  // Of wait() in a stream of blocks: the nap's length, and what was counted and when at the last.
+  // Of wait() in a stream of blocks: the nap's length, and what was counted and when at the last
+  // look.
   int64_t nap_ns_ = 100'000;
   int64_t no_nap_until_ns_ = 0;
   uint64_t seen_received_ = 0;
   uint64_t seen_sent_ = 0;
+  int64_t looked_ns_ = 0;
+  bool streams_in_ = false;
   std::vector<Connection*> work_;
   std::vector<Connection*> working_;  // the part of work_ that is being gone through
   std::atomic<uint64_t> wakes_{0};

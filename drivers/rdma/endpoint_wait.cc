@@ -15,12 +15,28 @@ namespace {
 constexpr int64_t kMillisecond = 1'000'000;
 
 // Naps of a receiver (see next_nap_ns).
-constexpr uint64_t kStream = 4;  // blocks between two waits
+constexpr int64_t kLook = 8 * kMillisecond;       // how often it is asked what streams in
+constexpr int64_t kStreamGap = 2 * kMillisecond;  // a stream has a block in this, on average
+constexpr uint64_t kStreamBlocks = 4;             // and so many in one look
 constexpr int64_t kShortestNap = 50'000;
 constexpr int64_t kLongestNap = kMillisecond;
 constexpr int64_t kNapPause = 100 * kMillisecond;
 
 }  // namespace
+
+// Whether blocks stream in and none go out. By their rate, not by how many each wait finds: being
+// told of every block makes a stream look like single blocks.
+void RdmaEndpoint::look_for_stream(int64_t now_ns) {
+  const int64_t passed = now_ns - looked_ns_;
+  if (passed < kLook) return;
+  const TransportCounters& counters = shared_.counters;
+  const uint64_t received =
+      counters.received_messages - std::exchange(seen_received_, counters.received_messages);
+  const uint64_t sent = counters.sent_messages - std::exchange(seen_sent_, counters.sent_messages);
+  streams_in_ = sent == 0 && received >= kStreamBlocks &&
+                static_cast<int64_t>(received) >= passed / kStreamGap;
+  looked_ns_ = now_ns;
+}
 
 // How long an endpoint that only receives may sleep without being told of completions; 0: not.
 // While blocks stream in, a sleep for a small part of the time that the peer's credits last costs
@@ -28,12 +44,9 @@ constexpr int64_t kNapPause = 100 * kMillisecond;
 // peer, or the device where it is software. A nap after which the peer had few credits left was too
 // long; a device so fast that the shortest one is gets polled.
 int64_t RdmaEndpoint::next_nap_ns(int64_t now_ns) {
-  const TransportCounters& counters = shared_.counters;
-  const uint64_t received =
-      counters.received_messages - std::exchange(seen_received_, counters.received_messages);
-  const uint64_t sent = counters.sent_messages - std::exchange(seen_sent_, counters.sent_messages);
+  look_for_stream(now_ns);
   const bool ran_low = std::exchange(shared_.ran_low, false);
-  if (received < kStream || sent > 0 || now_ns < no_nap_until_ns_) return 0;
+  if (!streams_in_ || now_ns < no_nap_until_ns_) return 0;
   if (!ran_low) {
     nap_ns_ = std::min(nap_ns_ + nap_ns_ / 8, kLongestNap);
     return nap_ns_;
