@@ -17,7 +17,9 @@ constexpr int64_t kScanEvery = 100 * kMillisecond;
 constexpr int64_t kCookieEpoch = 4 * kSecond;
 constexpr int64_t kLingerFor = 10 * kSecond;
 constexpr size_t kReceiveBurst = 32;
-constexpr size_t kReceiveBudget = 256;  // packets of one poll
+// Packets of one poll. Few, so that acknowledgements leave between: a receiver that takes hundreds
+// first makes the sender wait for all of them.
+constexpr size_t kReceiveBudget = 32;
 // A number that who does not know the secret cannot tell.
 uint64_t keyed(uint64_t secret, uint64_t a, uint64_t b, uint64_t c) {
   uint8_t text[40];
