@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cassert>
+#include <chrono>
 #include <limits>
 
 #include "base/clock.h"
@@ -52,6 +53,30 @@ bool SimFabric::run_next(int64_t until_ns) {
 void SimFabric::run_due() {
   const int64_t now = now_locked();
   while (run_next(now)) {
+  }
+}
+
+void SimFabric::wait(std::unique_lock<std::mutex>& lock, std::condition_variable& changed,
+                     const std::function<bool()>& done, int64_t timeout_ns) {
+  const int64_t now = now_locked();
+  const int64_t until = timeout_ns > std::numeric_limits<int64_t>::max() - now
+                            ? std::numeric_limits<int64_t>::max()
+                            : now + timeout_ns;
+  if (!options_.free_running) {
+    while (!done() && run_next(until)) {
+    }
+    if (!done()) move_time_to(until);
+    return;
+  }
+  while (true) {
+    run_due();
+    const int64_t time = now_locked();
+    if (done() || time >= until) return;
+    // Events that other threads cause meanwhile are run by them or, at the latest, after a
+    // millisecond.
+    int64_t sleep = std::min<int64_t>(until - time, 1'000'000);
+    if (!events_.empty()) sleep = std::min(sleep, std::max<int64_t>(events_.top().at_ns - time, 0));
+    changed.wait_for(lock, std::chrono::nanoseconds(sleep));
   }
 }
 

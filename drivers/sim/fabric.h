@@ -11,6 +11,7 @@
 #ifndef SLUICE_DRIVERS_SIM_FABRIC_H_
 #define SLUICE_DRIVERS_SIM_FABRIC_H_
 
+#include <condition_variable>
 #include <cstddef>
 #include <cstdint>
 #include <deque>
@@ -85,11 +86,12 @@ class SimFabric {
   int64_t now_locked() const;
   // Free-running: runs what is due.
   void run_due();
-  // Runs the next event if it is due by `until_ns`.
-  bool run_next(int64_t until_ns);
   // -1: nothing is to come.
   int64_t next_event_ns() const { return events_.empty() ? -1 : events_.top().at_ns; }
-  void move_time_to(int64_t at_ns);
+  // An adapter's wait(): runs events until `done` or the time is up. `lock` holds the mutex;
+  // `changed` is notified when `done` may have become true.
+  void wait(std::unique_lock<std::mutex>& lock, std::condition_variable& changed,
+            const std::function<bool()>& done, int64_t timeout_ns);
 
  private:
   struct Scheduled {
@@ -109,6 +111,9 @@ class SimFabric {
   static Pair unordered(const std::string& a, const std::string& b) {
     return a < b ? Pair(a, b) : Pair(b, a);
   }
+  // Runs the next event if it is due by `until_ns`.
+  bool run_next(int64_t until_ns);
+  void move_time_to(int64_t at_ns);
   void cut_locked(const std::string& a, const std::string& b);
   void put_on_wire(const Pair& direction, size_t bytes, Event event);
 

@@ -2,9 +2,7 @@
 
 #include <algorithm>
 #include <cassert>
-#include <chrono>
 #include <cstring>
-#include <limits>
 #include <utility>
 #include <vector>
 
@@ -301,29 +299,8 @@ size_t SimEndpoint::poll(std::span<Completion> completions) {
 
 void SimEndpoint::wait(int64_t timeout_ns) {
   std::unique_lock lock(fabric_.mutex());
-  const int64_t now = fabric_.now_locked();
-  const int64_t until = timeout_ns > std::numeric_limits<int64_t>::max() - now
-                            ? std::numeric_limits<int64_t>::max()
-                            : now + timeout_ns;
-  auto something = [this] { return woken_ || !completions_.empty(); };
-  if (!fabric_.options().free_running) {
-    while (!something() && fabric_.run_next(until)) {
-    }
-    if (!something()) fabric_.move_time_to(until);
-    woken_ = false;
-    return;
-  }
-  while (true) {
-    fabric_.run_due();
-    const int64_t time = fabric_.now_locked();
-    if (something() || time >= until) break;
-    // Events that other threads cause meanwhile are run by them or, at the latest, after a
-    // millisecond.
-    int64_t sleep = std::min<int64_t>(until - time, 1'000'000);
-    if (fabric_.next_event_ns() >= 0)
-      sleep = std::min(sleep, std::max<int64_t>(fabric_.next_event_ns() - time, 0));
-    something_.wait_for(lock, std::chrono::nanoseconds(sleep));
-  }
+  fabric_.wait(
+      lock, something_, [this] { return woken_ || !completions_.empty(); }, timeout_ns);
   woken_ = false;
 }
 

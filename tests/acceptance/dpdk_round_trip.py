@@ -6,39 +6,18 @@ other drivers' rounds are in round_trip.py.
 
 import json
 import os
-import random
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import dpdk_net
 import harness
-from harness import check, check_equal, same_tree, wait_for
+from harness import check, check_equal, same_tree, small_tree, step, wait_for
 
-SKIPPED = 77
 WIRE_OVERHEAD = 1.25
 CONTROL_PORT = 7000
 DATA_PORT = 7001
-BEGUN = time.monotonic()
-
-
-def small_tree(into):
-    """Four megabytes: files of many sizes, one larger than a block, a link, an empty folder."""
-    source = random.Random(3)
-    into.mkdir()
-    for i in range(120):
-        folder = into / f"folder{i % 7}" / f"deeper{i % 3}"
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / f"file{i}").write_bytes(source.randbytes(source.choice((0, 1, 100, 4095, 4096, 4097, 60_000))))
-    (into / "large").write_bytes(source.randbytes(2_300_000))
-    (into / "empty").mkdir()
-    os.symlink("large", into / "link")
-
-
-def step(what):
-    print(f"  {time.monotonic() - BEGUN:6.1f} s  {what}", flush=True)
 
 
 class DpdkCluster(harness.Cluster):
@@ -104,7 +83,7 @@ def sent_bytes(machines):
 
 def test_backup_wipe_restore_over_dpdk(scratch):
     tree = scratch.path("tree")
-    small_tree(tree)
+    small_tree(tree, 120, 60_000, 2_300_000)
     with dpdk_net.Lan(6) as lan:
         *machines, client = lan.machines
         use_client(client, scratch)
@@ -150,9 +129,5 @@ def test_backup_wipe_restore_over_dpdk(scratch):
 
 
 if __name__ == "__main__":
-    MISSING = dpdk_net.why_not()
-    if MISSING:
-        print(f"dpdk: skipped: {MISSING}")
-        sys.exit(SKIPPED)
     NODE_PROGRAM = os.path.abspath(sys.argv[1])
-    harness.main(globals())
+    dpdk_net.main(globals())

@@ -17,6 +17,7 @@ import traceback
 from pathlib import Path
 
 PROGRAM = None
+BEGUN = time.monotonic()
 
 
 class Failed(AssertionError):
@@ -185,6 +186,24 @@ def parse_line(line):
 def random_records(count, value_bytes, seed, prefix="key"):
     source = random.Random(seed)
     return {f"{prefix}-{i:07d}".encode(): source.randbytes(source.randrange(1, 2 * value_bytes)) for i in range(count)}
+
+
+def small_tree(into, files, largest_file, large):
+    """A few megabytes: files of many sizes, one of `large` bytes, which is more than a block, a link, an empty folder."""
+    source = random.Random(3)
+    into.mkdir()
+    for i in range(files):
+        folder = into / f"folder{i % 7}" / f"deeper{i % 3}"
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"file{i}").write_bytes(source.randbytes(source.choice((0, 1, 100, 4095, 4096, 4097, largest_file))))
+    (into / "large").write_bytes(source.randbytes(large))
+    (into / "empty").mkdir()
+    os.symlink("large", into / "link")
+
+
+def step(what):
+    """Says how far a long test has come."""
+    print(f"  {time.monotonic() - BEGUN:6.1f} s  {what}", flush=True)
 
 
 def same_tree(left, right):

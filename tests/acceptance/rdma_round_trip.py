@@ -4,20 +4,16 @@ Runs where there is an RDMA device: on this machine's, or in the guest of script
 round_trip.py; this one is small because an emulated processor is slow.
 """
 
-import os
-import random
 import shutil
-import time
 from pathlib import Path
 
 import harness
-from harness import check, check_equal, run, same_tree
+from harness import check, check_equal, run, same_tree, small_tree, step
 
 # What the backup may add to the bytes of keys and values on the wire; small records weigh more.
 WIRE_OVERHEAD = 1.25
 DRIVER = "rdma"
 LARGEST_PACKET = 4096
-BEGUN = time.monotonic()
 
 
 def device_bytes():
@@ -33,26 +29,9 @@ def device_bytes():
     return total
 
 
-def small_tree(into):
-    """Two megabytes: files of many sizes, one larger than a block, a link, an empty folder."""
-    source = random.Random(3)
-    into.mkdir()
-    for i in range(50):
-        folder = into / f"folder{i % 7}" / f"deeper{i % 3}"
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / f"file{i}").write_bytes(source.randbytes(source.choice((0, 1, 100, 4095, 4096, 4097, 20_000))))
-    (into / "large").write_bytes(source.randbytes(1_300_000))
-    (into / "empty").mkdir()
-    os.symlink("large", into / "link")
-
-
-def step(what):
-    print(f"  {time.monotonic() - BEGUN:6.1f} s  {what}", flush=True)
-
-
 def test_backup_wipe_restore_over_rdma(scratch):
     tree = scratch.path("tree")
-    small_tree(tree)
+    small_tree(tree, 50, 20_000, 1_300_000)
     options = ("--driver", DRIVER, "--slots", "64")
     cluster = scratch.cluster("old", 5, *options)
     step("five nodes serve")
