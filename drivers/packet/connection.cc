@@ -184,7 +184,7 @@ void Connection::take_refusal(const Frame& frame) {
 void Connection::open(uint32_t max_packet_bytes, uint32_t peer_depth) {
   agreed_packet_bytes_ = max_packet_bytes;
   peer_depth_ = peer_depth;
-  fragment_bytes_ = max_packet_bytes - kDataBytes;
+  fragment_bytes_ = fragment_bytes(max_packet_bytes);
   const size_t fragments = (shared_->max_message_bytes + fragment_bytes_ - 1) / fragment_bytes_;
   words_per_block_ = (fragments + 63) / 64;
   sends_ = std::vector<SendSlot>(shared_->options.send_depth);

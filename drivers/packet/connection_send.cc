@@ -12,6 +12,8 @@ namespace {
 // Sent at once however long the pause before was; more is spread over the round trip.
 constexpr double kBurstPackets = 16;
 constexpr double kBurstSeconds = 0.000'5;
+// Packets of one advance(). Few, so that what arrives is looked at between.
+constexpr int kSendBudget = 32;
 constexpr uint32_t kProbes = 2;  // RFC 9002, 6.2.4
 constexpr uint32_t kSilentTimeouts = 3;
 
@@ -231,7 +233,11 @@ void Connection::send_blocks() {
   pace_at_ns_ = kNever;
   FragmentRef ref;
   bool repeat = false;
-  while (next_fragment(&ref, &repeat)) {
+  for (int left = kSendBudget; next_fragment(&ref, &repeat); --left) {
+    if (left == 0) {
+      pace_at_ns_ = shared_->now_ns;
+      return;
+    }
     if (log_.full()) return;
     if (!window_open()) {
       window_limited_ = true;

@@ -70,6 +70,7 @@ bool parse_data(std::span<const uint8_t> packet, Frame* frame) {
   frame->block = load_le<uint64_t>(from + 32);
   frame->offset = load_le<uint32_t>(from + 40);
   frame->length = load_le<uint32_t>(from + 44);
+  if (load_le<uint32_t>(from + 48) != 0 || load_le<uint16_t>(from + 52) != 0) return false;
   frame->payload = packet.subspan(kDataBytes);
   return frame->number != 0 && !frame->payload.empty() && frame->offset < frame->length &&
          frame->payload.size() <= frame->length - frame->offset;
@@ -192,6 +193,7 @@ size_t encode(const Frame& frame, uint8_t* to) {
       store_le<uint64_t>(to + 32, frame.block);
       store_le<uint32_t>(to + 40, frame.offset);
       store_le<uint32_t>(to + 44, frame.length);
+      std::memset(to + 48, 0, kDataBytes - 48);
       bytes = kDataBytes;
       break;
     case Type::kReset:

@@ -14,8 +14,10 @@
 //   40 u64 credits granted   48 u64 blocks received   56 u64 blocks sent, where closing; else 0
 //   64 u64 largest packet number received, 0: none   72 u64 words: word k has bit b set if the
 //   number 64 * (largest / 64 - k) + b was received
-// data: 48 bytes and the payload
-//   24 u64 packet number   32 u64 block   40 u32 offset   44 u32 the block's length
+// data: 54 bytes and the payload
+//   24 u64 packet number   32 u64 block   40 u32 offset   44 u32 the block's length   48 48-bit 0,
+//   which puts the payload behind Ethernet's, IPv4's and UDP's headers at byte 96: copies of it are
+//   aligned
 // reset: 40 bytes
 //   24 u64 the sender's identifier   32 u32 ResetCode   36 u32 0
 #ifndef SLUICE_DRIVERS_PACKET_WIRE_H_
@@ -31,10 +33,18 @@ inline constexpr uint8_t kProtocolVersion = 1;
 inline constexpr size_t kGreetingBytes = 64;
 inline constexpr size_t kRefusalBytes = 40;
 inline constexpr size_t kControlBytes = 72;
-inline constexpr size_t kDataBytes = 48;
+inline constexpr size_t kDataBytes = 54;
 inline constexpr size_t kResetBytes = 40;
 inline constexpr size_t kMaxAckWords = 23;
 static_assert(kControlBytes + 8 * kMaxAckWords == 256);
+
+// Bytes of a block that a data packet of at most `packet_bytes` carries: whole cache lines where
+// these cost little.
+constexpr uint32_t fragment_bytes(uint32_t packet_bytes) {
+  constexpr uint32_t kLine = 64;
+  const uint32_t room = packet_bytes - static_cast<uint32_t>(kDataBytes);
+  return room < 64 * kLine ? room : room / kLine * kLine;
+}
 
 enum class Type : uint8_t {
   kHello = 1,

@@ -199,7 +199,8 @@ TEST_F(Stranger, APeerThatBreaksTheProtocolIsCutOff) {
   };
   const std::vector<Case> cases = {
       {"beyond its credits", [&](Frame* f) { data(f, 1'000'000, 0, 100, 100); }, "credits"},
-      {"too long a block", [&](Frame* f) { data(f, 3, 0, (64 << 10) + 1, 1424); }, "65537"},
+      {"too long a block", [&](Frame* f) { data(f, 3, 0, (64 << 10) + 1, fragment_bytes(1472)); },
+       "65537"},
       {"an odd offset", [&](Frame* f) { data(f, 3, 1, 100, 99); }, "fragments"},
       {"a short fragment", [&](Frame* f) { data(f, 3, 0, 100, 50); }, "fragments"},
       {"acknowledges what was not sent",
