@@ -1,11 +1,15 @@
 #include "base/arena.h"
 
+#include <linux/memfd.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cassert>
 #include <cerrno>
 #include <chrono>
+#include <fstream>
+#include <string_view>
 #include <utility>
 
 #include "base/status.h"
@@ -14,6 +18,18 @@ namespace sluice {
 namespace {
 
 constexpr size_t kHugePage = size_t{2} << 20;
+constexpr std::string_view kHugeFolder = "/sys/kernel/mm/hugepages/hugepages-2048kB";
+
+// Free and promised to nobody; 0 where the kernel has none.
+size_t free_huge_bytes() {
+  const auto count = [](std::string_view name) {
+    size_t value = 0;
+    std::ifstream(fmt::format("{}/{}", kHugeFolder, name)) >> value;
+    return value;
+  };
+  const size_t free = count("free_hugepages");
+  return (free - std::min(free, count("resv_hugepages"))) * kHugePage;
+}
 
 }  // namespace
 
@@ -97,31 +113,53 @@ absl::StatusOr<std::unique_ptr<Arena>> Arena::create(const Options& options) {
     return invalid_argument("arena: {} bytes hold no buffer of {} bytes", options.bytes,
                             options.buffer_bytes);
   }
-  const bool huge = options.pages == Pages::kHuge;
+  const size_t bytes = count * options.buffer_bytes;
+  absl::StatusOr<Memory> memory = resource_exhausted("arena: not mapped yet");
+  if (options.pages == Pages::kHuge ||
+      (options.pages == Pages::kHugeIfFree && free_huge_bytes() >= bytes + kHugeLeft)) {
+    memory = map(bytes, /*huge=*/true);
+  }
+  if (!memory.ok() && options.pages != Pages::kHuge) memory = map(bytes, /*huge=*/false);
+  if (!memory.ok()) return memory.status();
+  return std::unique_ptr<Arena>(new Arena(*memory, options.buffer_bytes, count));
+}
+
+absl::StatusOr<Arena::Memory> Arena::map(size_t bytes, bool huge) {
   const size_t unit = huge ? kHugePage : 4096;
-  const size_t mapped = (count * options.buffer_bytes + unit - 1) / unit * unit;
-  const int memfd = memfd_create("sluice-arena", MFD_CLOEXEC | (huge ? MFD_HUGETLB : 0u));
-  if (memfd < 0) return errno_status(errno, "arena: memfd_create");
+  Memory memory;
+  memory.bytes = (bytes + unit - 1) / unit * unit;
+  memory.huge = huge;
+  memory.memfd =
+      memfd_create("sluice-arena", MFD_CLOEXEC | (huge ? MFD_HUGETLB | MFD_HUGE_2MB : 0u));
+  if (memory.memfd < 0) return errno_status(errno, "arena: memfd_create");
   void* base = MAP_FAILED;
-  if (ftruncate(memfd, static_cast<off_t>(mapped)) == 0) {
-    base = mmap(nullptr, mapped, PROT_READ | PROT_WRITE, MAP_SHARED, memfd, 0);
+  if (ftruncate(memory.memfd, static_cast<off_t>(memory.bytes)) == 0) {
+    base = mmap(nullptr, memory.bytes, PROT_READ | PROT_WRITE, MAP_SHARED, memory.memfd, 0);
+  }
+  // Huge pages are taken now: one that a limit forbids would later be a signal.
+  if (huge && base != MAP_FAILED && madvise(base, memory.bytes, MADV_POPULATE_WRITE) != 0) {
+    const int error = errno;
+    munmap(base, memory.bytes);
+    base = MAP_FAILED;
+    errno = error;
   }
   if (base == MAP_FAILED) {
     const int error = errno;
-    close(memfd);
+    close(memory.memfd);
     return resource_exhausted(
-        "arena of {} bytes: {}; {}", mapped, message_of(errno_status(error, "memory")),
+        "arena of {} bytes: {}; {}", memory.bytes, message_of(errno_status(error, "memory")),
         huge ? "reserve huge pages (sysctl vm.nr_hugepages) or use normal pages"
              : "make the arena smaller (arena_bytes)");
   }
-  return std::unique_ptr<Arena>(
-      new Arena(memfd, static_cast<uint8_t*>(base), mapped, options.buffer_bytes, count));
+  memory.base = static_cast<uint8_t*>(base);
+  return memory;
 }
 
-Arena::Arena(int memfd, uint8_t* base, size_t mapped, size_t buffer_bytes, size_t count)
-    : memfd_(memfd),
-      base_(base),
-      mapped_(mapped),
+Arena::Arena(const Memory& memory, size_t buffer_bytes, size_t count)
+    : memfd_(memory.memfd),
+      base_(memory.base),
+      mapped_(memory.bytes),
+      huge_(memory.huge),
       buffer_bytes_(buffer_bytes),
       count_(count),
       references_(std::make_unique<std::atomic<uint32_t>[]>(count)),

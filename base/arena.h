@@ -109,11 +109,15 @@ class BlockPool {
 // Thread-safe. Must outlive its pools.
 class Arena {
  public:
-  enum class Pages { kNormal, kHuge };
+  // kHuge: of 2 MiB, or an error. kHugeIfFree: those where enough are free for the arena and for
+  // kHugeLeft besides, for drivers that have memory of their own; else normal ones. No file can be
+  // sent from a memfd of huge pages (sendfile).
+  enum class Pages { kNormal, kHuge, kHugeIfFree };
+  static constexpr size_t kHugeLeft = size_t{64} << 20;
   struct Options {
     size_t bytes = size_t{256} << 20;
     size_t buffer_bytes = kBufferBytes;  // a multiple of 4096
-    Pages pages = Pages::kNormal;        // huge: for drivers that pin memory; needs free huge pages
+    Pages pages = Pages::kNormal;
   };
   // RESOURCE_EXHAUSTED with what to change when there is no memory or no huge page for it.
   static absl::StatusOr<std::unique_ptr<Arena>> create(const Options& options);
@@ -131,15 +135,25 @@ class Arena {
   size_t buffer_bytes() const { return buffer_bytes_; }
   size_t buffers() const { return count_; }
   size_t unassigned() const;
+  bool has_huge_pages() const { return huge_; }
 
  private:
   friend class BlockBuffer;
   friend class BlockPool;
-  Arena(int memfd, uint8_t* base, size_t mapped, size_t buffer_bytes, size_t count);
+  // A mapping, and the memfd it is of.
+  struct Memory {
+    int memfd = -1;
+    uint8_t* base = nullptr;
+    size_t bytes = 0;
+    bool huge = false;
+  };
+  static absl::StatusOr<Memory> map(size_t bytes, bool huge);
+  Arena(const Memory& memory, size_t buffer_bytes, size_t count);
 
   const int memfd_;
   uint8_t* const base_;
   const size_t mapped_;
+  const bool huge_;
   const size_t buffer_bytes_;
   const size_t count_;
   std::unique_ptr<std::atomic<uint32_t>[]> references_;

@@ -75,6 +75,8 @@ struct TransportLimits {
   // Whether payload bytes are copied, by the driver or by the kernel, from or to the arena.
   bool copies_on_send = false;
   bool copies_on_receive = false;
+  // What the driver works from best.
+  Arena::Pages arena_pages = Arena::Pages::kNormal;
 };
 
 // What has passed through an endpoint. The bytes are those the driver hands to and gets from the

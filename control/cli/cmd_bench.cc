@@ -33,7 +33,9 @@ struct LinkArguments {
 
 absl::StatusOr<LinkResult> run_link(const LinkArguments& arguments) {
   SLUICE_ASSIGN_OR_RETURN(const auto transport, make_transport(arguments.driver));
-  SLUICE_ASSIGN_OR_RETURN(const auto arena, Arena::create({.bytes = kBenchArenaBytes}));
+  SLUICE_ASSIGN_OR_RETURN(
+      const auto arena,
+      Arena::create({.bytes = kBenchArenaBytes, .pages = transport->limits().arena_pages}));
   if (!arguments.connect.empty()) {
     return run_link_sender(*transport, *arena, arguments.connect, arguments.seconds,
                            arguments.block_bytes, !arguments.no_checksum);

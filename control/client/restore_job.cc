@@ -250,9 +250,11 @@ absl::Status RestoreJob::run_parts(bool retry) {
 
 absl::Status RestoreJob::run_here(const std::vector<std::string>& folders, bool retry,
                                   v1::RestorePartResult* result) {
-  SLUICE_ASSIGN_OR_RETURN(const auto arena, Arena::create({.bytes = request_.arena_bytes}));
   SLUICE_ASSIGN_OR_RETURN(const std::string driver, common_driver(*client_.directory().snapshot()));
   SLUICE_ASSIGN_OR_RETURN(const auto transport, make_transport(driver));
+  SLUICE_ASSIGN_OR_RETURN(
+      const auto arena,
+      Arena::create({.bytes = request_.arena_bytes, .pages = transport->limits().arena_pages}));
   Exchange::Options options;
   options.arena = arena.get();
   options.transport = transport.get();

@@ -120,8 +120,9 @@ absl::Status NodeImpl::open_store() {
 }
 
 absl::Status NodeImpl::open_exchange() {
-  SLUICE_ASSIGN_OR_RETURN(arena_, Arena::create({.bytes = options_.config.arena_bytes}));
   SLUICE_ASSIGN_OR_RETURN(transport_, make_transport(options_.config.driver));
+  SLUICE_ASSIGN_OR_RETURN(arena_, Arena::create({.bytes = options_.config.arena_bytes,
+                                                 .pages = transport_->limits().arena_pages}));
   Exchange::Options exchange;
   exchange.arena = arena_.get();
   exchange.transport = transport_.get();

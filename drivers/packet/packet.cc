@@ -18,6 +18,7 @@ TransportLimits PacketTransport::limits() const {
   limits.send_depth = options_.send_depth;
   limits.copies_on_send = false;
   limits.copies_on_receive = true;
+  limits.arena_pages = Arena::Pages::kHugeIfFree;
   return limits;
 }
 

@@ -1,12 +1,10 @@
 #include "drivers/tcp/endpoint.h"
 
-#include <linux/magic.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/socket.h>
-#include <sys/vfs.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -43,11 +41,6 @@ void ignore_sigpipe() {
       sigaction(SIGPIPE, &action, nullptr);
     }
   });
-}
-
-bool on_huge_pages(int memfd) {
-  struct statfs info {};
-  return fstatfs(memfd, &info) == 0 && info.f_type == HUGETLBFS_MAGIC;
 }
 
 void set_option(int fd, int level, int name, int value) {
@@ -97,7 +90,7 @@ TcpEndpoint::TcpEndpoint(const TcpOptions& options, Arena& arena) : next_id_(kFi
   shared_.options = options;
   shared_.max_message_bytes = std::min(options.max_message_bytes, arena.buffer_bytes());
   shared_.memfd = arena.memfd();
-  shared_.sendfile = options.send_by == TcpOptions::SendBy::kBest && !on_huge_pages(arena.memfd());
+  shared_.sendfile = options.send_by == TcpOptions::SendBy::kBest && !arena.has_huge_pages();
   shared_.now_ns = system_clock().monotonic_ns();
 }
 

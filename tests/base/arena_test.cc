@@ -4,6 +4,8 @@
 #include <unistd.h>
 
 #include <atomic>
+#include <cstring>
+#include <fstream>
 #include <thread>
 #include <vector>
 
@@ -112,6 +114,50 @@ TEST(ArenaTest, SizesThatCannotWorkAreRefused) {
   options.buffer_bytes = 8192;
   options.bytes = 8191;
   EXPECT_EQ(Arena::create(options).status().code(), absl::StatusCode::kInvalidArgument);
+}
+
+// Reserves huge pages while it lives, where this process may.
+class HugePages {
+ public:
+  explicit HugePages(size_t more) : before_(count()) { reserve(before_ + more); }
+  ~HugePages() { reserve(before_); }
+  static size_t count() {
+    size_t pages = 0;
+    std::ifstream(kFile) >> pages;
+    return pages;
+  }
+  size_t got() const { return count() - before_; }
+
+ private:
+  static constexpr const char* kFile = "/proc/sys/vm/nr_hugepages";
+  static void reserve(size_t pages) { std::ofstream(kFile) << pages; }
+  const size_t before_;
+};
+
+TEST(ArenaTest, TakesHugePagesWhereEnoughAreFree) {
+  constexpr size_t kPage = size_t{2} << 20;
+  constexpr size_t kWanted = 3 + Arena::kHugeLeft / kPage;
+  const HugePages pages(kWanted);
+  if (pages.got() < kWanted) GTEST_SKIP() << "skipped: huge pages cannot be reserved";
+  Arena::Options options;
+  options.bytes = 3 * kPage;
+  options.pages = Arena::Pages::kHugeIfFree;
+  {
+    const auto arena = *Arena::create(options);
+    EXPECT_TRUE(arena->has_huge_pages());
+    const auto pool = *arena->make_pool("all", arena->buffers());
+    const BlockBuffer buffer = pool->try_take();
+    std::memset(buffer.data(), 7, buffer.capacity());
+  }
+  // What is left to others is not taken.
+  size_t free = 0;
+  std::ifstream("/sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages") >> free;
+  options.bytes = (free + 1) * kPage;
+  const auto arena = Arena::create(options);
+  ASSERT_TRUE(arena.ok()) << arena.status();
+  EXPECT_FALSE((*arena)->has_huge_pages());
+  options.pages = Arena::Pages::kHuge;
+  EXPECT_EQ(Arena::create(options).status().code(), absl::StatusCode::kResourceExhausted);
 }
 
 }  // namespace
