@@ -39,7 +39,7 @@ def run(project, program, options):
         counter = Path(folder) / "count.so"
         # Calls of memcpy in the counter itself must stay calls of its own functions, not the compiler's.
         subprocess.run(["gcc", "-std=gnu11", "-O2", "-fno-builtin", "-fPIC", "-shared", "-o", counter,
-                        project / "bench/interpose/count.c", "-ldl"], check=True)
+                        project / "bench/interpose/rdma.c", "-ldl"], check=True)
         seconds = GUEST_SECONDS + 60 * rounds
         done = subprocess.run([project / "scripts/rdma-vm", "--unless-device", "--timeout", str(seconds), sys.executable,
                                project / "bench/rdma_guest.py", program, counter, str(rounds)],

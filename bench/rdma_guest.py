@@ -100,7 +100,7 @@ def counted(program, counter, device, size, seconds, checksum):
 
 
 def data_path(program, counter, device):
-    """Registrations, copies and allocations, from outside the program (bench/interpose/count.c says how)."""
+    """Registrations, copies and allocations, from outside the program (bench/interpose/rdma.c says how)."""
     found = {}
     for size, seconds in ((65536, 4), (1048576, 10)):
         plain = counted(program, counter, device, size, seconds, checksum=False)
