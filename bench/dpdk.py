@@ -1,9 +1,11 @@
-"""The dpdk driver against dpdk-testpmd, kernel TCP (iperf3) and one core's copying, alternating.
+"""The dpdk driver against dpdk-testpmd, kernel TCP (iperf3) and one core's copying, alternating; and what a packet costs.
 
 Two machines (network namespaces) joined by a veth pair, their DPDK devices net_af_packet, receiver on processor 0 and sender
 on processor 1, as for testpmd and iperf3; and net_memif between two processes. Loss is made at a bridge between them, and
-compared with the same bridge without loss, because it cannot be made on the pair itself before net_af_packet reads it. Ratios are taken within a round, medians are
-reported. Needs root, dpdk-testpmd, iperf3 and, for loss, clang-14. Sluice's figures are of payload that is checked.
+compared with the same bridge without loss, because it cannot be made on the pair itself before net_af_packet reads it; there
+TCP sends packets one by one, as the driver does, since a segment of many packets would be lost whole. Ratios are taken within
+a round, medians are reported. Needs root, dpdk-testpmd, iperf3, valgrind and, for loss, clang-14; reserves huge pages while it
+runs. Sluice's figures are of payload that is checked: by packet always, and by block too unless the name says otherwise.
 """
 
 import json
@@ -16,11 +18,34 @@ import tempfile
 import time
 from pathlib import Path
 
-ROUNDS = 3
+ROUNDS = 5
 SECONDS = 3
 FRAME = 9014
+PACKETS = (1472, 8972)
 LOSSES = {"0.1%": 0.001, "1%": 0.01}
-EAL = ["--no-huge", "-m", "512", "--no-shconf", "--no-telemetry", "--no-pci"]
+HUGE_PAGES = 600
+HUGE_FILE = Path("/proc/sys/vm/nr_hugepages")
+EAL = ["--no-telemetry", "--no-pci"]
+# What the processor does in an endpoint; the rest is the simulation's and the benchmark's.
+LAYER = "sluice::packet::PacketEndpoint::progress()"
+
+
+class HugePages:
+    """Reserves them, as a context; there may be fewer than asked for."""
+
+    def __enter__(self):
+        self.before = int(HUGE_FILE.read_text())
+        if self.before < HUGE_PAGES:
+            HUGE_FILE.write_text(str(HUGE_PAGES))
+        self.pages = int(HUGE_FILE.read_text())
+        return self
+
+    def __exit__(self, *_):
+        if self.pages != self.before:
+            HUGE_FILE.write_text(str(self.before))
+
+    def eal(self):
+        return [*EAL, "--in-memory"] if self.pages >= HUGE_PAGES else [*EAL, "--no-huge", "-m", "512", "--no-shconf"]
 
 
 def pinned(machine, processor, command):
@@ -28,44 +53,46 @@ def pinned(machine, processor, command):
     return machine.command(*base) if machine else base
 
 
-def link(program, machines, listen, connect_port, address):
+def link(program, machines, listen, connect_port, address, checksum=True, environments=({}, {})):
+    """The sender's JSON."""
     receiver_at, sender_at = machines
     receiver = subprocess.Popen(pinned(receiver_at, 0, [program, "--json", "bench", "link", "--driver", "dpdk", "--listen",
                                                         listen, "--idle", "20"]),
-                                stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+                                env=os.environ | environments[0], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     try:
         line = receiver.stderr.readline()
         if "listening" not in line:
             raise RuntimeError(f"bench link does not listen: {line}{receiver.stderr.read()}")
         done = subprocess.run(pinned(sender_at, 1, [program, "--json", "bench", "link", "--driver", "dpdk", "--connect", address,
-                                                    "--seconds", SECONDS]),
-                              env=os.environ | {"SLUICE_DPDK_PORT": connect_port}, capture_output=True, text=True,
-                              timeout=120, check=False)
+                                                    "--seconds", SECONDS, *([] if checksum else ["--no-checksum"])]),
+                              env=os.environ | environments[1] | {"SLUICE_DPDK_PORT": connect_port}, capture_output=True,
+                              text=True, timeout=120, check=False)
         receiver.communicate(timeout=60)
     finally:
         receiver.kill()
         receiver.wait()
     if done.returncode != 0:
         raise RuntimeError(f"bench link: {done.stdout}{done.stderr}")
-    return json.loads(done.stdout)["gbit_s"]
+    return json.loads(done.stdout)
 
 
 def sluice(program, a, b):
-    return link(program, (a, b), a.listen(7001), b.listen(0), f"{a.dpdk_ip}:7001")
+    return link(program, (a, b), a.listen(7001), b.listen(0), f"{a.dpdk_ip}:7001")["gbit_s"]
 
 
-def memif(program, folder):
+def memif(program, folder, checksum, environments=({}, {}), options=""):
     def device(role):
-        return f"net_memif0,role={role},id=0,socket={folder}/memif.sock,socket-abstract=no"
-    return link(program, (None, None), f"10.12.0.1:7001%{device('server')}", f"10.12.0.2%{device('client')}", "10.12.0.1:7001")
+        return f"net_memif0,role={role},id=0,socket={folder}/memif.sock,socket-abstract=no{options}"
+    return link(program, (None, None), f"10.12.0.1:7001%{device('server')}", f"10.12.0.2%{device('client')}", "10.12.0.1:7001",
+                checksum, environments)
 
 
-def testpmd(a, b):
+def testpmd(eal, a, b):
     """Gbit/s received, of frames of the same size."""
     def command(machine, processor, mode, options):
         device = "net_af_packet0,iface=eth0,framesz=9216,blocksz=36864,framecnt=452,qdisc_bypass=1"
         return machine.command("timeout", "-s", "INT", str(SECONDS + (4 if mode == "rxonly" else 1)), "taskset", "-c",
-                               str(processor), "dpdk-testpmd", *EAL, "--lcores", f"0@{processor},1@{processor}", "--vdev",
+                               str(processor), "dpdk-testpmd", *eal, "--lcores", f"0@{processor},1@{processor}", "--vdev",
                                device, "--", "--mbuf-size=9600", "--total-num-mbufs=4096", f"--forward-mode={mode}",
                                "--auto-start", "--stats-period", "1", *options)
     mac = subprocess.run(a.command("cat", "/sys/class/net/eth0/address"), capture_output=True, text=True,
@@ -76,10 +103,11 @@ def testpmd(a, b):
     sender = subprocess.run(command(b, 1, "txonly", [f"--txpkts={FRAME}", f"--eth-peer=0,{mac}"]), stdin=subprocess.DEVNULL,
                             capture_output=True, text=True, check=False)
     out, _ = receiver.communicate(timeout=60)
+    # Of each second; in the first and the last it may not have run all the time.
     rates = [int(rate) / 1e9 for rate in re.findall(r"Rx-bps:\s+(\d+)", out) if int(rate) > 0]
     if not rates:
         raise RuntimeError(f"dpdk-testpmd received nothing: {sender.stdout[-500:]}{sender.stderr[-500:]}{out[-500:]}")
-    return max(rates)
+    return statistics.median(rates)
 
 
 def tcp(a, b):
@@ -135,6 +163,57 @@ def add_losses(project, program, lan, folder, rounds, fields):
         fields["tcp_loss"][name] = statistics.median(lossy["tcp"]) / statistics.median(whole["tcp"])
 
 
+def data_path(project, program, folder):
+    """Copies and allocations, from outside the program (bench/interpose/packets.c says how).
+
+    With an MTU of 1500, where the layer's one copy is a call of memcpy; whole cache lines it copies in line, unseen.
+    """
+    counter = Path(folder) / "packets.so"
+    subprocess.run(["gcc", "-std=gnu11", "-O2", "-fno-builtin", "-fPIC", "-shared", "-o", counter,
+                    project / "bench/interpose/packets.c", "-ldl"], check=True)
+    ends = [{"LD_PRELOAD": str(counter), "SLUICE_COUNT_TO": os.path.join(folder, end)} for end in ("receiver", "sender")]
+    result = memif(program, folder, checksum=False, environments=ends, options=";mtu=1500")
+    receiver, sender = (json.loads(Path(end["SLUICE_COUNT_TO"]).read_text()) for end in ends)
+    # The counter must have seen what happened: the arena, and nearly all of the payload.
+    for end in (receiver, sender):
+        if not (end["arena_bytes"] and 0.5 * result["bytes"] < end["payload_bytes"] < 1.5 * result["bytes"]):
+            raise RuntimeError(f"the counter saw {receiver} and {sender} while {result} went over")
+
+    def copies(end):
+        return (end["copied_bytes"] + end["kernel_bytes"]) / end["payload_bytes"]
+    return {"allocations_per_packet": max(end["allocations"] / end["packets"] for end in (receiver, sender)),
+            "copies_per_byte": {"receiver": copies(receiver), "sender": copies(sender)},
+            "data_path": {"receiver": receiver, "sender": sender}}
+
+
+def layer(project, program, folder):
+    """The packet layer without a device: its share of a link under incast, and its instructions, counted by callgrind."""
+    parts = Path(program).parent / "bench/packet_bench"
+    if not parts.exists():
+        parts = project / "build/release/bench/packet_bench"
+    if not parts.exists():
+        subprocess.run([project / "scripts/build", "release"], stdout=sys.stderr, check=True)
+
+    def measured(name, before=()):
+        done = subprocess.run([*before, parts, f"--benchmark_filter={name}", "--benchmark_format=json"], capture_output=True,
+                              text=True, check=True)
+        found = json.loads(done.stdout)["benchmarks"][0]
+        if found.get("error_occurred"):
+            raise RuntimeError(f"{name}: {found['error_message']}")
+        return found, done.stderr
+    incast, _ = measured("BM_Incast/8")
+    per_packet, per_block = {}, {}
+    for size in PACKETS:
+        output = Path(folder) / "callgrind.out"
+        found, said = measured(f"BM_Stream/{size}", ["valgrind", "--tool=callgrind", f"--callgrind-out-file={output}",
+                                                     f"--toggle-collect={LAYER}"])
+        instructions = int(re.search(r"Collected : (\d+)", said).group(1))
+        per_packet[str(size)] = instructions / found["packets"]
+        per_block[str(size)] = instructions / found["blocks"]
+    return {"incast": {"rate": incast["rate"], "jain": incast["jain"]}, "instructions_per_packet": per_packet,
+            "instructions_per_block_of_64k": per_block}
+
+
 def run(project, program, options):
     sys.path.insert(0, str(project / "tests/acceptance"))
     import dpdk_net  # pylint: disable=import-outside-toplevel
@@ -144,18 +223,29 @@ def run(project, program, options):
 
     def ratio(samples, name, other):
         return statistics.median(a / b for a, b in zip(samples[name], samples[other]))
-    with tempfile.TemporaryDirectory(prefix="dpdk-bench-") as folder, dpdk_net.Cable() as cable:
-        a, b = cable.machines
+    with tempfile.TemporaryDirectory(prefix="dpdk-bench-") as folder, HugePages() as huge:
         limit = Path(folder) / "copy_limit"
         subprocess.run(["gcc", "-O2", project / "bench/dpdk_copy_limit.c", "-o", limit, "-lxxhash"], check=True)
-        measures = {"sluice": lambda: sluice(program, a, b), "testpmd": lambda: testpmd(a, b), "tcp": lambda: tcp(a, b),
-                    "memif": lambda: memif(program, folder),
-                    "copy_limit": lambda: float(subprocess.run(["taskset", "-c", "0", limit, "1"], check=True, text=True,
-                                                               capture_output=True).stdout)}
-        samples = alternate(rounds, measures)
-        fields = {"rounds": rounds, "ratio_vs_testpmd": ratio(samples, "sluice", "testpmd"),
+
+        def limited(what):
+            return float(subprocess.run(["taskset", "-c", "0,1" if what == "handover" else "0", limit, "1", what], check=True,
+                                        text=True, capture_output=True).stdout)
+        with dpdk_net.Cable() as cable:
+            a, b = cable.machines
+            samples = alternate(rounds, {
+                "sluice": lambda: sluice(program, a, b), "testpmd": lambda: testpmd(huge.eal(), a, b), "tcp": lambda: tcp(a, b),
+                "copy_limit": lambda: limited("copy"), "handover_limit": lambda: limited("handover"),
+                "memif": lambda: memif(program, folder, checksum=False)["gbit_s"],
+                "memif_block_checksums": lambda: memif(program, folder, checksum=True)["gbit_s"]})
+        fields = {"rounds": rounds, "huge_pages": huge.pages, "ratio_vs_testpmd": ratio(samples, "sluice", "testpmd"),
+                  # As the limit does, every byte is checked once at each end: by packet.
                   "ratio_vs_copy_limit": ratio(samples, "memif", "copy_limit"),
+                  "ratio_vs_copy_limit_with_block_checksums": ratio(samples, "memif_block_checksums", "copy_limit"),
+                  "ratio_vs_handover_limit": ratio(samples, "memif", "handover_limit"),
                   "ratio_vs_tcp_same_veth": ratio(samples, "sluice", "tcp"), "loss": {}, "tcp_loss": {}, "gbit_s": samples}
         with dpdk_net.Lan(2) as lan:
+            for machine in lan.machines:
+                dpdk_net.ip("-n", machine.name, "link", "set", "dev", "eth0", "gso_max_segs", "1")
             add_losses(project, program, lan, folder, rounds, fields)
+        fields |= data_path(project, program, folder) | layer(project, program, folder)
     return fields

@@ -1,9 +1,9 @@
 // A connection's arriving side: blocks put together, acknowledgements taken.
 #include <algorithm>
-#include <cstring>
 #include <utility>
 
 #include "base/status.h"
+#include "base/stream_copy.h"
 #include "drivers/packet/connection.h"
 
 namespace sluice::packet {
@@ -86,7 +86,7 @@ void Connection::place(const Frame& frame) {
   if ((bits[fragment / 64] & bit) != 0) return;
   bits[fragment / 64] |= bit;
   // The one copy. What is copied has been checked where it is.
-  std::memcpy(slot.buffer.data() + frame.offset, frame.payload.data(), frame.payload.size());
+  stream_copy(slot.buffer.data() + frame.offset, frame.payload.data(), frame.payload.size());
   if (--slot.missing == 0 && frame.block == delivered_) deliver();
 }
 
