@@ -1,18 +1,20 @@
 // Preloaded into a program (LD_PRELOAD), counts from outside what the packet layer over DPDK must
 // not do: more than one copy of payload on arrival, any on departure, and allocations. It knows the
 // arena from its registration with DPDK, and a packet from its check, which is one call of
-// XXH3_64bits over its payload; so blocks must go without checksums of their own. It counts from
-// the kWarm-th packet to the latest. What a virtual device copies, which is in its place, is not
-// seen.
+// XXH3_64bits over its payload; so blocks must go without checksums of their own. It counts in
+// steps of kWarm packets, without the first and the last: by then every buffer has been in use, and
+// nothing of the end is in it. What a virtual device copies, which is in its place, is not seen.
 //
 // Environment: SLUICE_COUNT_TO: file that gets the counts at the end, as JSON.
 #include "calls.h"
 
 enum { kWarm = 20000 };
 
+struct counts {
+  unsigned long packets, payload_bytes, copied_bytes, kernel_bytes, allocations;
+};
 static unsigned long packets, payload_bytes;
-static unsigned long first_copied, first_kernel, first_allocations, first_payload;
-static unsigned long last_copied, last_kernel, last_allocations;
+static struct counts first, last, latest;
 
 int rte_extmem_register(void* at, size_t bytes, uint64_t* addresses, unsigned int pages,
                         size_t page) {
@@ -28,15 +30,11 @@ uint64_t XXH3_64bits_dispatch(const void* from, size_t bytes) {
   REAL(XXH3_64bits_dispatch);
   if (bytes >= COUNTED_FROM) {
     payload_bytes += bytes;
-    if (++packets == kWarm) {
-      first_copied = copied_bytes;
-      first_kernel = kernel_bytes;
-      first_allocations = allocations;
-      first_payload = payload_bytes;
+    if (++packets % kWarm == 0) {
+      last = latest;
+      latest = (struct counts){packets, payload_bytes, copied_bytes, kernel_bytes, allocations};
+      if (packets == kWarm) first = latest;
     }
-    last_copied = copied_bytes;
-    last_kernel = kernel_bytes;
-    last_allocations = allocations;
   }
   return real(from, bytes);
 }
@@ -45,12 +43,12 @@ static void report(void) {
   const char* path = getenv("SLUICE_COUNT_TO");
   FILE* file = path != NULL ? fopen(path, "w") : NULL;
   if (file == NULL) return;
-  const unsigned long counted = packets > kWarm ? packets - kWarm : 0;
+  if (last.packets < first.packets) last = first;
   fprintf(file,
           "{\"arena_bytes\":%lu,\"packets\":%lu,\"payload_bytes\":%lu,\"copied_bytes\":%lu,"
           "\"kernel_bytes\":%lu,\"allocations\":%lu}\n",
-          (unsigned long)(arena_end - arena_begin), counted,
-          counted > 0 ? payload_bytes - first_payload : 0, last_copied - first_copied,
-          last_kernel - first_kernel, last_allocations - first_allocations);
+          (unsigned long)(arena_end - arena_begin), last.packets - first.packets,
+          last.payload_bytes - first.payload_bytes, last.copied_bytes - first.copied_bytes,
+          last.kernel_bytes - first.kernel_bytes, last.allocations - first.allocations);
   fclose(file);
 }
