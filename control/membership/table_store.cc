@@ -131,6 +131,7 @@ absl::Status publish_table(ClusterBlock& block, const DistributionTable& table) 
 
 std::vector<TableMember> table_members(const std::vector<Member>& members) {
   std::vector<TableMember> result;
+  result.reserve(members.size());
   for (const Member& member : members) {
     result.push_back({member.info.name, member.info.number, member.info.weight, member.info.rack});
   }

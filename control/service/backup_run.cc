@@ -141,9 +141,7 @@ void BackupRun::end(const absl::Status& status) {
   absl::Status told = status;
   // Whatever it stumbled over then: the backup is not at its end, another coordinator goes on.
   if (!ours && !status.ok()) told = aborted("{} does not coordinate it any more", context_.name);
-  if (dry_run_) {
-    drop_cuts(context_, uuid_);
-  } else if (ours && !status.ok()) {
+  if (ours && !dry_run_ && !status.ok()) {
     BackupHead head = stored_.head;
     head.state = cancelled_ ? BackupState::kCancelled : BackupState::kFailed;
     head.error = message_of(status);
@@ -152,7 +150,7 @@ void BackupRun::end(const absl::Status& status) {
       told = with_context(stored, fmt::format("{}; and that cannot be stored", message_of(status)));
     }
     if (cancelled_) drop_backup(context_, uuid_);
-  } else if (ours) {
+  } else if (ours || dry_run_) {
     drop_cuts(context_, uuid_);
   }
   lock_.reset();

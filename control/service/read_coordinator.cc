@@ -41,6 +41,7 @@ absl::StatusOr<std::vector<std::string>> ReadCoordinator::replicas(uint32_t slot
   std::stable_sort(ranked.begin(), ranked.end(),
                    [](const auto& a, const auto& b) { return a.first < b.first; });
   std::vector<std::string> names;
+  names.reserve(ranked.size());
   for (auto& [rank, name] : ranked) names.push_back(std::move(name));
   return names;
 }

@@ -48,6 +48,7 @@ absl::Status BackupRole::send_all() {
   SLUICE_ASSIGN_OR_RETURN(const auto cut, context_.store->open_cut(head_.uuid));
   // A thread for each target: a merge at one target must never wait for another target's.
   std::vector<std::thread> threads;
+  threads.reserve(targets.size());
   std::mutex mutex;
   absl::Status first;
   for (const auto& [target, sends] : targets) {

@@ -58,7 +58,8 @@ bool Builder::reroute() {
       }
     }
   }
-  for (uint16_t m = 0; m < surplus_.size(); ++m) {
+  const auto members = static_cast<uint16_t>(surplus_.size());
+  for (uint16_t m = 0; m < members; ++m) {
     if (surplus_[m] == 0) continue;
     state.steps[m].seen = true;
     state.queue.push_back(m);

@@ -243,6 +243,7 @@ absl::StatusOr<std::vector<uint32_t>> Writer::sync_serialized() {
   if (sync_names) SLUICE_RETURN_IF_ERROR(sync_folder(options_.folder));
   SLUICE_RETURN_IF_ERROR(journal_->append(batch));
   std::vector<uint32_t> slots;
+  slots.reserve(batch.size());
   for (const DurableSlot& slot : batch) slots.push_back(slot.slot);
   return slots;
 }
@@ -426,7 +427,7 @@ absl::Status trim(const std::string& folder, const Slots& slots) {
   const auto ends = ends_of(slots);
   SLUICE_ASSIGN_OR_RETURN(const std::vector<std::string> names, list_folder(folder));
   for (const std::string& name : names) {
-    const std::string file = folder + "/" + name;
+    const std::string file = fmt::format("{}/{}", folder, name);
     const auto segment = numbered(name, kSegmentPrefix);
     const auto end = segment ? ends.find(*segment) : ends.end();
     if (end != ends.end()) {
@@ -491,7 +492,7 @@ absl::Status delete_archive(const std::string& folder) {
   // The journal says whose the rest is.
   for (const std::string& name : names) {
     if (!is_archive_file(name) || name == kJournalFile) continue;
-    SLUICE_RETURN_IF_ERROR(remove_file(folder + "/" + name));
+    SLUICE_RETURN_IF_ERROR(remove_file(fmt::format("{}/{}", folder, name)));
   }
   SLUICE_RETURN_IF_ERROR(sync_folder(folder));
   SLUICE_RETURN_IF_ERROR(remove_file(folder + "/" + kJournalFile));

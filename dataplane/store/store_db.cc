@@ -66,7 +66,7 @@ absl::Status rocksdb_status(const rocksdb::Status& status, std::string_view what
 
 absl::StatusOr<std::unique_ptr<StoreDb>> StoreDb::open(const std::string& path,
                                                        size_t memtable_bytes,
-                                                       std::shared_ptr<rocksdb::Cache> cache,
+                                                       const std::shared_ptr<rocksdb::Cache>& cache,
                                                        rocksdb::Env* env) {
   rocksdb::DBOptions options;
   options.env = env;
@@ -90,7 +90,7 @@ absl::StatusOr<std::unique_ptr<StoreDb>> StoreDb::open(const std::string& path,
 }
 
 absl::StatusOr<std::unique_ptr<StoreDb>> StoreDb::open_read_only(
-    const std::string& path, std::shared_ptr<rocksdb::Cache> cache) {
+    const std::string& path, const std::shared_ptr<rocksdb::Cache>& cache) {
   rocksdb::DBOptions options;
   options.info_log = std::make_shared<SilentLogger>();
   options.max_open_files = 512;

@@ -32,11 +32,11 @@ class StoreDb {
   // blocks included).
   static absl::StatusOr<std::unique_ptr<StoreDb>> open(const std::string& path,
                                                        size_t memtable_bytes,
-                                                       std::shared_ptr<rocksdb::Cache> cache,
+                                                       const std::shared_ptr<rocksdb::Cache>& cache,
                                                        rocksdb::Env* env);
   // Writes nothing into the folder.
   static absl::StatusOr<std::unique_ptr<StoreDb>> open_read_only(
-      const std::string& path, std::shared_ptr<rocksdb::Cache> cache);
+      const std::string& path, const std::shared_ptr<rocksdb::Cache>& cache);
   ~StoreDb();
   StoreDb(const StoreDb&) = delete;
   StoreDb& operator=(const StoreDb&) = delete;

@@ -118,6 +118,7 @@ void begin_here(Eal* state) {
   state->huge = free_huge_page_bytes() >= kHugeBytesNeeded && geteuid() == 0;
   std::vector<std::string> arguments = eal_arguments(state->huge);
   std::vector<char*> argv;
+  argv.reserve(arguments.size() + 1);
   for (std::string& argument : arguments) argv.push_back(argument.data());
   argv.push_back(nullptr);
   if (rte_eal_init(static_cast<int>(argv.size() - 1), argv.data()) < 0) {

@@ -29,7 +29,7 @@ std::optional<uint32_t> parse_ip(std::string_view text) {
   uint32_t ip = 0;
   for (int i = 0; i < 4; ++i) {
     const size_t dot = i < 3 ? text.find('.') : text.size();
-    if (dot == std::string_view::npos || dot > 3) return std::nullopt;
+    if (dot > 3) return std::nullopt;  // nor is there one
     const std::optional<int> byte = number(text.substr(0, dot), 0, 255);
     if (!byte) return std::nullopt;
     ip = ip << 8 | static_cast<uint32_t>(*byte);

@@ -193,7 +193,7 @@ void Connection::open(uint32_t max_packet_bytes, uint32_t peer_depth) {
   CongestionOptions options;
   options.packet_bytes = max_packet_bytes;
   options.base_target_ns = shared_->options.queue_target_ns;
-  options.max_window_packets = SentLog::kMaxSpan / 2;
+  options.max_window_packets = static_cast<double>(SentLog::kMaxSpan) / 2;
   congestion_ = std::make_unique<Congestion>(options);
   state_ = State::kOpen;
   progress_ns_ = heard_ns_ = paced_ns_ = shared_->now_ns;
