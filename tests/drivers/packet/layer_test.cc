@@ -53,6 +53,32 @@ TEST(PacketLayer, RandomLossCostsLittle) {
   EXPECT_GE(hundredth, 0.7 * whole);
 }
 
+// However much may be sent at once, arrivals are looked at after a few packets: bursts of a whole
+// window make acknowledgements as late as they are long, and the window then grows without end.
+TEST(PacketLayer, LooksAtArrivalsAfterAFewPackets) {
+  World::Options options = lossless();
+  options.fabric.bytes_per_second = 1'250'000'000;
+  options.buffers = 128;
+  World world(options);
+  const auto [a, b] = world.connect(0, 1);
+  ASSERT_NE(a, 0u);
+  Flow& flow = world.add_flow(0, a, 1, b, uint64_t{1} << 60, 64 << 10, 64 << 10, 48);
+  world.run_for(20'000'000);
+  ASSERT_GT(world.endpoint(0).connection(a)->congestion()->window_packets(), 100);
+  // The sender was away: all of its window is acknowledged, and half a millisecond's worth is due.
+  for (int i = 0; i < 10; ++i) {
+    world.fabric().advance(40'000);
+    world.endpoint(1).wait(0);
+  }
+  world.fabric().advance(100'000);
+  const uint64_t before = world.network().counters().sent;
+  world.endpoint(0).wait(0);
+  const uint64_t sent = world.network().counters().sent - before;
+  EXPECT_GE(sent, 16u);
+  EXPECT_LE(sent, 40u);
+  EXPECT_EQ(flow.wrong, 0u);
+}
+
 void incast(size_t queue_bytes, bool staggered, double least_jain) {
   IncastOptions options;
   options.queue_bytes = queue_bytes;
