@@ -1,5 +1,15 @@
-// A key that belongs to one process while that process lives: bound to a lease that is kept alive.
-// Thread-safe.
+// A key of the cluster block that belongs to one process at a time, bound to a lease that this
+// object keeps alive.
+//
+// The holder looks at the time: held() compares its own monotonic clock with the lease's end, less
+// a margin, so a process that was stopped for any length of time does not hold the lock when it
+// goes on. A lease that ended although nobody else took the lock (the cluster block took no writes
+// for a while, this process was stopped) is renewed under a new one, and the lock is held again;
+// it is lost, for good, only when somebody else has taken it since, even if they have released it
+// by now. That is what the tenure tells: a second key, without a lease, which each take() writes
+// anew. Commits that carry fence() fail from the moment somebody else takes the lock.
+//
+// Thread-safe. Runs one thread. The block and the clock outlive it.
 #ifndef SLUICE_CONTROL_CLIENT_LEASE_LOCK_H_
 #define SLUICE_CONTROL_CLIENT_LEASE_LOCK_H_
 
@@ -11,34 +21,65 @@
 #include <string_view>
 #include <thread>
 
+#include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "base/clock.h"
 #include "control/cluster_block/cluster_block.h"
 
 namespace sluice {
 
+struct LeaseLockOptions {
+  Clock* clock = nullptr;  // the system's when null
+  int64_t lease_ms = 4000;
+  bool keeper = true;  // false: the owner calls renew() itself, for tests
+};
+
 class LeaseLock {
  public:
-  static constexpr int64_t kLeaseMs = 4000;
   // ABORTED when somebody has it. `value` tells who.
   static absl::StatusOr<std::unique_ptr<LeaseLock>> take(ClusterBlock& block, std::string_view key,
-                                                         std::string_view value);
-  // Lets it go.
+                                                         std::string_view value,
+                                                         const LeaseLockOptions& options = {});
+  // Releases it.
   ~LeaseLock();
   LeaseLock(const LeaseLock&) = delete;
   LeaseLock& operator=(const LeaseLock&) = delete;
 
-  // False once the lease could not be kept: somebody else may have the key.
-  bool held() const { return held_; }
+  // Nobody else can have it now. To be asked before each step that others can see. False while the
+  // lease's end is near or past; true again once it is renewed, unless lost().
+  bool held() const;
+  // Somebody else has taken it: never held again.
+  bool lost() const { return lost_; }
+  // Waits until it is held: OK. ABORTED once it is lost, UNAVAILABLE after timeout_ms.
+  absl::Status wait_held(int64_t timeout_ms);
+  // To be part of every commit made under the lock: ABORTED once somebody else has taken it.
+  ClusterOp fence() const { return ClusterOp::check(tenure_key_, tenure_); }
+
+  // One round of the keeper: keeps the lease alive, or takes a new one. ABORTED when lost, else the
+  // block's error.
+  absl::Status renew();
 
  private:
-  LeaseLock(ClusterBlock& block, LeaseId lease);
+  LeaseLock(ClusterBlock& block, Clock& clock, std::string_view key, std::string_view value,
+            const LeaseLockOptions& options, LeaseId lease, Revision tenure, int64_t asked_ns);
   void keep();
+  absl::Status retake();
+  void extend(int64_t asked_ns);
+  absl::Status lose();
 
   ClusterBlock& block_;
-  const LeaseId lease_;
-  std::atomic<bool> held_{true};
+  Clock& clock_;
+  const LeaseLockOptions options_;
+  const std::string key_;
+  const std::string value_;
+  const std::string tenure_key_;
+  const Revision tenure_;
+  std::mutex renew_mutex_;  // before mutex_; guards lease_
+  LeaseId lease_;
+  std::atomic<int64_t> held_until_ns_{0};
+  std::atomic<bool> lost_{false};
   std::mutex mutex_;
-  std::condition_variable wake_;
+  std::condition_variable changed_;
   bool stopping_ = false;
   std::thread keeper_;
 };

@@ -1,6 +1,7 @@
 #include "control/schedule/backup_store.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "base/status.h"
 #include "control/cluster_block/checks.h"
@@ -15,6 +16,12 @@ absl::StatusOr<StoredBackup> load_head(ClusterBlock& block, std::string_view uui
   if (!entry) return not_found("no backup {}", cluster_block::printable(uuid));
   SLUICE_ASSIGN_OR_RETURN(BackupHead head, decode_backup_head(entry->key, entry->value));
   return StoredBackup{std::move(head), entry->revision};
+}
+
+std::vector<ClusterOp> with_checks(ClusterOp op, const std::vector<ClusterOp>& checks) {
+  std::vector<ClusterOp> ops{std::move(op)};
+  ops.insert(ops.end(), checks.begin(), checks.end());
+  return ops;
 }
 
 // Erases keys in commits of the size that the block takes.
@@ -86,7 +93,8 @@ absl::StatusOr<BackupList> list_backups(ClusterBlock& block) {
   return list;
 }
 
-absl::Status update_backup(ClusterBlock& block, StoredBackup& stored, const BackupHead& head) {
+absl::Status update_backup(ClusterBlock& block, StoredBackup& stored, const BackupHead& head,
+                           const std::vector<ClusterOp>& checks) {
   if (head.uuid != stored.head.uuid || head.name != stored.head.name) {
     return invalid_argument("backup {} cannot become backup {}", stored.head.uuid, head.uuid);
   }
@@ -102,21 +110,22 @@ absl::Status update_backup(ClusterBlock& block, StoredBackup& stored, const Back
   }
   SLUICE_ASSIGN_OR_RETURN(
       const Revision revision,
-      block.compare_and_swap(backup_head_key(head.uuid), encode(head), stored.revision));
+      block.commit(with_checks(
+          ClusterOp::put(backup_head_key(head.uuid), encode(head), stored.revision), checks)));
   stored = {head, revision};
   return absl::OkStatus();
 }
 
 absl::StatusOr<uint32_t> store_plan(ClusterBlock& block, const StoredBackup& stored,
-                                    uint64_t attempt, const Plan& plan) {
+                                    uint64_t attempt, const Plan& plan,
+                                    const std::vector<ClusterOp>& checks) {
   const std::string& uuid = stored.head.uuid;
   const std::vector<std::string> chunks = encode_plan(plan, uuid, attempt);
   for (uint32_t i = 0; i < chunks.size(); ++i) {
-    SLUICE_RETURN_IF_ERROR(
-        block
-            .commit({ClusterOp::put(backup_plan_key(uuid, attempt, i), chunks[i]),
-                     ClusterOp::check(backup_head_key(uuid), stored.revision)})
-            .status());
+    std::vector<ClusterOp> ops =
+        with_checks(ClusterOp::put(backup_plan_key(uuid, attempt, i), chunks[i]), checks);
+    ops.push_back(ClusterOp::check(backup_head_key(uuid), stored.revision));
+    SLUICE_RETURN_IF_ERROR(block.commit(ops).status());
   }
   return static_cast<uint32_t>(chunks.size());
 }
@@ -177,12 +186,15 @@ absl::StatusOr<std::vector<NodeProgress>> load_progress(ClusterBlock& block,
   return all;
 }
 
-absl::Status erase_progress(ClusterBlock& block, const StoredBackup& stored) {
+absl::Status erase_progress(ClusterBlock& block, const StoredBackup& stored,
+                            const std::vector<ClusterOp>& checks) {
   const ClusterOp check = ClusterOp::check(backup_head_key(stored.head.uuid), stored.revision);
   SLUICE_ASSIGN_OR_RETURN(const ClusterListing listing,
                           block.list(backup_progress_prefix(stored.head.uuid)));
   for (const ClusterEntry& entry : listing.entries) {
-    SLUICE_RETURN_IF_ERROR(block.commit({ClusterOp::erase(entry.key), check}).status());
+    std::vector<ClusterOp> ops = with_checks(ClusterOp::erase(entry.key), checks);
+    ops.push_back(check);
+    SLUICE_RETURN_IF_ERROR(block.commit(ops).status());
   }
   return absl::OkStatus();
 }

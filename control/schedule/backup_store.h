@@ -42,14 +42,17 @@ absl::StatusOr<BackupList> list_backups(ClusterBlock& block);
 
 // Stores `head` over the revision it was loaded at. ABORTED when somebody changed it since, or has
 // a higher attempt; FAILED_PRECONDITION for an illegal transition, INVALID_ARGUMENT for a lower
-// attempt than the stored one. On OK `stored` is the new state.
-absl::Status update_backup(ClusterBlock& block, StoredBackup& stored, const BackupHead& head);
+// attempt than the stored one. On OK `stored` is the new state. `checks` (a lock's fence) are part
+// of the commit: ABORTED when one of them fails.
+absl::Status update_backup(ClusterBlock& block, StoredBackup& stored, const BackupHead& head,
+                           const std::vector<ClusterOp>& checks = {});
 
 // Stores the plan's chunks under its attempt; the head then has to name them (plan_chunks,
 // plan_attempt) by update_backup(). Returns the number of chunks. ABORTED when somebody changed the
-// head since `stored`: another coordinator's plan is not written over.
+// head since `stored`, or one of `checks` fails: another coordinator's plan is not written over.
 absl::StatusOr<uint32_t> store_plan(ClusterBlock& block, const StoredBackup& stored,
-                                    uint64_t attempt, const Plan& plan);
+                                    uint64_t attempt, const Plan& plan,
+                                    const std::vector<ClusterOp>& checks = {});
 // The plan that the head names. FAILED_PRECONDITION when it names none.
 absl::StatusOr<Plan> load_plan(ClusterBlock& block, const BackupHead& head);
 
@@ -60,8 +63,9 @@ absl::Status store_progress(ClusterBlock& block, std::string_view uuid,
 absl::StatusOr<std::vector<NodeProgress>> load_progress(ClusterBlock& block, std::string_view uuid);
 
 // Erases what nodes said of earlier attempts: nothing of it counts for a backup that is begun anew.
-// ABORTED when somebody changed the head since `stored`.
-absl::Status erase_progress(ClusterBlock& block, const StoredBackup& stored);
+// ABORTED when somebody changed the head since `stored`, or one of `checks` fails.
+absl::Status erase_progress(ClusterBlock& block, const StoredBackup& stored,
+                            const std::vector<ClusterOp>& checks = {});
 
 // Erases all documents of a backup, its head and name last. Unfinished ones too: the caller
 // decides. NOT_FOUND for an unknown one.

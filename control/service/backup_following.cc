@@ -261,7 +261,7 @@ absl::Status BackupRun::commit_everywhere(const Manifest& manifest) {
 void BackupRun::add_progress_totals(BackupTotals* totals) {
   const int64_t deadline = context_.clock->monotonic_ns() + options_.grace_ms * 1'000'000;
   auto progress = load_progress(*context_.block, uuid_);
-  while (is_transient(progress.status()) && lock_->held() && !abandoned_ &&
+  while (is_transient(progress.status()) && !lock_->lost() && !abandoned_ &&
          context_.clock->monotonic_ns() < deadline) {
     context_.clock->sleep_ns(kRetryNs);
     progress = load_progress(*context_.block, uuid_);

@@ -49,7 +49,7 @@ absl::Status BackupRun::plan_backup() {
     // An earlier life of this backup may have left cuts and archive parts of another T, also where
     // its head does not know that T yet, and counts of it.
     drop_backup(context_, uuid_);
-    SLUICE_RETURN_IF_ERROR(erase_progress(*context_.block, stored_));
+    SLUICE_RETURN_IF_ERROR(erase_progress(*context_.block, stored_, {lock_->fence()}));
   }
   CutRoundOptions options;
   options.first_margin_ms = options_.cut_margin_ms;
@@ -94,8 +94,8 @@ absl::Status BackupRun::plan_backup() {
 absl::Status BackupRun::make_backup_plan(BackupHead* head) {
   take_totals(head);
   if (dry_run_) return store(*head, "planned only");
-  SLUICE_ASSIGN_OR_RETURN(head->plan_chunks,
-                          store_plan(*context_.block, stored_, head->attempt, plan_));
+  SLUICE_ASSIGN_OR_RETURN(head->plan_chunks, store_plan(*context_.block, stored_, head->attempt,
+                                                        plan_, {lock_->fence()}));
   head->plan_attempt = head->attempt;
   head->state = BackupState::kEnabled;
   return store(*head, fmt::format("{} slots agreed, {} divergent, {} bytes to send",

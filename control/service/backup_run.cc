@@ -13,6 +13,7 @@ namespace sluice {
 
 namespace {
 constexpr int64_t kRetryNs = 200'000'000;
+constexpr int64_t kHoldSliceMs = 200;
 }  // namespace
 
 BackupRun::BackupRun(const NodeContext& context, StoredBackup stored,
@@ -60,7 +61,7 @@ absl::Status BackupRun::update(const BackupHead& head) {
   const int64_t deadline = context_.clock->monotonic_ns() + options_.grace_ms * 1'000'000;
   bool in_doubt = false;
   while (true) {
-    const absl::Status status = update_backup(*context_.block, stored_, head);
+    const absl::Status status = update_backup(*context_.block, stored_, head, {lock_->fence()});
     if (in_doubt && absl::IsAborted(status)) {
       const auto entry = context_.block->get(backup_head_key(uuid_));
       if (entry.ok() && entry->has_value() && (*entry)->value == encode(head)) {
@@ -68,7 +69,7 @@ absl::Status BackupRun::update(const BackupHead& head) {
         return absl::OkStatus();
       }
     }
-    if (!is_transient(status) || !lock_->held() || abandoned_ ||
+    if (!is_transient(status) || lock_->lost() || abandoned_ ||
         context_.clock->monotonic_ns() >= deadline) {
       return status;
     }
@@ -84,7 +85,7 @@ absl::Status BackupRun::store(const BackupHead& head, std::string message) {
   if (dry_run_) {
     stored_.head = std::move(changed);
   } else {
-    if (!lock_->held()) return aborted("the coordinator's lease has ended");
+    SLUICE_RETURN_IF_ERROR(hold());
     SLUICE_RETURN_IF_ERROR(update(changed));
   }
   if (!message.empty()) {
@@ -97,8 +98,17 @@ absl::Status BackupRun::store(const BackupHead& head, std::string message) {
 absl::Status BackupRun::stop_status() const {
   if (cancelled_) return cancelled("cancelled by the operator");
   if (abandoned_) return aborted("the coordinator {} stops", context_.name);
-  if (!lock_->held()) return aborted("the coordinator's lease has ended");
+  if (lock_->lost()) return aborted("another coordinator has taken over");
   return absl::OkStatus();
+}
+
+absl::Status BackupRun::hold() {
+  const int64_t deadline = context_.clock->monotonic_ns() + options_.stall_ms * 1'000'000;
+  while (true) {
+    if (abandoned_) return aborted("the coordinator {} stops", context_.name);
+    const absl::Status held = lock_->wait_held(kHoldSliceMs);
+    if (!is_transient(held) || context_.clock->monotonic_ns() >= deadline) return held;
+  }
 }
 
 void BackupRun::run() {
@@ -137,7 +147,7 @@ absl::Status BackupRun::drive() {
 }
 
 void BackupRun::end(const absl::Status& status) {
-  const bool ours = lock_->held() && !abandoned_;
+  const bool ours = hold().ok();
   absl::Status told = status;
   // Whatever it stumbled over then: the backup is not at its end, another coordinator goes on.
   if (!ours && !status.ok()) told = aborted("{} does not coordinate it any more", context_.name);

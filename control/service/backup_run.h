@@ -74,6 +74,9 @@ class BackupRun {
   absl::Status drive();
   bool stopped() const { return !stop_status().ok(); }
   absl::Status stop_status() const;
+  // To come before each step that others can see: waits, while nobody else has taken the lock,
+  // until its lease is good. ABORTED when another coordinator has it, or this node stops.
+  absl::Status hold();
   void publish(std::string message);
   absl::Status store(const BackupHead& head, std::string message);
   absl::Status update(const BackupHead& head);
