@@ -39,6 +39,7 @@ Json backup_json(const BackupView& view) {
   json["uuid"] = view.uuid;
   json["state"] = view.state;
   if (!view.reason.empty()) json["reason"] = view.reason;
+  if (view.deleting) json["deleting"] = true;
   json["coordinator"] = view.coordinator;
   json["dry_run"] = view.dry_run;
   json["cut"] = view.cut;
@@ -82,17 +83,27 @@ std::string backup_text(const BackupView& view) {
   return text + plan_text(view.plan);
 }
 
+namespace {
+
+Json problems_json(const std::vector<VerifyProblem>& problems) {
+  Json list = Json::array();
+  for (const VerifyProblem& problem : problems) {
+    Json entry = {{"file", printable(problem.file, 8192)}, {"offset", problem.offset}};
+    if (problem.slot >= 0) entry["slot"] = problem.slot;
+    entry["reason"] = problem.reason;
+    list.push_back(std::move(entry));
+  }
+  return list;
+}
+
+}  // namespace
+
 Json verify_json(const VerifyResult& result) {
   Json json;
   json["blocks"] = result.blocks;
   json["bytes"] = result.bytes;
-  json["bad"] = Json::array();
-  for (const VerifyProblem& problem : result.bad) {
-    Json entry = {{"file", printable(problem.file, 8192)}, {"offset", problem.offset}};
-    if (problem.slot >= 0) entry["slot"] = problem.slot;
-    entry["reason"] = problem.reason;
-    json["bad"].push_back(std::move(entry));
-  }
+  json["bad"] = problems_json(result.bad);
+  json["unreadable"] = problems_json(result.unreadable);
   return json;
 }
 

@@ -81,7 +81,9 @@ Outcome outcome_of(const absl::StatusOr<BackupView>& view) {
   if (view->state == "failed" || view->state == "cancelled") {
     outcome.code = kExitFailed;
     outcome.error = fmt::format("backup {} {}{}", view->backup,
-                                view->state == "failed" ? "failed" : "was cancelled",
+                                view->deleting            ? "is being deleted"
+                                : view->state == "failed" ? "failed"
+                                                          : "was cancelled",
                                 view->reason.empty() ? "" : ": " + view->reason);
     if (view->state == "failed") {
       outcome.error += fmt::format("; 'sluice backup resume {}' goes on with it", view->backup);
@@ -161,13 +163,22 @@ Outcome outcome_of(const VerifyResult& result) {
   outcome.fields = verify_json(result);
   outcome.text = fmt::format("{} blocks, {}: {}\n", human_count(result.blocks),
                              human_bytes(static_cast<double>(result.bytes)),
-                             result.bad.empty() ? "all good" : "BAD");
-  for (const VerifyProblem& problem : result.bad) {
-    outcome.text += fmt::format("  {} at {}", problem.file, problem.offset);
-    if (problem.slot >= 0) outcome.text += fmt::format(", slot {}", problem.slot);
-    outcome.text += fmt::format(": {}\n", problem.reason);
+                             !result.bad.empty()         ? "BAD"
+                             : result.unreadable.empty() ? "all good"
+                                                         : "not all could be read");
+  for (const auto* problems : {&result.bad, &result.unreadable}) {
+    for (const VerifyProblem& problem : *problems) {
+      outcome.text += fmt::format("  {} at {}", problem.file, problem.offset);
+      if (problem.slot >= 0) outcome.text += fmt::format(", slot {}", problem.slot);
+      outcome.text += fmt::format(": {}\n", problem.reason);
+    }
   }
-  if (!result.bad.empty()) {
+  if (result.bad.empty() && !result.unreadable.empty()) {
+    outcome.code = kExitFailed;
+    outcome.error = fmt::format("not all could be checked, {} could not be read: {}: {}",
+                                counted(result.unreadable.size(), "place"),
+                                result.unreadable[0].file, result.unreadable[0].reason);
+  } else if (!result.bad.empty()) {
     outcome.code = kExitDataBad;
     outcome.error =
         fmt::format("{}, the first is {} at {}: {}", counted(result.bad.size(), "problem"),
@@ -188,7 +199,7 @@ Outcome verify_archive_command(const BackupArguments& arguments) {
     return true;
   });
   if (!report.ok()) return failure(report.status());
-  return outcome_of(VerifyResult{report->blocks, report->bytes, report->bad});
+  return outcome_of(VerifyResult{report->blocks, report->bytes, report->bad, report->unreadable});
 }
 
 Outcome verify(const Invocation& invocation, const BackupArguments& arguments) {

@@ -24,6 +24,7 @@ BackupView view_of(const BackupHead& head) {
   view.uuid = head.uuid;
   view.state = name_of(head.state);
   view.reason = head.error;
+  view.deleting = head.deleting;
   view.coordinator = head.coordinator;
   view.cut = head.cut;
   view.records = head.totals.records;
@@ -41,6 +42,10 @@ BackupView view_of(const BackupHead& head) {
 }
 
 namespace {
+
+VerifyProblem problem_of(const v1::Problem& problem) {
+  return {problem.file(), problem.offset(), problem.slot(), problem.reason()};
+}
 
 struct Followed {
   std::string uuid;
@@ -190,8 +195,9 @@ absl::StatusOr<VerifyResult> ClusterClientImpl::backup_verify(std::string_view b
     const auto reader = node.serving().VerifyBackup(&context, request);
     v1::VerifyUpdate update;
     while (reader->Read(&update)) {
-      for (const v1::Problem& problem : update.problems()) {
-        result.bad.push_back({problem.file(), problem.offset(), problem.slot(), problem.reason()});
+      for (const v1::Problem& problem : update.bad()) result.bad.push_back(problem_of(problem));
+      for (const v1::Problem& problem : update.unreadable()) {
+        result.unreadable.push_back(problem_of(problem));
       }
       if (update.last()) {
         complete = true;

@@ -12,6 +12,8 @@
 #include "control/client/cluster_client_impl.h"
 #include "control/client/restore_job.h"
 #include "control/client/restore_store.h"
+#include "control/membership/membership.h"
+#include "control/schedule/backup_deletion.h"
 #include "dataplane/archive/reader.h"
 
 namespace sluice {
@@ -41,6 +43,8 @@ absl::Status find_archive_folders(const RestoreRequest& request, RestoreHead* he
   }
   head->backup = archive->manifest().identity.backup;
   head->name = archive->manifest().identity.name;
+  head->archive_cluster = archive->manifest().identity.cluster;
+  head->manifest_digest = archive->manifest_digest();
   for (const auto& part : archive->parts()) head->sources.push_back({part.node, "", part.folder});
   return absl::OkStatus();
 }
@@ -54,10 +58,10 @@ absl::Status find_backup_parts(ClusterBlock& own, const RestoreRequest& request,
   }
   SLUICE_ASSIGN_OR_RETURN(const StoredBackup stored,
                           load_backup(other == nullptr ? own : *other, request.backup));
-  if (stored.head.state != BackupState::kCompleted) {
-    return failed_precondition("backup {} is {}, not completed", stored.head.name,
-                               name_of(stored.head.state));
-  }
+  SLUICE_RETURN_IF_ERROR(check_completed(stored.head));
+  SLUICE_ASSIGN_OR_RETURN(const ClusterInfo cluster, load_cluster(other == nullptr ? own : *other));
+  head->archive_cluster = cluster.uuid;
+  head->manifest_digest = stored.head.manifest_digest;
   head->backup = stored.head.uuid;
   head->name = stored.head.name;
   for (const ArchivePart& part : stored.head.archives) {

@@ -103,8 +103,10 @@ class ClusterClient {
   virtual absl::StatusOr<VerifyResult> backup_verify(std::string_view backup,
                                                      const BackupCallback& progress) = 0;
   virtual absl::StatusOr<BackupView> backup_cancel(std::string_view backup) = 0;
-  // Removes its archives from their nodes, then its documents. FAILED_PRECONDITION while it runs;
-  // UNAVAILABLE naming the holders that could not be asked (the backup then stays listed).
+  // Removes its archive from its nodes and its documents. FAILED_PRECONDITION, and nothing removed,
+  // while it runs, while a part is being read, and where something else stands in a part's place;
+  // ABORTED naming the holders whose parts remain: the backup is then listed as cancelled, holders
+  // that were away remove their parts when they return, and another call continues.
   virtual absl::Status backup_delete(std::string_view backup) = 0;
   virtual absl::StatusOr<ScheduleView> schedule_show(std::string_view backup) = 0;
 

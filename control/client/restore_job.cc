@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "base/status.h"
+#include "control/client/archive_reference.h"
 #include "control/client/lease_lock.h"
 #include "control/client/parallel.h"
 #include "control/client/restore_runner.h"
@@ -34,6 +35,10 @@ absl::StatusOr<std::unique_ptr<SourceCluster>> open_source(ClusterClientImpl& cl
   SLUICE_ASSIGN_OR_RETURN(source->directory, Directory::open(*source->block));
   source->peers = std::make_unique<Peers>(*source->directory, client.clock());
   return source;
+}
+
+ArchivePartId part_id(const RestoreHead& head, const std::string& node) {
+  return {head.archive_cluster, head.backup, node, head.manifest_digest};
 }
 
 // What a sender must speak so that every live node understands it.
@@ -115,7 +120,7 @@ absl::Status RestoreJob::begin(RestoreHead head) {
     return already_exists("restore {} is one of another prefix", head.id);
   }
   const bool goes_on =
-      stored_.revision != 0 &&
+      stored_.revision != 0 && before.manifest_digest == head.manifest_digest &&
       (before.state == "running" || before.state == "failed" || before.state == "cancelled");
   head.created_ms = head.changed_ms = client_.clock().wall_ms();
   head.attempt = before.attempt + 1;
@@ -267,6 +272,7 @@ absl::Status RestoreJob::run_here(const std::vector<std::string>& folders, bool 
   run.peers = &client_.peers();
   run.exchange = exchange.get();
   run.folders = folders;
+  run.expected = part_id(stored_.head, "");
   run.id = stored_.head.id;
   run.attempt = stored_.head.attempt;
   run.prefix = stored_.head.prefix;
@@ -295,7 +301,8 @@ absl::Status RestoreJob::run_there(const RestoreSource& source, bool retry,
   peer->connect(5'000);
   v1::RestorePartRequest request;
   if (!other.empty()) request.set_cluster_url(url_);
-  request.set_folder(source.folder);
+  *request.mutable_archive() =
+      make_reference(part_id(stored_.head, source.part), stored_.head.name);
   request.set_prefix(stored_.head.prefix);
   request.set_restore(stored_.head.id);
   request.set_attempt(stored_.head.attempt);
@@ -464,12 +471,14 @@ absl::Status RestoreJob::end(const absl::Status& status, bool retry, const Lease
 absl::Status read_failed_keys(ClusterClientImpl& client, const RestoreHead& head,
                               const RestoreSource& source, const std::vector<RestoreUnit>& units,
                               const std::function<absl::Status(size_t, std::string_view)>& visit) {
-  if (source.node.empty()) return read_unit_keys(source.folder, units, visit);
+  if (source.node.empty()) {
+    return read_unit_keys(source.folder, part_id(head, source.part), units, visit);
+  }
   SLUICE_ASSIGN_OR_RETURN(const auto cluster, open_source(client, head.source_cluster));
   Peers& peers = head.source_cluster.empty() ? client.peers() : *cluster->peers;
   SLUICE_ASSIGN_OR_RETURN(const auto peer, peers.find(source.node));
   v1::ReadUnitsRequest request;
-  request.set_folder(source.folder);
+  *request.mutable_archive() = make_reference(part_id(head, source.part), head.name);
   for (const RestoreUnit& unit : units) {
     auto* out = request.add_units();
     out->set_part(unit.part);

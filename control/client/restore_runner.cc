@@ -280,7 +280,7 @@ RestoreOptions options_of(const RestoreRun& run) {
 
 absl::StatusOr<v1::RestorePartResult> run_restore(const RestoreRun& run) {
   ClusterBlock& block = run.peers->directory().block();
-  SLUICE_ASSIGN_OR_RETURN(const auto archive, ArchiveReader::open(run.folders));
+  SLUICE_ASSIGN_OR_RETURN(const auto archive, ArchiveReader::open(run.folders, &run.expected));
   v1::RestorePartResult answer;
   if (run.dry_run) {
     SLUICE_RETURN_IF_ERROR(count_records(run, *archive, &answer));
@@ -323,9 +323,9 @@ absl::StatusOr<v1::RestorePartResult> run_restore(const RestoreRun& run) {
 }
 
 absl::Status read_unit_keys(
-    const std::string& folder, const std::vector<RestoreUnit>& units,
+    const std::string& folder, const ArchivePartId& expected, const std::vector<RestoreUnit>& units,
     const std::function<absl::Status(size_t unit, std::string_view key)>& visit) {
-  SLUICE_ASSIGN_OR_RETURN(const auto archive, ArchiveReader::open({folder}));
+  SLUICE_ASSIGN_OR_RETURN(const auto archive, ArchiveReader::open({folder}, &expected));
   SLUICE_ASSIGN_OR_RETURN(const auto arena, Arena::create({.bytes = kBufferBytes}));
   SLUICE_ASSIGN_OR_RETURN(const auto pool, arena->make_pool("reading keys", 1));
   BlockBuffer buffer = pool->try_take();

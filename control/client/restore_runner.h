@@ -12,6 +12,7 @@
 #include "absl/status/statusor.h"
 #include "control/client/peers.h"
 #include "control/proto/sluice.pb.h"
+#include "dataplane/archive/part_identity.h"
 #include "dataplane/pipeline/cancellation.h"
 #include "dataplane/pipeline/restore.h"
 #include "dataplane/stream/exchange.h"
@@ -22,6 +23,7 @@ struct RestoreRun {
   Peers* peers = nullptr;  // the destination's
   Exchange* exchange = nullptr;
   std::vector<std::string> folders;
+  ArchivePartId expected;  // what the folders hold; its node may be empty
   std::string id;
   uint64_t attempt = 1;
   std::string prefix;
@@ -39,7 +41,7 @@ absl::StatusOr<v1::RestorePartResult> run_restore(const RestoreRun& run);
 
 // Hands out the keys of the units' records.
 absl::Status read_unit_keys(
-    const std::string& folder, const std::vector<RestoreUnit>& units,
+    const std::string& folder, const ArchivePartId& expected, const std::vector<RestoreUnit>& units,
     const std::function<absl::Status(size_t unit, std::string_view key)>& visit);
 
 }  // namespace sluice

@@ -56,6 +56,11 @@ absl::StatusOr<RestoreHead> decode_head(const std::string& key, const std::strin
     head.id = json.at("id").get<std::string>();
     head.backup = json.at("backup").get<std::string>();
     head.name = json.at("name").get<std::string>();
+    head.archive_cluster = json.at("archive_cluster").get<std::string>();
+    if (!Digest128::from_hex(json.at("manifest_digest").get<std::string>(),
+                             &head.manifest_digest)) {
+      return data_loss("{}: manifest_digest is not a digest", key);
+    }
     head.source_cluster = json.at("source_cluster").get<std::string>();
     if (!from_hex(json.at("prefix_hex").get<std::string>(), &head.prefix)) {
       return data_loss("{}: prefix_hex is not hexadecimal", key);
@@ -90,6 +95,8 @@ std::string encode_head(const RestoreHead& head) {
   return Json({{"id", head.id},
                {"backup", head.backup},
                {"name", head.name},
+               {"archive_cluster", head.archive_cluster},
+               {"manifest_digest", head.manifest_digest.to_hex()},
                {"source_cluster", head.source_cluster},
                {"prefix_hex", to_hex(head.prefix)},
                {"state", head.state},

@@ -17,6 +17,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "base/checksum.h"
 #include "control/cluster_block/cluster_block.h"
 #include "dataplane/pipeline/restore.h"
 
@@ -31,9 +32,11 @@ struct RestoreSource {
 
 struct RestoreHead {
   std::string id;
-  std::string backup;          // UUID
-  std::string name;            // of the backup
-  std::string source_cluster;  // URL; empty: this cluster's own nodes hold the archive
+  std::string backup;           // UUID
+  std::string name;             // of the backup
+  std::string archive_cluster;  // UUID of the cluster that was backed up
+  Digest128 manifest_digest;    // of the archive
+  std::string source_cluster;   // URL; empty: this cluster's own nodes hold the archive
   std::string prefix;
   std::string state;  // running completed completed_with_failures failed cancelled
   std::string reason;

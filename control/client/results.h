@@ -64,7 +64,8 @@ struct BackupView {
   std::string uuid;
   std::string
       state;  // planning enabled sent copy_completed consolidated completed failed cancelled
-  std::string reason;       // why it failed
+  std::string reason;       // why it failed, or what its deletion waits for
+  bool deleting = false;    // its deletion has begun; archives: the parts that remain
   std::string coordinator;  // node
   bool dry_run = false;
   uint64_t cut = 0;
@@ -92,7 +93,9 @@ struct BackupProgress {
 struct VerifyResult {
   uint64_t blocks = 0;
   uint64_t bytes = 0;
-  std::vector<VerifyProblem> bad;  // file is "NODE:PATH" when a node checked it
+  // Files are "NODE:PATH" when a node checked them.
+  std::vector<VerifyProblem> bad;
+  std::vector<VerifyProblem> unreadable;  // not checked: the system did not let them be read
 };
 
 struct RestoreNode {

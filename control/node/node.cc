@@ -25,6 +25,7 @@
 #include "control/node/measure.h"
 #include "control/service/backup_manager.h"
 #include "control/service/backup_roles.h"
+#include "control/service/local_archives.h"
 #include "control/service/node_context.h"
 #include "control/service/peer_service.h"
 #include "control/service/serving_service.h"
@@ -87,6 +88,7 @@ class NodeImpl final : public Node {
   std::unique_ptr<Peers> peers_;
   std::unique_ptr<DirectoryRouter> router_;
   NodeContext context_;
+  LocalArchives archives_{context_};
   std::unique_ptr<WriteServer> write_server_;
   std::unique_ptr<BackupRoles> roles_;
   std::unique_ptr<BackupManager> manager_;
@@ -226,6 +228,7 @@ absl::Status NodeImpl::open() {
   context_.peers = peers_.get();
   context_.store = store_.get();
   context_.exchange = exchange_.get();
+  context_.archives = &archives_;
   WriteServer::Options writes;
   writes.node = context_.name;
   SLUICE_ASSIGN_OR_RETURN(write_server_, WriteServer::start(*exchange_, *store_, *router_, writes));

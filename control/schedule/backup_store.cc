@@ -45,6 +45,10 @@ absl::StatusOr<StoredBackup> create_backup(ClusterBlock& block, const BackupHead
                                       ClusterOp::put(backup_head_key(head.uuid), encode(head), 0)});
   if (revision.ok()) return StoredBackup{head, *revision};
   if (!absl::IsAborted(revision.status())) return revision.status();
+  const auto there = load_backup(block, head.name);
+  if (there.ok() && there->head.deleting) {
+    return already_exists("there is a backup named '{}' already: {}", head.name, there->head.error);
+  }
   return already_exists("there is a backup named '{}' already", head.name);
 }
 

@@ -8,7 +8,7 @@
 namespace sluice {
 namespace {
 
-constexpr char kHeadFormat[] = "sluice.backup.1";
+constexpr char kHeadFormat[] = "sluice.backup.2";
 constexpr char kProgressFormat[] = "sluice.progress.1";
 constexpr size_t kMaxList = 4096;
 constexpr size_t kMaxText = 4096;
@@ -105,6 +105,18 @@ bool is_name_character(char c) {
          c == '_' || c == '-';
 }
 
+// Who looks a backup up by its UUID must never find one that is only called so.
+bool looks_like_uuid(std::string_view name) {
+  if (name.size() != 36) return false;
+  for (size_t i = 0; i < name.size(); ++i) {
+    const bool dash = i == 8 || i == 13 || i == 18 || i == 23;
+    const char c = name[i];
+    const bool hex = (c >= '0' && c <= '9') || (c >= 'a' && c <= 'f') || (c >= 'A' && c <= 'F');
+    if (dash ? c != '-' : !hex) return false;
+  }
+  return true;
+}
+
 nlohmann::json planned_json(const BackupHead& head) {
   nlohmann::json planned = nlohmann::json::array();
   for (const PlannedNode& node : head.planned) {
@@ -143,6 +155,9 @@ std::string backup_progress_key(std::string_view uuid, std::string_view node) {
 }
 
 absl::Status check_backup_name(std::string_view name) {
+  if (looks_like_uuid(name)) {
+    return invalid_argument("backup name '{}': a name must not look like a UUID", name);
+  }
   bool good = !name.empty() && name.size() <= 128 && name[0] != '.' && name[0] != '-';
   for (const char c : name) good = good && is_name_character(c);
   if (good) return absl::OkStatus();
@@ -188,6 +203,7 @@ std::string encode(const BackupHead& head) {
                       {"divergence", to_json(totals.divergence)}}},
                     {"archives", archives_json(head)},
                     {"manifest_digest", head.manifest_digest.to_hex()},
+                    {"deleting", head.deleting},
                     {"created_ms", head.created_ms},
                     {"changed_ms", head.changed_ms},
                     {"error", head.error}});
@@ -217,11 +233,15 @@ absl::StatusOr<BackupHead> decode_backup_head(std::string_view key, std::string_
   }
   get_list(json, "archives", &head.archives);
   get_digest(json, "manifest_digest", &head.manifest_digest);
+  json.get("deleting", &head.deleting);
   json.get("created_ms", &head.created_ms);
   json.get("changed_ms", &head.changed_ms);
   json.get("error", &head.error);
   if (json.status().ok() && key != backup_head_key(head.uuid)) {
     json.fail("it is that of another backup");
+  }
+  if (json.status().ok() && head.deleting && head.state != BackupState::kCancelled) {
+    json.fail_field("deleting", "is set in a state other than cancelled");
   }
   if (json.status().ok() && !check_backup_name(head.name).ok()) {
     json.fail_field("name", "is no backup's name");

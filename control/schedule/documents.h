@@ -31,8 +31,8 @@ std::string backup_plan_key(std::string_view uuid, uint64_t attempt,
 std::string backup_progress_prefix(std::string_view uuid);  // backup/<uuid>/progress/
 std::string backup_progress_key(std::string_view uuid, std::string_view node);
 
-// 1 to 128 bytes of [A-Za-z0-9._-], not beginning with a dot or dash. INVALID_ARGUMENT naming it
-// and the rule.
+// 1 to 128 bytes of [A-Za-z0-9._-], not beginning with a dot or dash, and not of a UUID's form.
+// INVALID_ARGUMENT naming it and the rule.
 absl::Status check_backup_name(std::string_view name);
 
 struct Divergence {
@@ -88,6 +88,8 @@ struct BackupHead {
   BackupTotals totals;
   std::vector<ArchivePart> archives;
   Digest128 manifest_digest;  // of the committed root manifest, once completed
+  // Its deletion has begun: `archives` are the parts that remain, and the state is cancelled.
+  bool deleting = false;
   int64_t created_ms = 0;
   int64_t changed_ms = 0;
   std::string error;  // why it failed or was cancelled

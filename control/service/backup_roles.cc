@@ -10,8 +10,11 @@
 
 #include "base/file.h"
 #include "base/status.h"
+#include "control/client/archive_reference.h"
+#include "control/schedule/backup_deletion.h"
 #include "control/service/backup_lock.h"
 #include "control/service/backup_role.h"
+#include "control/service/local_archives.h"
 #include "dataplane/archive/writer.h"
 
 namespace sluice {
@@ -88,38 +91,97 @@ void BackupRoles::look() {
     if (running.contains(stored.head.uuid)) follow(stored);
   }
   drop_finished_cuts(*list);
-  remove_left_archives(*list);
-  remove_forgotten_archives(*list);
+  delete_parts(*list);
+  remove_left_parts(*list);
+  remove_forgotten_parts(*list);
+}
+
+bool BackupRoles::is_holder(const BackupHead& head) const {
+  return std::any_of(head.archives.begin(), head.archives.end(),
+                     [&](const ArchivePart& part) { return part.node == context_.name; });
+}
+
+// Deletions that reached the document while this node was away, or could not remove its part then.
+void BackupRoles::delete_parts(const BackupList& list) {
+  for (const StoredBackup& stored : list.backups) {
+    const BackupHead& head = stored.head;
+    if (!head.deleting || !(is_holder(head) || head.archives.empty())) continue;
+    const absl::Status status = delete_part(head);
+    if (!status.ok() &&
+        reported_.insert(fmt::format("{} {}", head.uuid, message_of(status))).second) {
+      spdlog::warn("{}: its part of backup {}, which is being deleted, remains: {}", context_.name,
+                   head.name, message_of(status));
+    }
+  }
+}
+
+absl::Status BackupRoles::delete_part(const v1::ArchiveReference& reference) {
+  SLUICE_ASSIGN_OR_RETURN(const ArchivePartId id, id_of(reference));
+  const auto stored = load_backup(*context_.block, id.backup);
+  // Somebody else saw its last part gone.
+  if (absl::IsNotFound(stored.status())) return absl::OkStatus();
+  SLUICE_RETURN_IF_ERROR(stored.status());
+  const BackupHead& head = stored->head;
+  if (!head.deleting) {
+    return failed_precondition("backup {} is {}: it is not being deleted", head.name,
+                               name_of(head.state));
+  }
+  if (id.cluster != context_.cluster().uuid || id.node != context_.name ||
+      id.manifest_digest != head.manifest_digest) {
+    return failed_precondition("{} was asked to remove another part than it holds of backup {}",
+                               context_.name, head.name);
+  }
+  return delete_part(head);
+}
+
+absl::Status BackupRoles::delete_part(const BackupHead& head) {
+  if (const auto role = take(head.uuid); role != nullptr) role->stop();
+  const ArchivePartId id{context_.cluster().uuid, head.uuid, context_.name, head.manifest_digest};
+  const absl::Status removed = context_.archives->remove(head.name, id, Removable::kAny);
+  if (!removed.ok() && !absl::IsNotFound(removed)) return removed;
+  spdlog::info("{}: backup {} is being deleted: {}", context_.name, head.name,
+               removed.ok() ? "its part is removed" : "nothing of its part is there");
+  return strike_part(*context_.block, head.uuid, context_.name, context_.clock->wall_ms());
 }
 
 // A target that was away when its backup went on without it, or was cancelled, has a part that is
 // nobody's.
-void BackupRoles::remove_left_archives(const BackupList& list) {
+void BackupRoles::remove_left_parts(const BackupList& list) {
   for (const StoredBackup& stored : list.backups) {
     const BackupHead& head = stored.head;
-    if (head.state != BackupState::kCompleted && head.state != BackupState::kCancelled) continue;
-    if (tidied_.contains(head.uuid)) continue;
-    const bool holds =
-        std::any_of(head.archives.begin(), head.archives.end(),
-                    [&](const ArchivePart& part) { return part.node == context_.name; });
-    if (holds && head.state == BackupState::kCompleted) {
-      tidied_.insert(head.uuid);
-      continue;
-    }
-    const absl::Status removed = delete_archive_of(archive_path(context_, head), head.uuid);
-    if (removed.ok() || absl::IsNotFound(removed)) tidied_.insert(head.uuid);
+    if (!is_terminal(head.state)) continue;
+    const std::string key = fmt::format("{} {}", head.uuid, head.deleting);
+    if (tidied_.contains(key)) continue;
+    const absl::Status removed = remove_left_part(head);
     if (removed.ok()) {
-      spdlog::info("{}: removed its left part of backup {}", context_.name, head.name);
-    } else if (!absl::IsNotFound(removed) && reported_.insert("left " + head.uuid).second) {
+      tidied_.insert(key);
+    } else if (reported_.insert("left " + key).second) {
       spdlog::warn("{}: its left part of backup {}: {}", context_.name, head.name,
                    message_of(removed));
     }
   }
 }
 
+// What was committed goes with the backup's deletion alone.
+absl::Status BackupRoles::remove_left_part(const BackupHead& head) {
+  if (is_holder(head) && (head.state == BackupState::kCompleted || head.deleting)) {
+    return absl::OkStatus();
+  }
+  const ArchivePartId id{context_.cluster().uuid, head.uuid, context_.name, {}};
+  const absl::Status removed = context_.archives->remove(
+      head.name, id, head.deleting ? Removable::kAny : Removable::kUnfinished);
+  if (removed.ok()) {
+    spdlog::info("{}: removed its left part of backup {}", context_.name, head.name);
+  }
+  // Nothing is there, or what is not to be removed.
+  const bool stays =
+      absl::IsNotFound(removed) || absl::IsDataLoss(removed) || absl::IsFailedPrecondition(removed);
+  return stays ? absl::OkStatus() : removed;
+}
+
 // A backup may be deleted while this node is down. An unfinished part of it would never be used
 // again, and would be in the way of a later backup of that name.
-void BackupRoles::remove_forgotten_archives(const BackupList& list) {
+void BackupRoles::remove_forgotten_parts(const BackupList& list) {
   // Documents that cannot be read may be of any backup.
   if (!list.unreadable.empty()) return;
   std::set<std::string> known;
@@ -128,25 +190,32 @@ void BackupRoles::remove_forgotten_archives(const BackupList& list) {
   bool all_gone = true;
   std::error_code error;
   for (const auto& entry : std::filesystem::directory_iterator(context_.archive_folder, error)) {
-    const std::string folder = entry.path().string();
-    const auto part = unfinished_part(folder);
-    if (!part.ok() || part->identity.cluster != context_.cluster().uuid ||
-        part->node != context_.name || known.contains(part->identity.backup)) {
-      continue;
-    }
-    const absl::Status removed = delete_archive(folder);
+    const std::string name = entry.path().filename().string();
+    const auto part = unfinished_part(entry.path().string());
+    if (!part.ok() || known.contains(part->identity.backup)) continue;
+    const ArchivePartId id{context_.cluster().uuid, part->identity.backup, context_.name, {}};
+    const absl::Status removed = context_.archives->remove(name, id, Removable::kUnfinished);
     if (removed.ok()) {
-      spdlog::info("{}: removed its part of backup {}, which is no more", context_.name,
+      spdlog::info("{}: removed its part of backup {}, which was deleted", context_.name,
                    part->identity.name);
-    } else if (!absl::IsNotFound(removed)) {
+    } else if (!absl::IsNotFound(removed) && !absl::IsDataLoss(removed)) {
       all_gone = false;
-      if (reported_.insert(folder).second) {
+      if (reported_.insert(name).second) {
         spdlog::warn("{}: its left part of backup {}: {}", context_.name, part->identity.name,
                      message_of(removed));
       }
     }
   }
   if (all_gone) swept_for_ = std::move(known);
+}
+
+std::shared_ptr<BackupRole> BackupRoles::take(std::string_view backup) {
+  const std::lock_guard lock(mutex_);
+  const auto found = roles_.find(backup);
+  if (found == roles_.end()) return nullptr;
+  std::shared_ptr<BackupRole> role = std::move(found->second);
+  roles_.erase(found);
+  return role;
 }
 
 std::shared_ptr<BackupRole> BackupRoles::find(std::string_view backup) {
@@ -253,25 +322,11 @@ absl::Status BackupRoles::commit(std::string_view backup, std::string_view manif
 }
 
 absl::Status BackupRoles::drop(std::string_view backup) {
-  std::shared_ptr<BackupRole> role;
-  {
-    const std::lock_guard lock(mutex_);
-    const auto found = roles_.find(backup);
-    if (found != roles_.end()) {
-      role = std::move(found->second);
-      roles_.erase(found);
-    }
-  }
-  if (role != nullptr) role->stop();
-  role.reset();
+  if (const auto role = take(backup); role != nullptr) role->stop();
   SLUICE_RETURN_IF_ERROR(context_.store->drop_cut(backup));
   const auto stored = load_backup(*context_.block, backup);
   if (!stored.ok() || stored->head.state == BackupState::kCompleted) return absl::OkStatus();
-  const std::string folder = archive_path(context_, stored->head);
-  std::error_code error;
-  if (!std::filesystem::exists(folder, error)) return absl::OkStatus();
-  const absl::Status removed = delete_archive_of(folder, stored->head.uuid);
-  return removed.code() == absl::StatusCode::kNotFound ? absl::OkStatus() : removed;
+  return remove_left_part(stored->head);
 }
 
 }  // namespace sluice

@@ -2,8 +2,10 @@
 // into its archive), as the schedules in the cluster block say.
 //
 // It watches the schedules, with polling as a fallback, begins a role when a schedule is enabled,
-// begins it anew under a higher attempt, ends it when the schedule ends, and drops cuts whose
-// backup is over. A schedule that cannot be read is logged and left alone. Thread-safe.
+// restarts it under a higher attempt, ends it when the schedule ends, and drops cuts whose backup
+// is over. Of what its archive directory holds it removes its own unfinished parts of backups that
+// ended without them, and its own finished part of a backup whose deletion has begun; nothing else.
+// A schedule that cannot be read is logged and left alone. Thread-safe.
 #ifndef SLUICE_CONTROL_SERVICE_BACKUP_ROLES_H_
 #define SLUICE_CONTROL_SERVICE_BACKUP_ROLES_H_
 
@@ -20,6 +22,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "control/proto/common.pb.h"
 #include "control/schedule/backup_store.h"
 #include "control/service/node_context.h"
 #include "dataplane/archive/manifest.h"
@@ -49,6 +52,11 @@ class BackupRoles {
   // Ends this node's part: stops its roles, drops its cut, removes what it stored of an archive
   // that was not finished. Idempotent.
   absl::Status drop(std::string_view backup);
+  // Removes this node's part of a backup whose deletion has begun, and strikes it off the backup's
+  // document. OK where nothing of it is there (any more). FAILED_PRECONDITION for a backup that is
+  // not being deleted, and while the part is being read; DATA_LOSS, and nothing removed, where
+  // something else stands in its place.
+  absl::Status delete_part(const v1::ArchiveReference& reference);
 
  private:
   explicit BackupRoles(const NodeContext& context) : context_(context) {}
@@ -57,8 +65,13 @@ class BackupRoles {
   void follow(const StoredBackup& stored);
   void end_roles_except(const std::set<std::string>& running);
   void drop_finished_cuts(const BackupList& list);
-  void remove_left_archives(const BackupList& list);
-  void remove_forgotten_archives(const BackupList& list);
+  void delete_parts(const BackupList& list);
+  absl::Status delete_part(const BackupHead& head);
+  void remove_left_parts(const BackupList& list);
+  absl::Status remove_left_part(const BackupHead& head);
+  void remove_forgotten_parts(const BackupList& list);
+  bool is_holder(const BackupHead& head) const;
+  std::shared_ptr<BackupRole> take(std::string_view backup);
   std::shared_ptr<BackupRole> find(std::string_view backup);
 
   const NodeContext& context_;
@@ -69,7 +82,8 @@ class BackupRoles {
   std::map<std::string, std::shared_ptr<BackupRole>, std::less<>> roles_;  // by backup
   // Of the thread alone.
   std::set<std::string> reported_;                  // unreadable schedules that were logged
-  std::set<std::string> tidied_;                    // ended backups whose left parts are gone
+  std::set<std::string> tidied_;                    // ended backups whose left parts are gone, by
+                                                    // state
   std::optional<std::set<std::string>> swept_for_;  // backups there were when parts of others went
   WatchHandle watch_;
   std::thread thread_;

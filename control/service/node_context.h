@@ -17,6 +17,8 @@
 
 namespace sluice {
 
+class LocalArchives;
+
 struct NodeContext {
   std::string name;
   uint32_t number = 0;
@@ -28,6 +30,7 @@ struct NodeContext {
   Peers* peers = nullptr;
   Store* store = nullptr;
   Exchange* exchange = nullptr;
+  LocalArchives* archives = nullptr;
 
   // Set once the node has joined: its number is known, and it may stamp and coordinate.
   std::atomic<bool> ready{false};

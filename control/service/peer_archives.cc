@@ -1,9 +1,8 @@
 // The part of PeerService that is about backups and archives.
 #include "control/client/rpc.h"
-#include "control/service/archive_folder.h"
+#include "control/service/local_archives.h"
 #include "control/service/peer_service.h"
 #include "control/service/verify_stream.h"
-#include "dataplane/archive/writer.h"
 
 namespace sluice {
 
@@ -38,20 +37,22 @@ grpc::Status PeerService::CommitArchive(grpc::ServerContext*, const v1::CommitRe
 grpc::Status PeerService::VerifyArchive(grpc::ServerContext* call,
                                         const v1::ArchiveReference* request,
                                         grpc::ServerWriter<v1::VerifyUpdate>* writer) {
-  if (const absl::Status status = check_archive_folder(context_, request->folder()); !status.ok()) {
-    return to_grpc(status);
-  }
-  return to_grpc(stream_verification(request->folder(), context_.name, *call, *writer));
+  const auto reading = context_.archives->read(*request, "a verification");
+  if (!reading.ok()) return to_grpc(reading.status());
+  return to_grpc(stream_verification((*reading)->directory(), (*reading)->id(), *call, *writer));
+}
+
+grpc::Status PeerService::CheckArchive(grpc::ServerContext*, const v1::ArchiveReference* request,
+                                       v1::ArchiveState* reply) {
+  const auto there = context_.archives->check(*request);
+  if (!there.ok()) return to_grpc(there.status());
+  reply->set_there(*there);
+  return grpc::Status::OK;
 }
 
 grpc::Status PeerService::DeleteArchive(grpc::ServerContext*, const v1::ArchiveReference* request,
                                         v1::Empty*) {
-  if (const absl::Status status = check_archive_folder(context_, request->folder()); !status.ok()) {
-    return to_grpc(status);
-  }
-  const absl::Status status = delete_archive(request->folder());
-  if (status.code() == absl::StatusCode::kNotFound) return grpc::Status::OK;
-  return to_grpc(status);
+  return to_grpc(roles_.delete_part(*request));
 }
 
 }  // namespace sluice

@@ -46,6 +46,8 @@ class PeerService final : public v1::Peer::Service {
                              v1::Empty* reply) override;
   grpc::Status VerifyArchive(grpc::ServerContext* call, const v1::ArchiveReference* request,
                              grpc::ServerWriter<v1::VerifyUpdate>* writer) override;
+  grpc::Status CheckArchive(grpc::ServerContext* call, const v1::ArchiveReference* request,
+                            v1::ArchiveState* reply) override;
   grpc::Status DeleteArchive(grpc::ServerContext* call, const v1::ArchiveReference* request,
                              v1::Empty* reply) override;
 

@@ -1,22 +1,18 @@
 // The part of ServingService that is about backups.
-#include <spdlog/spdlog.h>
-
-#include <algorithm>
+#include <functional>
 #include <utility>
 #include <vector>
 
 #include "base/status.h"
+#include "control/client/archive_reference.h"
 #include "control/client/rpc.h"
-#include "control/schedule/backup_store.h"
-#include "control/service/backup_lock.h"
-#include "control/service/cut_round.h"
+#include "control/schedule/backup_deletion.h"
 #include "control/service/serving_service.h"
 
 namespace sluice {
 
 namespace {
 constexpr int64_t kUpdateMs = 500;
-constexpr int64_t kDeleteMs = 60'000;
 constexpr int64_t kVerifyMs = 24 * 3600 * int64_t{1000};
 }  // namespace
 
@@ -85,131 +81,124 @@ grpc::Status ServingService::VerifyBackup(grpc::ServerContext* call,
   return to_grpc(verify(request->backup(), *call, *writer));
 }
 
+namespace {
+
+// What the holders of a backup's parts found, in one stream. Confined to one thread.
+class Verification {
+ public:
+  Verification(const NodeContext& context, const BackupHead& head,
+               grpc::ServerWriter<v1::VerifyUpdate>& writer, const std::function<bool()>& stop)
+      : context_(context), head_(head), writer_(writer), stop_(stop) {}
+
+  // CANCELLED when the client goes away. Everything else is told in the stream, or by finish().
+  absl::Status check(const ArchivePart& part);
+  // What could not be checked at all, unless damage was found elsewhere: then it is in the stream.
+  absl::Status finish();
+
+ private:
+  absl::Status read(const std::string& node, grpc::ClientReader<v1::VerifyUpdate>& reader);
+  void add(const ArchivePart& part, const absl::Status& status, bool damage);
+
+  const NodeContext& context_;
+  const BackupHead& head_;
+  grpc::ServerWriter<v1::VerifyUpdate>& writer_;
+  const std::function<bool()>& stop_;
+  uint64_t blocks_ = 0;
+  uint64_t bytes_ = 0;
+  bool bad_ = false;
+  absl::Status unchecked_;
+};
+
+absl::Status Verification::check(const ArchivePart& part) {
+  const auto peer = context_.peers->find(part.node);
+  if (!peer.ok()) {
+    add(part, peer.status(), false);
+    return absl::OkStatus();
+  }
+  grpc::ClientContext call;
+  set_timeout(call, kVerifyMs);
+  const v1::ArchiveReference request = make_reference(
+      {context_.cluster().uuid, head_.uuid, part.node, head_.manifest_digest}, head_.name);
+  const auto reader = (*peer)->peer().VerifyArchive(&call, request);
+  if (const absl::Status status = read(part.node, *reader); !status.ok()) {
+    call.TryCancel();
+    reader->Finish();
+    return status;
+  }
+  const grpc::Status status = reader->Finish();
+  (*peer)->note(status);
+  if (status.ok()) return absl::OkStatus();
+  const bool damage = status.error_code() == grpc::StatusCode::NOT_FOUND ||
+                      status.error_code() == grpc::StatusCode::DATA_LOSS;
+  add(part, damage ? from_grpc(status) : from_peer(status, part.node), damage);
+  return absl::OkStatus();
+}
+
+absl::Status Verification::read(const std::string& node,
+                                grpc::ClientReader<v1::VerifyUpdate>& reader) {
+  v1::VerifyUpdate update;
+  while (reader.Read(&update)) {
+    blocks_ += update.blocks();
+    bytes_ += update.bytes();
+    update.clear_blocks();
+    update.clear_bytes();
+    update.set_last(false);
+    bad_ = bad_ || update.bad_size() > 0;
+    for (auto* problems : {update.mutable_bad(), update.mutable_unreadable()}) {
+      for (v1::Problem& problem : *problems) {
+        problem.set_file(fmt::format("{}:{}", node, problem.file()));
+      }
+    }
+    if (stop_() || !writer_.Write(update)) {
+      return cancelled("the client went away, or the node stops");
+    }
+  }
+  return absl::OkStatus();
+}
+
+void Verification::add(const ArchivePart& part, const absl::Status& status, bool damage) {
+  v1::VerifyUpdate update;
+  v1::Problem* problem = damage ? update.add_bad() : update.add_unreadable();
+  problem->set_file(fmt::format("{}:{}", part.node, part.path));
+  problem->set_slot(-1);
+  problem->set_reason(std::string(message_of(status)));
+  writer_.Write(update);
+  bad_ = bad_ || damage;
+  if (!damage && unchecked_.ok()) unchecked_ = status;
+}
+
+absl::Status Verification::finish() {
+  // What was missing or could not be read may have been removed meanwhile.
+  if (bad_ || !unchecked_.ok()) {
+    const auto now = load_backup(*context_.block, head_.uuid);
+    if (absl::IsNotFound(now.status())) {
+      return failed_precondition("backup {} was deleted while it was verified", head_.name);
+    }
+    SLUICE_RETURN_IF_ERROR(now.status());
+    SLUICE_RETURN_IF_ERROR(check_completed(now->head));
+  }
+  if (!bad_) SLUICE_RETURN_IF_ERROR(unchecked_);
+  v1::VerifyUpdate last;
+  last.set_last(true);
+  last.set_blocks(blocks_);
+  last.set_bytes(bytes_);
+  writer_.Write(last);
+  return absl::OkStatus();
+}
+
+}  // namespace
+
 // Each holder checks its own part, one after the other; what they find is passed on as it comes.
 absl::Status ServingService::verify(const std::string& backup, grpc::ServerContext& call,
                                     grpc::ServerWriter<v1::VerifyUpdate>& writer) {
   SLUICE_ASSIGN_OR_RETURN(const StoredBackup stored, load_backup(*context_.block, backup));
-  if (stored.head.state != BackupState::kCompleted) {
-    return failed_precondition("backup {} is {}, not completed", stored.head.name,
-                               name_of(stored.head.state));
-  }
-  uint64_t blocks = 0, bytes = 0;
+  SLUICE_RETURN_IF_ERROR(check_completed(stored.head));
+  const std::function<bool()> stop = [&] { return stopping_ || call.IsCancelled(); };
+  Verification verification(context_, stored.head, writer, stop);
   for (const ArchivePart& part : stored.head.archives) {
-    SLUICE_ASSIGN_OR_RETURN(const auto peer, context_.peers->find(part.node));
-    grpc::ClientContext checking;
-    set_timeout(checking, kVerifyMs);
-    v1::ArchiveReference request;
-    request.set_backup(stored.head.uuid);
-    request.set_folder(part.path);
-    const auto reader = peer->peer().VerifyArchive(&checking, request);
-    v1::VerifyUpdate update;
-    while (reader->Read(&update)) {
-      if (update.last()) {
-        blocks += update.blocks();
-        bytes += update.bytes();
-        update.set_last(false);
-      }
-      update.clear_blocks();
-      update.clear_bytes();
-      for (v1::Problem& problem : *update.mutable_problems()) {
-        problem.set_file(fmt::format("{}:{}", part.node, problem.file()));
-      }
-      if (stopping_ || call.IsCancelled() || !writer.Write(update)) {
-        checking.TryCancel();
-        reader->Finish();
-        return cancelled("the client went away, or the node stops");
-      }
-    }
-    const grpc::Status status = reader->Finish();
-    peer->note(status);
-    if (!status.ok()) {
-      if (status.error_code() == grpc::StatusCode::UNAVAILABLE) return from_peer(status, part.node);
-      // What cannot be checked at all is a part that is bad.
-      v1::VerifyUpdate bad;
-      v1::Problem* problem = bad.add_problems();
-      problem->set_file(fmt::format("{}:{}", part.node, part.path));
-      problem->set_slot(-1);
-      problem->set_reason(std::string(message_of(from_grpc(status))));
-      writer.Write(bad);
-    }
+    SLUICE_RETURN_IF_ERROR(verification.check(part));
   }
-  v1::VerifyUpdate last;
-  last.set_last(true);
-  last.set_blocks(blocks);
-  last.set_bytes(bytes);
-  writer.Write(last);
-  return absl::OkStatus();
-}
-
-grpc::Status ServingService::DeleteBackup(grpc::ServerContext*, const v1::BackupRequest* request,
-                                          v1::Empty*) {
-  return to_grpc(erase(request->backup()));
-}
-
-// What no document names any more cannot be told from what others keep: archives stay on their
-// nodes.
-absl::Status ServingService::erase_damaged(const std::string& backup) {
-  SLUICE_ASSIGN_OR_RETURN(const std::string uuid, find_backup(*context_.block, backup));
-  SLUICE_ASSIGN_OR_RETURN(const auto lock,
-                          take_backup_lock(*context_.block, uuid, context_.name, backup));
-  spdlog::warn(
-      "backup {}: its document is damaged and erased; an archive {} may remain on its target nodes",
-      backup, uuid);
-  drop_backup(context_, uuid);
-  return erase_backup(*context_.block, uuid);
-}
-
-absl::Status ServingService::erase(const std::string& backup) {
-  absl::StatusOr<StoredBackup> found = load_backup(*context_.block, backup);
-  if (absl::IsDataLoss(found.status())) return erase_damaged(backup);
-  if (!found.ok()) return found.status();
-  StoredBackup stored = *std::move(found);
-  SLUICE_ASSIGN_OR_RETURN(const auto holder, context_.block->get(kBackupLockKey));
-  if (holder.has_value() && holder->value.starts_with(stored.head.uuid)) {
-    return failed_precondition("backup {} is running: cancel it first", stored.head.name);
-  }
-  // Until the end, so that nobody resumes it meanwhile.
-  SLUICE_ASSIGN_OR_RETURN(const auto lock, take_backup_lock(*context_.block, stored.head.uuid,
-                                                            context_.name, stored.head.name));
-  SLUICE_ASSIGN_OR_RETURN(stored, load_backup(*context_.block, stored.head.uuid));
-  const BackupHead& head = stored.head;
-  // A backup that lost some parts would still be listed as completed: nothing goes before all
-  // holders have answered.
-  for (const ArchivePart& part : head.archives) {
-    SLUICE_ASSIGN_OR_RETURN(const auto peer, context_.peers->find(part.node));
-    grpc::ClientContext call;
-    set_timeout(call, kDeleteMs);
-    v1::ClockReply reply;
-    if (const grpc::Status status = peer->peer().ReadClock(&call, {}, &reply); !status.ok()) {
-      return unavailable(
-          "backup {} stays as it is: node {}, which holds a part of it, does not answer ({}); "
-          "start "
-          "it, then delete again",
-          head.name, part.node, message_of(from_grpc(status)));
-    }
-  }
-  std::string failures;
-  for (const ArchivePart& part : head.archives) {
-    grpc::ClientContext call;
-    set_timeout(call, kDeleteMs);
-    v1::ArchiveReference request;
-    request.set_backup(head.uuid);
-    request.set_folder(part.path);
-    v1::Empty reply;
-    const auto peer = context_.peers->find(part.node);
-    const absl::Status status =
-        peer.ok() ? from_peer((*peer)->peer().DeleteArchive(&call, request, &reply), part.node)
-                  : peer.status();
-    if (!status.ok()) {
-      failures += fmt::format("{}{}", failures.empty() ? "" : "; ", message_of(status));
-    }
-  }
-  if (!failures.empty()) {
-    return unavailable("archives of backup {} remain, and it stays listed: {}", head.name,
-                       failures);
-  }
-  drop_backup(context_, head.uuid);
-  return erase_backup(*context_.block, head.uuid);
+  return verification.finish();
 }
 
 }  // namespace sluice

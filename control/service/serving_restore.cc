@@ -6,7 +6,7 @@
 #include "base/status.h"
 #include "control/client/restore_runner.h"
 #include "control/client/rpc.h"
-#include "control/service/archive_folder.h"
+#include "control/service/local_archives.h"
 #include "control/service/serving_service.h"
 
 namespace sluice {
@@ -26,7 +26,8 @@ absl::Status ServingService::restore_part(const v1::RestorePartRequest& request,
                                           grpc::ServerContext& call,
                                           grpc::ServerWriter<v1::RestoreUpdate>& writer) {
   SLUICE_RETURN_IF_ERROR(context_.check_ready());
-  SLUICE_RETURN_IF_ERROR(check_archive_folder(context_, request.folder()));
+  SLUICE_ASSIGN_OR_RETURN(const auto reading,
+                          context_.archives->read(request.archive(), "a restore"));
   std::unique_ptr<ClusterBlock> block;
   std::unique_ptr<Directory> directory;
   std::unique_ptr<Peers> peers;
@@ -39,7 +40,8 @@ absl::Status ServingService::restore_part(const v1::RestorePartRequest& request,
   RestoreRun run;
   run.peers = peers == nullptr ? context_.peers : peers.get();
   run.exchange = context_.exchange;
-  run.folders = {request.folder()};
+  run.folders = {reading->directory()};
+  run.expected = reading->id();
   run.id = request.restore();
   run.attempt = request.attempt();
   run.prefix = request.prefix();
@@ -61,9 +63,8 @@ absl::Status ServingService::restore_part(const v1::RestorePartRequest& request,
 
 grpc::Status ServingService::ReadUnits(grpc::ServerContext*, const v1::ReadUnitsRequest* request,
                                        grpc::ServerWriter<v1::UnitKeys>* writer) {
-  if (const auto status = check_archive_folder(context_, request->folder()); !status.ok()) {
-    return to_grpc(status);
-  }
+  const auto reading = context_.archives->read(request->archive(), "a list of failed records");
+  if (!reading.ok()) return to_grpc(reading.status());
   if (request->units_size() > kMaxUnits) {
     return to_grpc(invalid_argument("{} units: at most {}", request->units_size(), kMaxUnits));
   }
@@ -83,7 +84,7 @@ grpc::Status ServingService::ReadUnits(grpc::ServerContext*, const v1::ReadUnits
     page.add_keys(key.data(), key.size());
     return absl::OkStatus();
   };
-  absl::Status status = read_unit_keys(request->folder(), units, visit);
+  absl::Status status = read_unit_keys((*reading)->directory(), (*reading)->id(), units, visit);
   if (status.ok()) status = send();
   return to_grpc(status);
 }

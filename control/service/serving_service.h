@@ -66,6 +66,7 @@ class ServingService final : public v1::Sluice::Service {
                       grpc::ServerWriter<v1::VerifyUpdate>& writer);
   absl::Status erase(const std::string& backup);
   absl::Status erase_damaged(const std::string& backup);
+  absl::Status mark_deleted(const std::string& backup, StoredBackup* stored);
   absl::Status restore_part(const v1::RestorePartRequest& request, grpc::ServerContext& call,
                             grpc::ServerWriter<v1::RestoreUpdate>& writer);
 

@@ -1,5 +1,7 @@
 #include "control/service/verify_stream.h"
 
+#include <vector>
+
 #include "base/arena.h"
 #include "base/clock.h"
 #include "base/status.h"
@@ -8,22 +10,43 @@
 namespace sluice {
 
 namespace {
+
 constexpr size_t kArenaBuffers = 16;
 constexpr int64_t kReportNs = 500'000'000;
 constexpr int kProblemsPerMessage = 500;
 
-// How verify_archive() says that a part of the manifest is in none of the folders it was given.
-bool is_elsewhere(const VerifyProblem& problem, const std::string& node) {
-  return problem.slot < 0 && problem.reason.starts_with("the part of node ") &&
-         problem.reason.ends_with(" is missing") &&
-         problem.reason != fmt::format("the part of node {} is missing", node);
+using Writer = grpc::ServerWriter<v1::VerifyUpdate>;
+
+void fill(const VerifyProblem& problem, v1::Problem* out) {
+  out->set_file(problem.file);
+  out->set_offset(problem.offset);
+  out->set_slot(problem.slot);
+  out->set_reason(problem.reason);
+}
+
+absl::Status write_problems(const VerifyReport& report, Writer& writer) {
+  v1::VerifyUpdate update;
+  const auto flush = [&](int at_least) -> absl::Status {
+    if (update.bad_size() + update.unreadable_size() < at_least) return absl::OkStatus();
+    if (!writer.Write(update)) return cancelled("the reader went away");
+    update.Clear();
+    return absl::OkStatus();
+  };
+  for (const VerifyProblem& problem : report.bad) {
+    fill(problem, update.add_bad());
+    SLUICE_RETURN_IF_ERROR(flush(kProblemsPerMessage));
+  }
+  for (const VerifyProblem& problem : report.unreadable) {
+    fill(problem, update.add_unreadable());
+    SLUICE_RETURN_IF_ERROR(flush(kProblemsPerMessage));
+  }
+  return flush(1);
 }
 
 }  // namespace
 
-absl::Status stream_verification(const std::string& folder, const std::string& node,
-                                 grpc::ServerContext& call,
-                                 grpc::ServerWriter<v1::VerifyUpdate>& writer) {
+absl::Status stream_verification(const std::string& directory, const ArchivePartId& expected,
+                                 grpc::ServerContext& call, Writer& writer) {
   SLUICE_ASSIGN_OR_RETURN(const auto arena, Arena::create({.bytes = kArenaBuffers * kBufferBytes}));
   int64_t reported = 0;
   const auto progress = [&](uint64_t done, uint64_t total) {
@@ -36,25 +59,16 @@ absl::Status stream_verification(const std::string& folder, const std::string& n
     update.set_total(total);
     return writer.Write(update);
   };
-  SLUICE_ASSIGN_OR_RETURN(const VerifyReport report, verify_archive({folder}, *arena, progress));
-  v1::VerifyUpdate update;
-  for (const VerifyProblem& problem : report.bad) {
-    if (is_elsewhere(problem, node)) continue;
-    v1::Problem* out = update.add_problems();
-    out->set_file(problem.file);
-    out->set_offset(problem.offset);
-    out->set_slot(problem.slot);
-    out->set_reason(problem.reason);
-    if (update.problems_size() < kProblemsPerMessage) continue;
-    if (!writer.Write(update)) return cancelled("the reader went away");
-    update.Clear();
-  }
-  update.set_done(report.bytes);
-  update.set_total(report.bytes);
-  update.set_blocks(report.blocks);
-  update.set_bytes(report.bytes);
-  update.set_last(true);
-  writer.Write(update);
+  SLUICE_ASSIGN_OR_RETURN(const VerifyReport report,
+                          verify_archive({directory}, *arena, progress, &expected));
+  SLUICE_RETURN_IF_ERROR(write_problems(report, writer));
+  v1::VerifyUpdate last;
+  last.set_done(report.bytes);
+  last.set_total(report.bytes);
+  last.set_blocks(report.blocks);
+  last.set_bytes(report.bytes);
+  last.set_last(true);
+  writer.Write(last);
   return absl::OkStatus();
 }
 

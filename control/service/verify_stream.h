@@ -1,4 +1,4 @@
-// Verifies archive folders and reports to a gRPC stream as it goes.
+// Verifies one archive part and reports to a gRPC stream as it goes.
 #ifndef SLUICE_CONTROL_SERVICE_VERIFY_STREAM_H_
 #define SLUICE_CONTROL_SERVICE_VERIFY_STREAM_H_
 
@@ -6,15 +6,15 @@
 #include <grpcpp/support/sync_stream.h>
 
 #include <string>
-#include <vector>
 
 #include "absl/status/status.h"
 #include "control/proto/common.pb.h"
+#include "dataplane/archive/part_identity.h"
 
 namespace sluice {
 
-// `node` is whose part the folder holds: that other nodes' parts are elsewhere is no problem.
-absl::Status stream_verification(const std::string& folder, const std::string& node,
+// That the directory does not hold the expected part is a problem like any other damage.
+absl::Status stream_verification(const std::string& directory, const ArchivePartId& expected,
                                  grpc::ServerContext& call,
                                  grpc::ServerWriter<v1::VerifyUpdate>& writer);
 

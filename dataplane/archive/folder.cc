@@ -53,7 +53,8 @@ bool is_leftover(std::string_view name) {
 
 bool is_archive_file(std::string_view name) {
   return name == kManifestFile || name == kPartFile || name == kJournalFile ||
-         numbered(name, kSegmentPrefix) || numbered(name, kIndexPrefix) || is_leftover(name);
+         name == kRemovedFile || numbered(name, kSegmentPrefix) || numbered(name, kIndexPrefix) ||
+         is_leftover(name);
 }
 
 absl::StatusOr<UniqueFd> open_direct(const std::string& path, int flags) {

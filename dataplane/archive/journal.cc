@@ -8,6 +8,7 @@
 #include <cerrno>
 #include <utility>
 
+#include "base/random.h"
 #include "base/status.h"
 #include "dataplane/archive/folder.h"
 #include "dataplane/archive/frame.h"
@@ -97,6 +98,17 @@ bool replay(std::string_view payload, std::map<uint32_t, DurableSlot>* slots) {
   return in.done();
 }
 
+// Made by at most one: two nodes with one archive directory would otherwise each have a journal of
+// which the other does not know.
+absl::Status create_journal(const std::string& path, std::string_view header) {
+  const std::string aside = fmt::format("{}.{:x}.tmp", path, entropy());
+  SLUICE_RETURN_IF_ERROR(write_file_durably(aside, header));
+  const int linked = link(aside.c_str(), path.c_str()) == 0 ? 0 : errno;
+  unlink(aside.c_str());
+  if (linked != 0 && linked != EEXIST) return errno_status(linked, fmt::format("create {}", path));
+  return sync_folder(path.substr(0, path.find_last_of('/')));
+}
+
 uint64_t entry_checksum(std::string_view length_and_payload) { return xxh3_64(length_and_payload); }
 
 }  // namespace
@@ -127,10 +139,17 @@ absl::StatusOr<std::unique_ptr<Journal>> Journal::open(const std::string& folder
                                                        WriteFunction write) {
   const std::string path = folder + "/" + kJournalFile;
   if (access(path.c_str(), F_OK) != 0) {
-    SLUICE_RETURN_IF_ERROR(write_file_durably(path, encode_header(identity, node)));
+    SLUICE_RETURN_IF_ERROR(create_journal(path, encode_header(identity, node)));
   }
   UniqueFd file(::open(path.c_str(), O_RDWR | O_CLOEXEC));
   if (!file) return errno_status(errno, fmt::format("open {}", path));
+  SLUICE_ASSIGN_OR_RETURN(const UnfinishedPart owner, Journal::owner(folder));
+  if (owner.identity.backup == identity.backup && owner.node != node) {
+    return already_exists(
+        "{} holds the unfinished part of node {} of this backup: give each node an archive "
+        "directory of its own",
+        folder, owner.node);
+  }
   if (flock(file.get(), LOCK_EX | LOCK_NB) != 0) {
     return failed_precondition("{} is in use by another writer", folder);
   }

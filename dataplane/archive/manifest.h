@@ -83,6 +83,7 @@ struct Manifest {
 inline constexpr char kManifestFile[] = "manifest";
 inline constexpr char kPartFile[] = "part";
 inline constexpr char kJournalFile[] = "journal";  // only until the archive is committed
+inline constexpr char kRemovedFile[] = "removed";  // the manifest, once the removal has begun
 
 // Where blocks begin and how far their padding goes.
 inline constexpr uint64_t kBlockAlignment = 4096;

@@ -42,12 +42,14 @@ class SegmentCache {
 
 class Reader final : public ArchiveReader {
  public:
-  Reader(Manifest manifest, std::vector<Part> parts)
+  Reader(Manifest manifest, const Digest128& manifest_digest, std::vector<Part> parts)
       : manifest_(std::move(manifest)),
+        manifest_digest_(manifest_digest),
         parts_(std::move(parts)),
         segments_(std::make_unique<SegmentCache[]>(parts_.size())) {}
 
   const Manifest& manifest() const override { return manifest_; }
+  const Digest128& manifest_digest() const override { return manifest_digest_; }
   const std::vector<Part>& parts() const override { return parts_; }
 
   std::vector<std::string> missing_parts() const override {
@@ -77,6 +79,7 @@ class Reader final : public ArchiveReader {
 
  private:
   const Manifest manifest_;
+  const Digest128 manifest_digest_;
   const std::vector<Part> parts_;
   const std::unique_ptr<SegmentCache[]> segments_;
 };
@@ -149,10 +152,14 @@ absl::StatusOr<ArchiveReader::Part> load_part(const std::string& folder, const M
   return ArchiveReader::Part{part->node, folder, *std::move(ordered)};
 }
 
+ArchivePartId id_of(const Manifest& manifest, std::string_view bytes) {
+  return {manifest.identity.cluster, manifest.identity.backup, "", xxh3_128(bytes)};
+}
+
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<ArchiveReader>> ArchiveReader::open(
-    const std::vector<std::string>& folders) {
+    const std::vector<std::string>& folders, const ArchivePartId* expected) {
   if (folders.empty()) return invalid_argument("archive: no folder given");
   std::string root;
   std::optional<Manifest> manifest;
@@ -171,7 +178,12 @@ absl::StatusOr<std::unique_ptr<ArchiveReader>> ArchiveReader::open(
       return data_loss("{} differs from {}/{}: folders of different archives, or damage", path,
                        folders[0], kManifestFile);
     }
+    // Before its parts are judged by a manifest that may be another archive's.
+    FoundPart found{FoundPart::State::kFinished, id_of(*manifest, root), manifest->identity.name};
+    if (expected != nullptr) SLUICE_RETURN_IF_ERROR(check_identity(folder, found, *expected));
     SLUICE_ASSIGN_OR_RETURN(Part part, load_part(folder, *manifest));
+    found.id.node = part.node;
+    if (expected != nullptr) SLUICE_RETURN_IF_ERROR(check_identity(folder, found, *expected));
     for (const Part& other : parts) {
       if (other.node == part.node) {
         return invalid_argument("{} and {} hold the same part", other.folder, folder);
@@ -180,7 +192,7 @@ absl::StatusOr<std::unique_ptr<ArchiveReader>> ArchiveReader::open(
     parts.push_back(std::move(part));
   }
   return std::unique_ptr<ArchiveReader>(
-      std::make_unique<Reader>(*std::move(manifest), std::move(parts)));
+      std::make_unique<Reader>(*std::move(manifest), xxh3_128(root), std::move(parts)));
 }
 
 }  // namespace sluice

@@ -12,19 +12,22 @@
 #include "absl/status/statusor.h"
 #include "base/arena.h"
 #include "dataplane/archive/manifest.h"
+#include "dataplane/archive/part_identity.h"
 
 namespace sluice {
 
 // Some or all parts of one archive. Thread-safe after open.
 class ArchiveReader {
  public:
-  // One folder for each part; all must hold the same root manifest, and each the part it is for.
-  // Loads and checks the indexes.
+  // One directory for each part; all must hold the same root manifest, and each the part it is for.
+  // Loads and checks the indexes. With `expected` each part has to be of that identity, or it is
+  // DATA_LOSS saying what is there instead.
   static absl::StatusOr<std::unique_ptr<ArchiveReader>> open(
-      const std::vector<std::string>& folders);
+      const std::vector<std::string>& folders, const ArchivePartId* expected = nullptr);
   virtual ~ArchiveReader() = default;
 
   virtual const Manifest& manifest() const = 0;
+  virtual const Digest128& manifest_digest() const = 0;  // of its file
   // Names of parts that the manifest has and the folders do not.
   virtual std::vector<std::string> missing_parts() const = 0;
   // Blocks of one part that is there, in segment and offset order; runs are contiguous in (slot,
@@ -50,19 +53,23 @@ struct VerifyProblem {
 
 struct VerifyReport {
   uint64_t blocks = 0;
-  uint64_t bytes = 0;  // of blocks read
-  std::vector<VerifyProblem> bad;
+  uint64_t bytes = 0;                     // of blocks read
+  std::vector<VerifyProblem> bad;         // damage
+  std::vector<VerifyProblem> unreadable;  // what the system did not let be read, so not checked
 };
 
-// Checks everything there is to check, without a cluster: the manifest in each folder (present,
+// Checks everything there is to check, without a cluster: the manifest in each directory (present,
 // identical), indexes, every block, padding, every record, slot digests and counts against the
-// manifest, files that do not belong, parts that are missing. Goes on after a problem. A status
-// only for what makes checking impossible (a folder that is not there, is not an archive or belongs
-// to a future format version). A few blocks are in memory at a time. `progress` (may be null) gets
-// bytes done and in all; when it answers false, checking ends with CANCELLED.
+// manifest, files that do not belong, parts that are missing. Continues after a problem. A status
+// only for what makes checking impossible (a directory that is not there, cannot be listed, is not
+// an archive or belongs to a future format version). A few blocks are in memory at a time.
+// `progress` (may be null) gets bytes done and in all; when it answers false, checking ends with
+// CANCELLED. With `expected` there is one directory, which has to hold that part and no other; the
+// archive's other parts are then no concern.
 absl::StatusOr<VerifyReport> verify_archive(
     const std::vector<std::string>& folders, Arena& arena,
-    const std::function<bool(uint64_t done, uint64_t total)>& progress);
+    const std::function<bool(uint64_t done, uint64_t total)>& progress,
+    const ArchivePartId* expected = nullptr);
 
 }  // namespace sluice
 

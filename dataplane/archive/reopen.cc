@@ -11,6 +11,7 @@
 #include "base/file.h"
 #include "base/status.h"
 #include "dataplane/archive/folder.h"
+#include "dataplane/archive/part_identity.h"
 #include "dataplane/archive/writer.h"
 
 namespace sluice {
@@ -111,18 +112,6 @@ absl::StatusOr<UnfinishedPart> unfinished_part(const std::string& folder) {
     return not_found("{} holds no unfinished archive part", folder);
   }
   return Journal::owner(folder);
-}
-
-absl::Status delete_archive_of(const std::string& folder, const std::string& backup) {
-  std::string owner = backup;
-  if (is_there(folder + "/" + kManifestFile)) {
-    SLUICE_ASSIGN_OR_RETURN(const Manifest manifest, load_manifest(folder));
-    owner = manifest.identity.backup;
-  } else if (const auto part = Journal::owner(folder); part.ok()) {
-    owner = part->identity.backup;
-  }
-  if (owner != backup) return not_found("{} holds the archive of backup {}", folder, owner);
-  return delete_archive(folder);
 }
 
 absl::Status remove_earlier_cut(const std::string& folder, const ArchiveIdentity& identity,

@@ -10,6 +10,7 @@
 #include "base/file.h"
 #include "base/status.h"
 #include "dataplane/archive/folder.h"
+#include "dataplane/archive/part_identity.h"
 #include "dataplane/archive/reader.h"
 #include "dataplane/archive/segment_reader.h"
 #include "dataplane/archive/slot_check.h"
@@ -22,6 +23,7 @@ struct Folder {
   std::string path;
   std::vector<std::string> names;
   std::string manifest_bytes;  // empty when missing or damaged
+  bool foreign = false;  // a whole part of another archive: not checked by this one's manifest
   std::optional<PartManifest> part;
   std::map<uint32_t, SegmentIndex> indexes;  // the usable ones
   bool index_lost = false;                   // some segment's blocks are not known
@@ -32,16 +34,20 @@ struct Place {
   BlockLocation location;
 };
 
+const std::vector<PartManifest> kNoParts;
+
 class Verifier {
  public:
-  Verifier(const std::function<bool(uint64_t, uint64_t)>& progress, BlockBuffer buffer)
-      : progress_(progress), buffer_(std::move(buffer)) {}
+  Verifier(const std::function<bool(uint64_t, uint64_t)>& progress, BlockBuffer buffer,
+           const ArchivePartId* expected)
+      : progress_(progress), buffer_(std::move(buffer)), expected_(expected) {}
 
   absl::StatusOr<VerifyReport> run(const std::vector<std::string>& folders);
 
  private:
   absl::Status load_folder(const std::string& path);
   void choose_manifest();
+  bool is_expected();
   absl::Status find_part(Folder& folder);
   void guess_part(Folder& folder);
   void check_parts();
@@ -60,14 +66,18 @@ class Verifier {
   void problem(const std::string& file, uint64_t offset, int64_t slot, std::string reason) {
     report_.bad.push_back({file, offset, slot, std::move(reason)});
   }
-  bool claimed(const std::string& node) const {
-    return std::any_of(folders_.begin(), folders_.end(), [&node](const Folder& each) {
+  void problem(const std::string& file, uint64_t offset, int64_t slot, const absl::Status& status);
+  // The directory that is taken for the node's part; null where there is none.
+  const Folder* claiming(const std::string& node) const {
+    const auto found = std::find_if(folders_.begin(), folders_.end(), [&node](const Folder& each) {
       return each.part.has_value() && each.part->node == node;
     });
+    return found == folders_.end() ? nullptr : &*found;
   }
 
   const std::function<bool(uint64_t, uint64_t)>& progress_;
   BlockBuffer buffer_;
+  const ArchivePartId* const expected_;
   VerifyReport report_;
   std::vector<Folder> folders_;
   std::optional<Manifest> manifest_;
@@ -89,6 +99,7 @@ class Verifier {
 absl::StatusOr<VerifyReport> Verifier::run(const std::vector<std::string>& folders) {
   for (const std::string& path : folders) SLUICE_RETURN_IF_ERROR(load_folder(path));
   choose_manifest();
+  if (!is_expected()) return std::move(report_);
   for (Folder& folder : folders_) SLUICE_RETURN_IF_ERROR(find_part(folder));
   for (Folder& folder : folders_) guess_part(folder);
   check_parts();
@@ -119,6 +130,22 @@ absl::StatusOr<VerifyReport> Verifier::run(const std::vector<std::string>& folde
   return std::move(report_);
 }
 
+// What is missing or fails a check is damage; what the system refuses to read is not known to be.
+void Verifier::problem(const std::string& file, uint64_t offset, int64_t slot,
+                       const absl::Status& status) {
+  const bool damage = absl::IsNotFound(status) || absl::IsDataLoss(status);
+  (damage ? report_.bad : report_.unreadable)
+      .push_back({file, offset, slot,
+                  absl::IsNotFound(status) ? "missing" : std::string(message_of(status))});
+}
+
+// A file of the archive that has to be there. DATA_LOSS where it is something else, or too long.
+absl::StatusOr<std::string> load_file(const std::string& file, size_t limit) {
+  SLUICE_ASSIGN_OR_RETURN(const uint64_t size, file_bytes(file));
+  if (size > limit) return data_loss("too long: {} bytes, at most {}", size, limit);
+  return read_file(file, limit);
+}
+
 absl::Status Verifier::load_folder(const std::string& path) {
   Folder folder;
   folder.path = path;
@@ -131,16 +158,17 @@ absl::Status Verifier::load_folder(const std::string& path) {
   }
   const std::string file = path + "/" + kManifestFile;
   if (!has(kManifestFile)) {
-    if (has(kJournalFile)) return failed_precondition("{} holds an unfinished backup", path);
-    problem(file, 0, -1, "missing");
+    if (has(kJournalFile) && expected_ == nullptr)
+      return failed_precondition("{} holds an unfinished backup", path);
+    problem(file, 0, -1, has(kRemovedFile) ? "missing: the part's deletion was begun" : "missing");
   } else {
-    auto bytes = read_file(file, kMaxManifestBytes);
+    auto bytes = load_file(file, kMaxManifestBytes);
     const absl::Status status = bytes.ok() ? Manifest::decode(*bytes).status() : bytes.status();
-    if (status.code() == absl::StatusCode::kFailedPrecondition) return with_context(status, file);
+    if (bytes.ok() && absl::IsFailedPrecondition(status)) return with_context(status, file);
     if (status.ok()) {
       folder.manifest_bytes = *std::move(bytes);
     } else {
-      problem(file, 0, -1, std::string(message_of(status)));
+      problem(file, 0, -1, status);
     }
   }
   folders_.push_back(std::move(folder));
@@ -163,19 +191,38 @@ void Verifier::choose_manifest() {
   }
   if (best == nullptr) return;
   manifest_ = *Manifest::decode(best->manifest_bytes);
-  for (const Folder& folder : folders_) {
+  for (Folder& folder : folders_) {
     if (folder.manifest_bytes.empty() || folder.manifest_bytes == best->manifest_bytes) continue;
-    problem(folder.path + "/" + kManifestFile, 0, -1,
-            fmt::format("differs from the manifest in {}", best->path));
+    std::string reason = fmt::format("differs from the manifest in {}", best->path);
+    const Manifest other = *Manifest::decode(folder.manifest_bytes);
+    if (other.identity != manifest_->identity) {
+      reason += fmt::format(": it is of backup {} ({}) of cluster {}, the other one of {} ({})",
+                            other.identity.name, other.identity.backup, other.identity.cluster,
+                            manifest_->identity.name, manifest_->identity.backup);
+      folder.foreign = true;
+    }
+    problem(folder.path + "/" + kManifestFile, 0, -1, std::move(reason));
   }
+}
+
+// Whether the directory's manifest is the one that was asked for. One that is damaged or missing
+// was reported, and says nothing against the rest.
+bool Verifier::is_expected() {
+  if (expected_ == nullptr || !manifest_.has_value()) return true;
+  const ArchiveIdentity& identity = manifest_->identity;
+  const ArchivePartId id{identity.cluster, identity.backup, "",
+                         xxh3_128(folders_[0].manifest_bytes)};
+  const absl::Status status = check_identity(
+      folders_[0].path, {FoundPart::State::kFinished, id, identity.name}, *expected_);
+  if (!status.ok()) problem(folders_[0].path + "/" + kManifestFile, 0, -1, status);
+  return status.ok();
 }
 
 absl::Status Verifier::find_part(Folder& folder) {
   const std::string file = folder.path + "/" + kPartFile;
-  const auto bytes = read_file(file, kMaxManifestBytes);
+  const auto bytes = load_file(file, kMaxManifestBytes);
   if (!bytes.ok()) {
-    const bool missing = bytes.status().code() == absl::StatusCode::kNotFound;
-    problem(file, 0, -1, missing ? "missing" : std::string(message_of(bytes.status())));
+    problem(file, 0, -1, bytes.status());
     return absl::OkStatus();
   }
   auto part = PartManifest::decode(*bytes);
@@ -183,22 +230,36 @@ absl::Status Verifier::find_part(Folder& folder) {
     return with_context(part.status(), file);
   }
   if (!part.ok()) {
-    problem(file, 0, -1, std::string(message_of(part.status())));
+    problem(file, 0, -1, part.status());
     return absl::OkStatus();
   }
-  if (claimed(part->node)) {
-    problem(file, 0, -1, fmt::format("another folder holds the part of node {} too", part->node));
+  if (expected_ != nullptr && part->node != expected_->node) {
+    problem(file, 0, -1,
+            fmt::format("is of the part of node {}, expected that of node {}", part->node,
+                        expected_->node));
+    folder.foreign = true;
+    return absl::OkStatus();
+  }
+  const PartManifest* named = nullptr;
+  for (const PartManifest& each : manifest_.has_value() ? manifest_->parts : kNoParts) {
+    if (each.node == part->node) named = &each;
+  }
+  const bool same = named != nullptr && named->encode() == *bytes;
+  // Its manifest was reported; what is in it belongs to that one.
+  if (folder.foreign && !same) return absl::OkStatus();
+  folder.foreign = false;
+  if (const Folder* other = claiming(part->node); other != nullptr) {
+    problem(
+        file, 0, -1,
+        fmt::format("another folder holds the part of node {} too: {}", part->node, other->path));
     return absl::OkStatus();
   }
   if (manifest_.has_value()) {
-    const auto named =
-        std::find_if(manifest_->parts.begin(), manifest_->parts.end(),
-                     [&](const PartManifest& each) { return each.node == part->node; });
-    if (named == manifest_->parts.end()) {
+    if (named == nullptr) {
       problem(file, 0, -1, fmt::format("the manifest has no part of node {}", part->node));
       return absl::OkStatus();
     }
-    if (named->encode() != *bytes) problem(file, 0, -1, "is not the part that the manifest names");
+    if (!same) problem(file, 0, -1, "is not the part that the manifest names");
     part = *named;
   }
   folder.part = *std::move(part);
@@ -208,10 +269,11 @@ absl::Status Verifier::find_part(Folder& folder) {
 // For a folder whose part file is of no use: the part whose index it holds, or the one that is
 // left.
 void Verifier::guess_part(Folder& folder) {
-  if (folder.part.has_value() || !manifest_.has_value()) return;
+  if (folder.part.has_value() || folder.foreign || !manifest_.has_value()) return;
   std::vector<const PartManifest*> left;
   for (const PartManifest& part : manifest_->parts) {
-    if (claimed(part.node)) continue;
+    if (claiming(part.node) != nullptr) continue;
+    if (expected_ != nullptr && part.node != expected_->node) continue;
     left.push_back(&part);
     if (part.segments.empty()) continue;
     const auto index =
@@ -227,7 +289,8 @@ void Verifier::guess_part(Folder& folder) {
 void Verifier::check_parts() {
   if (!manifest_.has_value()) return;
   for (const PartManifest& part : manifest_->parts) {
-    if (claimed(part.node)) continue;
+    if (claiming(part.node) != nullptr) continue;
+    if (expected_ != nullptr && part.node != expected_->node) continue;
     problem(folders_[0].path + "/" + kManifestFile, 0, -1,
             fmt::format("the part of node {} is missing", part.node));
   }
@@ -247,10 +310,9 @@ void Verifier::check_names(const Folder& folder) {
 
 absl::Status Verifier::load_index(Folder& folder, const SegmentSummary& summary) {
   const std::string file = folder.path + "/" + index_file(summary.number);
-  const auto bytes = read_file(file, kMaxIndexBytes);
+  const auto bytes = load_file(file, kMaxIndexBytes);
   if (!bytes.ok()) {
-    const bool missing = bytes.status().code() == absl::StatusCode::kNotFound;
-    problem(file, 0, -1, missing ? "missing" : std::string(message_of(bytes.status())));
+    problem(file, 0, -1, bytes.status());
     folder.index_lost = true;
     return absl::OkStatus();
   }
@@ -282,9 +344,7 @@ void Verifier::check_segment(size_t number, const SegmentIndex& index) {
   const auto size = file_bytes(file);
   auto fd = open_direct(file, O_RDONLY);
   if (!size.ok() || !fd.ok()) {
-    const absl::Status& status = size.ok() ? fd.status() : size.status();
-    const bool missing = status.code() == absl::StatusCode::kNotFound;
-    problem(file, 0, -1, missing ? "missing" : std::string(message_of(status)));
+    problem(file, 0, -1, size.ok() ? fd.status() : size.status());
     for (const BlockLocation& block : index.blocks) slots_[block.slot].skip_block();
     return;
   }
@@ -318,7 +378,7 @@ void Verifier::check_gap(int fd, const std::string& file, uint64_t from, uint64_
     const auto room = static_cast<size_t>(std::min<uint64_t>(to - at, kMaxBlockBytes));
     const auto got = read_at(fd, at, buffer_.span().first(room), file);
     if (!got.ok() || *got < room) {
-      problem(file, at, -1, got.ok() ? "truncated" : std::string(message_of(got.status())));
+      problem(file, at, -1, got.ok() ? data_loss("truncated") : got.status());
       return;
     }
     if (!is_zero(buffer_.span().first(room)))
@@ -338,9 +398,13 @@ void Verifier::check_one(size_t folder, int fd, const std::string& file,
   }
   if (!status.ok()) {
     slot.skip_block();
-    const size_t at = report_.bad.size();
-    problem(file, location.offset, location.slot, describe(fd, file, location, status));
-    absent_here_.emplace_back(at, location.checksum);
+    if (absl::IsDataLoss(status)) {
+      const size_t at = report_.bad.size();
+      problem(file, location.offset, location.slot, describe(fd, file, location, status));
+      absent_here_.emplace_back(at, location.checksum);
+    } else {
+      problem(file, location.offset, location.slot, status);
+    }
   } else {
     ++report_.blocks;
     report_.bytes += location.bytes;
@@ -348,7 +412,7 @@ void Verifier::check_one(size_t folder, int fd, const std::string& file,
     const absl::Status records =
         slot.add_block(location, buffer_.span().first(location.bytes), newest);
     if (!records.ok()) {
-      problem(file, location.offset, location.slot, std::string(message_of(records)));
+      problem(file, location.offset, location.slot, records);
     }
   }
   if (slot.blocks() == slot_blocks_[location.slot]) {
@@ -445,10 +509,14 @@ void Verifier::name_displaced() {
 
 absl::StatusOr<VerifyReport> verify_archive(
     const std::vector<std::string>& folders, Arena& arena,
-    const std::function<bool(uint64_t done, uint64_t total)>& progress) {
+    const std::function<bool(uint64_t done, uint64_t total)>& progress,
+    const ArchivePartId* expected) {
   if (folders.empty()) return invalid_argument("archive: no folder given");
+  if (expected != nullptr && folders.size() != 1) {
+    return invalid_argument("archive: {} directories for one expected part", folders.size());
+  }
   SLUICE_ASSIGN_OR_RETURN(const std::unique_ptr<BlockPool> pool, arena.make_pool("verify", 1));
-  return Verifier(progress, pool->try_take()).run(folders);
+  return Verifier(progress, pool->try_take(), expected).run(folders);
 }
 
 }  // namespace sluice

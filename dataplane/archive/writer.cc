@@ -379,6 +379,8 @@ absl::Status refuse_foreign(const std::string& folder) {
     return std::find(names.begin(), names.end(), name) != names.end();
   };
   if (has(kJournalFile)) return absl::OkStatus();
+  if (has(kRemovedFile))
+    return already_exists("{} holds a part whose deletion is unfinished", folder);
   for (const std::string& name : names) {
     if (is_archive_file(name) && !is_leftover(name)) {
       return already_exists("{} holds {} of an archive without manifest and journal", folder, name);
@@ -479,26 +481,6 @@ absl::StatusOr<std::unique_ptr<ArchiveWriter>> ArchiveWriter::open(const Options
   SLUICE_RETURN_IF_ERROR(trim(options.folder, slots));
   return std::unique_ptr<ArchiveWriter>(
       std::make_unique<Writer>(options, std::move(journal), std::move(slots)));
-}
-
-absl::Status delete_archive(const std::string& folder) {
-  SLUICE_ASSIGN_OR_RETURN(const std::vector<std::string> names, list_folder(folder));
-  if (std::none_of(names.begin(), names.end(), is_archive_file)) {
-    return not_found("{} holds no archive", folder);
-  }
-  // Without its manifest it is no archive any more, wherever a crash stops the rest.
-  SLUICE_RETURN_IF_ERROR(remove_file(folder + "/" + kManifestFile));
-  SLUICE_RETURN_IF_ERROR(sync_folder(folder));
-  // The journal says whose the rest is.
-  for (const std::string& name : names) {
-    if (!is_archive_file(name) || name == kJournalFile) continue;
-    SLUICE_RETURN_IF_ERROR(remove_file(fmt::format("{}/{}", folder, name)));
-  }
-  SLUICE_RETURN_IF_ERROR(sync_folder(folder));
-  SLUICE_RETURN_IF_ERROR(remove_file(folder + "/" + kJournalFile));
-  SLUICE_RETURN_IF_ERROR(sync_folder(folder));
-  rmdir(folder.c_str());  // stays when there is something else in it
-  return absl::OkStatus();
 }
 
 }  // namespace sluice

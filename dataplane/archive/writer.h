@@ -78,13 +78,6 @@ struct UnfinishedPart {
 // NOT_FOUND when there is none, or the part is committed; DATA_LOSS for a damaged journal.
 absl::StatusOr<UnfinishedPart> unfinished_part(const std::string& folder);
 
-// Removes an archive part: the manifest first, durably, then the rest. Only files that an archive
-// has; NOT_FOUND when there is none.
-absl::Status delete_archive(const std::string& folder);
-// The same for what is of this backup, or of none that can be told (an earlier removal was cut
-// short). NOT_FOUND also for an archive of another backup: it stays.
-absl::Status delete_archive_of(const std::string& folder, const std::string& backup);
-
 }  // namespace sluice
 
 #endif  // SLUICE_DATAPLANE_ARCHIVE_WRITER_H_

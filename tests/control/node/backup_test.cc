@@ -401,24 +401,6 @@ TEST(Backup, CancellingRemovesNoOtherArchive) {
   EXPECT_TRUE(std::filesystem::exists(cluster.folder() + "/n3/archives/taken/manifest"));
 }
 
-TEST(Backup, IsDeletedWholeOrNotAtAll) {
-  TestCluster cluster;
-  const auto client = cluster.client();
-  fill(*client, 100, "before");
-  const auto backup =
-      client->backup_create({.name = "b", .targets = {}, .dry_run = false}, nullptr);
-  ASSERT_TRUE(backup.ok()) << message_of(backup.status());
-  ASSERT_EQ(backup->archives.size(), 3u);
-  cluster.stop(2);
-  const absl::Status refused = client->backup_delete("b");
-  EXPECT_EQ(refused.code(), absl::StatusCode::kUnavailable);
-  EXPECT_THAT(std::string(message_of(refused)), ::testing::HasSubstr("n3"));
-  EXPECT_EQ(read_archive(backup->archives).size(), 100u);  // every part is still there
-  cluster.start(2);
-  ASSERT_TRUE(eventually(20'000, [&] { return client->backup_delete("b").ok(); }));
-  EXPECT_FALSE(client->backup_show("b").ok());
-}
-
 TEST(Backup, CancelledOnesLeaveNoArchive) {
   TestCluster::Options options;
   options.backup.cut_margin_ms = 3000;

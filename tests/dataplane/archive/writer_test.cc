@@ -8,6 +8,7 @@
 #include <thread>
 
 #include "dataplane/archive/journal.h"
+#include "dataplane/archive/part_identity.h"
 #include "tests/dataplane/archive/small_archive.h"
 
 namespace sluice::testing {

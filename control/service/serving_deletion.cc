@@ -1,0 +1,135 @@
+// The part of ServingService that deletes backups.
+#include <spdlog/spdlog.h>
+
+#include <map>
+#include <mutex>
+#include <string>
+#include <vector>
+
+#include "base/status.h"
+#include "control/client/archive_reference.h"
+#include "control/client/parallel.h"
+#include "control/client/rpc.h"
+#include "control/schedule/backup_deletion.h"
+#include "control/service/backup_lock.h"
+#include "control/service/cut_round.h"
+#include "control/service/serving_service.h"
+
+namespace sluice {
+
+namespace {
+
+constexpr int64_t kCheckMs = 10'000;
+constexpr int64_t kDeleteMs = 60'000;
+constexpr int kTries = 8;
+
+v1::ArchiveReference reference_to(const NodeContext& context, const BackupHead& head,
+                                  const std::string& node) {
+  return make_reference({context.cluster().uuid, head.uuid, node, head.manifest_digest}, head.name);
+}
+
+// One call to each holder, all at once; by node, what did not succeed.
+template <typename Call>
+std::map<std::string, absl::Status> ask_holders(const NodeContext& context, const BackupHead& head,
+                                                int64_t timeout_ms, const Call& ask) {
+  std::map<std::string, absl::Status> failed;
+  std::mutex mutex;
+  parallel_for(head.archives.size(), [&](size_t i) {
+    const std::string& node = head.archives[i].node;
+    const auto peer = context.peers->find(node);
+    absl::Status status = peer.status();
+    if (peer.ok()) {
+      grpc::ClientContext call;
+      set_timeout(call, timeout_ms);
+      const grpc::Status answer = ask((*peer)->peer(), call, reference_to(context, head, node));
+      (*peer)->note(answer);
+      status = from_peer(answer, node);
+    }
+    if (status.ok()) return;
+    const std::lock_guard lock(mutex);
+    failed[node] = status;
+  });
+  return failed;
+}
+
+// Before anything is changed: a holder whose part is something else, or in use, keeps the backup as
+// it is. One that does not answer does not: it removes its part when it returns.
+absl::Status check_holders(const NodeContext& context, const BackupHead& head) {
+  const auto failed = ask_holders(
+      context, head, kCheckMs,
+      [](v1::Peer::Stub& peer, grpc::ClientContext& call, const v1::ArchiveReference& request) {
+        v1::ArchiveState reply;
+        return peer.CheckArchive(&call, request, &reply);
+      });
+  std::string reasons;
+  for (const auto& [node, status] : failed) {
+    if (!absl::IsDataLoss(status) && !absl::IsFailedPrecondition(status)) continue;
+    reasons += fmt::format("{}{}", reasons.empty() ? "" : "; ", message_of(status));
+  }
+  if (reasons.empty()) return absl::OkStatus();
+  return failed_precondition("backup {} stays as it is, nothing was removed: {}", head.name,
+                             reasons);
+}
+
+}  // namespace
+
+grpc::Status ServingService::DeleteBackup(grpc::ServerContext*, const v1::BackupRequest* request,
+                                          v1::Empty*) {
+  return to_grpc(erase(request->backup()));
+}
+
+// What no document names any more cannot be told from what others keep: archives stay on their
+// nodes.
+absl::Status ServingService::erase_damaged(const std::string& backup) {
+  SLUICE_ASSIGN_OR_RETURN(const std::string uuid, find_backup(*context_.block, backup));
+  SLUICE_ASSIGN_OR_RETURN(const auto lock,
+                          take_backup_lock(*context_.block, uuid, context_.name, backup));
+  spdlog::warn(
+      "backup {}: its document is damaged and erased; an archive {} may remain on its target nodes",
+      backup, uuid);
+  drop_backup(context_, uuid);
+  return erase_backup(*context_.block, uuid);
+}
+
+// From here on nobody verifies, restores or resumes it, whatever becomes of this node.
+absl::Status ServingService::mark_deleted(const std::string& backup, StoredBackup* stored) {
+  for (int i = 0; i < kTries; ++i) {
+    SLUICE_ASSIGN_OR_RETURN(*stored, load_backup(*context_.block, backup));
+    const BackupHead& head = stored->head;
+    std::unique_ptr<LeaseLock> lock;
+    if (head.state == BackupState::kCompleted) {
+      SLUICE_RETURN_IF_ERROR(check_holders(context_, head));
+    } else if (!is_terminal(head.state)) {
+      SLUICE_ASSIGN_OR_RETURN(const auto holder, context_.block->get(kBackupLockKey));
+      if (holder.has_value() && holder->value.starts_with(head.uuid)) {
+        return failed_precondition("backup {} is running: cancel it first", head.name);
+      }
+      // So that nobody resumes it, or takes it over, meanwhile.
+      SLUICE_ASSIGN_OR_RETURN(
+          lock, take_backup_lock(*context_.block, head.uuid, context_.name, head.name));
+    }
+    const absl::Status status = begin_deletion(*context_.block, *stored, context_.clock->wall_ms());
+    if (!absl::IsAborted(status)) return status;
+  }
+  return unavailable("backup {} keeps changing", backup);
+}
+
+absl::Status ServingService::erase(const std::string& backup) {
+  StoredBackup stored;
+  const absl::Status marked = mark_deleted(backup, &stored);
+  if (absl::IsDataLoss(marked)) return erase_damaged(backup);
+  SLUICE_RETURN_IF_ERROR(marked);
+  const auto failed = ask_holders(
+      context_, stored.head, kDeleteMs,
+      [](v1::Peer::Stub& peer, grpc::ClientContext& call, const v1::ArchiveReference& request) {
+        v1::Empty reply;
+        return peer.DeleteArchive(&call, request, &reply);
+      });
+  // Cuts, and what nodes have of it that are not its holders.
+  drop_backup(context_, stored.head.uuid);
+  std::map<std::string, std::string> reasons;
+  for (const auto& [node, status] : failed) reasons[node] = message_of(status);
+  return end_deletion(*context_.block, stored.head.uuid, reasons, context_.clock->wall_ms());
+}
+
+}  // namespace sluice
