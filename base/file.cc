@@ -57,7 +57,8 @@ absl::Status write_file_durably(const std::string& path, std::string_view conten
 }
 
 absl::StatusOr<std::string> read_file(const std::string& path, size_t limit) {
-  UniqueFd fd(open(path.c_str(), O_RDONLY | O_CLOEXEC));
+  // A pipe in a file's place must not keep its reader waiting.
+  UniqueFd fd(open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
   if (!fd) return errno_status(errno, fmt::format("open {}", path));
   struct stat info {};
   if (fstat(fd.get(), &info) != 0) return errno_status(errno, fmt::format("stat {}", path));

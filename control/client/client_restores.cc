@@ -9,9 +9,12 @@
 
 #include "base/arena.h"
 #include "base/status.h"
+#include "control/client/archive_reference.h"
 #include "control/client/cluster_client_impl.h"
+#include "control/client/parallel.h"
 #include "control/client/restore_job.h"
 #include "control/client/restore_store.h"
+#include "control/client/rpc.h"
 #include "control/membership/membership.h"
 #include "control/schedule/backup_deletion.h"
 #include "dataplane/archive/reader.h"
@@ -19,6 +22,8 @@
 namespace sluice {
 
 namespace {
+
+constexpr int64_t kCheckMs = 5'000;
 
 absl::StatusOr<std::string> absolute_path(const std::string& path) {
   char* resolved = realpath(path.c_str(), nullptr);
@@ -49,8 +54,34 @@ absl::Status find_archive_folders(const RestoreRequest& request, RestoreHead* he
   return absl::OkStatus();
 }
 
-absl::Status find_backup_parts(ClusterBlock& own, const RestoreRequest& request,
+// Before anything is sent: no holder may have something else in its part's place. One that does not
+// answer is left to the restore, which names it.
+absl::Status check_sources(Peers& peers, const RestoreHead& head) {
+  std::vector<absl::Status> statuses(head.sources.size());
+  parallel_for(head.sources.size(), [&](size_t i) {
+    const std::string& node = head.sources[i].node;
+    const auto peer = peers.find(node);
+    if (!peer.ok()) return;
+    grpc::ClientContext call;
+    set_timeout(call, kCheckMs);
+    v1::ArchiveState state;
+    const grpc::Status status = (*peer)->peer().CheckArchive(
+        &call,
+        make_reference({head.archive_cluster, head.backup, node, head.manifest_digest}, head.name),
+        &state);
+    statuses[i] = from_peer(status, node);
+  });
+  for (const absl::Status& status : statuses) {
+    if (!absl::IsDataLoss(status)) continue;
+    return data_loss("backup {} is not restored, nothing was written: {}", head.name,
+                     message_of(status));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status find_backup_parts(ClusterClientImpl& client, const RestoreRequest& request,
                                RestoreHead* head) {
+  ClusterBlock& own = client.block();
   std::unique_ptr<ClusterBlock> other;
   if (!request.source_cluster.empty()) {
     SLUICE_ASSIGN_OR_RETURN(other, open_cluster_block(request.source_cluster));
@@ -67,7 +98,10 @@ absl::Status find_backup_parts(ClusterBlock& own, const RestoreRequest& request,
   for (const ArchivePart& part : stored.head.archives) {
     head->sources.push_back({part.node, part.node, part.path});
   }
-  return absl::OkStatus();
+  if (other == nullptr) return check_sources(client.peers(), *head);
+  SLUICE_ASSIGN_OR_RETURN(const auto directory, Directory::open(*other));
+  Peers peers(*directory, client.clock());
+  return check_sources(peers, *head);
 }
 
 void add_proof(const RestoreProof& proof, RestoreProof* sum) {
@@ -86,7 +120,7 @@ absl::StatusOr<RestoreOutcome> ClusterClientImpl::restore(const RestoreRequest& 
   RestoreHead head;
   head.prefix = request.prefix;
   if (request.archive_folders.empty()) {
-    SLUICE_RETURN_IF_ERROR(find_backup_parts(block_, request, &head));
+    SLUICE_RETURN_IF_ERROR(find_backup_parts(*this, request, &head));
   } else {
     SLUICE_RETURN_IF_ERROR(find_archive_folders(request, &head));
   }

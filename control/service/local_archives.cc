@@ -34,8 +34,7 @@ absl::StatusOr<std::string> LocalArchives::directory_of(const std::string& backu
 absl::Status LocalArchives::check_idle_locked(const ArchivePartId& id) const {
   const auto readers = readers_.find(id.backup);
   if (readers == readers_.end()) return absl::OkStatus();
-  return failed_precondition("{} reads its part now, for {}", context_.name,
-                             *readers->second.begin());
+  return failed_precondition("its part is being read now, for {}", *readers->second.begin());
 }
 
 absl::StatusOr<std::unique_ptr<LocalArchives::Reading>> LocalArchives::read(

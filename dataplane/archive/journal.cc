@@ -102,10 +102,14 @@ bool replay(std::string_view payload, std::map<uint32_t, DurableSlot>* slots) {
 // which the other does not know.
 absl::Status create_journal(const std::string& path, std::string_view header) {
   const std::string aside = fmt::format("{}.{:x}.tmp", path, entropy());
-  SLUICE_RETURN_IF_ERROR(write_file_durably(aside, header));
-  const int linked = link(aside.c_str(), path.c_str()) == 0 ? 0 : errno;
+  absl::Status status = write_file_durably(aside, header);
+  if (status.ok() && link(aside.c_str(), path.c_str()) != 0) {
+    status = errno_status(errno, fmt::format("create {}", path));
+  }
   unlink(aside.c_str());
-  if (linked != 0 && linked != EEXIST) return errno_status(linked, fmt::format("create {}", path));
+  // The other one was first, and may have taken the file aside for a leftover.
+  if (!status.ok() && access(path.c_str(), F_OK) == 0) return absl::OkStatus();
+  SLUICE_RETURN_IF_ERROR(status);
   return sync_folder(path.substr(0, path.find_last_of('/')));
 }
 

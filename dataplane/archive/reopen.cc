@@ -68,6 +68,14 @@ absl::Status load_slots(const std::string& folder, const ArchiveIdentity& identi
   return absl::OkStatus();
 }
 
+// Whether the directory's files are of this node's part, as far as they tell.
+absl::StatusOr<bool> is_of_node(const std::string& folder, const std::string& node) {
+  const auto found = identify_part(folder);
+  if (absl::IsDataLoss(found.status())) return false;
+  if (!found.ok()) return found.status();
+  return found->id.node == node;
+}
+
 }  // namespace
 
 absl::StatusOr<std::optional<CommittedPart>> load_committed(const std::string& folder,
@@ -79,8 +87,11 @@ absl::StatusOr<std::optional<CommittedPart>> load_committed(const std::string& f
     return already_exists("{} holds a finished archive: {}", folder, message_of(manifest.status()));
   }
   const PartManifest* part = part_of(*manifest, node);
-  if (manifest->identity != identity || part == nullptr) {
-    return already_exists("{} holds a finished archive", folder);
+  SLUICE_ASSIGN_OR_RETURN(const bool own, is_of_node(folder, node));
+  if (manifest->identity != identity || part == nullptr || !own) {
+    return already_exists(
+        "{} holds a finished archive, of backup {} ({}) of cluster {}: move it away", folder,
+        manifest->identity.name, manifest->identity.backup, manifest->identity.cluster);
   }
   CommittedPart committed;
   committed.part = *part;
@@ -129,6 +140,9 @@ absl::Status remove_earlier_cut(const std::string& folder, const ArchiveIdentity
       left.cut >= identity.cut) {
     return absl::OkStatus();
   }
+  // The manifest may name this node and stand in a copy of another one's part.
+  SLUICE_ASSIGN_OR_RETURN(const bool own, is_of_node(folder, node));
+  if (!own) return absl::OkStatus();
   SLUICE_RETURN_IF_ERROR(delete_archive(folder));
   return make_folders(folder);
 }

@@ -13,6 +13,7 @@
 #include "control/client/rpc.h"
 #include "control/schedule/backup_deletion.h"
 #include "control/schedule/backup_store.h"
+#include "control/service/local_archives.h"
 #include "tests/control/node/test_cluster.h"
 
 namespace sluice {
@@ -71,10 +72,8 @@ TEST_F(Deletion, SwappedPartsAreNamedAndNothingIsDoneWithThem) {
   RestoreRequest request;
   request.backup = "a";
   const auto restored = client_->restore(request, nullptr);
-  ASSERT_TRUE(restored.ok()) << restored.status();
-  EXPECT_EQ(restored->state, "failed");
-  EXPECT_TRUE(restored->data_bad);
-  EXPECT_THAT(restored->reason, HasSubstr("n2"));
+  EXPECT_EQ(restored.status().code(), absl::StatusCode::kDataLoss) << restored.status();
+  EXPECT_THAT(text_of(restored.status()), HasSubstr("n2: "));
   const absl::Status refused = client_->backup_delete("a");
   EXPECT_EQ(refused.code(), absl::StatusCode::kFailedPrecondition);
   EXPECT_THAT(text_of(refused), HasSubstr("n2"));
@@ -221,6 +220,44 @@ TEST_F(Deletion, LinksAndMissingPartsAreNoObstacle) {
   EXPECT_FALSE(fs::exists(cluster_.folder() + "/elsewhere"));
   EXPECT_FALSE(fs::is_symlink(part(1, "x")));
   EXPECT_TRUE(client_->backup_list()->empty());
+}
+
+// Whoever reads has begun before the deletion, which waits for them.
+TEST_F(Deletion, APartThatIsBeingReadIsNotRemoved) {
+  const BackupView backup = back_up("x");
+  const auto stored = load_backup(cluster_.block(), "x");
+  ASSERT_TRUE(stored.ok());
+  const auto directory = Directory::open(cluster_.block());
+  ASSERT_TRUE(directory.ok());
+  NodeContext context;
+  context.name = "n2";
+  context.archive_folder = fs::path(part(1, "x")).parent_path().string();
+  context.directory = directory->get();
+  LocalArchives archives(context);
+  const ArchivePartId id{(*directory)->cluster().uuid, backup.uuid, "n2",
+                         stored->head.manifest_digest};
+  const v1::ArchiveReference reference = make_reference(id, "x");
+  auto first = archives.read(reference, "a restore");
+  ASSERT_TRUE(first.ok()) << first.status();
+  auto second = archives.read(reference, "a verification");
+  ASSERT_TRUE(second.ok()) << second.status();
+  EXPECT_THAT(text_of(archives.check(reference).status()), HasSubstr("for a restore"));
+  EXPECT_EQ(archives.remove("x", id, Removable::kAny).code(),
+            absl::StatusCode::kFailedPrecondition);
+  first->reset();
+  EXPECT_THAT(text_of(archives.check(reference).status()), HasSubstr("for a verification"));
+  second->reset();
+  EXPECT_TRUE(archives.check(reference).value());
+  // Nobody else's part is opened through this node.
+  ArchivePartId other = id;
+  other.node = "n1";
+  EXPECT_FALSE(archives.read(make_reference(other, "x"), "a restore").ok());
+  other = id;
+  other.cluster = "another";
+  EXPECT_FALSE(archives.read(make_reference(other, "x"), "a restore").ok());
+  EXPECT_FALSE(archives.read(make_reference(id, "../x"), "a restore").ok());
+  EXPECT_TRUE(archives.remove("x", id, Removable::kAny).ok());
+  EXPECT_FALSE(archives.check(reference).value());
 }
 
 TEST_F(Deletion, ADamagedBackupCanBeDeleted) {

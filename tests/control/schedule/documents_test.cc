@@ -124,7 +124,7 @@ TEST(ScheduleDocuments, BackupNames) {
     EXPECT_TRUE(check_backup_name(name).ok());
   }
   for (const std::string& name :
-       std::vector<std::string>{"", ".", "-x", "a/b", "a b", std::string(129, 'x')}) {
+       std::vector<std::string>{"", ".", "-x", "a/b", "a b", std::string(129, 'x'), make_uuid()}) {
     EXPECT_TRUE(absl::IsInvalidArgument(check_backup_name(name)));
   }
 }

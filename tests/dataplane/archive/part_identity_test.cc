@@ -3,6 +3,9 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <atomic>
+#include <thread>
+
 #include "dataplane/archive/journal.h"
 #include "tests/dataplane/archive/small_archive.h"
 
@@ -218,6 +221,39 @@ TEST_F(PartIdentityTest, ADirectoryIsOfOneNode) {
   const auto second = ArchiveWriter::open(test_options(scratch / "shared", "n2"));
   EXPECT_EQ(second.status().code(), absl::StatusCode::kAlreadyExists) << second.status();
   EXPECT_THAT(std::string(message_of(second.status())), HasSubstr("node n1"));
+}
+
+TEST_F(PartIdentityTest, OfManyNodesThatBeginAtOnceOneGetsTheDirectory) {
+  const ScratchFolder scratch(true);
+  for (int round = 0; round < 30; ++round) {
+    const std::string directory = scratch / fmt::format("d{}", round);
+    std::atomic<int> ready{0};
+    std::vector<absl::StatusOr<std::unique_ptr<ArchiveWriter>>> writers(4);
+    std::vector<std::thread> nodes;
+    for (size_t i = 0; i < writers.size(); ++i) {
+      nodes.emplace_back([&, i] {
+        ++ready;
+        while (ready < 4) std::this_thread::yield();
+        writers[i] = ArchiveWriter::open(test_options(directory, fmt::format("n{}", i)));
+      });
+    }
+    for (std::thread& node : nodes) node.join();
+    int opened = 0;
+    for (const auto& writer : writers) {
+      opened += writer.ok() ? 1 : 0;
+      EXPECT_TRUE(writer.ok() || absl::IsAlreadyExists(writer.status())) << writer.status();
+    }
+    ASSERT_EQ(opened, 1) << "round " << round;
+  }
+}
+
+// A copy of another node's committed part, in a directory where this node resumes with a later cut.
+TEST_F(PartIdentityTest, AWriterReplacesNothingOfAnotherNode) {
+  const SmallArchive archive(memory_, 2, 10, true);
+  auto options = test_options(archive.folders[0], "n2");
+  options.identity.cut += 1 << 20;
+  EXPECT_EQ(ArchiveWriter::open(options).status().code(), absl::StatusCode::kAlreadyExists);
+  EXPECT_TRUE(fs::exists(archive.folders[0] + "/manifest"));
 }
 
 }  // namespace

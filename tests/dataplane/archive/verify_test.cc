@@ -275,6 +275,44 @@ TEST_F(VerifyTest, NamesFoldersOfAnotherArchiveOrTheSamePartTwice) {
   EXPECT_FALSE(ArchiveReader::open({archive.folders[0], archive.folders[0]}).ok());
 }
 
+// What the system refuses to read is not known to be damaged; here by links that lead in a circle.
+TEST_F(VerifyTest, CallsNothingDamagedThatCannotBeRead) {
+  for (const char* name : {"manifest", "part", "index-00000", "segment-00000"}) {
+    SCOPED_TRACE(name);
+    const SmallArchive archive(memory_, 2, 16, true);
+    const std::string file = archive.folders[0] + "/" + name;
+    fs::remove(file);
+    fs::create_symlink(name, file);
+    const VerifyReport report = verify(archive.folders);
+    EXPECT_TRUE(report.bad.empty()) << text_of(report);
+    ASSERT_EQ(report.unreadable.size(), 1u);
+    EXPECT_EQ(report.unreadable[0].file, file);
+    EXPECT_NE(report.unreadable[0].reason.find("symbolic links"), std::string::npos)
+        << report.unreadable[0].reason;
+  }
+}
+
+// A part that an older backup of this name left: one problem names it, and the part that should be
+// there; its blocks are not held against the other archive's manifest.
+TEST_F(VerifyTest, NamesAPartOfAnotherBackup) {
+  const SmallArchive archive(memory_, 3, 17, true);
+  const SmallArchive older(memory_, 3, 18, true);
+  Manifest manifest = older.manifest;
+  manifest.identity.backup = "3f0a8c1e-0000-4000-8000-00000000000f";
+  spit(older.folders[1] + "/manifest", manifest.encode());
+  const VerifyReport report = verify({archive.folders[0], older.folders[1], archive.folders[2]});
+  EXPECT_TRUE(names(report, older.folders[1] + "/manifest",
+                    "it is of backup nightly (3f0a8c1e-0000-4000-8000-00000000000f)"))
+      << text_of(report);
+  EXPECT_TRUE(names(report, archive.folders[0] + "/manifest", "the part of node n2 is missing"))
+      << text_of(report);
+  EXPECT_EQ(report.bad.size(), 2u) << text_of(report);
+  // Only the manifest is another one's.
+  fs::copy_file(older.folders[1] + "/manifest", archive.folders[1] + "/manifest",
+                fs::copy_options::overwrite_existing);
+  EXPECT_EQ(verify(archive.folders).bad.size(), 1u);
+}
+
 TEST_F(VerifyTest, RefusesFoldersThatCannotBeChecked) {
   ScratchFolder scratch;
   const auto code = [this](const std::string& folder) {
