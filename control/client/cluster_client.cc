@@ -15,11 +15,12 @@ namespace {
 constexpr int64_t kStatusMs = 3'000;
 constexpr int64_t kPauseNs = 100'000'000;
 
-bool elsewhere(grpc::StatusCode code) {
+}  // namespace
+
+bool is_answered_elsewhere(grpc::StatusCode code) {
   return code == grpc::StatusCode::UNAVAILABLE || code == grpc::StatusCode::DEADLINE_EXCEEDED ||
          code == grpc::StatusCode::RESOURCE_EXHAUSTED;
 }
-}  // namespace
 
 absl::StatusOr<std::unique_ptr<ClusterClient>> ClusterClient::open(std::string_view cluster_url,
                                                                    const ClientOptions& options) {
@@ -90,8 +91,9 @@ absl::Status ClusterClientImpl::ask_any(
       const grpc::Status status = call(**peer, context);
       (*peer)->note(status);
       if (status.ok()) return absl::OkStatus();
-      last = elsewhere(status.error_code()) ? from_peer(status, name) : from_grpc(status);
-      if (!elsewhere(status.error_code())) return last;
+      last =
+          is_answered_elsewhere(status.error_code()) ? from_peer(status, name) : from_grpc(status);
+      if (!is_answered_elsewhere(status.error_code())) return last;
     }
     clock_.sleep_ns(kPauseNs);
     directory_->refresh().IgnoreError();  // the snapshot there is goes on to serve
@@ -133,80 +135,6 @@ absl::Status ClusterClientImpl::put(std::string_view key, std::string_view value
 }
 
 absl::Status ClusterClientImpl::erase(std::string_view key) { return write(key, {}, true); }
-
-absl::StatusOr<std::string> ClusterClientImpl::get(std::string_view key) {
-  v1::GetRequest request;
-  request.set_key(key.data(), key.size());
-  v1::GetReply reply;
-  SLUICE_RETURN_IF_ERROR(
-      ask_any(primary_of(key), [&](PeerNode& node, grpc::ClientContext& context) {
-        return node.serving().Get(&context, request, &reply);
-      }));
-  if (!reply.found()) return not_found("no record with this key");
-  return std::move(*reply.mutable_value());
-}
-
-absl::StatusOr<uint64_t> ClusterClientImpl::count(std::string_view prefix) {
-  constexpr uint32_t kSlotsAtOnce = 4096;
-  uint64_t total = 0;
-  for (uint32_t first = 0; first < cluster().slots(); first += kSlotsAtOnce) {
-    v1::CountRequest request;
-    request.set_prefix(prefix.data(), prefix.size());
-    request.set_first_slot(first);
-    request.set_slots(std::min(kSlotsAtOnce, cluster().slots() - first));
-    v1::CountReply reply;
-    SLUICE_RETURN_IF_ERROR(ask_any({}, [&](PeerNode& node, grpc::ClientContext& context) {
-      // A count by prefix reads every key.
-      set_timeout(context, options_.idle_timeout_ms);
-      return node.serving().Count(&context, request, &reply);
-    }));
-    total += reply.count();
-  }
-  return total;
-}
-
-absl::StatusOr<ExportTotals> ClusterClientImpl::export_records(std::string_view prefix,
-                                                               const RecordCallback& callback) {
-  constexpr uint32_t kSlotsAtOnce = 256;
-  ExportTotals totals;
-  v1::ExportRequest request;
-  request.set_prefix(prefix.data(), prefix.size());
-  uint32_t slot = 0;
-  absl::Status visited;
-  int failures = 0;
-  while (slot < cluster().slots()) {
-    request.set_first_slot(slot);
-    request.set_slots(std::min(kSlotsAtOnce, cluster().slots() - slot));
-    const absl::Status status = ask_any({}, [&](PeerNode& node, grpc::ClientContext& context) {
-      set_timeout(context, options_.idle_timeout_ms);
-      request.set_first_slot(slot);
-      const auto reader = node.serving().Export(&context, request);
-      v1::ExportPage page;
-      while (visited.ok() && reader->Read(&page)) {
-        for (const auto& item : page.items()) {
-          visited = callback(item.key(), item.value());
-          if (!visited.ok()) break;
-          request.set_after(item.key());
-          ++totals.records;
-          totals.bytes += item.key().size() + item.value().size();
-        }
-        failures = 0;
-        if (page.slot_done() && visited.ok()) {
-          slot = page.slot() + 1;
-          request.clear_after();
-          request.set_first_slot(slot);
-        }
-      }
-      if (!visited.ok()) context.TryCancel();
-      const grpc::Status ended = reader->Finish();
-      return visited.ok() ? ended : grpc::Status::OK;
-    });
-    SLUICE_RETURN_IF_ERROR(visited);
-    // What was handed out is not handed out again: a broken export goes on behind it.
-    if (!status.ok() && ++failures > 2) return status;
-  }
-  return totals;
-}
 
 absl::StatusOr<std::vector<NodeView>> ClusterClientImpl::nodes() {
   SLUICE_RETURN_IF_ERROR(directory_->refresh());

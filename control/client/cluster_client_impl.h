@@ -19,6 +19,9 @@ namespace sluice {
 
 BackupView view_of(const BackupHead& head);
 
+// Whether another node may do what one did not: it is away, late or has too much to do.
+bool is_answered_elsewhere(grpc::StatusCode code);
+
 class ClusterClientImpl final : public ClusterClient {
  public:
   ClusterClientImpl(std::unique_ptr<ClusterBlock> owned, ClusterBlock& block, std::string url,

@@ -8,10 +8,12 @@
 #include <thread>
 #include <vector>
 
+#include "base/guard.h"
+
 namespace sluice {
 
-// Calls run(0) to run(count - 1) from at most `threads` threads, and returns when all have
-// returned.
+// Calls run(0) to run(count - 1) from at most `threads` threads, this one among them, and returns
+// when all have returned. `run` must not throw.
 template <typename Run>
 void parallel_for(size_t count, const Run& run, size_t threads = 16) {
   if (count == 1) {
@@ -20,11 +22,16 @@ void parallel_for(size_t count, const Run& run, size_t threads = 16) {
   }
   std::atomic<size_t> next{0};
   std::vector<std::thread> workers;
-  for (size_t i = 0; i < std::min(count, threads); ++i) {
-    workers.emplace_back([&] {
-      for (size_t job = next++; job < count; job = next++) run(job);
-    });
+  const auto work = [&] {
+    for (size_t job = next++; job < count; job = next++) run(job);
+  };
+  workers.reserve(threads);
+  for (size_t i = 1; i < std::min(count, threads); ++i) {
+    auto worker = start_thread("working in parallel", work);
+    if (!worker.ok()) break;  // those that there are do it
+    workers.push_back(*std::move(worker));
   }
+  work();
   for (std::thread& worker : workers) worker.join();
 }
 

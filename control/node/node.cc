@@ -25,6 +25,7 @@
 #include "control/node/measure.h"
 #include "control/service/backup_manager.h"
 #include "control/service/backup_roles.h"
+#include "control/service/guarded_services.h"
 #include "control/service/local_archives.h"
 #include "control/service/node_context.h"
 #include "control/service/peer_service.h"
@@ -39,9 +40,19 @@ namespace sluice {
 namespace {
 
 constexpr auto kCutInterval = std::chrono::milliseconds(10);
-constexpr int kMaxThreads = 256;
 constexpr size_t kRpcMemory = size_t{1} << 30;
 constexpr auto kShutdownGrace = std::chrono::seconds(2);
+
+// What one connection may cost, whoever made it.
+void bound_connections(grpc::ServerBuilder& builder) {
+  // One that does not say what it is, and one whose peer was stopped or cut off.
+  builder.AddChannelArgument(GRPC_ARG_SERVER_HANDSHAKE_TIMEOUT_MS, 10'000);
+  builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIME_MS, 20'000);
+  builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, 20'000);
+  // One that asks nothing; who made it makes another when needed.
+  builder.AddChannelArgument(GRPC_ARG_MAX_CONNECTION_IDLE_MS, 10 * 60'000);
+  builder.AddChannelArgument(GRPC_ARG_MAX_CONCURRENT_STREAMS, 256);
+}
 
 class NodeImpl final : public Node {
  public:
@@ -147,13 +158,13 @@ absl::Status NodeImpl::open_server() {
   if (colon == std::string::npos) {
     return invalid_argument("control_listen {}: HOST:PORT expected", listen);
   }
-  peer_service_ = std::make_unique<PeerService>(context_, *roles_);
-  serving_service_ = std::make_unique<ServingService>(context_, *manager_);
+  peer_service_ = std::make_unique<GuardedPeerService>(context_, *roles_);
+  serving_service_ = std::make_unique<GuardedServingService>(context_, *manager_);
   keep_grpc();
   grpc::EnableDefaultHealthCheckService(true);
   grpc::ServerBuilder builder;
   grpc::ResourceQuota quota("node");
-  quota.SetMaxThreads(kMaxThreads);
+  quota.SetMaxThreads(max_rpc_threads());
   quota.Resize(kRpcMemory);
   builder.SetResourceQuota(quota);
   // Two servers on one port would each get some of the other's calls.
@@ -163,6 +174,7 @@ absl::Status NodeImpl::open_server() {
   builder.SetMaxSendMessageSize(kMaxRpcBytes);
   int port = 0;
   builder.AddListeningPort(listen, grpc::InsecureServerCredentials(), &port);
+  bound_connections(builder);
   builder.RegisterService(peer_service_.get());
   builder.RegisterService(serving_service_.get());
   server_ = builder.BuildAndStart();

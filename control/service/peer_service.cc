@@ -6,6 +6,7 @@
 
 #include "base/status.h"
 #include "control/client/rpc.h"
+#include "control/service/page_writer.h"
 #include "control/service/slot_cursor.h"
 
 namespace sluice {
@@ -72,18 +73,19 @@ grpc::Status PeerService::Read(grpc::ServerContext*, const v1::ReadRequest* requ
   return grpc::Status::OK;
 }
 
-grpc::Status PeerService::ScanSlot(grpc::ServerContext*, const v1::ScanRequest* request,
+grpc::Status PeerService::ScanSlot(grpc::ServerContext* call, const v1::ScanRequest* request,
                                    grpc::ServerWriter<v1::ScanPage>* writer) {
-  return to_grpc(scan(*request, writer));
+  return to_grpc(scan(*request, *call, *writer));
 }
 
-absl::Status PeerService::scan(const v1::ScanRequest& request,
-                               grpc::ServerWriter<v1::ScanPage>* writer) {
+absl::Status PeerService::scan(const v1::ScanRequest& request, grpc::ServerContext& call,
+                               grpc::ServerWriter<v1::ScanPage>& writer) {
   if (request.slot() >= context_.cluster().slots()) {
     return invalid_argument("there is no slot {}", request.slot());
   }
   const auto cursor =
       open_local_cursor(*context_.store, {request.slot(), request.prefix(), request.after()});
+  PageWriter<v1::ScanPage> pages(call, writer);
   v1::ScanPage page;
   size_t bytes = 0;
   while (true) {
@@ -105,12 +107,11 @@ absl::Status PeerService::scan(const v1::ScanRequest& request,
       bytes += item->value().size();
     }
     if (bytes < kBatchBytes) continue;
-    if (!writer->Write(page)) return cancelled("the reader went away");
+    SLUICE_RETURN_IF_ERROR(pages.write(page));
     page.Clear();
     bytes = 0;
   }
-  if (page.items_size() > 0 && !writer->Write(page)) return cancelled("the reader went away");
-  return absl::OkStatus();
+  return page.items_size() == 0 ? absl::OkStatus() : pages.write(page);
 }
 
 grpc::Status PeerService::Digests(grpc::ServerContext*, const v1::DigestsRequest* request,

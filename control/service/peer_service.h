@@ -10,7 +10,7 @@
 
 namespace sluice {
 
-class PeerService final : public v1::Peer::Service {
+class PeerService : public v1::Peer::Service {
  public:
   // Requests of peers in work are bounded by `budget_bytes`; beyond it they wait, then get
   // RESOURCE_EXHAUSTED.
@@ -53,7 +53,8 @@ class PeerService final : public v1::Peer::Service {
 
  private:
   absl::Status apply(const v1::ApplyRequest& request, v1::ApplyReply* reply);
-  absl::Status scan(const v1::ScanRequest& request, grpc::ServerWriter<v1::ScanPage>* writer);
+  absl::Status scan(const v1::ScanRequest& request, grpc::ServerContext& call,
+                    grpc::ServerWriter<v1::ScanPage>& writer);
 
   const NodeContext& context_;
   BackupRoles& roles_;

@@ -2,7 +2,8 @@
 // key, so that every acknowledged write is seen.
 //
 // Where a slot's replicas publish equal digests their copies are equal, and one of them is read for
-// all. Thread-safe. Errors: UNAVAILABLE naming the slot and the nodes where fewer than R-W+1
+// all. A replica that is late is passed over for another one, and asked again where there is none.
+// Thread-safe. Errors: UNAVAILABLE naming the slot and the nodes where fewer than R-W+1
 // replicas can be read.
 #ifndef SLUICE_CONTROL_SERVICE_READ_COORDINATOR_H_
 #define SLUICE_CONTROL_SERVICE_READ_COORDINATOR_H_
@@ -16,6 +17,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "control/proto/peer.pb.h"
 #include "control/service/node_context.h"
 #include "control/service/slot_cursor.h"
 
@@ -24,8 +26,10 @@ namespace sluice {
 class ReadCoordinator {
  public:
   struct Options {
-    int64_t call_ms = 5'000;    // of one read of one replica
-    int64_t scan_ms = 600'000;  // of one slot's scan
+    int64_t call_ms = 10'000;  // of one read, or one collection of digests
+    // After so long without an answer another replica is asked too.
+    int64_t hedge_ms = 250;
+    ScanTimes scan;  // of one slot; a page that is late is asked of another replica
   };
   explicit ReadCoordinator(const NodeContext& context) : ReadCoordinator(context, Options()) {}
   ReadCoordinator(const NodeContext& context, const Options& options)
@@ -39,10 +43,14 @@ class ReadCoordinator {
                                  const std::function<bool()>& stopped);
   // Hands out the live records of one slot in key order. Ends with the visitor's error.
   using Visit = std::function<absl::Status(std::string_view key, std::string value)>;
-  absl::StatusOr<uint64_t> visit_slot(const SlotRange& range, const Visit& visit);
+  absl::StatusOr<uint64_t> visit_slot(const SlotRange& range, const Visit& visit,
+                                      const std::function<bool()>& stopped);
 
  private:
-  using Digests = std::map<std::string, std::vector<SlotDigest>, std::less<>>;
+  struct Digests {
+    std::map<std::string, std::vector<SlotDigest>, std::less<>> of;  // by node
+    std::map<std::string, absl::Status, std::less<>> failed;         // same: why there are none
+  };
   struct Sources {
     std::vector<std::string>
         nodes;  // that can be read, a quorum; one alone where their digests agree
@@ -50,16 +58,19 @@ class ReadCoordinator {
   };
   // Replicas of a slot: this node first, then those that lately answered.
   absl::StatusOr<std::vector<std::string>> replicas(uint32_t slot);
-  absl::StatusOr<std::vector<SlotDigest>> digests_of(const std::string& node, uint32_t first,
-                                                     uint32_t slots);
-  Digests live_digests(uint32_t first, uint32_t slots);
+  static absl::StatusOr<std::optional<Record>> record_of(const std::string& node,
+                                                         v1::ReadReply& reply);
+  // Asks all holders of these slots at once and returns as soon as a quorum of each slot's has
+  // answered, or all have, or the time of a call is over.
+  absl::StatusOr<Digests> collect_digests(uint32_t first, uint32_t slots,
+                                          const std::function<bool()>& stopped);
   // `digests` begin at slot `first`.
   absl::StatusOr<Sources> sources(uint32_t slot, const Digests& digests, uint32_t first);
   // Counts, or visits when `visit` is not null; `range->after` moves along.
-  absl::Status merge(const std::vector<std::string>& nodes, SlotRange* range, const Visit* visit,
-                     uint64_t* records);
-  absl::StatusOr<uint64_t> walk(SlotRange range, const Visit* visit);
-  absl::StatusOr<std::optional<Record>> read_one(const std::string& node, std::string_view key);
+  absl::Status merge(const std::vector<std::string>& nodes, SlotRange* range,
+                     const ScanTimes& times, const Visit* visit, uint64_t* records);
+  absl::StatusOr<uint64_t> walk(SlotRange range, const Visit* visit,
+                                const std::function<bool()>& stopped);
 
   const NodeContext& context_;
   const Options options_;

@@ -5,6 +5,7 @@
 
 #include "base/status.h"
 #include "control/client/rpc.h"
+#include "control/service/page_writer.h"
 #include "control/service/serving_service.h"
 
 namespace sluice {
@@ -12,20 +13,6 @@ namespace sluice {
 namespace {
 
 constexpr int64_t kBudgetWaitMs = 5'000;
-
-// Counts a call for as long as it lives.
-class InWork {
- public:
-  explicit InWork(std::atomic<int>& counter) : counter_(counter), number_(++counter) {}
-  ~InWork() { --counter_; }
-  InWork(const InWork&) = delete;
-  InWork& operator=(const InWork&) = delete;
-  int number() const { return number_; }
-
- private:
-  std::atomic<int>& counter_;
-  const int number_;
-};
 
 absl::Status check_item(const v1::WriteRequest::Item& item) {
   if (item.key().empty() || item.key().size() > kMaxKeyBytes) {
@@ -50,11 +37,6 @@ absl::Status check_slots(uint32_t first, uint32_t slots, uint32_t there_are) {
 grpc::Status ServingService::Write(grpc::ServerContext*, const v1::WriteRequest* request,
                                    v1::WriteReply* reply) {
   if (const absl::Status ready = context_.check_ready(); !ready.ok()) return to_grpc(ready);
-  const InWork in_work(writes_in_work_);
-  if (in_work.number() > kMaxWrites) {
-    return to_grpc(
-        resource_exhausted("{} writes are in work here already; try again later", kMaxWrites));
-  }
   const auto share = budget_.take(request->ByteSizeLong(), kBudgetWaitMs);
   if (!share.ok()) return to_grpc(share.status());
   std::vector<absl::Status> results(static_cast<size_t>(request->items_size()));
@@ -117,6 +99,8 @@ absl::Status ServingService::export_slots(const v1::ExportRequest& request,
                                           grpc::ServerWriter<v1::ExportPage>& writer) {
   SLUICE_RETURN_IF_ERROR(
       check_slots(request.first_slot(), request.slots(), context_.cluster().slots()));
+  PageWriter<v1::ExportPage> pages(call, writer);
+  const auto stopped = [&] { return stopping_ || call.IsCancelled(); };
   for (uint32_t i = 0; i < request.slots(); ++i) {
     const uint32_t slot = request.first_slot() + i;
     v1::ExportPage page;
@@ -128,17 +112,17 @@ absl::Status ServingService::export_slots(const v1::ExportRequest& request,
       bytes += key.size() + value.size();
       item->set_value(std::move(value));
       if (bytes < kBatchBytes) return absl::OkStatus();
-      if (stopping_ || call.IsCancelled())
-        return cancelled("the node stops, or the client went away");
-      if (!writer.Write(page)) return cancelled("the client went away");
+      if (stopped()) return cancelled("the node stops, or the client went away");
+      SLUICE_RETURN_IF_ERROR(pages.write(page));
       page.clear_items();
       bytes = 0;
       return absl::OkStatus();
     };
     const std::string after = i == 0 ? request.after() : std::string();
-    SLUICE_RETURN_IF_ERROR(reads_.visit_slot({slot, request.prefix(), after}, visit).status());
+    SLUICE_RETURN_IF_ERROR(
+        reads_.visit_slot({slot, request.prefix(), after}, visit, stopped).status());
     page.set_slot_done(true);
-    if (!writer.Write(page)) return cancelled("the client went away");
+    SLUICE_RETURN_IF_ERROR(pages.write(page));
   }
   return absl::OkStatus();
 }

@@ -14,12 +14,8 @@
 
 namespace sluice {
 
-class ServingService final : public v1::Sluice::Service {
+class ServingService : public v1::Sluice::Service {
  public:
-  // Writes wait for other nodes' answers to their Apply calls, which need threads there: half of a
-  // node's stay free of Write calls. Further ones get RESOURCE_EXHAUSTED at once.
-  static constexpr int kMaxWrites = 128;
-
   // Writes in work are bounded by `budget_bytes`; beyond it they wait, then get RESOURCE_EXHAUSTED.
   ServingService(const NodeContext& context, BackupManager& backups,
                  size_t budget_bytes = size_t{256} << 20)
@@ -75,7 +71,6 @@ class ServingService final : public v1::Sluice::Service {
   WriteCoordinator writes_;
   ReadCoordinator reads_;
   ByteBudget budget_;
-  std::atomic<int> writes_in_work_{0};
   std::atomic<bool> stopping_{false};
 };
 

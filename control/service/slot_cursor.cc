@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "base/status.h"
+#include "control/client/page_stream.h"
 #include "control/client/rpc.h"
 
 namespace sluice {
@@ -34,34 +35,27 @@ class LocalCursor final : public SlotCursor {
 class RemoteCursor final : public SlotCursor {
  public:
   RemoteCursor(std::shared_ptr<PeerNode> node, const SlotRange& range, bool values,
-               int64_t timeout_ms)
-      : node_(std::move(node)), slot_(range.slot), timeout_ms_(timeout_ms), values_(values) {
-    set_timeout(context_, timeout_ms);
-    v1::ScanRequest request;
-    request.set_slot(range.slot);
-    request.set_prefix(range.prefix);
-    request.set_after(range.after);
-    request.set_values(values);
-    reader_ = node_->peer().ScanSlot(&context_, request);
-  }
-  ~RemoteCursor() override {
-    if (ended_) return;
-    context_.TryCancel();
-    reader_->Finish();
-  }
+               const ScanTimes& times)
+      : node_(std::move(node)),
+        slot_(range.slot),
+        page_ms_(times.page_ms),
+        values_(values),
+        request_(request_of(range, values)),
+        stream_(times.whole_ms, [this](grpc::ClientContext* context, grpc::CompletionQueue* queue) {
+          return node_->peer().PrepareAsyncScanSlot(context, request_, queue);
+        }) {}
 
   absl::StatusOr<bool> next() override {
     if (++index_ >= page_.items_size()) {
       index_ = 0;
-      page_.Clear();
-      while (page_.items_size() == 0) {
-        if (ended_) return false;
-        if (reader_->Read(&page_)) continue;
-        ended_ = true;
-        const grpc::Status status = reader_->Finish();
-        node_->note(status);
-        if (!status.ok()) return from_peer(status, node_->name());
-      }
+      // A page without items says nothing; the next one may have some.
+      do {
+        page_.Clear();
+        if (stream_.read(&page_, page_ms_)) continue;
+        node_->note(stream_.status());
+        if (!stream_.status().ok()) return from_peer(stream_.status(), node_->name());
+        return false;
+      } while (page_.items_size() == 0);
     }
     return read_item();
   }
@@ -73,7 +67,7 @@ class RemoteCursor final : public SlotCursor {
     if (summary_.tombstone) return std::string();
     if (values_) return std::move(*page_.mutable_items(index_)->mutable_value());
     grpc::ClientContext context;
-    set_timeout(context, timeout_ms_);
+    set_timeout(context, page_ms_);
     v1::ReadRequest request;
     request.add_keys(page_.items(index_).key());
     v1::ReadReply reply;
@@ -91,6 +85,15 @@ class RemoteCursor final : public SlotCursor {
   }
 
  private:
+  static v1::ScanRequest request_of(const SlotRange& range, bool values) {
+    v1::ScanRequest request;
+    request.set_slot(range.slot);
+    request.set_prefix(range.prefix);
+    request.set_after(range.after);
+    request.set_values(values);
+    return request;
+  }
+
   absl::StatusOr<bool> read_item() {
     const v1::ScanItem& item = page_.items(index_);
     if (item.key().empty() || item.key().size() > kMaxKeyBytes || item.key() <= last_key_ ||
@@ -107,13 +110,12 @@ class RemoteCursor final : public SlotCursor {
 
   const std::shared_ptr<PeerNode> node_;
   const uint32_t slot_;
-  const int64_t timeout_ms_;
+  const int64_t page_ms_;
   const bool values_;
-  grpc::ClientContext context_;
-  std::unique_ptr<grpc::ClientReader<v1::ScanPage>> reader_;
+  const v1::ScanRequest request_;
+  PageStream<v1::ScanPage> stream_;
   v1::ScanPage page_;
   int index_ = -1;
-  bool ended_ = false;
   std::string last_key_;
   RecordSummary summary_;
 };
@@ -131,8 +133,8 @@ std::unique_ptr<SlotCursor> open_local_cursor(Store& store, const SlotRange& ran
 
 std::unique_ptr<SlotCursor> open_remote_cursor(std::shared_ptr<PeerNode> node,
                                                const SlotRange& range, bool values,
-                                               int64_t timeout_ms) {
-  return std::make_unique<RemoteCursor>(std::move(node), range, values, timeout_ms);
+                                               const ScanTimes& times) {
+  return std::make_unique<RemoteCursor>(std::move(node), range, values, times);
 }
 
 }  // namespace sluice

@@ -3,6 +3,7 @@
 #ifndef SLUICE_CONTROL_SERVICE_SLOT_CURSOR_H_
 #define SLUICE_CONTROL_SERVICE_SLOT_CURSOR_H_
 
+#include <cstdint>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -20,6 +21,12 @@ struct SlotRange {
   std::string after;   // only keys beyond it; empty: all
   // Where a scan begins.
   std::string first_key() const;
+};
+
+// How long a scan of another node is waited for.
+struct ScanTimes {
+  int64_t page_ms = 2'000;     // for each page, or value; then the node is late: DEADLINE_EXCEEDED
+  int64_t whole_ms = 600'000;  // for all of it
 };
 
 // Confined to one thread.
@@ -41,7 +48,7 @@ std::unique_ptr<SlotCursor> open_local_cursor(Store& store, const SlotRange& ran
 // asked for.
 std::unique_ptr<SlotCursor> open_remote_cursor(std::shared_ptr<PeerNode> node,
                                                const SlotRange& range, bool values,
-                                               int64_t timeout_ms);
+                                               const ScanTimes& times);
 
 }  // namespace sluice
 

@@ -1,0 +1,63 @@
+// Writes pages to a stream whose reader may stand still: one that takes nothing for a while is cut
+// off, so that it does not keep a thread of this node for ever. Confined to one thread.
+#ifndef SLUICE_CONTROL_SERVICE_PAGE_WRITER_H_
+#define SLUICE_CONTROL_SERVICE_PAGE_WRITER_H_
+
+#include <grpcpp/alarm.h>
+#include <grpcpp/server_context.h>
+#include <grpcpp/support/sync_stream.h>
+
+#include <chrono>
+#include <cstdint>
+#include <memory>
+#include <mutex>
+
+#include "absl/status/status.h"
+#include "base/status.h"
+
+namespace sluice {
+
+// How long one page may take to be read. A reader that goes on later asks anew, behind what it has.
+inline constexpr int64_t kReaderStallMs = 30'000;
+
+template <typename Page>
+class PageWriter {
+ public:
+  PageWriter(grpc::ServerContext& call, grpc::ServerWriter<Page>& writer,
+             int64_t stall_ms = kReaderStallMs)
+      : call_(call), writer_(writer), stall_ms_(stall_ms) {}
+
+  // CANCELLED when the reader went away, or was cut off.
+  absl::Status write(const Page& page) {
+    const auto cut = std::make_shared<Cut>();
+    cut->call = &call_;
+    grpc::Alarm alarm;
+    alarm.Set(std::chrono::system_clock::now() + std::chrono::milliseconds(stall_ms_),
+              [cut](bool due) {
+                const std::lock_guard lock(cut->mutex);
+                if (!due || cut->call == nullptr) return;
+                cut->call->TryCancel();
+                cut->stalled = true;
+              });
+    const bool written = writer_.Write(page);
+    const std::lock_guard lock(cut->mutex);
+    cut->call = nullptr;
+    if (written) return absl::OkStatus();
+    if (cut->stalled) return cancelled("the reader took nothing for {} s", stall_ms_ / 1000);
+    return cancelled("the reader went away");
+  }
+
+ private:
+  struct Cut {
+    std::mutex mutex;
+    grpc::ServerContext* call = nullptr;  // null once the page is written
+    bool stalled = false;
+  };
+  grpc::ServerContext& call_;
+  grpc::ServerWriter<Page>& writer_;
+  const int64_t stall_ms_;
+};
+
+}  // namespace sluice
+
+#endif  // SLUICE_CONTROL_SERVICE_PAGE_WRITER_H_
