@@ -122,9 +122,10 @@ Outcome run(const Invocation& invocation) {
 
 }  // namespace
 
-int run_cli(int argc, char** argv) {
+namespace {
+
+int parse_and_run(int argc, char** argv, bool json) {
   signal(SIGPIPE, SIG_IGN);
-  const bool json = wants_json(argc, argv);
   CLI::App app(kAbout, "sluice");
   Invocation invocation;
   register_all(app, invocation);
@@ -137,6 +138,17 @@ int run_cli(int argc, char** argv) {
   const Outcome outcome = run(invocation);
   if (!invocation.own_signals) Interrupts::end();
   return print_outcome(outcome, invocation.json);
+}
+
+}  // namespace
+
+int run_cli(int argc, char** argv) {
+  const bool json = wants_json(argc, argv);
+  try {
+    return parse_and_run(argc, argv, json);
+  } catch (const std::exception& error) {
+    return print_outcome(failure(internal_error("unexpected: {}", error.what())), json);
+  }
 }
 
 }  // namespace sluice

@@ -10,6 +10,7 @@
 #include "base/arena.h"
 #include "base/file.h"
 #include "control/cli/command.h"
+#include "control/cli/standard_streams.h"
 #include "drivers/link_bench.h"
 #include "drivers/registry.h"
 
@@ -41,8 +42,7 @@ absl::StatusOr<LinkResult> run_link(const LinkArguments& arguments) {
                            arguments.block_bytes, !arguments.no_checksum);
   }
   const auto say = [](std::string_view address) {
-    fmt::print(stderr, "sluice: listening on {}\n", address);
-    std::fflush(stderr);
+    print_stderr("sluice: listening on {}\n", address);
   };
   return run_link_receiver(*transport, *arena, arguments.listen, say,
                            static_cast<int64_t>(arguments.idle_seconds * 1e9));

@@ -112,6 +112,7 @@ Outcome up(const Invocation& invocation, LocalArguments& arguments) {
         arguments.options.folder, processes[0].node->name, processes[0].process.pid,
         processes.size() - 1));
   }
+  if (const absl::Status status = (*cluster)->settle(); !status.ok()) return failure(status);
   std::vector<LocalCluster::Started> started;
   if (const absl::Status status = start_all(**cluster, &started); !status.ok()) {
     const auto stopped = (*cluster)->stop(started, kStopMs);
@@ -163,6 +164,7 @@ Outcome start_node(const LocalArguments& arguments) {
     return failure(
         failed_precondition("node {} runs already (process {})", arguments.name, process->pid));
   }
+  if (const absl::Status status = (*cluster)->settle(); !status.ok()) return failure(status);
   const auto process = (*cluster)->start(**node, arguments.accept_data_loss);
   if (!process.ok()) return failure(process.status());
   const std::vector<LocalCluster::Started> started = {{*node, *process}};

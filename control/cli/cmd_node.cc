@@ -2,7 +2,9 @@
 #include <bit>
 #include <memory>
 
+#include "base/file.h"
 #include "control/cli/command.h"
+#include "control/cli/process.h"
 #include "control/node/bootstrap.h"
 #include "control/node/config.h"
 #include "control/node/node.h"
@@ -74,6 +76,13 @@ Outcome node(const NodeArguments& arguments) {
   auto config = load_node_config(arguments.config);
   if (!config.ok()) return failure(config.status());
   config->accept_data_loss = config->accept_data_loss || arguments.accept_data_loss;
+  // Says to 'sluice local' whose process this directory has, wherever it is moved or copied to.
+  if (const absl::Status made = make_folders(config->data_folder); !made.ok()) return failure(made);
+  const auto lock = take_process_lock(config->data_folder + "/" + kNodeLockFile);
+  if (!lock.ok()) {
+    return failure(with_context(
+        lock.status(), fmt::format("node {}: its data directory is in use", config->name)));
+  }
   const absl::Status status = run_node(*config);
   return status.ok() ? Outcome()
                      : failure(with_context(status, fmt::format("node {}", config->name)));

@@ -13,6 +13,7 @@
 #include "control/cli/jsonl.h"
 #include "control/cli/output_file.h"
 #include "control/cli/progress.h"
+#include "control/cli/standard_streams.h"
 #include "control/cli/tree_export.h"
 #include "control/cli/tree_import.h"
 #include "dataplane/block/record.h"
@@ -151,7 +152,7 @@ void describe(Outcome* outcome, const char* done, uint64_t records, uint64_t byt
 
 void warn_failures(const StreamFailures& failures, const char* what) {
   for (const StreamFailure& failure : failures.first) {
-    fmt::print(stderr, "sluice: {} {}: {}\n", what, printable(failure.path), failure.reason);
+    print_stderr("sluice: {} {}: {}\n", what, printable(failure.path), failure.reason);
   }
 }
 
@@ -168,7 +169,7 @@ Outcome import_tree_command(ClusterClient& client, const RecordArguments& argume
   outcome.fields["links"] = result->links;
   outcome.fields["skipped"] = result->skipped;
   if (result->skipped > 0) {
-    fmt::print(stderr, "sluice: {} sockets, devices and pipes were skipped\n", result->skipped);
+    print_stderr("sluice: {} sockets, devices and pipes were skipped\n", result->skipped);
   }
   if (result->failures.count > 0) {
     warn_failures(result->failures, "not imported:");
@@ -237,8 +238,8 @@ Outcome export_tree_command(ClusterClient& client, const RecordArguments& argume
   outcome.fields["skipped"] = result->other_records;
   outcome.fields["failed"] = result->failures.count + result->damaged.count;
   if (result->other_records > 0) {
-    fmt::print(stderr, "sluice: {} records that are no entries of a tree were skipped\n",
-               result->other_records);
+    print_stderr("sluice: {} records that are no entries of a tree were skipped\n",
+                 result->other_records);
   }
   warn_failures(result->failures, "not exported:");
   warn_failures(result->damaged, "damaged:");
@@ -270,12 +271,16 @@ Outcome export_jsonl_command(ClusterClient& client, const RecordArguments& argum
   ClusterSource source(client);
   const auto totals = export_jsonl(source, arguments.prefix, folder, stream.progress,
                                    [&](std::string_view piece) { return (*file)->write(piece); });
-  if (!totals.ok()) return failure(totals.status());
-  if (absl::Status status = (*file)->commit(); !status.ok()) return failure(status);
+  const absl::Status status = totals.ok() ? (*file)->commit() : totals.status();
+  if (!status.ok()) {
+    Outcome failed = failure(status);
+    if ((*file)->reader_gone()) failed.error.clear();  // it knows, and nobody else asked
+    return failed;
+  }
   Outcome outcome;
   describe(&outcome, "exported", totals->records, totals->bytes, stream.seconds());
   if (arguments.jsonl == "-") {
-    fmt::print(stderr, "sluice: {}", outcome.text);
+    print_stderr("sluice: {}", outcome.text);
     outcome.text.clear();
   }
   return outcome;

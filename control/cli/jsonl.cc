@@ -7,6 +7,7 @@
 #include <cerrno>
 #include <iterator>
 #include <nlohmann/json.hpp>
+#include <set>
 
 #include "base/status.h"
 #include "control/cli/base64.h"
@@ -18,6 +19,7 @@ namespace {
 
 constexpr size_t kReadBytes = size_t{1} << 20;
 constexpr int kPollMs = 200;
+constexpr size_t kMaxFields = 1001;
 
 // The bytes of field `name`, or of `name`_b64.
 absl::StatusOr<std::string> take_bytes(nlohmann::json& object, const std::string& name) {
@@ -158,12 +160,24 @@ absl::Status put_lines(int fd, RecordSink& sink, StreamProgress& progress) {
 
 absl::StatusOr<JsonRecord> parse_json_record(std::string_view line) {
   nlohmann::json object;
+  std::set<std::string> names;
+  std::string twice;
+  const auto note_name = [&](int depth, nlohmann::json::parse_event_t event,
+                             nlohmann::json& parsed) {
+    if (event == nlohmann::json::parse_event_t::key && depth == 1) {
+      const auto& name = parsed.get_ref<const std::string&>();
+      if (names.size() < kMaxFields && !names.insert(name).second) twice = name;
+    }
+    return true;
+  };
   try {
-    object = nlohmann::json::parse(line.begin(), line.end());
+    object = nlohmann::json::parse(line.begin(), line.end(), note_name);
   } catch (const nlohmann::json::exception& error) {
     return invalid_argument("not JSON: {}", printable(error.what()));
   }
   if (!object.is_object()) return invalid_argument("not a JSON object");
+  if (!twice.empty()) return invalid_argument("it has the field \"{}\" twice", printable(twice));
+  if (names.size() >= kMaxFields) return invalid_argument("it has over {} fields", kMaxFields - 1);
   JsonRecord record;
   SLUICE_ASSIGN_OR_RETURN(record.key, take_bytes(object, "key"));
   SLUICE_ASSIGN_OR_RETURN(record.value, take_bytes(object, "value"));

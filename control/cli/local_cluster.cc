@@ -13,6 +13,7 @@
 #include <cstdlib>
 
 #include "base/clock.h"
+#include "base/random.h"
 #include "base/status.h"
 #include "control/cli/outcome.h"
 #include "control/cli/progress.h"
@@ -31,6 +32,13 @@ constexpr size_t kLogTailBytes = 1500;
 
 // A string of TOML: the escapes of JSON are those of its basic strings.
 std::string toml_string(const std::string& text) { return Json(text).dump(); }
+
+bool is_same_folder(const std::string& a, const std::string& b) {
+  struct stat one {};
+  struct stat two {};
+  return stat(a.c_str(), &one) == 0 && stat(b.c_str(), &two) == 0 && one.st_dev == two.st_dev &&
+         one.st_ino == two.st_ino;
+}
 
 }  // namespace
 
@@ -76,6 +84,8 @@ absl::Status LocalCluster::read_description() {
   SLUICE_ASSIGN_OR_RETURN(const std::string text, read_file(file, kDescriptionLimit));
   try {
     const Json json = Json::parse(text);
+    id_ = json.at("id").get<std::string>();
+    made_in_ = json.at("folder").get<std::string>();
     url_ = json.at("cluster").get<std::string>();
     driver_ = json.at("driver").get<std::string>();
     replicas_ = json.at("replicas").get<uint32_t>();
@@ -93,7 +103,8 @@ absl::Status LocalCluster::read_description() {
 }
 
 absl::Status LocalCluster::write_description() const {
-  Json json = {{"cluster", url_}, {"driver", driver_}, {"replicas", replicas_}, {"slots", slots_}};
+  Json json = {{"id", id_},         {"folder", made_in_},    {"cluster", url_},
+               {"driver", driver_}, {"replicas", replicas_}, {"slots", slots_}};
   json["nodes"] = Json::array();
   for (const LocalNode& node : nodes_) {
     json["nodes"].push_back({{"name", node.name},
@@ -123,6 +134,8 @@ absl::Status LocalCluster::check_same(const LocalOptions& options) const {
 }
 
 absl::Status LocalCluster::make(const LocalOptions& options) {
+  id_ = fmt::format("{:016x}{:016x}", entropy(), entropy());
+  made_in_ = folder_;
   url_ = options.etcd_url.empty() ? "sqlite:" + path("cluster.db") : options.etcd_url;
   driver_ = options.driver;
   replicas_ = options.replicas != 0 ? options.replicas : std::min<uint32_t>(3, options.nodes);
@@ -139,10 +152,40 @@ absl::Status LocalCluster::make(const LocalOptions& options) {
     nodes_.push_back(std::move(node));
   }
   SLUICE_RETURN_IF_ERROR(make_cluster_block());
+  SLUICE_RETURN_IF_ERROR(write_configs());
+  return write_description();  // last: what it describes is there
+}
+
+absl::Status LocalCluster::write_configs() const {
   for (const LocalNode& node : nodes_) {
     SLUICE_RETURN_IF_ERROR(write_file_durably(path(node.name + ".toml"), config_of(node)));
   }
-  return write_description();  // last: what it describes is there
+  return absl::OkStatus();
+}
+
+absl::Status LocalCluster::settle() {
+  if (made_in_ == folder_ || is_same_folder(made_in_, folder_)) return absl::OkStatus();
+  LocalCluster original(made_in_, UniqueFd());
+  if (original.read_description().ok() && original.id_ == id_) {
+    return failed_precondition(
+        "{0} is a copy of the cluster in {1}, and its configuration files name {1}: started, its "
+        "nodes would work on the original's data. Remove or rename {1} to use the copy instead, or "
+        "make another cluster and restore a backup into it",
+        folder_, made_in_);
+  }
+  for (const LocalNode& node : nodes_) {
+    if (const auto running = process(node)) {
+      return failed_precondition(
+          "{} was moved from {} while node {} (process {}) runs in it; 'sluice local down --dir "
+          "{}' first",
+          folder_, made_in_, node.name, running->pid, folder_);
+    }
+  }
+  const std::string old_url = "sqlite:" + made_in_ + "/cluster.db";
+  if (url_ == old_url) url_ = "sqlite:" + path("cluster.db");
+  SLUICE_RETURN_IF_ERROR(write_configs());
+  made_in_ = folder_;
+  return write_description();  // last: a crash before it does all of this again
 }
 
 absl::Status LocalCluster::make_cluster_block() const {
@@ -182,8 +225,8 @@ absl::StatusOr<const LocalNode*> LocalCluster::find(const std::string& name) con
 }
 
 std::optional<ProcessId> LocalCluster::process(const LocalNode& node) const {
-  const std::optional<ProcessId> process = read_pid_file(path(node.name + ".pid"));
-  return process && is_running(*process) ? process : std::nullopt;
+  const auto holder = holder_of_process_lock(path(node.name) + "/" + kNodeLockFile);
+  return holder && is_running(*holder) ? holder : std::nullopt;
 }
 
 absl::StatusOr<ProcessId> LocalCluster::start(const LocalNode& node, bool accept_data_loss) {

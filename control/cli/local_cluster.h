@@ -3,7 +3,11 @@
 //   cluster.db          the cluster block (unless etcd is used)
 //   nX.toml nX.log nX.pid   configuration, output and process of node nX
 //   nX/ nX-archive/     its records, its parts of archives
+//   nX/node.lock        locked by the node while it runs: this alone says whose process it is
 // One command at a time works in D: it holds a lock on D/.lock.
+//
+// D may be moved: its configuration files are then written anew where it is. A copy of a D that is
+// still there is not started: its configuration, addresses and identity are the original's.
 #ifndef SLUICE_CONTROL_CLI_LOCAL_CLUSTER_H_
 #define SLUICE_CONTROL_CLI_LOCAL_CLUSTER_H_
 
@@ -52,9 +56,12 @@ class LocalCluster {
   const std::vector<LocalNode>& nodes() const { return nodes_; }
   // NOT_FOUND naming the nodes there are.
   absl::StatusOr<const LocalNode*> find(const std::string& name) const;
-  // Its process while that runs.
+  // Its process while that runs: the one that has locked its data directory in this very folder.
   std::optional<ProcessId> process(const LocalNode& node) const;
 
+  // Adopts the place the folder is in now. Before any start(). FAILED_PRECONDITION for a copy, and
+  // for a folder that was moved while nodes run in it.
+  absl::Status settle();
   absl::StatusOr<ProcessId> start(const LocalNode& node, bool accept_data_loss);
   // Until the given nodes are live under these processes, answer, and the table is published.
   // UNAVAILABLE with the end of the log of a node that ended, or after timeout_ms; CANCELLED by an
@@ -80,11 +87,14 @@ class LocalCluster {
   std::string path(const std::string& name) const { return folder_ + "/" + name; }
   std::string log_of(const LocalNode& node) const { return path(node.name + ".log"); }
   std::string config_of(const LocalNode& node) const;
+  absl::Status write_configs() const;
   absl::Status make_cluster_block() const;
   absl::Status why_not_serving(const std::vector<Started>& started) const;
 
   const std::string folder_;  // absolute
   UniqueFd lock_;
+  std::string id_;       // of this cluster; copies have the same
+  std::string made_in_;  // the folder that the configuration files name
   std::string url_;
   std::string driver_;
   uint32_t replicas_ = 0;

@@ -2,17 +2,12 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstdio>
 
 #include "control/cli/base64.h"
+#include "control/cli/standard_streams.h"
 
 namespace sluice {
 namespace {
-
-bool write_stdout(std::string_view text) {
-  return std::fwrite(text.data(), 1, text.size(), stdout) == text.size() &&
-         std::fflush(stdout) == 0;
-}
 
 bool numeric(std::string_view cell) {
   return cell.find_first_not_of("0123456789.,-") == std::string_view::npos;
@@ -33,7 +28,7 @@ Outcome failure(const absl::Status& status) {
 }
 
 int print_outcome(const Outcome& outcome, bool json) {
-  bool written = true;
+  absl::Status written;
   if (json) {
     Json fields = outcome.fields;
     if (outcome.code != kExitDone) {
@@ -45,10 +40,10 @@ int print_outcome(const Outcome& outcome, bool json) {
     written = write_stdout(outcome.text);
   }
   if (outcome.code != kExitDone && !outcome.error.empty()) {
-    fmt::print(stderr, "sluice: {}\n", outcome.error);
+    print_stderr("sluice: {}\n", outcome.error);
   }
-  if (!written) {
-    fmt::print(stderr, "sluice: stdout could not be written\n");
+  if (!written.ok()) {
+    if (!stdout_reader_gone()) print_stderr("sluice: {}\n", message_of(written));
     return outcome.code == kExitDone ? kExitFailed : outcome.code;
   }
   return outcome.code;

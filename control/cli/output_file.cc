@@ -15,16 +15,6 @@ namespace {
 
 constexpr size_t kBufferBytes = size_t{1} << 20;
 
-absl::Status write_all(int fd, std::string_view bytes, const std::string& path) {
-  while (!bytes.empty()) {
-    const ssize_t done = write(fd, bytes.data(), bytes.size());
-    if (done < 0 && errno == EINTR) continue;
-    if (done < 0) return errno_status(errno, fmt::format("write {}", path));
-    bytes.remove_prefix(static_cast<size_t>(done));
-  }
-  return absl::OkStatus();
-}
-
 }  // namespace
 
 std::string folder_of(const std::string& path) {
@@ -55,15 +45,28 @@ OutputFile::~OutputFile() {
   if (!aside_.empty()) unlink(aside_.c_str());
 }
 
+absl::Status OutputFile::write_all(std::string_view bytes) {
+  while (!bytes.empty()) {
+    const ssize_t done = ::write(fd_.get(), bytes.data(), bytes.size());
+    if (done < 0 && errno == EINTR) continue;
+    if (done < 0) {
+      reader_gone_ = errno == EPIPE;
+      return errno_status(errno, fmt::format("write {}", path_ == "-" ? "stdout" : path_));
+    }
+    bytes.remove_prefix(static_cast<size_t>(done));
+  }
+  return absl::OkStatus();
+}
+
 absl::Status OutputFile::flush() {
-  SLUICE_RETURN_IF_ERROR(write_all(fd_.get(), buffer_, path_));
+  SLUICE_RETURN_IF_ERROR(write_all(buffer_));
   buffer_.clear();
   return absl::OkStatus();
 }
 
 absl::Status OutputFile::write(std::string_view bytes) {
   if (buffer_.size() + bytes.size() > kBufferBytes) SLUICE_RETURN_IF_ERROR(flush());
-  if (bytes.size() > kBufferBytes) return write_all(fd_.get(), bytes, path_);
+  if (bytes.size() > kBufferBytes) return write_all(bytes);
   buffer_.append(bytes);
   return absl::OkStatus();
 }

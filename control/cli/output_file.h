@@ -23,16 +23,20 @@ class OutputFile {
 
   absl::Status write(std::string_view bytes);
   absl::Status commit();
+  // After an error: the pipe that is written has no reader any more.
+  bool reader_gone() const { return reader_gone_; }
 
  private:
   OutputFile(std::string path, std::string aside, UniqueFd fd)
       : path_(std::move(path)), aside_(std::move(aside)), fd_(std::move(fd)) {}
   absl::Status flush();
+  absl::Status write_all(std::string_view bytes);
 
   const std::string path_;
   std::string aside_;  // empty when written as it is
   UniqueFd fd_;
   std::string buffer_;
+  bool reader_gone_ = false;
 };
 
 // The folder a path lies in.

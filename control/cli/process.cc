@@ -56,6 +56,13 @@ std::optional<Stat> stat_of(int pid) {
   return stat;
 }
 
+struct flock whole_file() {
+  struct flock lock {};
+  lock.l_type = F_WRLCK;
+  lock.l_whence = SEEK_SET;
+  return lock;
+}
+
 // Attributes and file actions of one spawn.
 class SpawnSetup {
  public:
@@ -155,16 +162,34 @@ absl::Status write_pid_file(const std::string& path, const ProcessId& process) {
   return write_file_durably(path, fmt::format("{} {}\n", process.pid, process.start_ticks));
 }
 
-std::optional<ProcessId> read_pid_file(const std::string& path) {
-  const auto text = read_file(path, 100);
-  ProcessId process;
-  unsigned long long ticks = 0;
-  if (!text.ok() || std::sscanf(text->c_str(), "%d %llu", &process.pid, &ticks) != 2 ||
-      process.pid <= 1) {
-    return std::nullopt;
+absl::StatusOr<UniqueFd> take_process_lock(const std::string& path) {
+  UniqueFd fd(open(path.c_str(), O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0644));
+  if (!fd) return errno_status(errno, fmt::format("open {}", path));
+  struct flock lock = whole_file();
+  if (fcntl(fd.get(), F_SETLK, &lock) == 0) return fd;
+  if (errno != EACCES && errno != EAGAIN) return errno_status(errno, fmt::format("lock {}", path));
+  lock = whole_file();
+  if (fcntl(fd.get(), F_GETLK, &lock) != 0 || lock.l_type == F_UNLCK) lock.l_pid = 0;
+  return already_exists("{} is locked by process {}", path, lock.l_pid);
+}
+
+std::optional<ProcessId> holder_of_process_lock(const std::string& path) {
+  UniqueFd fd(open(path.c_str(), O_RDONLY | O_NOFOLLOW | O_CLOEXEC));
+  if (!fd) return std::nullopt;
+  ProcessId holder;
+  // The second look shows that the process whose start time was read held the lock then, and was
+  // not one that was given the pid since.
+  for (int look = 0; look < 2; ++look) {
+    struct flock lock = whole_file();
+    if (fcntl(fd.get(), F_GETLK, &lock) != 0 || lock.l_type == F_UNLCK || lock.l_pid <= 1) {
+      return std::nullopt;
+    }
+    if (look == 1) return lock.l_pid == holder.pid ? std::optional(holder) : std::nullopt;
+    const std::optional<Stat> stat = stat_of(lock.l_pid);
+    if (!stat) return std::nullopt;
+    holder = {lock.l_pid, stat->start_ticks};
   }
-  process.start_ticks = ticks;
-  return process;
+  return std::nullopt;
 }
 
 absl::StatusOr<std::vector<uint16_t>> free_ports(size_t count) {

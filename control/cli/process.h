@@ -9,6 +9,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "base/file.h"
 
 namespace sluice {
 
@@ -30,9 +31,19 @@ bool is_running(const ProcessId& process);
 bool wait_until_gone(const ProcessId& process, int64_t timeout_ms);
 absl::Status send_signal(const ProcessId& process, int signal);
 
-// "pid start-ticks" in a file. Nothing for a file that is not there or does not hold that.
+// "pid start-ticks" in a file, for whoever looks into the directory. Nothing in this program acts
+// on what such a file says.
 absl::Status write_pid_file(const std::string& path, const ProcessId& process);
-std::optional<ProcessId> read_pid_file(const std::string& path);
+
+// In a node's data directory, locked by the node.
+inline constexpr char kNodeLockFile[] = "node.lock";
+
+// Locks a file that says whose a directory is: held as long as this process lives, shown by the
+// kernel to any other, and bound to the file itself, so that a copy of it has none. ALREADY_EXISTS
+// naming the process that holds it. A process must lock a file once and open it nowhere else.
+absl::StatusOr<UniqueFd> take_process_lock(const std::string& path);
+// The process that holds the lock of exactly this file; nothing when nobody does.
+std::optional<ProcessId> holder_of_process_lock(const std::string& path);
 
 // TCP ports of 127.0.0.1 that are free now, below those that the kernel gives out by itself.
 absl::StatusOr<std::vector<uint16_t>> free_ports(size_t count);

@@ -8,10 +8,10 @@
 #include <atomic>
 #include <chrono>
 #include <csignal>
-#include <cstdio>
 
 #include "base/clock.h"
 #include "control/cli/outcome.h"
+#include "control/cli/standard_streams.h"
 
 namespace sluice {
 namespace {
@@ -50,7 +50,7 @@ void wait_for_signals(const sigset_t& signals) {
     if (state.ended) continue;
     const bool first = !state.interrupted.exchange(true);
     if (!first || !state.handler) end_process(state.json);
-    fmt::print(stderr, "sluice: interrupted, stopping (once more to stop at once)\n");
+    print_stderr("sluice: interrupted, stopping (once more to stop at once)\n");
     state.handler();
   }
 }
@@ -75,7 +75,7 @@ ProgressBar::~ProgressBar() {
     stop_.notify_all();
   }
   if (thread_.joinable()) thread_.join();
-  if (drawn_) fmt::print(stderr, "\r\x1b[K");
+  if (drawn_) print_stderr("\r\x1b[K");
 }
 
 void ProgressBar::draw_locked() {
@@ -95,14 +95,13 @@ void ProgressBar::draw_locked() {
   if (state.total > state.done && rate > 0) {
     line += "  " + human_seconds(static_cast<double>(state.total - state.done) / rate) + " left";
   }
-  fmt::print(stderr, "\r\x1b[K{}", line);
-  std::fflush(stderr);
+  print_stderr("\r\x1b[K{}", line);
   drawn_ = true;
 }
 
 void ProgressBar::note(const std::string& line) {
   std::lock_guard lock(mutex_);
-  fmt::print(stderr, "{}{}\n", drawn_ ? "\r\x1b[K" : "", line);
+  print_stderr("{}{}\n", drawn_ ? "\r\x1b[K" : "", line);
 }
 
 void Interrupts::begin(bool json) {

@@ -16,11 +16,15 @@ namespace {
 
 constexpr size_t kHeaderBytes = 12;  // key length (u32), line length (u64)
 
-absl::Status write_all(int fd, std::string_view bytes) {
+absl::Status write_all(int fd, std::string_view bytes, const std::string& folder) {
   while (!bytes.empty()) {
     const ssize_t done = write(fd, bytes.data(), bytes.size());
     if (done < 0 && errno == EINTR) continue;
-    if (done < 0) return errno_status(errno, "write a temporary file");
+    if (done < 0) {
+      return errno_status(
+          errno,
+          fmt::format("write a temporary file in {} (TMPDIR names another directory)", folder));
+    }
     bytes.remove_prefix(static_cast<size_t>(done));
   }
   return absl::OkStatus();
@@ -31,11 +35,13 @@ absl::Status write_all(int fd, std::string_view bytes) {
 // Collects small writes.
 class SortedSpill::Writer {
  public:
-  explicit Writer(int fd) : fd_(fd) { buffer_.reserve(kReadBytes); }
+  Writer(int fd, const std::string& folder) : fd_(fd), folder_(folder) {
+    buffer_.reserve(kReadBytes);
+  }
   absl::Status write(std::string_view bytes) {
     written_ += bytes.size();
     if (buffer_.size() + bytes.size() > kReadBytes) SLUICE_RETURN_IF_ERROR(flush());
-    if (bytes.size() > kReadBytes) return write_all(fd_, bytes);
+    if (bytes.size() > kReadBytes) return write_all(fd_, bytes, folder_);
     buffer_.append(bytes);
     return absl::OkStatus();
   }
@@ -47,7 +53,7 @@ class SortedSpill::Writer {
     return write(header);
   }
   absl::Status flush() {
-    SLUICE_RETURN_IF_ERROR(write_all(fd_, buffer_));
+    SLUICE_RETURN_IF_ERROR(write_all(fd_, buffer_, folder_));
     buffer_.clear();
     return absl::OkStatus();
   }
@@ -55,6 +61,7 @@ class SortedSpill::Writer {
 
  private:
   const int fd_;
+  const std::string& folder_;
   std::string buffer_;
   uint64_t written_ = 0;
 };
@@ -122,7 +129,10 @@ class SortedSpill::Reader {
 absl::StatusOr<UniqueFd> SortedSpill::make_file() const {
   std::string path = folder_ + "/.sluice-sort-XXXXXX";
   UniqueFd fd(mkostemp(path.data(), O_CLOEXEC));
-  if (!fd) return errno_status(errno, fmt::format("make a temporary file in {}", folder_));
+  if (!fd)
+    return errno_status(
+        errno,
+        fmt::format("make a temporary file in {} (TMPDIR names another directory)", folder_));
   unlink(path.c_str());  // it goes with the process, however that ends
   return fd;
 }
@@ -148,7 +158,7 @@ absl::Status SortedSpill::spill() {
   if (lines_.empty()) return absl::OkStatus();
   sort_memory();
   SLUICE_ASSIGN_OR_RETURN(UniqueFd fd, make_file());
-  Writer writer(fd.get());
+  Writer writer(fd.get(), folder_);
   for (const Line& line : lines_) {
     SLUICE_RETURN_IF_ERROR(writer.write_header(line.key_bytes, line.line_bytes));
     SLUICE_RETURN_IF_ERROR(writer.write(
@@ -190,7 +200,7 @@ absl::Status SortedSpill::merge_full_level() {
     while (first > 0 && runs_[first - 1].level == runs_.back().level) --first;
     if (runs_.size() - first < kFanIn) return absl::OkStatus();
     SLUICE_ASSIGN_OR_RETURN(UniqueFd fd, make_file());
-    Writer writer(fd.get());
+    Writer writer(fd.get(), folder_);
     const auto copy_line = [&](Reader& reader) -> absl::Status {
       SLUICE_RETURN_IF_ERROR(writer.write_header(reader.key().size(), reader.line_left()));
       SLUICE_RETURN_IF_ERROR(writer.write(reader.key()));

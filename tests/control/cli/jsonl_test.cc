@@ -77,11 +77,10 @@ TEST(Jsonl, ExportTakesThePrefixOnly) {
 TEST(Jsonl, AcceptsMissingLastNewlineEmptyLinesAndOtherFields) {
   MemoryRecords records;
   SinkTotals totals;
-  ASSERT_TRUE(
-      import_text(
-          "\n{\"key\":\"a\",\"value\":\"\"}\r\n\n{\"value_b64\":\"eA==\",\"key\":\"b\",\"n\":1}",
-          records, &totals)
-          .ok());
+  ASSERT_TRUE(import_text("\n{\"key\":\"a\",\"value\":\"\"}\r\n\n{\"value_b64\":\"eA==\",\"key\":"
+                          "\"b\",\"n\":[{\"key\":1},{\"key\":1}]}",
+                          records, &totals)
+                  .ok());
   EXPECT_EQ(records.records(), (std::map<std::string, std::string>{{"a", ""}, {"b", "x"}}));
 }
 
@@ -91,7 +90,8 @@ TEST(Jsonl, StopsAtTheFirstMalformedLineAndNamesIt) {
        {"{", "[]", "1", "{\"key\":\"b\"}", "{\"value\":\"b\"}", "{\"key\":1,\"value\":\"x\"}",
         "{\"key\":\"b\",\"key_b64\":\"Yg==\",\"value\":\"\"}", "{\"key_b64\":\"?\",\"value\":\"\"}",
         "{\"key\":\"\",\"value\":\"\"}", "{\"key\":\"\\ud800\",\"value\":\"\"}",
-        "{\"key\":\"b\",\"value\":\"\xff\"}"}) {
+        "{\"key\":\"b\",\"value\":\"\xff\"}", "{\"key\":\"b\",\"key\":\"b\",\"value\":\"\"}",
+        "{\"key\":\"b\",\"value\":\"\",\"n\":1,\"n\":2}"}) {
     MemoryRecords records;
     SinkTotals totals;
     const absl::Status status =

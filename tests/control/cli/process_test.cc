@@ -1,6 +1,7 @@
 #include "control/cli/process.h"
 
 #include <gtest/gtest.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <csignal>
@@ -55,20 +56,62 @@ TEST_F(Process, TellsAnotherProcessOfTheSamePidApart) {
   EXPECT_FALSE(is_running(other));
   EXPECT_FALSE(send_signal(other, SIGKILL).ok());
   EXPECT_TRUE(is_running(*process));
-  ASSERT_TRUE(write_pid_file(folder_ + "/pid", *process).ok());
-  const auto read = read_pid_file(folder_ + "/pid");
-  ASSERT_TRUE(read.has_value());
-  EXPECT_TRUE(is_running(*read));
-  EXPECT_TRUE(send_signal(*read, SIGKILL).ok());
-  EXPECT_TRUE(wait_until_gone(*read, 10'000));
+  EXPECT_TRUE(send_signal(*process, SIGKILL).ok());
+  EXPECT_TRUE(wait_until_gone(*process, 10'000));
 }
 
-TEST_F(Process, ReadsNoPidFromGarbage) {
-  EXPECT_FALSE(read_pid_file(folder_ + "/absent").has_value());
-  for (const char* text : {"", "x", "12", "-1 5", "0 5", "1 5"}) {
-    ASSERT_TRUE(write_file_durably(folder_ + "/pid", text).ok());
-    EXPECT_FALSE(read_pid_file(folder_ + "/pid").has_value()) << text;
+// Keeps a locked file in a child process for as long as it lives.
+class LockHolder {
+ public:
+  explicit LockHolder(const std::string& path) {
+    int ready[2];
+    EXPECT_EQ(pipe(ready), 0);
+    pid_ = fork();
+    if (pid_ == 0) {
+      const auto lock = take_process_lock(path);
+      const char answer = lock.ok() ? 'y' : 'n';
+      if (write(ready[1], &answer, 1) != 1) _exit(1);
+      while (true) pause();
+    }
+    char answer = 0;
+    EXPECT_EQ(read(ready[0], &answer, 1), 1);
+    EXPECT_EQ(answer, 'y');
+    close(ready[0]);
+    close(ready[1]);
   }
+  ~LockHolder() {
+    kill(pid_, SIGKILL);
+    waitpid(pid_, nullptr, 0);
+  }
+  int pid() const { return pid_; }
+
+ private:
+  int pid_ = 0;
+};
+
+TEST_F(Process, ALockNamesItsHolderAndNoOtherProcess) {
+  const std::string path = folder_ + "/node.lock";
+  EXPECT_FALSE(holder_of_process_lock(path).has_value()) << "there is no file";
+  {
+    const LockHolder holder(path);
+    const auto found = holder_of_process_lock(path);
+    ASSERT_TRUE(found.has_value());
+    EXPECT_EQ(found->pid, holder.pid());
+    EXPECT_TRUE(is_running(*found));
+    const auto second = take_process_lock(path);
+    EXPECT_TRUE(absl::IsAlreadyExists(second.status()));
+    EXPECT_NE(second.status().ToString().find(std::to_string(holder.pid())), std::string::npos);
+    EXPECT_TRUE(holder_of_process_lock(path).has_value()) << "asking took the lock away";
+
+    std::filesystem::copy_file(path, folder_ + "/copy");
+    EXPECT_FALSE(holder_of_process_lock(folder_ + "/copy").has_value()) << "a copy has a holder";
+    std::filesystem::rename(path, folder_ + "/moved");
+    EXPECT_TRUE(holder_of_process_lock(folder_ + "/moved").has_value()) << "a move loses it";
+    // What a file says about processes is not believed.
+    ASSERT_TRUE(write_pid_file(path, *found).ok());
+    EXPECT_FALSE(holder_of_process_lock(path).has_value());
+  }
+  EXPECT_FALSE(holder_of_process_lock(folder_ + "/moved").has_value()) << "a dead holder is named";
 }
 
 TEST_F(Process, SaysWhatCannotBeStarted) {
