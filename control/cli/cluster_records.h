@@ -1,4 +1,4 @@
-// A cluster as sink and source of records.
+// A cluster as a store of records.
 #ifndef SLUICE_CONTROL_CLI_CLUSTER_RECORDS_H_
 #define SLUICE_CONTROL_CLI_CLUSTER_RECORDS_H_
 
@@ -8,6 +8,7 @@
 
 #include "control/cli/record_stream.h"
 #include "control/client/cluster_client.h"
+#include "control/client/lease_lock.h"
 
 namespace sluice {
 
@@ -16,6 +17,7 @@ class ClusterSink final : public RecordSink {
  public:
   explicit ClusterSink(ClusterClient& client) : writer_(client.import()) {}
   absl::Status put(std::string_view key, std::string_view value) override;
+  absl::Status erase(std::string_view key) override;
   SinkTotals finish() override;
 
  private:
@@ -23,10 +25,15 @@ class ClusterSink final : public RecordSink {
   std::unique_ptr<ImportWriter> writer_;
 };
 
-class ClusterSource final : public RecordSource {
+class ClusterStore final : public RecordStore {
  public:
-  explicit ClusterSource(ClusterClient& client) : client_(client) {}
+  explicit ClusterStore(ClusterClient& client) : client_(client) {}
   absl::Status scan(std::string_view prefix, const Each& each) override;
+  absl::StatusOr<std::optional<std::string>> get(std::string_view key) override;
+  std::unique_ptr<RecordSink> writer() override { return std::make_unique<ClusterSink>(client_); }
+  absl::StatusOr<uint64_t> count(std::string_view prefix) override { return client_.count(prefix); }
+  absl::StatusOr<std::unique_ptr<RecordClaim>> claim(const std::string& name) override;
+  int64_t claim_ms() const override { return LeaseLockOptions().lease_ms; }
 
  private:
   ClusterClient& client_;

@@ -158,8 +158,8 @@ void warn_failures(const StreamFailures& failures, const char* what) {
 
 Outcome import_tree_command(ClusterClient& client, const RecordArguments& arguments) {
   Stream stream("import");
-  ClusterSink sink(client);
-  const auto result = import_tree({arguments.tree, arguments.prefix, 2}, sink, stream.progress);
+  ClusterStore store(client);
+  const auto result = import_tree({arguments.tree, arguments.prefix, 2}, store, stream.progress);
   if (!result.ok()) return failure(result.status());
   Outcome outcome;
   describe(&outcome, "imported", result->records, result->bytes, stream.seconds());
@@ -168,6 +168,12 @@ Outcome import_tree_command(ClusterClient& client, const RecordArguments& argume
   outcome.fields["folders"] = result->folders;
   outcome.fields["links"] = result->links;
   outcome.fields["skipped"] = result->skipped;
+  outcome.fields["removed"] = result->removed;
+  if (result->leftovers) {
+    print_stderr(
+        "sluice: chunks of earlier versions of files are left over; the next import of this prefix "
+        "removes them\n");
+  }
   if (result->skipped > 0) {
     print_stderr("sluice: {} sockets, devices and pipes were skipped\n", result->skipped);
   }
@@ -227,7 +233,7 @@ Outcome import_command(const Invocation& invocation, const RecordArguments& argu
 
 Outcome export_tree_command(ClusterClient& client, const RecordArguments& arguments) {
   Stream stream("export");
-  ClusterSource source(client);
+  ClusterStore source(client);
   const auto result = export_tree({arguments.tree, arguments.prefix}, source, stream.progress);
   if (!result.ok()) return failure(result.status());
   Outcome outcome;
@@ -240,6 +246,13 @@ Outcome export_tree_command(ClusterClient& client, const RecordArguments& argume
   if (result->other_records > 0) {
     print_stderr("sluice: {} records that are no entries of a tree were skipped\n",
                  result->other_records);
+  }
+  outcome.fields["not_set"] = {{"set_id", result->set_id_dropped}};
+  if (result->set_id_dropped > 0) {
+    print_stderr(
+        "sluice: {} set-user-ID or set-group-ID bits were not set: the files do not belong to the "
+        "owners here that they were imported from\n",
+        result->set_id_dropped);
   }
   warn_failures(result->failures, "not exported:");
   warn_failures(result->damaged, "damaged:");
@@ -268,7 +281,7 @@ Outcome export_jsonl_command(ClusterClient& client, const RecordArguments& argum
                              : arguments.jsonl == "-"                   ? "/tmp"
                                                       : folder_of(arguments.jsonl);
   Stream stream("export");
-  ClusterSource source(client);
+  ClusterStore source(client);
   const auto totals = export_jsonl(source, arguments.prefix, folder, stream.progress,
                                    [&](std::string_view piece) { return (*file)->write(piece); });
   const absl::Status status = totals.ok() ? (*file)->commit() : totals.status();

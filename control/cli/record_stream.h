@@ -5,12 +5,15 @@
 #include <atomic>
 #include <cstdint>
 #include <functional>
+#include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
 
 namespace sluice {
 
@@ -45,6 +48,7 @@ class RecordSink {
   virtual ~RecordSink() = default;
   // Waits while too much is in flight. OK means accepted: whether it was written is in the totals.
   virtual absl::Status put(std::string_view key, std::string_view value) = 0;
+  virtual absl::Status erase(std::string_view key) = 0;
   // Waits for everything put before. Called once, last.
   virtual SinkTotals finish() = 0;
 };
@@ -57,6 +61,29 @@ class RecordSource {
   // `each`, and returns it. The views are valid during the call only.
   using Each = std::function<absl::Status(std::string_view key, std::string_view value)>;
   virtual absl::Status scan(std::string_view prefix, const Each& each) = 0;
+  // Nothing where there is none.
+  virtual absl::StatusOr<std::optional<std::string>> get(std::string_view key) = 0;
+};
+
+// What one process has alone while it lives. Thread-safe.
+class RecordClaim {
+ public:
+  virtual ~RecordClaim() = default;
+  // Waits a moment where that is not certain now. Not OK when another process has taken the claim,
+  // or could have.
+  virtual absl::Status check() = 0;
+};
+
+// Records that are read, written, and claimed. Thread-safe but for scan().
+class RecordStore : public RecordSource {
+ public:
+  // A stream of writes of its own. The store must outlive it.
+  virtual std::unique_ptr<RecordSink> writer() = 0;
+  virtual absl::StatusOr<uint64_t> count(std::string_view prefix) = 0;
+  // ABORTED when a process that lives, or that lived until a few seconds ago, has it.
+  virtual absl::StatusOr<std::unique_ptr<RecordClaim>> claim(const std::string& name) = 0;
+  // The longest that a claim outlives its process.
+  virtual int64_t claim_ms() const = 0;
 };
 
 // What a running import or export tells whoever watches it. Bytes are those of keys and values.

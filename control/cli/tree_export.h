@@ -25,7 +25,10 @@ struct TreeExportResult {
   uint64_t folders = 0;
   uint64_t links = 0;
   uint64_t other_records =
-      0;                    // records that are no tree entries, and chunks that belong to no file
+      0;  // records that are no tree entries, and chunks that belong to no file
+  // Files and folders whose set-user-ID or set-group-ID bit was not set, as they do not belong here
+  // to the owner and group that they had.
+  uint64_t set_id_dropped = 0;
   StreamFailures failures;  // refused paths, and what the file system refused
   StreamFailures damaged;   // files with missing or wrong chunks, entries that break the layout
 };
@@ -34,8 +37,8 @@ struct TreeExportResult {
 // when it is whole and its digest holds, so no file is ever there in part. Nothing outside of the
 // folder is touched, whatever keys and links say: paths are opened name by name without following
 // links, links are made after all files. Modes, times of files and links, and last those of folders
-// are set; owners are not. Goes on after an entry that cannot be exported. A status only for what
-// ends the whole export.
+// are set; owners are not. What an import replaces meanwhile is exported as the old or the new.
+// Goes on after an entry that cannot be exported. A status only for what ends the whole export.
 absl::StatusOr<TreeExportResult> export_tree(const TreeExportOptions& options, RecordSource& source,
                                              StreamProgress& progress);
 

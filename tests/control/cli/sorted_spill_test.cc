@@ -1,12 +1,15 @@
 #include "control/cli/sorted_spill.h"
 
 #include <gtest/gtest.h>
+#include <sys/resource.h>
 
+#include <csignal>
 #include <filesystem>
 #include <map>
 #include <string>
 
 #include "base/random.h"
+#include "base/status.h"
 
 namespace sluice {
 namespace {
@@ -67,6 +70,24 @@ TEST(SortedSpill, SaysWhichFolderItCannotUse) {
   const absl::Status status = spill.add("b", "b");
   EXPECT_TRUE(absl::IsNotFound(status));
   EXPECT_NE(status.ToString().find("/nonexistent"), std::string::npos);
+}
+
+TEST(SortedSpill, NamesTheDirectoryThatIsFull) {
+  const std::string folder = testing::TempDir() + "/sluice-spill-" + std::to_string(entropy());
+  std::filesystem::create_directories(folder);
+  rlimit before{};
+  getrlimit(RLIMIT_FSIZE, &before);
+  const auto handler = signal(SIGXFSZ, SIG_IGN);
+  const rlimit small{4096, before.rlim_max};  // a write beyond it fails as one on a full disk does
+  ASSERT_EQ(setrlimit(RLIMIT_FSIZE, &small), 0);
+  SortedSpill spill(folder, 1000);
+  absl::Status status;
+  for (int i = 0; i < 10 && status.ok(); ++i) status = spill.add("key", std::string(10'000, 'x'));
+  setrlimit(RLIMIT_FSIZE, &before);
+  signal(SIGXFSZ, handler);
+  ASSERT_FALSE(status.ok());
+  EXPECT_NE(message_of(status).find(folder), std::string_view::npos) << status;
+  std::filesystem::remove_all(folder);
 }
 
 }  // namespace

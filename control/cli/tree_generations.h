@@ -1,0 +1,79 @@
+// The chunks of a tree import's large files, from before the first is written until they are
+// removed (tree_entry.h).
+#ifndef SLUICE_CONTROL_CLI_TREE_GENERATIONS_H_
+#define SLUICE_CONTROL_CLI_TREE_GENERATIONS_H_
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <string_view>
+#include <unordered_map>
+#include <unordered_set>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "control/cli/record_stream.h"
+
+namespace sluice {
+
+// Thread-safe but for collect(), which comes when everything else is done.
+class TreeGenerations {
+ public:
+  static constexpr size_t kMaxReplaced = 65'536;  // chunked files looked at by one collect(), and
+  static constexpr size_t kMaxStrays = 1'000;     // of these, of paths that were not imported
+
+  // Draws the generations of one import and claims them.
+  static absl::StatusOr<std::unique_ptr<TreeGenerations>> open(RecordStore& store,
+                                                               std::string prefix);
+
+  // The generation of an attempt, from 0 to 3, at any file.
+  uint64_t of_attempt(int attempt) const { return base_ | static_cast<uint64_t>(attempt); }
+  // To be asked right before a record that names a generation is written.
+  absl::Status check() { return claim_->check(); }
+
+  // A path that this import has a record for, now acknowledged; `generation` is 0 for what has no
+  // chunks.
+  void note_imported(std::string_view path, uint64_t generation);
+  // Counts the generation records written.
+  void note_record() { ++records_; }
+
+  // Removes chunks whose file's record names another generation, or that have none; those of
+  // imports that still run stay. OK does not mean that all could be removed: see leftovers().
+  absl::Status collect(const std::function<bool()>& cancelled);
+  uint64_t removed() const { return removed_; }
+  bool leftovers() const { return leftovers_; }
+
+ private:
+  struct Candidate {
+    std::string path;
+    uint64_t generation = 0;
+    uint32_t chunks = 0;
+    uint64_t base() const;
+  };
+  TreeGenerations(RecordStore& store, std::string prefix, uint64_t base,
+                  std::unique_ptr<RecordClaim> claim)
+      : store_(store), prefix_(std::move(prefix)), base_(base), claim_(std::move(claim)) {}
+  absl::StatusOr<std::vector<Candidate>> find();
+  absl::StatusOr<std::unique_ptr<RecordClaim>> claim_when_free(uint64_t base, int64_t deadline_ns);
+  // Of the candidates, those that no file's record names.
+  std::vector<Candidate> unneeded(const std::vector<Candidate>& candidates);
+  void remove(const std::vector<Candidate>& candidates);
+
+  RecordStore& store_;
+  const std::string prefix_;
+  const uint64_t base_;
+  std::unique_ptr<RecordClaim> claim_;
+  std::mutex mutex_;
+  std::unordered_set<uint64_t> imported_;               // digests of paths
+  std::unordered_map<uint64_t, uint64_t> generations_;  // by digest of the path
+  uint64_t records_ = 0;
+  uint64_t removed_ = 0;
+  bool leftovers_ = false;
+};
+
+}  // namespace sluice
+
+#endif  // SLUICE_CONTROL_CLI_TREE_GENERATIONS_H_
