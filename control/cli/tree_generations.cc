@@ -25,16 +25,18 @@ std::string claim_name(uint64_t base) { return fmt::format("tree-generation-{:01
 
 uint64_t TreeGenerations::Candidate::base() const { return generation & ~kAttemptMask; }
 
-absl::StatusOr<std::unique_ptr<TreeGenerations>> TreeGenerations::open(RecordStore& store,
-                                                                       std::string prefix) {
+absl::Status TreeGenerations::begin() {
+  const std::lock_guard lock(mutex_);
+  if (claim_ != nullptr) return absl::OkStatus();
   absl::Status status;
   for (int draw = 0; draw < kDraws; ++draw) {
     const uint64_t base = entropy() >> (64 - kGenerationBits) & ~kAttemptMask;
     if (base == 0) continue;  // 0 means: no chunks
-    auto claim = store.claim(claim_name(base));
+    auto claim = store_.claim(claim_name(base));
     if (claim.ok()) {
-      return std::unique_ptr<TreeGenerations>(
-          new TreeGenerations(store, std::move(prefix), base, *std::move(claim)));
+      claim_ = *std::move(claim);
+      base_ = base;
+      return absl::OkStatus();
     }
     status = claim.status();
     if (!absl::IsAborted(status)) break;

@@ -25,9 +25,13 @@ class TreeGenerations {
   static constexpr size_t kMaxReplaced = 65'536;  // chunked files looked at by one collect(), and
   static constexpr size_t kMaxStrays = 1'000;     // of these, of paths that were not imported
 
-  // Draws the generations of one import and claims them.
-  static absl::StatusOr<std::unique_ptr<TreeGenerations>> open(RecordStore& store,
-                                                               std::string prefix);
+  TreeGenerations(RecordStore& store, std::string prefix)
+      : store_(store), prefix_(std::move(prefix)) {}
+
+  // Draws the generations of this import and claims them. Before any of the next two; later calls
+  // do nothing. An import of small files alone needs none, and so no cluster block that can be
+  // written.
+  absl::Status begin();
 
   // The generation of an attempt, from 0 to 3, at any file.
   uint64_t of_attempt(int attempt) const { return base_ | static_cast<uint64_t>(attempt); }
@@ -38,7 +42,10 @@ class TreeGenerations {
   // chunks.
   void note_imported(std::string_view path, uint64_t generation);
   // Counts the generation records written.
-  void note_record() { ++records_; }
+  void note_record() {
+    const std::lock_guard lock(mutex_);
+    ++records_;
+  }
 
   // Removes chunks whose file's record names another generation, or that have none; those of
   // imports that still run stay. OK does not mean that all could be removed: see leftovers().
@@ -53,9 +60,6 @@ class TreeGenerations {
     uint32_t chunks = 0;
     uint64_t base() const;
   };
-  TreeGenerations(RecordStore& store, std::string prefix, uint64_t base,
-                  std::unique_ptr<RecordClaim> claim)
-      : store_(store), prefix_(std::move(prefix)), base_(base), claim_(std::move(claim)) {}
   absl::StatusOr<std::vector<Candidate>> find();
   absl::StatusOr<std::unique_ptr<RecordClaim>> claim_when_free(uint64_t base, int64_t deadline_ns);
   // Of the candidates, those that no file's record names.
@@ -64,9 +68,9 @@ class TreeGenerations {
 
   RecordStore& store_;
   const std::string prefix_;
-  const uint64_t base_;
-  std::unique_ptr<RecordClaim> claim_;
   std::mutex mutex_;
+  uint64_t base_ = 0;  // 0: nothing was drawn
+  std::unique_ptr<RecordClaim> claim_;
   std::unordered_set<uint64_t> imported_;               // digests of paths
   std::unordered_map<uint64_t, uint64_t> generations_;  // by digest of the path
   uint64_t records_ = 0;

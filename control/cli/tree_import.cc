@@ -100,7 +100,11 @@ struct LargeGroup {
 class TreeImporter {
  public:
   TreeImporter(const TreeImportOptions& options, RecordStore& store, StreamProgress& progress)
-      : options_(options), store_(store), progress_(progress), entries_(store.writer()) {}
+      : options_(options),
+        store_(store),
+        progress_(progress),
+        generations_(store, options.prefix),
+        entries_(store.writer()) {}
 
   absl::StatusOr<TreeImportResult> run();
 
@@ -139,7 +143,7 @@ class TreeImporter {
   const TreeImportOptions& options_;
   RecordStore& store_;
   StreamProgress& progress_;
-  std::unique_ptr<TreeGenerations> generations_;
+  TreeGenerations generations_;
   std::unique_ptr<RecordSink> entries_;  // what is one record
   UniqueFd root_;
 
@@ -213,7 +217,7 @@ void TreeImporter::import_link(int folder, const std::string& path, const std::s
   header.size = static_cast<uint64_t>(size);
   header.digest = xxh3_128(target, header.size);
   put(*entries_, key_of(path), header.encode().append(target, header.size));
-  generations_->note_imported(path, 0);
+  generations_.note_imported(path, 0);
   std::lock_guard lock(mutex_);
   ++result_.links;
 }
@@ -245,7 +249,7 @@ void TreeImporter::walk_folder(const std::string& path, std::vector<std::string>
   if (!fd && !place) return fail(path, reason_of(errno));
   if (fstat(fd ? fd.get() : place.get(), &info) != 0) return fail(path, reason_of(errno));
   put(*entries_, key_of(path), header_of(TreeKind::kFolder, info).encode());
-  generations_->note_imported(path, 0);
+  generations_.note_imported(path, 0);
   {
     std::lock_guard lock(mutex_);
     ++result_.folders;
@@ -342,7 +346,7 @@ bool TreeImporter::put_small(const std::string& path, int fd, const TreeHeader& 
   value.resize(TreeHeader::kBytes + header.size);
   value.replace(0, TreeHeader::kBytes, whole.encode());
   put(*entries_, key_of(path), value);
-  generations_->note_imported(path, 0);
+  generations_.note_imported(path, 0);
   const std::lock_guard lock(mutex_);
   ++result_.files;
   return true;
@@ -388,7 +392,7 @@ void TreeImporter::put_generations(LargeGroup& group, uint64_t generation) {
     TreeHeader record = file.header;
     record.kind = TreeKind::kGeneration;
     put(*sink, generation_key(options_.prefix, file.path, generation), record.encode());
-    generations_->note_record();
+    generations_.note_record();
   }
   take_step(group, *sink);
 }
@@ -438,7 +442,7 @@ void TreeImporter::put_chunks(LargeGroup& group) {
 void TreeImporter::put_files(LargeGroup& group) {
   if (stopped()) return;
   // Without the claim another import may have removed the chunks as left over.
-  if (const absl::Status claimed = generations_->check(); !claimed.ok())
+  if (const absl::Status claimed = generations_.check(); !claimed.ok())
     return stop(with_context(claimed, "this import was stopped for too long; run it again"));
   const auto sink = store_.writer();
   for (const LargeFile& file : group.files) {
@@ -448,7 +452,7 @@ void TreeImporter::put_files(LargeGroup& group) {
   uint64_t files = 0;
   for (const LargeFile& file : group.files) {
     if (file.state != LargeFile::State::kGood) continue;
-    generations_->note_imported(file.path, file.header.generation);
+    generations_.note_imported(file.path, file.header.generation);
     ++files;
   }
   const std::lock_guard lock(mutex_);
@@ -456,8 +460,9 @@ void TreeImporter::put_files(LargeGroup& group) {
 }
 
 void TreeImporter::import_group(LargeGroup group) {
+  if (const absl::Status begun = generations_.begin(); !begun.ok()) return stop(begun);
   for (int attempt = 0; !group.files.empty() && !stopped(); ++attempt) {
-    put_generations(group, generations_->of_attempt(attempt));
+    put_generations(group, generations_.of_attempt(attempt));
     put_chunks(group);
     put_files(group);
     LargeGroup again;
@@ -465,7 +470,7 @@ void TreeImporter::import_group(LargeGroup group) {
       if (file.state != LargeFile::State::kChanged) continue;
       if (attempt + 1 == kAttempts) {
         fail(file.path, fmt::format("changed while it was read, {} times", kAttempts));
-        generations_->note_imported(file.path, 0);  // so that its chunks are looked at
+        generations_.note_imported(file.path, 0);  // so that its chunks are looked at
         continue;
       }
       // What it is now: large still, small, or gone.
@@ -487,7 +492,6 @@ void TreeImporter::take_failures(SinkTotals& totals) {
 absl::StatusOr<TreeImportResult> TreeImporter::run() {
   root_.reset(open(options_.root.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
   if (!root_) return errno_status(errno, fmt::format("open folder {}", options_.root));
-  SLUICE_ASSIGN_OR_RETURN(generations_, TreeGenerations::open(store_, options_.prefix));
   {
     std::vector<std::jthread> readers;
     for (int i = 0; i < std::max(1, options_.readers); ++i)
@@ -502,10 +506,10 @@ absl::StatusOr<TreeImportResult> TreeImporter::run() {
   take_failures(totals);
   // What is left over costs room and is removed by the next import: no failure of this one.
   const absl::Status collected =
-      generations_->collect([this] { return progress_.cancelled.load(); });
+      generations_.collect([this] { return progress_.cancelled.load(); });
   if (absl::IsCancelled(collected)) return collected;
-  result_.removed = generations_->removed();
-  result_.leftovers = generations_->leftovers() || !collected.ok();
+  result_.removed = generations_.removed();
+  result_.leftovers = generations_.leftovers() || !collected.ok();
   std::sort(result_.failures.first.begin(), result_.failures.first.end(),
             [](const StreamFailure& a, const StreamFailure& b) { return a.path < b.path; });
   return std::move(result_);
