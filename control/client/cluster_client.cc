@@ -76,13 +76,12 @@ std::vector<std::string> ClusterClientImpl::candidates(std::string_view first) {
 }
 
 absl::Status ClusterClientImpl::ask_any(
-    std::string_view first,
+    std::string_view first, int64_t deadline_ns,
     const std::function<grpc::Status(PeerNode&, grpc::ClientContext&)>& call) {
-  const int64_t deadline = clock_.monotonic_ns() + options_.request_timeout_ms * 1'000'000;
   absl::Status last = unavailable("no node is known");
   for (int round = 0; round < 3; ++round) {
     for (const std::string& name : candidates(first)) {
-      const int64_t left_ms = (deadline - clock_.monotonic_ns()) / 1'000'000;
+      const int64_t left_ms = (deadline_ns - clock_.monotonic_ns()) / 1'000'000;
       if (left_ms <= 0) return last;
       const auto peer = peers_.find(name);
       if (!peer.ok()) continue;
@@ -101,6 +100,12 @@ absl::Status ClusterClientImpl::ask_any(
   return last;
 }
 
+void ClusterClientImpl::acknowledged(uint64_t stamp) {
+  uint64_t known = acknowledged_stamp_;
+  while (known < stamp && !acknowledged_stamp_.compare_exchange_weak(known, stamp)) {
+  }
+}
+
 std::string ClusterClientImpl::primary_of(std::string_view key) {
   const auto snapshot = directory_->snapshot();
   if (snapshot->table == nullptr) return {};
@@ -114,12 +119,27 @@ absl::Status ClusterClientImpl::write(std::string_view key, std::string_view val
   item->set_key(key.data(), key.size());
   item->set_value(value.data(), value.size());
   item->set_tombstone(tombstone);
+  const int64_t deadline_ns = clock_.monotonic_ns() + options_.request_timeout_ms * 1'000'000;
+  // The version comes first: a request whose answer is lost is repeated with the same one, so that
+  // it cannot undo what another client has written meanwhile.
+  v1::StampRequest after;
+  after.set_after(acknowledged_stamp());
+  std::string stamped_by;
+  SLUICE_RETURN_IF_ERROR(
+      ask_any(primary_of(key), deadline_ns, [&](PeerNode& node, grpc::ClientContext& context) {
+        stamped_by = node.name();
+        return node.serving().Stamp(&context, after, request.mutable_version());
+      }));
   absl::Status result;
   SLUICE_RETURN_IF_ERROR(
-      ask_any(primary_of(key), [&](PeerNode& node, grpc::ClientContext& context) {
+      ask_any(stamped_by, deadline_ns, [&](PeerNode& node, grpc::ClientContext& context) {
         v1::WriteReply reply;
         const grpc::Status status = node.serving().Write(&context, request, &reply);
-        if (!status.ok()) return status;
+        if (!status.ok()) {
+          if (may_have_been_applied(status)) request.set_in_doubt(true);
+          return status;
+        }
+        acknowledged(reply.stamp());
         if (reply.results_size() != 1) {
           return grpc::Status(grpc::StatusCode::INTERNAL, "answered another number of writes");
         }

@@ -4,6 +4,7 @@
 
 #include <grpcpp/client_context.h>
 
+#include <atomic>
 #include <functional>
 #include <memory>
 #include <string>
@@ -69,7 +70,15 @@ class ClusterClientImpl final : public ClusterClient {
   // DEADLINE_EXCEEDED or RESOURCE_EXHAUSTED, for at most the request timeout. Sets the context's
   // deadline.
   absl::Status ask_any(std::string_view first,
+                       const std::function<grpc::Status(PeerNode&, grpc::ClientContext&)>& call) {
+    return ask_any(first, clock_.monotonic_ns() + options_.request_timeout_ms * 1'000'000, call);
+  }
+  absl::Status ask_any(std::string_view first, int64_t deadline_ns,
                        const std::function<grpc::Status(PeerNode&, grpc::ClientContext&)>& call);
+  // The largest stamp that a write of this client was acknowledged with: its next versions are
+  // above it, whichever node makes them.
+  uint64_t acknowledged_stamp() const { return acknowledged_stamp_; }
+  void acknowledged(uint64_t stamp);
   // The first replica of the key's slot.
   std::string primary_of(std::string_view key);
 
@@ -84,6 +93,7 @@ class ClusterClientImpl final : public ClusterClient {
   Clock& clock_;
   const std::unique_ptr<Directory> directory_;
   Peers peers_;
+  std::atomic<uint64_t> acknowledged_stamp_{0};
 };
 
 }  // namespace sluice

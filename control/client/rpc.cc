@@ -53,6 +53,10 @@ bool is_away(const absl::Status& status) {
          status.code() == absl::StatusCode::kDeadlineExceeded;
 }
 
+bool may_have_been_applied(const grpc::Status& status) {
+  return status.error_code() != grpc::StatusCode::RESOURCE_EXHAUSTED;
+}
+
 void set_timeout(grpc::ClientContext& context, int64_t timeout_ms) {
   context.set_deadline(std::chrono::system_clock::now() + std::chrono::milliseconds(timeout_ms));
 }

@@ -33,6 +33,8 @@ absl::Status from_peer(const grpc::Status& status, std::string_view node);
 // Whether a call failed for want of an answer: the node is down, cut off, or too slow.
 bool is_away(const absl::Status& status);
 
+// Of a failed Write: false only where the node refused it before it did anything.
+bool may_have_been_applied(const grpc::Status& status);
 void set_timeout(grpc::ClientContext& context, int64_t timeout_ms);
 
 // Keeps gRPC from shutting down before the process ends. Called before a process's first channel or

@@ -127,6 +127,7 @@ class GuardedServingService final : public ServingService {
  public:
   using ServingService::ServingService;
 
+  SLUICE_GUARDED_(Stamp, kGet)
   SLUICE_GUARDED_(Write, kWrite)
   SLUICE_GUARDED_(Get, kGet)
   SLUICE_GUARDED_(Count, kCount)

@@ -19,6 +19,18 @@ constexpr int64_t kPollMs = 10;
 absl::Status no_table(const std::string& name) {
   return unavailable("{} has no distribution table yet", name);
 }
+
+v1::ApplyReply::Outcome outcome_of(const ApplyResult& result) {
+  switch (result.outcome) {
+    case ApplyResult::Outcome::kApplied:
+      break;
+    case ApplyResult::Outcome::kEqual:
+      return v1::ApplyReply::EQUAL;
+    case ApplyResult::Outcome::kSuperseded:
+      return v1::ApplyReply::SUPERSEDED;
+  }
+  return v1::ApplyReply::APPLIED;
+}
 }  // namespace
 
 grpc::Status PeerService::Apply(grpc::ServerContext*, const v1::ApplyRequest* request,
@@ -48,13 +60,20 @@ absl::Status PeerService::apply(const v1::ApplyRequest& request, v1::ApplyReply*
     }
     records.push_back(view);
   }
+  if (request.witness() != 0) {
+    SLUICE_RETURN_IF_ERROR(context_.store->clock().observe_trusted(request.witness()));
+  }
   SLUICE_ASSIGN_OR_RETURN(const auto results, context_.store->apply(records));
   for (const ApplyResult& result : results) {
     auto* out = reply->add_results();
-    out->set_changed(result.changed);
+    out->set_outcome(outcome_of(result));
+    if (result.outcome == ApplyResult::Outcome::kSuperseded) {
+      out->mutable_newer()->set_stamp(result.newer.stamp);
+      out->mutable_newer()->set_node(result.newer.node);
+    }
     out->set_after_cut(result.after_cut);
+    out->set_cut(result.cut);
   }
-  reply->set_clock(context_.store->clock().now());
   return absl::OkStatus();
 }
 

@@ -1,5 +1,7 @@
 // The part of ServingService that is about records.
 #include <algorithm>
+#include <string_view>
+#include <unordered_set>
 #include <utility>
 #include <vector>
 
@@ -34,6 +36,23 @@ absl::Status check_slots(uint32_t first, uint32_t slots, uint32_t there_are) {
 
 }  // namespace
 
+grpc::Status ServingService::Stamp(grpc::ServerContext*, const v1::StampRequest* request,
+                                   v1::Version* reply) {
+  if (const absl::Status ready = context_.check_ready(); !ready.ok()) return to_grpc(ready);
+  HybridClock& clock = context_.store->clock();
+  // W replicas hold that stamp already, so it is trusted like theirs.
+  if (request->after() != 0) {
+    if (const absl::Status status = clock.observe_trusted(request->after()); !status.ok()) {
+      return to_grpc(status);
+    }
+  }
+  const absl::StatusOr<uint64_t> stamp = clock.stamp();
+  if (!stamp.ok()) return to_grpc(stamp.status());
+  reply->set_stamp(*stamp);
+  reply->set_node(context_.number);
+  return grpc::Status::OK;
+}
+
 grpc::Status ServingService::Write(grpc::ServerContext*, const v1::WriteRequest* request,
                                    v1::WriteReply* reply) {
   if (const absl::Status ready = context_.check_ready(); !ready.ok()) return to_grpc(ready);
@@ -42,16 +61,24 @@ grpc::Status ServingService::Write(grpc::ServerContext*, const v1::WriteRequest*
   std::vector<absl::Status> results(static_cast<size_t>(request->items_size()));
   std::vector<WriteItem> items;
   std::vector<size_t> positions;
+  std::unordered_set<std::string_view> keys;
+  const WriteOrigin origin{{request->version().stamp(), request->version().node()},
+                           request->in_doubt()};
   for (int i = 0; i < request->items_size(); ++i) {
     const auto& item = request->items(i);
     const auto position = static_cast<size_t>(i);
     results[position] = check_item(item);
     if (!results[position].ok()) continue;
+    if (origin.version.stamp != 0 && !keys.insert(item.key()).second) {
+      results[position] = invalid_argument("a key comes twice in a request that has one version");
+      continue;
+    }
     items.push_back({item.key(), item.value(), item.tombstone()});
     positions.push_back(position);
   }
-  const auto written = writes_.write(items);
-  for (size_t i = 0; i < written.size(); ++i) results[positions[i]] = written[i];
+  const auto written = writes_.write(items, origin);
+  for (size_t i = 0; i < positions.size(); ++i) results[positions[i]] = written.results[i];
+  reply->set_stamp(written.stamp);
   for (const absl::Status& result : results) {
     auto* out = reply->add_results();
     out->set_code(static_cast<uint32_t>(result.code()));

@@ -28,6 +28,8 @@ class ServingService : public v1::Sluice::Service {
   // Ends streams that follow a backup or run a restore, so that the server can shut down.
   void stop() { stopping_ = true; }
 
+  grpc::Status Stamp(grpc::ServerContext* call, const v1::StampRequest* request,
+                     v1::Version* reply) override;
   grpc::Status Write(grpc::ServerContext* call, const v1::WriteRequest* request,
                      v1::WriteReply* reply) override;
   grpc::Status Get(grpc::ServerContext* call, const v1::GetRequest* request,

@@ -19,8 +19,11 @@ struct WriteCoordinator::Pending {
   size_t index = 0;  // in the caller's items
   WriteItem item;
   uint32_t slot = 0;
-  Version version;
-  bool needs_stamp = true;
+  Version version;        // stamp 0: to be stamped
+  bool in_doubt = false;  // a sending with this version may have been applied
+  uint64_t above = 0;     // stamps that replicas answered with: a new one is larger
+  // Replicas that answered, and then held nothing above the version that the write has now.
+  std::vector<std::string> answered;
   absl::Status status;
 
   RecordView view() const { return {item.key, item.value, version, item.tombstone}; }
@@ -30,9 +33,20 @@ struct WriteCoordinator::Pending {
 // are under way, so it holds nothing of the caller's.
 struct WriteCoordinator::Round {
   struct Item {
-    size_t acknowledged = 0;
-    size_t after_cut = 0;
-    size_t open = 0;  // answers that may still come
+    size_t open = 0;        // answers that may still come
+    size_t held = 0;        // it is the newest there
+    size_t late = 0;        // it is the newest there, but after the cut
+    size_t overtaken = 0;   // another came above it after the replica had answered it once
+    size_t superseded = 0;  // a newer record stands there
+    size_t unknown = 0;     // calls that failed, and may have been carried out
+    uint64_t above = 0;
+    bool in_doubt = false;
+    std::vector<std::string> answered;  // as in Pending
+    std::vector<std::string> behind;    // replicas that hold something newer
+
+    size_t acknowledged() const { return held + overtaken; }
+    // A new version can undo no acknowledged write: rule 3 of the header.
+    bool may_restamp(size_t quorum) const { return !in_doubt || held + late >= quorum; }
   };
   struct Failure {
     std::string node;
@@ -43,10 +57,30 @@ struct WriteCoordinator::Round {
   explicit Round(size_t items, size_t needed) : items_(items), quorum(needed) {}
 
   bool decided(const Item& item) const {
-    return item.acknowledged >= quorum || item.acknowledged + item.open < quorum;
+    if (item.superseded > 0 && item.may_restamp(quorum)) return true;
+    if (item.acknowledged() >= quorum) return true;
+    if (item.acknowledged() + item.open >= quorum) return false;
+    // Short of W: all that may still come is the leave to stamp it anew.
+    return item.may_restamp(quorum) || item.held + item.late + item.open < quorum;
   }
   bool all_decided() const {
     return std::all_of(items_.begin(), items_.end(), [this](const Item& i) { return decided(i); });
+  }
+
+  // Under the mutex, as are all the others that take something.
+  void take_result(size_t index, const std::string& node, const ApplyResult& result) {
+    Item& item = items_[index];
+    const bool superseded = result.outcome == ApplyResult::Outcome::kSuperseded;
+    const bool again =
+        std::find(item.answered.begin(), item.answered.end(), node) != item.answered.end();
+    if (superseded) item.above = std::max(item.above, result.newer.stamp);
+    if (result.after_cut) item.above = std::max(item.above, result.cut);
+    if (!again) (superseded ? item.behind : item.answered).push_back(node);
+    if (!superseded) {
+      ++(result.after_cut ? item.late : item.held);
+    } else {
+      ++(again && !result.after_cut ? item.overtaken : item.superseded);
+    }
   }
 
   std::mutex mutex;
@@ -55,7 +89,6 @@ struct WriteCoordinator::Round {
   std::vector<Failure> failures;
   const size_t quorum;
   bool stale_epoch = false;
-  uint64_t newest_clock = 0;
 };
 
 struct WriteCoordinator::Call {
@@ -82,18 +115,39 @@ struct WriteCoordinator::Call {
     if (!status.ok()) {
       round->failures.push_back(
           {node->name(), std::string(message_of(from_grpc(status))), indexes});
+      if (refused_before_applying(status)) return;
+      for (const size_t index : indexes) ++round->items_[index].unknown;
     } else if (reply.epoch() != request.epoch()) {
       round->stale_epoch = true;
       round->failures.push_back({node->name(), "has another distribution table", indexes});
     } else if (static_cast<size_t>(reply.results_size()) != indexes.size()) {
       round->failures.push_back({node->name(), "answered another number of records", indexes});
+      for (const size_t index : indexes) ++round->items_[index].unknown;
     } else {
       for (size_t i = 0; i < indexes.size(); ++i) {
-        auto& item = round->items_[indexes[i]];
-        ++(reply.results(static_cast<int>(i)).after_cut() ? item.after_cut : item.acknowledged);
+        round->take_result(indexes[i], node->name(), result_of(static_cast<int>(i)));
       }
-      round->newest_clock = std::max(round->newest_clock, reply.clock());
     }
+  }
+
+  // Codes that a replica gives before it changes anything.
+  static bool refused_before_applying(const grpc::Status& status) {
+    return status.error_code() == grpc::StatusCode::OUT_OF_RANGE ||
+           status.error_code() == grpc::StatusCode::INVALID_ARGUMENT ||
+           status.error_code() == grpc::StatusCode::FAILED_PRECONDITION;
+  }
+
+  ApplyResult result_of(int i) const {
+    const auto& from = reply.results(i);
+    ApplyResult result;
+    if (from.outcome() == v1::ApplyReply::EQUAL) result.outcome = ApplyResult::Outcome::kEqual;
+    if (from.outcome() == v1::ApplyReply::SUPERSEDED) {
+      result.outcome = ApplyResult::Outcome::kSuperseded;
+      result.newer = {from.newer().stamp(), from.newer().node()};
+    }
+    result.after_cut = from.after_cut();
+    result.cut = from.cut();
+    return result;
   }
 };
 
@@ -108,13 +162,23 @@ absl::Status short_of_quorum(uint32_t slot, size_t acknowledged, size_t quorum,
                      acknowledged, quorum, reasons);
 }
 
+absl::Status overtaken(uint32_t slot) {
+  return aborted(
+      "slot {}: another write of this key has a newer version, and it is not known whether this "
+      "one, which had to be repeated, took effect before it; read the key, and write again if that "
+      "is still wanted",
+      slot);
+}
+
 }  // namespace
 
 WriteCoordinator::WriteCoordinator(const NodeContext& context, const Options& options)
     : context_(context), options_(options), quorum_(context.cluster().write_quorum()) {}
 
-std::vector<absl::Status> WriteCoordinator::write(std::span<const WriteItem> items) {
-  std::vector<absl::Status> results(items.size());
+WriteCoordinator::Written WriteCoordinator::write(std::span<const WriteItem> items,
+                                                  const WriteOrigin& origin) {
+  Written written;
+  written.results.resize(items.size());
   std::vector<size_t> left(items.size());
   for (size_t i = 0; i < items.size(); ++i) left[i] = i;
   // Writes of one key go one after the other, in the caller's order.
@@ -122,85 +186,58 @@ std::vector<absl::Status> WriteCoordinator::write(std::span<const WriteItem> ite
     std::unordered_set<std::string_view> keys;
     std::vector<size_t> wave, later;
     for (const size_t i : left) (keys.insert(items[i].key).second ? wave : later).push_back(i);
-    write_distinct(items, wave, results);
+    write_distinct(items, wave, origin, &written);
     left = std::move(later);
   }
-  return results;
+  return written;
 }
 
-absl::Status WriteCoordinator::stamp(Pending& item) {
-  SLUICE_ASSIGN_OR_RETURN(const uint64_t stamp, context_.store->clock().stamp());
-  item.version = {stamp, context_.number};
-  item.needs_stamp = false;
-  return absl::OkStatus();
+void WriteCoordinator::stamp(std::vector<Pending>& pending, Written* written) {
+  HybridClock& clock = context_.store->clock();
+  std::erase_if(pending, [&](Pending& item) {
+    if (item.version.stamp != 0) return false;
+    // What a replica holds or has cut at is a fact, however far ahead it is of the time here.
+    absl::Status status = item.above == 0 ? absl::OkStatus() : clock.observe_trusted(item.above);
+    if (status.ok()) {
+      const absl::StatusOr<uint64_t> stamp = clock.stamp();
+      if (stamp.ok()) item.version = {*stamp, context_.number};
+      status = stamp.status();
+    }
+    item.in_doubt = false;
+    if (status.ok()) return false;
+    written->results[item.index] = std::move(status);
+    return true;
+  });
 }
 
 void WriteCoordinator::write_distinct(std::span<const WriteItem> items,
-                                      std::span<const size_t> wave,
-                                      std::vector<absl::Status>& results) {
+                                      std::span<const size_t> wave, const WriteOrigin& origin,
+                                      Written* written) {
   std::vector<Pending> pending;
   for (const size_t i : wave) {
     Pending item;
     item.index = i;
     item.item = items[i];
     item.slot = slot_of(items[i].key, context_.cluster().slot_bits);
+    item.version = origin.version;
+    item.in_doubt = origin.in_doubt;
     pending.push_back(std::move(item));
   }
   const int64_t deadline = context_.clock->monotonic_ns() + options_.timeout_ms * 1'000'000;
   for (int number = 0; number < options_.rounds && !pending.empty(); ++number) {
     const int64_t left_ms = (deadline - context_.clock->monotonic_ns()) / 1'000'000;
     if (left_ms <= 0) break;
-    absl::Status stamped;
-    for (Pending& item : pending) {
-      if (item.needs_stamp && stamped.ok()) stamped = stamp(item);
-    }
-    if (!stamped.ok()) {
-      for (Pending& item : pending) item.status = stamped;
-      break;
-    }
+    stamp(pending, written);
+    if (pending.empty()) break;
     // The first two rounds pass over replicas that lately did not answer; later ones ask them too.
     const auto round = send_round(pending, number >= 2, options_.call_ms);
     std::unique_lock lock(round->mutex);
     round->changed.wait_for(lock, std::chrono::milliseconds(left_ms),
                             [&] { return round->all_decided(); });
-    std::vector<Pending> again;
-    bool quorum_failed = false;
-    for (size_t i = 0; i < pending.size(); ++i) {
-      const Round::Item& answer = round->items_[i];
-      if (answer.acknowledged >= quorum_) {
-        results[pending[i].index] = absl::OkStatus();
-        continue;
-      }
-      std::string reasons;
-      for (const Round::Failure& failure : round->failures) {
-        if (std::find(failure.items.begin(), failure.items.end(), i) == failure.items.end())
-          continue;
-        reasons +=
-            fmt::format("{}{}: {}", reasons.empty() ? "" : "; ", failure.node, failure.reason);
-      }
-      if (answer.after_cut > 0) {
-        pending[i].needs_stamp = true;
-        reasons += fmt::format("{}{} answered after their cut", reasons.empty() ? "" : "; ",
-                               answer.after_cut);
-      } else {
-        quorum_failed = true;
-      }
-      pending[i].status =
-          short_of_quorum(pending[i].slot, answer.acknowledged, quorum_,
-                          reasons.empty() ? "the others did not answer in time" : reasons);
-      again.push_back(std::move(pending[i]));
-    }
+    const bool quorum_failed = take_round(*round, pending, written);
     const bool stale = round->stale_epoch;
-    const uint64_t newest_clock = round->newest_clock;
     lock.unlock();
-    pending = std::move(again);
     if (pending.empty()) break;
-    // A replica that has taken its cut has a clock beyond it: a stamp after that clock is after the
-    // cut.
-    if (absl::Status observed = context_.store->clock().observe(newest_clock); !observed.ok()) {
-      for (Pending& item : pending) item.status = observed;
-      break;
-    }
     if (stale) {
       if (absl::Status status = context_.directory->refresh(); !status.ok()) {
         for (Pending& item : pending) item.status = status;
@@ -211,13 +248,61 @@ void WriteCoordinator::write_distinct(std::span<const WriteItem> items,
       context_.clock->sleep_ns(int64_t{50'000'000} << number);
     }
   }
-  for (const Pending& item : pending) results[item.index] = item.status;
+  for (const Pending& item : pending) written->results[item.index] = item.status;
+}
+
+bool WriteCoordinator::take_round(Round& round, std::vector<Pending>& pending, Written* written) {
+  std::vector<Pending> again;
+  bool quorum_failed = false;
+  for (size_t i = 0; i < pending.size(); ++i) {
+    const Round::Item& answer = round.items_[i];
+    const bool restamp =
+        answer.may_restamp(quorum_) &&
+        (answer.superseded > 0 || (answer.late > 0 && answer.acknowledged() < quorum_));
+    if (!restamp && answer.acknowledged() >= quorum_) {
+      written->results[pending[i].index] = absl::OkStatus();
+      written->stamp = std::max(written->stamp, pending[i].version.stamp);
+      continue;
+    }
+    Pending& item = pending[i];
+    std::string reasons;
+    for (const Round::Failure& failure : round.failures) {
+      if (std::find(failure.items.begin(), failure.items.end(), i) == failure.items.end()) continue;
+      reasons += fmt::format("{}{}: {}", reasons.empty() ? "" : "; ", failure.node, failure.reason);
+    }
+    if (answer.late > 0) {
+      reasons +=
+          fmt::format("{}{} answered after their cut", reasons.empty() ? "" : "; ", answer.late);
+    }
+    item.status = short_of_quorum(item.slot, answer.acknowledged(), quorum_,
+                                  reasons.empty() ? "the others did not answer in time" : reasons);
+    if (answer.superseded > 0) item.status = overtaken(item.slot);
+    item.answered = answer.answered;
+    if (restamp) {
+      item.version = {};
+      item.above = std::max(item.above, answer.above);
+      // Its next version will be above what these hold.
+      item.answered.insert(item.answered.end(), answer.behind.begin(), answer.behind.end());
+    } else {
+      quorum_failed = true;
+      item.in_doubt |= answer.held + answer.late + answer.overtaken + answer.superseded +
+                           answer.unknown + answer.open >
+                       0;
+    }
+    again.push_back(std::move(item));
+  }
+  pending = std::move(again);
+  return quorum_failed;
 }
 
 std::shared_ptr<WriteCoordinator::Round> WriteCoordinator::send_round(std::vector<Pending>& items,
                                                                       bool everyone,
                                                                       int64_t timeout_ms) {
   auto round = std::make_shared<Round>(items.size(), quorum_);
+  for (size_t i = 0; i < items.size(); ++i) {
+    round->items_[i].in_doubt = items[i].in_doubt;
+    round->items_[i].answered = items[i].answered;
+  }
   const auto snapshot = context_.directory->snapshot();
   if (snapshot->table == nullptr) {
     std::vector<size_t> all(items.size());
@@ -256,14 +341,17 @@ void WriteCoordinator::apply_here(const std::shared_ptr<Round>& round,
   for (size_t i = 0; i < indexes.size(); ++i) {
     auto& item = round->items_[indexes[i]];
     --item.open;
-    if (applied.ok()) ++((*applied)[i].after_cut ? item.after_cut : item.acknowledged);
+    if (applied.ok()) {
+      round->take_result(indexes[i], context_.name, (*applied)[i]);
+    } else {
+      ++item.unknown;
+    }
   }
   if (!applied.ok()) {
     round->failures.push_back({context_.name,
                                std::string(message_of(applied.status())),
                                {indexes.begin(), indexes.end()}});
   }
-  round->newest_clock = std::max(round->newest_clock, context_.store->clock().now());
 }
 
 void WriteCoordinator::apply_there(const std::shared_ptr<Round>& round, const std::string& node,
@@ -272,7 +360,12 @@ void WriteCoordinator::apply_there(const std::shared_ptr<Round>& round, const st
                                    int64_t timeout_ms) {
   auto call = std::make_unique<Call>();
   call->request.set_epoch(epoch);
-  for (const size_t index : indexes) fill(items[index].view(), call->request.add_records());
+  uint64_t witness = 0;
+  for (const size_t index : indexes) {
+    fill(items[index].view(), call->request.add_records());
+    witness = std::max(witness, items[index].above);
+  }
+  call->request.set_witness(witness);
   call->bytes = static_cast<int64_t>(call->request.ByteSizeLong());
   call->indexes.assign(indexes.begin(), indexes.end());
   call->round = round;

@@ -3,10 +3,15 @@
 //
 // Rules it keeps (docs/architecture.md, writing and the cut):
 //  1. A write is acknowledged only after W durable answers to one and the same stamp, none of which
-//  said after_cut.
-//  2. A write that is short of W because of after_cut answers is stamped anew and sent again BEFORE
-//  it is acknowledged.
-//  3. A write that is not acknowledged may or may not have happened.
+//  said after_cut. Only a replica where this write is the newest counts (applied or equal), or one
+//  that had answered an earlier sending of it: what stands above it there came afterwards, so it is
+//  a concurrent write that this one is ordered before.
+//  2. A write that meets a newer record, or is short of W because of after_cut answers, is stamped
+//  anew, above what was answered, and sent again BEFORE it is acknowledged.
+//  3. A write that is not acknowledged may or may not have happened. One that may have been applied
+//  is repeated with the same version. It gets another version only in the round it was first sent
+//  in, or while W replicas hold it as their newest: then no acknowledged write can be above it that
+//  the new version would undo. Otherwise it fails (ABORTED where another write overtook it).
 //  4. Acknowledged writes do not wait for the other replicas; what is still under way to a slow one
 //  is bounded
 //     (PeerNode::kMaxBytesInFlight). Beyond that new writes wait for it, so that replicas of
@@ -23,6 +28,7 @@
 
 #include "absl/status/status.h"
 #include "control/service/node_context.h"
+#include "dataplane/block/record.h"
 
 namespace sluice {
 
@@ -30,6 +36,12 @@ struct WriteItem {
   std::string_view key;
   std::string_view value;
   bool tombstone = false;
+};
+
+// Which version a request's writes get.
+struct WriteOrigin {
+  Version version;        // of all of them, whose keys are distinct; stamp 0: stamped here
+  bool in_doubt = false;  // they were sent with it before, and may have been applied
 };
 
 class WriteCoordinator {
@@ -43,17 +55,25 @@ class WriteCoordinator {
   explicit WriteCoordinator(const NodeContext& context) : WriteCoordinator(context, Options()) {}
   WriteCoordinator(const NodeContext& context, const Options& options);
 
+  struct Written {
+    std::vector<absl::Status> results;  // parallel to the items
+    uint64_t stamp = 0;                 // the largest that an item was acknowledged with
+  };
   // One status for each item. UNAVAILABLE names the slot, the nodes that did not answer and why.
-  std::vector<absl::Status> write(std::span<const WriteItem> items);
+  Written write(std::span<const WriteItem> items, const WriteOrigin& origin = {});
 
  private:
   struct Pending;
   struct Round;
   struct Call;
   void write_distinct(std::span<const WriteItem> items, std::span<const size_t> wave,
-                      std::vector<absl::Status>& results);
-  absl::Status stamp(Pending& item);
+                      const WriteOrigin& origin, Written* written);
+  // Stamps what has no version; what cannot be stamped leaves `pending` with its error.
+  void stamp(std::vector<Pending>& pending, Written* written);
   std::shared_ptr<Round> send_round(std::vector<Pending>& items, bool everyone, int64_t timeout_ms);
+  // Takes the answers: acknowledges, fails, or leaves in `pending` what is to be sent again. True
+  // when a quorum failed, so that sending again at once is of no use.
+  bool take_round(Round& round, std::vector<Pending>& pending, Written* written);
   void apply_here(const std::shared_ptr<Round>& round, const std::vector<Pending>& items,
                   std::span<const size_t> indexes);
   void apply_there(const std::shared_ptr<Round>& round, const std::string& node, uint64_t epoch,

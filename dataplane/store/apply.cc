@@ -6,6 +6,26 @@
 #include "dataplane/store/store_impl.h"
 
 namespace sluice {
+namespace {
+
+ApplyResult result_of(Mutation::Outcome outcome, const Mutation& mutation) {
+  ApplyResult result;
+  switch (outcome) {
+    case Mutation::Outcome::kChanged:
+      result.outcome = ApplyResult::Outcome::kApplied;
+      break;
+    case Mutation::Outcome::kEqualHere:
+      result.outcome = ApplyResult::Outcome::kEqual;
+      break;
+    case Mutation::Outcome::kNewerHere:
+      result.outcome = ApplyResult::Outcome::kSuperseded;
+      result.newer = mutation.before()->summary.version;
+      break;
+  }
+  return result;
+}
+
+}  // namespace
 
 absl::Status StoreImpl::check_record(const RecordView& record) const {
   if (record.key.empty() || record.key.size() > kMaxKeyBytes) {
@@ -73,7 +93,11 @@ absl::StatusOr<std::vector<ApplyResult>> StoreImpl::apply(std::span<const Record
       SLUICE_ASSIGN_OR_RETURN(
           const Mutation::Outcome outcome,
           mutation.put(slots[i], records[i].key, summaries[i], records[i].value));
-      results[i] = {outcome == Mutation::Outcome::kChanged, records[i].version.stamp <= last_cut_};
+      results[i] = result_of(outcome, mutation);
+      if (records[i].version.stamp <= last_cut_) {
+        results[i].after_cut = true;
+        results[i].cut = last_cut_;
+      }
       if (mutation.bytes() >= kBatchBytes) SLUICE_RETURN_IF_ERROR(commit(mutation, &ticket));
     }
     SLUICE_RETURN_IF_ERROR(commit(mutation, &ticket));

@@ -69,6 +69,9 @@ class Mutation {
   // Of a set that holds the first `bytes` of its value.
   absl::Status delete_fragments(uint32_t slot, std::string_view key, uint64_t set, uint64_t bytes);
 
+  // What was stored of the key that put() was last called for, before that call.
+  const std::optional<StoredHead>& before() const { return old_; }
+
   // For rows of the store's own.
   rocksdb::WriteBatch& batch() { return batch_; }
   size_t bytes() const { return batch_.GetDataSize(); }

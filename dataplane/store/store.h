@@ -4,7 +4,8 @@
 // Rules it keeps (docs/architecture.md, writing and cutting):
 //  1. A write is applied under its slot's gate: summary of the key read, compared, record and slot
 //  digest committed in one
-//     batch. An older or equal arrival changes nothing and succeeds.
+//     batch. A repeat of what is here, and an arrival that a newer record beats, change nothing;
+//     the result tells the three apart.
 //  2. What apply() returned OK for survives a crash of process and machine.
 //  3. An armed cut is taken before anything stamped after its T is applied, and by take_due_cut()
 //  once the clock has passed T.
@@ -38,10 +39,16 @@
 namespace sluice {
 
 struct ApplyResult {
-  bool changed = false;  // the record is now the newest here
+  // `equal`: this very version with the same value was here already, a repeat. `superseded`: a
+  // record that wins over this one was here, which may have the same version and another value.
+  enum class Outcome : uint8_t { kApplied, kEqual, kSuperseded };
+  Outcome outcome = Outcome::kApplied;
   // It came too late for the last cut: this answer must not count towards W. Said of every record
   // stamped <= T after the cut, also of one that was here before it.
   bool after_cut = false;
+  Version newer;     // where superseded: the version that stands here
+  uint64_t cut = 0;  // where after_cut: T
+  bool changed() const { return outcome == Outcome::kApplied; }
 };
 
 // Reads the records of one slot in key order, from a cut or from the live store. Confined to one
@@ -110,7 +117,7 @@ class Store {
   // Durable when it returns. Refuses (INVALID_ARGUMENT, OUT_OF_RANGE for a stamp too far ahead)
   // before it changes anything. RESOURCE_EXHAUSTED when the disk is full: nothing acknowledged is
   // lost. After any failure to write, every further write fails with that error until the folder
-  // is opened again; reads go on.
+  // is opened again; reads go on. A record that is superseded is a result, not an error.
   virtual absl::StatusOr<std::vector<ApplyResult>> apply(std::span<const RecordView> records) = 0;
 
   struct BlockResult {

@@ -79,7 +79,7 @@ TEST_F(CutTest, WriteAfterTWhileArmedTakesTheCutFirstAndIsNotInIt) {
   apply(make_record("both", "old", stamp_at(1)));
   ASSERT_TRUE(arm(100).ok());
   const ApplyResult result = apply(make_record("both", "new", stamp_at(100, 1)));
-  EXPECT_TRUE(result.changed);
+  EXPECT_TRUE(result.changed());
   EXPECT_FALSE(result.after_cut);
   EXPECT_TRUE(taken());
   const auto records = read_cut(kBackup);
@@ -106,7 +106,7 @@ TEST_F(CutTest, LateWriteIsAppliedAndSaysSoForGood) {
   ASSERT_TRUE(arm(100).ok());
   take_at(101);
   const ApplyResult late = apply(make_record("k", "late", stamp_at(100)));
-  EXPECT_TRUE(late.changed);
+  EXPECT_TRUE(late.changed());
   EXPECT_TRUE(late.after_cut);
   EXPECT_EQ(get("k"), "late");
   EXPECT_EQ(read_cut(kBackup).at("k").value, "in time");
@@ -126,7 +126,7 @@ TEST_F(CutTest, RepeatOfAWriteThatIsInTheCutStillDoesNotCount) {
   ASSERT_TRUE(arm(100).ok());
   take_at(101);
   const ApplyResult repeat = apply(make_record("k", "v", stamp_at(1)));
-  EXPECT_FALSE(repeat.changed);
+  EXPECT_FALSE(repeat.changed());
   EXPECT_TRUE(repeat.after_cut);
 }
 
@@ -291,7 +291,7 @@ TEST_F(CutTest, UnderConcurrentWritesHoldsExactlyWhatWasAnsweredAsBeforeIt) {
   ASSERT_TRUE(arm(100).ok());
   const auto write = [&](const Record& record) {
     const ApplyResult result = apply(record);
-    EXPECT_TRUE(result.changed);
+    EXPECT_TRUE(result.changed());
     std::lock_guard lock(mutex);
     answers[record.key] = {record.version.stamp, result.after_cut};
   };

@@ -13,32 +13,52 @@ namespace sluice {
 namespace {
 
 TEST_F(StoreTest, KeepsTheNewestVersion) {
-  EXPECT_TRUE(apply(make_record("k", "one", stamp_at(1))).changed);
+  EXPECT_TRUE(apply(make_record("k", "one", stamp_at(1))).changed());
   EXPECT_EQ(get("k"), "one");
-  EXPECT_TRUE(apply(make_record("k", "two", stamp_at(2))).changed);
+  EXPECT_TRUE(apply(make_record("k", "two", stamp_at(2))).changed());
   EXPECT_EQ(get("k"), "two");
-  EXPECT_FALSE(apply(make_record("k", "one", stamp_at(1))).changed);
+  EXPECT_FALSE(apply(make_record("k", "one", stamp_at(1))).changed());
   EXPECT_EQ(get("k"), "two");
-  EXPECT_FALSE(apply(make_record("k", "two", stamp_at(2))).changed);
+  EXPECT_FALSE(apply(make_record("k", "two", stamp_at(2))).changed());
   EXPECT_EQ(store_->digest(slot_of("k", 4)).records, 1u);
   expect_digests_match_scans();
 }
 
 TEST_F(StoreTest, BreaksTiesByNodeThenTombstoneThenValue) {
   apply(make_record("k", "a", stamp_at(1), 1));
-  EXPECT_TRUE(apply(make_record("k", "b", stamp_at(1), 2)).changed);
-  EXPECT_FALSE(apply(make_record("k", "z", stamp_at(1), 1)).changed);
-  EXPECT_TRUE(apply(make_tombstone("k", stamp_at(1), 2)).changed);
-  EXPECT_FALSE(apply(make_record("k", "b", stamp_at(1), 2)).changed);
+  EXPECT_TRUE(apply(make_record("k", "b", stamp_at(1), 2)).changed());
+  EXPECT_FALSE(apply(make_record("k", "z", stamp_at(1), 1)).changed());
+  EXPECT_TRUE(apply(make_tombstone("k", stamp_at(1), 2)).changed());
+  EXPECT_FALSE(apply(make_record("k", "b", stamp_at(1), 2)).changed());
   EXPECT_EQ(get("k"), "(deleted)");
 
   const Record first = make_record("v", "x", stamp_at(1)),
                second = make_record("v", "y", stamp_at(1));
   const bool second_wins = second.view().summary() > first.view().summary();
   apply(first);
-  EXPECT_EQ(apply(second).changed, second_wins);
+  EXPECT_EQ(apply(second).changed(), second_wins);
   EXPECT_EQ(get("v"), second_wins ? "y" : "x");
   expect_digests_match_scans();
+}
+
+TEST_F(StoreTest, TellsAppliedFromEqualAndSuperseded) {
+  using Outcome = ApplyResult::Outcome;
+  const Record one = make_record("k", "one", stamp_at(1)),
+               two = make_record("k", "two", stamp_at(2));
+  EXPECT_EQ(apply(one).outcome, Outcome::kApplied);
+  EXPECT_EQ(apply(one).outcome, Outcome::kEqual);
+  EXPECT_EQ(apply(two).outcome, Outcome::kApplied);
+  const ApplyResult behind = apply(one);
+  EXPECT_EQ(behind.outcome, Outcome::kSuperseded);
+  EXPECT_EQ(behind.newer, two.version);
+  // The same value with an older version is not a repeat.
+  EXPECT_EQ(apply(make_record("k", "two", stamp_at(1))).outcome, Outcome::kSuperseded);
+  // Nor is another value with the same version: a tombstone beats a value, then the digest decides.
+  EXPECT_EQ(apply(make_tombstone("k", stamp_at(2))).outcome, Outcome::kApplied);
+  const ApplyResult same_version = apply(two);
+  EXPECT_EQ(same_version.outcome, Outcome::kSuperseded);
+  EXPECT_EQ(same_version.newer, two.version);
+  EXPECT_EQ(apply(make_tombstone("k", stamp_at(2))).outcome, Outcome::kEqual);
 }
 
 TEST_F(StoreTest, TombstonesAreKeptAndCounted) {
@@ -50,7 +70,7 @@ TEST_F(StoreTest, TombstonesAreKeptAndCounted) {
   EXPECT_EQ(digest.records, 0u);
   EXPECT_GE(digest.tombstones, 1u);
   EXPECT_EQ(digest.bytes, 0u);
-  EXPECT_FALSE(apply(make_record("k", "late", stamp_at(1, 5))).changed);
+  EXPECT_FALSE(apply(make_record("k", "late", stamp_at(1, 5))).changed());
   expect_digests_match_scans();
 }
 
@@ -68,7 +88,7 @@ TEST_F(StoreTest, RefusesIllegalRecordsBeforeChangingAnything) {
   }
   EXPECT_EQ(get("good"), "(none)");
   EXPECT_EQ(store_->get("").status().code(), absl::StatusCode::kInvalidArgument);
-  EXPECT_TRUE(apply(make_record(std::string(kMaxKeyBytes, 'k'), "", stamp_at(1))).changed);
+  EXPECT_TRUE(apply(make_record(std::string(kMaxKeyBytes, 'k'), "", stamp_at(1))).changed());
 }
 
 TEST_F(StoreTest, RefusesStampsTooFarAheadBeforeChangingAnything) {
@@ -77,7 +97,7 @@ TEST_F(StoreTest, RefusesStampsTooFarAheadBeforeChangingAnything) {
   const RecordView views[] = {good.view(), fast.view()};
   EXPECT_EQ(store_->apply(views).status().code(), absl::StatusCode::kOutOfRange);
   EXPECT_EQ(get("good"), "(none)");
-  EXPECT_TRUE(apply(make_record("fast", "v", stamp_at(2000))).changed);
+  EXPECT_TRUE(apply(make_record("fast", "v", stamp_at(2000))).changed());
 }
 
 TEST_F(StoreTest, SameKeyTwiceInOneCallIsAppliedInOrder) {
@@ -90,11 +110,11 @@ TEST_F(StoreTest, SameKeyTwiceInOneCallIsAppliedInOrder) {
   for (const Record& record : records) views.push_back(record.view());
   const auto results = store_->apply(views);
   ASSERT_TRUE(results.ok()) << results.status();
-  EXPECT_TRUE((*results)[0].changed);
-  EXPECT_TRUE((*results)[1].changed);
-  EXPECT_FALSE((*results)[2].changed);
-  EXPECT_FALSE((*results)[3].changed);
-  EXPECT_TRUE((*results)[4].changed);
+  EXPECT_TRUE((*results)[0].changed());
+  EXPECT_TRUE((*results)[1].changed());
+  EXPECT_FALSE((*results)[2].changed());
+  EXPECT_FALSE((*results)[3].changed());
+  EXPECT_TRUE((*results)[4].changed());
   EXPECT_EQ(get("k"), large_b);
   expect_digests_match_scans();
 }
@@ -106,7 +126,7 @@ TEST_F(StoreTest, ValuesOfEverySizeRoundTrip) {
   for (const size_t size : sizes) {
     const std::string value = random_bytes(random, size);
     const std::string key = fmt::format("size-{}", size);
-    ASSERT_TRUE(apply(make_record(key, value, stamp_at(1))).changed);
+    ASSERT_TRUE(apply(make_record(key, value, stamp_at(1))).changed());
     ASSERT_TRUE(get(key) == value) << size;
   }
   expect_digests_match_scans();
@@ -127,7 +147,7 @@ TEST_F(StoreTest, ReplacedFragmentsAreGone) {
   EXPECT_EQ(fragment_bytes_on_disk(), 0u);
   open();
   EXPECT_EQ(get("k"), "small");
-  EXPECT_TRUE(apply(make_record("k", std::string(100'000, 'x'), stamp_at(31))).changed);
+  EXPECT_TRUE(apply(make_record("k", std::string(100'000, 'x'), stamp_at(31))).changed());
   EXPECT_EQ(get("k"), std::string(100'000, 'x'));
   apply(make_tombstone("k", stamp_at(32)));
   EXPECT_EQ(fragment_bytes_on_disk(), 0u);
@@ -276,7 +296,7 @@ TEST_F(StoreTest, BehavesLikeAMapOfNewestVersions) {
     for (size_t i = 0; i < records.size(); ++i) {
       const auto known = model.find(records[i].key);
       const bool wins = known == model.end() || views[i].summary() > known->second.view().summary();
-      ASSERT_EQ((*results)[i].changed, wins);
+      ASSERT_EQ((*results)[i].changed(), wins);
       if (wins) model[records[i].key] = records[i];
     }
     if (random.chance(0.02)) open();

@@ -1,0 +1,226 @@
+// What an acknowledgement means: the write is what is read afterwards, whatever the replicas'
+// clocks held before, and a repeated request undoes nothing.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <thread>
+
+#include "base/status.h"
+#include "control/client/rpc.h"
+#include "control/proto/peer.grpc.pb.h"
+#include "control/proto/sluice.grpc.pb.h"
+#include "tests/control/node/test_cluster.h"
+
+namespace sluice {
+namespace {
+
+constexpr int64_t kHourMs = 3'600'000;
+
+uint64_t stamp_ahead(int64_t ms) {
+  return Version::make_stamp(static_cast<uint64_t>(system_clock().wall_ms() + ms), 0);
+}
+
+// One node, asked as its peers and its clients ask it.
+class NodeStub {
+ public:
+  NodeStub(ClusterClient& client, const std::string& name) {
+    const auto nodes = client.nodes();
+    EXPECT_TRUE(nodes.ok()) << nodes.status();
+    for (const NodeView& node : *nodes) {
+      if (node.name != name) continue;
+      peer_ = v1::Peer::NewStub(make_channel(node.control_address));
+      serving_ = v1::Sluice::NewStub(make_channel(node.control_address));
+    }
+  }
+
+  v1::ApplyReply apply(const RecordView& record, uint64_t witness) {
+    grpc::ClientContext asking;
+    v1::ClockReply clock;
+    EXPECT_TRUE(peer_->ReadClock(&asking, {}, &clock).ok());
+    v1::ApplyRequest request;
+    request.set_epoch(clock.epoch());
+    request.set_witness(witness);
+    fill(record, request.add_records());
+    grpc::ClientContext context;
+    v1::ApplyReply reply;
+    const grpc::Status status = peer_->Apply(&context, request, &reply);
+    EXPECT_TRUE(status.ok()) << status.error_message();
+    EXPECT_EQ(reply.results_size(), 1);
+    return reply;
+  }
+
+  v1::Version stamp() {
+    grpc::ClientContext context;
+    v1::Version version;
+    EXPECT_TRUE(serving_->Stamp(&context, {}, &version).ok());
+    return version;
+  }
+
+  absl::StatusCode write(const std::string& key, const std::string& value,
+                         const v1::Version& version, bool in_doubt) {
+    v1::WriteRequest request;
+    *request.mutable_version() = version;
+    request.set_in_doubt(in_doubt);
+    auto* item = request.add_items();
+    item->set_key(key);
+    item->set_value(value);
+    grpc::ClientContext context;
+    v1::WriteReply reply;
+    const grpc::Status status = serving_->Write(&context, request, &reply);
+    EXPECT_TRUE(status.ok()) << status.error_message();
+    return reply.results_size() == 1 ? static_cast<absl::StatusCode>(reply.results(0).code())
+                                     : absl::StatusCode::kUnknown;
+  }
+
+  Record read(const std::string& key) {
+    v1::ReadRequest request;
+    request.add_keys(key);
+    grpc::ClientContext context;
+    v1::ReadReply reply;
+    EXPECT_TRUE(peer_->Read(&context, request, &reply).ok());
+    if (reply.results_size() != 1 || !reply.results(0).found()) return {};
+    const v1::Record& record = reply.results(0).record();
+    return {record.key(), record.value(), {record.stamp(), record.node()}, record.tombstone()};
+  }
+
+ private:
+  std::unique_ptr<v1::Peer::Stub> peer_;
+  std::unique_ptr<v1::Sluice::Stub> serving_;
+};
+
+TEST(Acknowledgement, AWriteBehindRecordsOfTheFutureIsStampedAboveThem) {
+  // By which replicas hold a record that is an hour ahead: whichever node takes the write.
+  for (const uint32_t holders : {0b110u, 0b101u, 0b111u}) {
+    TestCluster cluster;
+    const auto client = cluster.client();
+    const uint64_t future = stamp_ahead(kHourMs);
+    std::vector<NodeStub> nodes;
+    for (size_t i = 0; i < 3; ++i) nodes.emplace_back(*client, cluster.name(i));
+    for (int k = 0; k < 6; ++k) {
+      const std::string key = fmt::format("key{}", k);
+      for (size_t i = 0; i < 3; ++i) {
+        if ((holders >> i & 1) != 0) nodes[i].apply({key, "old", {future, 7}, false}, future);
+      }
+      const absl::Status put = k % 2 == 0 ? client->put(key, "new") : client->erase(key);
+      ASSERT_TRUE(put.ok()) << put;
+      size_t above = 0;
+      for (NodeStub& node : nodes) above += node.read(key).version.stamp > future;
+      EXPECT_GE(above, 2u) << key << ", held by " << holders;
+      EXPECT_EQ(client->get(key).value_or("(deleted)"), k % 2 == 0 ? "new" : "(deleted)");
+    }
+  }
+}
+
+TEST(Acknowledgement, AWriteThatAnotherValueOfItsVersionBeatsIsStampedAnew) {
+  TestCluster cluster;
+  const auto client = cluster.client();
+  NodeStub first(*client, "n1"), second(*client, "n2"), third(*client, "n3");
+  for (int k = 0; k < 4; ++k) {
+    const std::string key = fmt::format("key{}", k);
+    const v1::Version version = first.stamp();
+    for (NodeStub* node : {&second, &third}) {
+      node->apply({key, {}, {version.stamp(), version.node()}, true}, 0);
+    }
+    ASSERT_EQ(first.write(key, "value", version, false), absl::StatusCode::kOk);
+    EXPECT_EQ(client->get(key).value_or("(deleted)"), "value");
+  }
+}
+
+TEST(Acknowledgement, ARepeatedRequestHasItsPlaceAndUndoesNoOtherWrite) {
+  TestCluster cluster;
+  const auto client = cluster.client();
+  NodeStub first(*client, "n1"), second(*client, "n2");
+  const v1::Version version = first.stamp();
+  ASSERT_EQ(first.write("key", "mine", version, false), absl::StatusCode::kOk);
+  const Record mine = first.read("key");
+  EXPECT_EQ(mine.version.stamp, version.stamp());
+  // The answer was lost: a repeat through another node finds the write where it was.
+  ASSERT_EQ(second.write("key", "mine", version, true), absl::StatusCode::kOk);
+  EXPECT_EQ(second.read("key").version, mine.version);
+  ASSERT_TRUE(client->put("key", "another's").ok());
+  EXPECT_EQ(second.write("key", "mine", version, true), absl::StatusCode::kAborted);
+  EXPECT_EQ(client->get("key").value(), "another's");
+  // One that no replica had received is carried out.
+  const v1::Version lost = first.stamp();
+  ASSERT_EQ(second.write("key", "late", lost, true), absl::StatusCode::kOk);
+  EXPECT_EQ(client->get("key").value(), "late");
+}
+
+TEST(Acknowledgement, ManyWritersOfOneKeyAllEnd) {
+  TestCluster cluster;
+  cluster.clock(1).skew(400);
+  cluster.clock(2).skew(-400);
+  const auto client = cluster.client();
+  std::vector<std::unique_ptr<NodeStub>> nodes;
+  for (size_t i = 0; i < 3; ++i) {
+    nodes.push_back(std::make_unique<NodeStub>(*client, cluster.name(i)));
+  }
+  std::vector<std::thread> writers;
+  for (int w = 0; w < 6; ++w) {
+    writers.emplace_back([&, w] {
+      NodeStub& node = *nodes[static_cast<size_t>(w % 3)];
+      for (int i = 0; i < 15; ++i) {
+        EXPECT_EQ(node.write("key", fmt::format("{}-{}", w, i), node.stamp(), false),
+                  absl::StatusCode::kOk);
+      }
+    });
+  }
+  for (std::thread& writer : writers) writer.join();
+  ASSERT_TRUE(client->put("key", "last").ok());
+  EXPECT_EQ(client->get("key").value(), "last");
+}
+
+TEST(Acknowledgement, AnImportWritesOneKeyInTheCallersOrder) {
+  TestCluster cluster;
+  cluster.clock(1).skew(300);
+  const auto client = cluster.client();
+  for (int round = 0; round < 3; ++round) {
+    const auto import = client->import();
+    ASSERT_TRUE(import->put("large", std::string(size_t{20} << 20, 'x')).ok());
+    ASSERT_TRUE(import->put("large", "small").ok());
+    // Small batches and large values of the same keys, some of them deleted last.
+    for (int pass = 0; pass < 4; ++pass) {
+      for (int k = 0; k < 600; ++k) {
+        const std::string key = fmt::format("key{}", k);
+        const size_t padding = (k + pass) % 60 == 0 ? size_t{300} << 10 : 10;
+        const std::string value = fmt::format("{}-{}", round, pass) + std::string(padding, '.');
+        ASSERT_TRUE((pass == 3 && k % 7 == 0 ? import->erase(key) : import->put(key, value)).ok());
+      }
+    }
+    const WriteTotals totals = import->finish();
+    EXPECT_EQ(totals.failed, 0u);
+    EXPECT_EQ(totals.records, 2u + 4 * 600);
+    const auto records = read_cluster(*client);
+    EXPECT_EQ(records.at("large"), "small");
+    const std::string last = fmt::format("{}-3", round);
+    for (int k = 0; k < 600; ++k) {
+      const auto record = records.find(fmt::format("key{}", k));
+      ASSERT_EQ(record == records.end(), k % 7 == 0) << k;
+      if (record == records.end()) continue;
+      EXPECT_EQ(record->second.substr(0, 3), last) << k;
+    }
+  }
+}
+
+TEST(Acknowledgement, AnImportKeepsTheOrderWhileANodeGoesAway) {
+  TestCluster cluster;
+  const auto client = cluster.client();
+  const auto import = client->import();
+  for (int pass = 0; pass < 6; ++pass) {
+    for (int k = 0; k < 300; ++k) {
+      ASSERT_TRUE(
+          import->put(fmt::format("key{}", k), std::string(9000, static_cast<char>('a' + pass)))
+              .ok());
+    }
+    if (pass == 2) cluster.stop(1);
+  }
+  const WriteTotals totals = import->finish();
+  EXPECT_EQ(totals.failed, 0u) << (totals.failures.empty() ? "" : totals.failures[0].reason);
+  EXPECT_EQ(totals.records, 6u * 300);
+  const auto records = read_cluster(*client);
+  EXPECT_EQ(records.size(), 300u);
+  for (const auto& [key, value] : records) EXPECT_EQ(value[0], 'f') << key;
+}
+
+}  // namespace
+}  // namespace sluice
