@@ -94,7 +94,7 @@ absl::StatusOr<BackupView> ClusterClientImpl::backup_create(const BackupOptions&
     set_timeout(context, kLongestJobMs);
     const auto reader = peer->serving().CreateBackup(&context, request);
     followed = read_updates(*reader, progress);
-    status = followed.status;
+    status = with_context(followed.status, name);
     // Nothing was begun where nothing was told.
     if (!followed.uuid.empty() || status.code() != absl::StatusCode::kUnavailable) break;
   }

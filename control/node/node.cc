@@ -22,10 +22,12 @@
 #include "control/client/peers.h"
 #include "control/client/rpc.h"
 #include "control/membership/membership.h"
+#include "control/node/arena_budget.h"
 #include "control/node/measure.h"
 #include "control/service/backup_manager.h"
 #include "control/service/backup_roles.h"
 #include "control/service/guarded_services.h"
+#include "control/service/job_fence.h"
 #include "control/service/local_archives.h"
 #include "control/service/node_context.h"
 #include "control/service/peer_service.h"
@@ -72,6 +74,10 @@ class NodeImpl final : public Node {
                              [this] { return serving_.load(); });
   }
   absl::Status status() const override {
+    {
+      const std::lock_guard lock(mutex_);
+      if (!unfit_.ok()) return unfit_;
+    }
     return membership_ == nullptr ? absl::OkStatus() : membership_->status();
   }
   void stop() override;
@@ -100,6 +106,7 @@ class NodeImpl final : public Node {
   std::unique_ptr<DirectoryRouter> router_;
   NodeContext context_;
   LocalArchives archives_{context_};
+  std::unique_ptr<JobFence> fence_;
   std::unique_ptr<WriteServer> write_server_;
   std::unique_ptr<BackupRoles> roles_;
   std::unique_ptr<BackupManager> manager_;
@@ -108,7 +115,8 @@ class NodeImpl final : public Node {
   std::unique_ptr<grpc::Server> server_;
   std::unique_ptr<Membership> membership_;
 
-  std::mutex mutex_;
+  mutable std::mutex mutex_;
+  absl::Status unfit_;  // why it does not serve the table that it found
   std::condition_variable changed_;
   bool stopping_ = false;
   bool stopped_ = false;
@@ -228,6 +236,10 @@ absl::Status NodeImpl::open() {
     context_.block = owned_block_.get();
   }
   SLUICE_ASSIGN_OR_RETURN(directory_, Directory::open(*context_.block));
+  const auto known = directory_->snapshot();
+  SLUICE_RETURN_IF_ERROR(
+      check_arena(options_.config.arena_bytes,
+                  known->members.size() + (known->find(options_.config.name) == nullptr)));
   SLUICE_RETURN_IF_ERROR(open_store());
   SLUICE_RETURN_IF_ERROR(open_exchange());
   peers_ = std::make_unique<Peers>(*directory_, clock_);
@@ -241,6 +253,8 @@ absl::Status NodeImpl::open() {
   context_.store = store_.get();
   context_.exchange = exchange_.get();
   context_.archives = &archives_;
+  fence_ = std::make_unique<JobFence>(*store_, *context_.block);
+  context_.fence = fence_.get();
   WriteServer::Options writes;
   writes.node = context_.name;
   SLUICE_ASSIGN_OR_RETURN(write_server_, WriteServer::start(*exchange_, *store_, *router_, writes));
@@ -271,9 +285,19 @@ void NodeImpl::keep_time() {
 }
 
 void NodeImpl::look_for_table() {
-  if (directory_->snapshot()->table == nullptr) return;
+  const auto snapshot = directory_->snapshot();
+  if (snapshot->table == nullptr) return;
+  // In a new cluster the others were not known yet when this node started.
+  const absl::Status fits =
+      check_arena(options_.config.arena_bytes, snapshot->table->members().size());
   {
     const std::lock_guard lock(mutex_);
+    if (!unfit_.ok()) return;
+    unfit_ = fits;
+    if (!fits.ok()) {
+      spdlog::error("{}: does not serve: {}", context_.name, message_of(fits));
+      return;
+    }
     serving_ = true;
   }
   server_->GetHealthCheckService()->SetServingStatus(true);
@@ -333,8 +357,9 @@ absl::Status run_node(const NodeConfig& config) {
       spdlog::info("{}: stops ({})", config.name, strsignal(received));
       break;
     }
-    if (absl::Status status = node->status();
-        absl::IsAborted(status) || absl::IsAlreadyExists(status)) {
+    if (absl::Status status = node->status(); absl::IsAborted(status) ||
+                                              absl::IsAlreadyExists(status) ||
+                                              absl::IsInvalidArgument(status)) {
       node->stop();
       return status;
     }

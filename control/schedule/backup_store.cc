@@ -49,7 +49,19 @@ absl::StatusOr<StoredBackup> create_backup(ClusterBlock& block, const BackupHead
   if (there.ok() && there->head.deleting) {
     return already_exists("there is a backup named '{}' already: {}", head.name, there->head.error);
   }
-  return already_exists("there is a backup named '{}' already", head.name);
+  const auto other = load_backup(block, head.name);
+  if (!other.ok() || other->head.state == BackupState::kCompleted) {
+    return already_exists("there is a backup named '{}' already; choose another name", head.name);
+  }
+  const BackupState state = other->head.state;
+  return already_exists(
+      "there is a backup named '{}' already, which is {}; {}delete it ('sluice backup delete {}'), "
+      "or choose another name",
+      head.name, name_of(state),
+      state == BackupState::kFailed
+          ? fmt::format("resume it ('sluice backup resume {}'), ", head.name)
+          : "",
+      head.name);
 }
 
 absl::StatusOr<std::string> find_backup(ClusterBlock& block, std::string_view name_or_uuid) {

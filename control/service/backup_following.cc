@@ -95,7 +95,9 @@ absl::Status BackupRun::handle_errors(const Progresses& progress) {
       return failed_precondition("{}: {}", node, said.error);
     if (said.source_state == BackupState::kFailed) lost_sources.insert(node);
   }
-  if (lost_sources.empty()) return absl::OkStatus();
+  if (lost_sources.empty() || stored_.head.state == BackupState::kConsolidated) {
+    return absl::OkStatus();
+  }
   const std::string& first = *lost_sources.begin();
   return replan_without(lost_sources,
                         fmt::format("planned without {}: {}", first, progress.at(first).error));
@@ -155,7 +157,11 @@ absl::Status BackupRun::follow() {
       if (reached(progress) == BackupState::kConsolidated) return absl::OkStatus();
       const uint64_t attempt = stored_.head.attempt;
       SLUICE_RETURN_IF_ERROR(handle_errors(progress));
-      if (stored_.head.attempt == attempt) SLUICE_RETURN_IF_ERROR(handle_deaths(progress));
+      // Once all parts are durable there is nothing left to plan: who is away comes back, or the
+      // backup fails and is resumed without it.
+      if (stored_.head.attempt == attempt && stored_.head.state != BackupState::kConsolidated) {
+        SLUICE_RETURN_IF_ERROR(handle_deaths(progress));
+      }
     }
     if (context_.clock->monotonic_ns() - last_change_ns_ > options_.stall_ms * 1'000'000) {
       return deadline_exceeded("no node made progress for {} s", options_.stall_ms / 1000);
@@ -180,6 +186,7 @@ absl::StatusOr<Manifest> BackupRun::collect_parts(BackupHead* head) {
       set_timeout(call, kCallMs);
       v1::BackupReference request;
       request.set_backup(uuid_);
+      request.set_attempt(stored_.head.attempt);
       const grpc::Status status = (*peer)->peer().FetchPart(&call, request, &replies[i]);
       (*peer)->note(status);
       statuses[i] = from_peer(status, node);
@@ -243,6 +250,7 @@ absl::Status BackupRun::commit_everywhere(const Manifest& manifest) {
       set_timeout(call, kCallMs);
       v1::CommitRequest request;
       request.set_backup(uuid_);
+      request.set_attempt(stored_.head.attempt);
       request.set_manifest(bytes);
       v1::Empty reply;
       const grpc::Status status = (*peer)->peer().CommitArchive(&call, request, &reply);
@@ -288,6 +296,7 @@ absl::Status BackupRun::finish() {
     SLUICE_RETURN_IF_ERROR(store(head, "all parts are durable"));
   }
   SLUICE_RETURN_IF_ERROR(stop_status());
+  SLUICE_RETURN_IF_ERROR(hold());
   SLUICE_RETURN_IF_ERROR(commit_everywhere(manifest));
   head = stored_.head;
   add_progress_totals(&head.totals);

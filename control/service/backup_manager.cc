@@ -23,8 +23,10 @@ std::string made_name(int64_t wall_ms, std::string_view uuid) {
   const std::time_t seconds = wall_ms / 1000;
   std::tm parts{};
   gmtime_r(&seconds, &parts);
-  return fmt::format("{:04}{:02}{:02}-{:02}{:02}{:02}-{}", parts.tm_year + 1900, parts.tm_mon + 1,
-                     parts.tm_mday, parts.tm_hour, parts.tm_min, parts.tm_sec, uuid.substr(0, 4));
+  // With milliseconds, so that names sort by time; the rest tells apart what two nodes begin.
+  return fmt::format("{:04}{:02}{:02}-{:02}{:02}{:02}-{:03}-{}", parts.tm_year + 1900,
+                     parts.tm_mon + 1, parts.tm_mday, parts.tm_hour, parts.tm_min, parts.tm_sec,
+                     wall_ms % 1000, uuid.substr(0, 4));
 }
 
 bool is_orphan_state(BackupState state) {
@@ -86,7 +88,10 @@ absl::StatusOr<std::shared_ptr<BackupRun>> BackupManager::create(const BackupWis
     if (member == nullptr) {
       return not_found("target {}: no node of this name is in the cluster", target);
     }
-    if (!member->live) return unavailable("target {} is down", target);
+    // Not UNAVAILABLE: another coordinator could do no more.
+    if (!member->live) {
+      return failed_precondition("target {} is down; start it, or name other targets", target);
+    }
   }
   SLUICE_ASSIGN_OR_RETURN(auto lock,
                           take_backup_lock(*context_.block, head.uuid, context_.name, head.name));
@@ -136,10 +141,12 @@ absl::Status BackupManager::cancel(std::string_view backup) {
   for (int tries = 0; tries < 20; ++tries) {
     SLUICE_ASSIGN_OR_RETURN(stored, load_backup(*context_.block, uuid));
     if (stored.head.state == BackupState::kCancelled) {
-      drop_backup(context_, uuid);
+      drop_backup(context_, uuid, stored.head.attempt);
       return absl::OkStatus();
     }
     BackupHead head = stored.head;
+    // Nothing that the run elsewhere still does has an effect.
+    ++head.attempt;
     head.state = BackupState::kCancelled;
     head.error = "cancelled by the operator";
     head.changed_ms = context_.clock->wall_ms();
@@ -163,7 +170,11 @@ void BackupManager::run() {
 void BackupManager::take_over_orphans() {
   if (!context_.ready) return;
   const auto held = context_.block->get(kBackupLockKey);
-  if (!held.ok() || held->has_value()) return;
+  if (!held.ok()) return;
+  // Free for two polls in a row: a coordinator whose lease ended because the cluster block was away
+  // takes its lock again as soon as the block is back.
+  const bool was_free = std::exchange(lock_was_free_, !held->has_value());
+  if (held->has_value() || !was_free) return;
   const auto list = list_backups(*context_.block);
   if (!list.ok()) return;
   for (const StoredBackup& stored : list->backups) {

@@ -58,6 +58,7 @@ class BackupManager {
   std::condition_variable wake_;
   bool stopping_ = false;
   std::vector<std::shared_ptr<BackupRun>> runs_;
+  bool lock_was_free_ = false;  // of the thread alone
   std::thread thread_;
 };
 

@@ -16,6 +16,7 @@ namespace sluice {
 namespace {
 
 constexpr int64_t kCallMs = 10'000;
+constexpr int64_t kRetryNs = 200'000'000;
 // An operator's weight says how nodes compare; the plan's times need a rate. A measured weight is
 // one: MiB a second.
 constexpr double kRateOfExplicitWeight = 100.0 * (1 << 20);
@@ -48,12 +49,15 @@ absl::Status BackupRun::plan_backup() {
   if (resumed_) {
     // An earlier life of this backup may have left cuts and archive parts of another T, also where
     // its head does not know that T yet, and counts of it.
-    drop_backup(context_, uuid_);
+    SLUICE_RETURN_IF_ERROR(hold());
+    drop_backup(context_, uuid_, head.attempt);
     SLUICE_RETURN_IF_ERROR(erase_progress(*context_.block, stored_, {lock_->fence()}));
   }
   CutRoundOptions options;
   options.first_margin_ms = options_.cut_margin_ms;
+  options.attempt = head.attempt;
   options.stop = [this] { return stopped(); };
+  options.proceed = [this] { return hold(); };
   SLUICE_ASSIGN_OR_RETURN(CutRound round, take_cut(context_, uuid_, options));
   SLUICE_RETURN_IF_ERROR(stop_status());
   const auto snapshot = context_.directory->snapshot();
@@ -137,18 +141,27 @@ std::vector<PlanTarget> BackupRun::plan_targets(const Plan& plan,
 // By plan slot: whether its target, as far as it answers, has it durably.
 std::vector<uint8_t> BackupRun::durable_slots() const {
   std::vector<std::set<uint32_t>> durable(plan_.nodes.size());
+  const int64_t deadline = context_.clock->monotonic_ns() + options_.grace_ms * 1'000'000;
   parallel_for(plan_.targets.size(), [&](size_t i) {
     const uint32_t node = plan_.targets[i];
     const auto peer = context_.peers->find(plan_.nodes[node].name);
     if (!peer.ok() || !context_.directory->snapshot()->live(plan_.nodes[node].name)) return;
-    grpc::ClientContext call;
-    set_timeout(call, kCallMs);
-    v1::BackupReference request;
-    request.set_backup(uuid_);
-    v1::SlotList reply;
-    const grpc::Status status = (*peer)->peer().DurableSlots(&call, request, &reply);
-    (*peer)->note(status);
-    if (status.ok()) durable[node].insert(reply.slots().begin(), reply.slots().end());
+    // One that has not opened its part yet is asked again: its slots would be sent once more.
+    do {
+      grpc::ClientContext call;
+      set_timeout(call, kCallMs);
+      v1::BackupReference request;
+      request.set_backup(uuid_);
+      request.set_attempt(stored_.head.attempt);
+      v1::SlotList reply;
+      const grpc::Status status = (*peer)->peer().DurableSlots(&call, request, &reply);
+      (*peer)->note(status);
+      if (status.ok()) durable[node].insert(reply.slots().begin(), reply.slots().end());
+      // A failed backup has no roles that could open it.
+      if (stored_.head.state == BackupState::kFailed || !is_transient(from_grpc(status))) return;
+      context_.clock->sleep_ns(kRetryNs);
+    } while (!stopped() && context_.directory->snapshot()->live(plan_.nodes[node].name) &&
+             context_.clock->monotonic_ns() < deadline);
   });
   std::vector<uint8_t> done;
   for (const SlotPlan& slot : plan_.slots) done.push_back(durable[slot.target].contains(slot.slot));
@@ -157,7 +170,7 @@ std::vector<uint8_t> BackupRun::durable_slots() const {
 
 absl::Status BackupRun::replan_without(const std::set<std::string>& dead, std::string message) {
   if (++replans_ > options_.max_replans) {
-    return unavailable("planned anew {} times already; {}", options_.max_replans, message);
+    return unavailable("replanned {} times already; {}", options_.max_replans, message);
   }
   std::vector<uint32_t> indexes;
   for (const std::string& name : dead) {
@@ -198,6 +211,7 @@ absl::Status BackupRun::resume_plan() {
       set_timeout(call, kCallMs);
       v1::CutDigestsRequest request;
       request.set_backup(uuid_);
+      request.set_attempt(stored_.head.attempt);
       v1::CutDigestsReply reply;
       const grpc::Status status = peer.ok()
                                       ? (*peer)->peer().CutDigests(&call, request, &reply)

@@ -50,21 +50,22 @@ absl::StatusOr<BackupRoles::Part> BackupRole::part() {
   return BackupRoles::Part{*part_, writer_->newest_stamp(), archive_path(context_, head_)};
 }
 
-std::vector<uint32_t> BackupRole::durable() {
+absl::StatusOr<std::vector<uint32_t>> BackupRole::durable() {
   const std::lock_guard lock(mutex_);
-  return {durable_.begin(), durable_.end()};
+  // What an earlier attempt made durable is known once the part is open.
+  if (target_.joinable() && writer_ == nullptr) {
+    return unavailable("{} has not opened its part of backup {} yet", context_.name, head_.name);
+  }
+  return std::vector<uint32_t>(durable_.begin(), durable_.end());
 }
 
 absl::Status BackupRole::commit(const Manifest& manifest) {
   const std::lock_guard lock(mutex_);
-  if (committed_) return absl::OkStatus();
   if (!part_.has_value()) {
     return failed_precondition("{}: its part of backup {} is not consolidated", context_.name,
                                head_.name);
   }
-  SLUICE_RETURN_IF_ERROR(writer_->commit(manifest));
-  committed_ = true;
-  return absl::OkStatus();
+  return writer_->commit(manifest);
 }
 
 }  // namespace sluice

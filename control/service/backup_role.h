@@ -35,7 +35,7 @@ class BackupRole {
   const BackupHead& head() const { return head_; }
   void stop();
   absl::StatusOr<BackupRoles::Part> part();
-  std::vector<uint32_t> durable();
+  absl::StatusOr<std::vector<uint32_t>> durable();
   absl::Status commit(const Manifest& manifest);
 
  private:
@@ -46,6 +46,7 @@ class BackupRole {
   // Target.
   void run_target();
   absl::Status consolidate();
+  absl::StatusOr<std::unique_ptr<ArchiveWriter>> open_part(const ArchiveWriter::Options& options);
   absl::StatusOr<std::vector<ConsolidationSlot>> target_slots();
   absl::Status add_divergent_digests(std::vector<ConsolidationSlot>& slots);
   void report_target(const Consolidation::Progress& progress);
@@ -60,7 +61,6 @@ class BackupRole {
   std::unique_ptr<ArchiveWriter> writer_;
   std::optional<PartManifest> part_;
   std::set<uint32_t> durable_;
-  bool committed_ = false;
   std::thread source_;
   std::thread target_;
 };

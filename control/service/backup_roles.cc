@@ -14,6 +14,7 @@
 #include "control/schedule/backup_deletion.h"
 #include "control/service/backup_lock.h"
 #include "control/service/backup_role.h"
+#include "control/service/job_fence.h"
 #include "control/service/local_archives.h"
 #include "dataplane/archive/writer.h"
 
@@ -22,6 +23,7 @@ namespace sluice {
 namespace {
 
 constexpr auto kPollInterval = std::chrono::milliseconds(1000);
+constexpr int64_t kFenceWaitMs = 1000;
 constexpr size_t kLargestManifest = size_t{1} << 30;
 
 bool is_running(BackupState state) {
@@ -91,6 +93,7 @@ void BackupRoles::look() {
     if (running.contains(stored.head.uuid)) follow(stored);
   }
   drop_finished_cuts(*list);
+  forget_ended_jobs(*list);
   delete_parts(*list);
   remove_left_parts(*list);
   remove_forgotten_parts(*list);
@@ -209,6 +212,14 @@ void BackupRoles::remove_forgotten_parts(const BackupList& list) {
   if (all_gone) swept_for_ = std::move(known);
 }
 
+// An attempt is remembered as long as its backup's document is there.
+void BackupRoles::forget_ended_jobs(const BackupList& list) {
+  if (!list.unreadable.empty()) return;
+  std::set<std::string> known;
+  for (const StoredBackup& stored : list.backups) known.insert(stored.head.uuid);
+  context_.fence->forget_except(known);
+}
+
 std::shared_ptr<BackupRole> BackupRoles::take(std::string_view backup) {
   const std::lock_guard lock(mutex_);
   const auto found = roles_.find(backup);
@@ -236,11 +247,15 @@ void BackupRoles::follow(const StoredBackup& stored) {
     }
     return;
   }
-  {
-    const std::lock_guard lock(mutex_);
-    roles_.erase(head.uuid);
+  const auto pass = context_.fence->enter(head.uuid, head.attempt, kFenceWaitMs);
+  if (!pass.ok()) {
+    // The next poll sees whether a later attempt has begun, or what was at work has ended.
+    spdlog::info("{}: backup {}, attempt {}: {}", context_.name, head.name, head.attempt,
+                 message_of(pass.status()));
+    return;
   }
-  if (old != nullptr) old->stop();
+  // Whoever takes it out of the map stops it.
+  if (const auto taken = take(head.uuid); taken != nullptr) taken->stop();
   if (plan->find_node(context_.name) < 0) return;
   spdlog::info("{}: backup {}, attempt {}", context_.name, head.name, head.attempt);
   auto role = std::make_shared<BackupRole>(context_, head, *std::move(plan));
@@ -277,6 +292,9 @@ void BackupRoles::drop_finished_cuts(const BackupList& list) {
       if (!list.unreadable.empty()) continue;
       const auto lock = context_.block->get(kBackupLockKey);
       over = lock.ok() && (!lock->has_value() || !(*lock)->value.starts_with(cut.backup));
+      // The list may be older than the cut.
+      const auto head = context_.block->get(backup_head_key(cut.backup));
+      over = over && head.ok() && !head->has_value();
     } else if (stored->head.state == BackupState::kFailed) {
       over = std::any_of(stored + 1, list.backups.end(), [](const StoredBackup& later) {
         return later.head.state == BackupState::kCompleted;
@@ -286,43 +304,73 @@ void BackupRoles::drop_finished_cuts(const BackupList& list) {
              stored->head.state == BackupState::kCancelled;
     }
     if (!over) continue;
+    // Of an attempt that is over by now its successor decides.
+    std::optional<JobFence::Pass> pass;
+    if (stored != list.backups.end()) {
+      auto entered = context_.fence->enter(cut.backup, stored->head.attempt, 0);
+      if (!entered.ok()) continue;
+      pass.emplace(*std::move(entered));
+    }
     if (const absl::Status status = context_.store->drop_cut(cut.backup); !status.ok()) {
       spdlog::warn("{}: dropping the cut of {}: {}", context_.name, cut.backup, message_of(status));
     }
   }
 }
 
-absl::StatusOr<BackupRoles::Part> BackupRoles::part(std::string_view backup) {
-  const auto role = find(backup);
-  if (role == nullptr) {
-    return failed_precondition("{} takes no part in backup {} now", context_.name, backup);
-  }
+absl::StatusOr<std::shared_ptr<BackupRole>> BackupRoles::role_of(std::string_view backup,
+                                                                 uint64_t attempt) {
+  auto role = find(backup);
+  if (role != nullptr && role->head().attempt == attempt) return role;
+  return unavailable("{} has not begun attempt {} of backup {}", context_.name, attempt, backup);
+}
+
+absl::StatusOr<BackupRoles::Part> BackupRoles::part(std::string_view backup, uint64_t attempt) {
+  SLUICE_ASSIGN_OR_RETURN(const auto role, role_of(backup, attempt));
   return role->part();
 }
 
-absl::StatusOr<std::vector<uint32_t>> BackupRoles::durable(std::string_view backup) {
-  const auto role = find(backup);
-  if (role == nullptr) return not_found("{} takes no part in backup {} now", context_.name, backup);
+absl::StatusOr<std::vector<uint32_t>> BackupRoles::durable(std::string_view backup,
+                                                           uint64_t attempt) {
+  SLUICE_ASSIGN_OR_RETURN(const auto role, role_of(backup, attempt));
   return role->durable();
 }
 
-absl::Status BackupRoles::commit(std::string_view backup, std::string_view manifest) {
+absl::Status BackupRoles::commit(std::string_view backup, uint64_t attempt,
+                                 std::string_view manifest) {
   SLUICE_ASSIGN_OR_RETURN(const Manifest decoded, Manifest::decode(manifest));
   if (decoded.identity.backup != backup) {
     return invalid_argument("a manifest of backup {} for backup {}", decoded.identity.backup,
                             backup);
   }
-  if (const auto role = find(backup); role != nullptr) return role->commit(decoded);
+  const auto role = role_of(backup, attempt);
+  if (role.ok()) return (*role)->commit(decoded);
   // A repeat after this node's role ended, or restarted.
   SLUICE_ASSIGN_OR_RETURN(const StoredBackup stored, load_backup(*context_.block, backup));
   const auto there =
       read_file(archive_path(context_, stored.head) + "/" + kManifestFile, kLargestManifest);
-  if (there.ok() && *there == manifest) return absl::OkStatus();
-  return failed_precondition("{} takes no part in backup {} now", context_.name, backup);
+  if (!there.ok()) return role.status();
+  if (*there == manifest) return absl::OkStatus();
+  return already_exists("{}: another manifest of backup {} is stored", context_.name,
+                        stored.head.name);
 }
 
-absl::Status BackupRoles::drop(std::string_view backup) {
-  if (const auto role = take(backup); role != nullptr) role->stop();
+absl::Status BackupRoles::drop(std::string_view backup, uint64_t attempt) {
+  std::shared_ptr<BackupRole> role;
+  {
+    const std::lock_guard lock(mutex_);
+    const auto found = roles_.find(backup);
+    if (found != roles_.end()) {
+      // It waits for the fence's pass that the caller has.
+      if (found->second->head().attempt > attempt) {
+        return failed_precondition("backup {} is at attempt {} here; attempt {} is over", backup,
+                                   found->second->head().attempt, attempt);
+      }
+      role = std::move(found->second);
+      roles_.erase(found);
+    }
+  }
+  if (role != nullptr) role->stop();
+  role.reset();
   SLUICE_RETURN_IF_ERROR(context_.store->drop_cut(backup));
   const auto stored = load_backup(*context_.block, backup);
   if (!stored.ok() || stored->head.state == BackupState::kCompleted) return absl::OkStatus();

@@ -43,15 +43,19 @@ class BackupRoles {
     uint64_t newest_stamp = 0;
     std::string folder;
   };
+  // All four of an attempt that the caller has a pass of the fence for. UNAVAILABLE while this node
+  // has not begun that attempt yet.
+  //
   // What this target made of the backup. FAILED_PRECONDITION before it is consolidated.
-  absl::StatusOr<Part> part(std::string_view backup);
-  // Slots durable at this target. NOT_FOUND where it takes no part in the backup.
-  absl::StatusOr<std::vector<uint32_t>> durable(std::string_view backup);
-  // Stores the root manifest in this target's part. Idempotent.
-  absl::Status commit(std::string_view backup, std::string_view manifest);
+  absl::StatusOr<Part> part(std::string_view backup, uint64_t attempt);
+  // Slots durable at this target. UNAVAILABLE until it has opened its part.
+  absl::StatusOr<std::vector<uint32_t>> durable(std::string_view backup, uint64_t attempt);
+  // Stores the root manifest in this target's part. A repeat with the same manifest is OK;
+  // ALREADY_EXISTS for another one than is stored.
+  absl::Status commit(std::string_view backup, uint64_t attempt, std::string_view manifest);
   // Ends this node's part: stops its roles, drops its cut, removes what it stored of an archive
   // that was not finished. Idempotent.
-  absl::Status drop(std::string_view backup);
+  absl::Status drop(std::string_view backup, uint64_t attempt);
   // Removes this node's part of a backup whose deletion has begun, and strikes it off the backup's
   // document. OK where nothing of it is there (any more). FAILED_PRECONDITION for a backup that is
   // not being deleted, and while the part is being read; DATA_LOSS, and nothing removed, where
@@ -65,6 +69,7 @@ class BackupRoles {
   void follow(const StoredBackup& stored);
   void end_roles_except(const std::set<std::string>& running);
   void drop_finished_cuts(const BackupList& list);
+  void forget_ended_jobs(const BackupList& list);
   void delete_parts(const BackupList& list);
   absl::Status delete_part(const BackupHead& head);
   void remove_left_parts(const BackupList& list);
@@ -73,6 +78,8 @@ class BackupRoles {
   bool is_holder(const BackupHead& head) const;
   std::shared_ptr<BackupRole> take(std::string_view backup);
   std::shared_ptr<BackupRole> find(std::string_view backup);
+  // The role of this attempt. UNAVAILABLE without.
+  absl::StatusOr<std::shared_ptr<BackupRole>> role_of(std::string_view backup, uint64_t attempt);
 
   const NodeContext& context_;
   std::mutex mutex_;

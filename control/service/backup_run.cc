@@ -118,8 +118,11 @@ void BackupRun::run() {
 
 absl::Status BackupRun::drive() {
   last_change_ns_ = context_.clock->monotonic_ns();
-  if (!dry_run_ && stored_.head.coordinator != context_.name) {
-    SLUICE_RETURN_IF_ERROR(store(stored_.head, fmt::format("{} coordinates now", context_.name)));
+  if (resumed_) {
+    // Before anything else: from here on nothing that an earlier coordinator does has an effect.
+    BackupHead head = stored_.head;
+    ++head.attempt;
+    SLUICE_RETURN_IF_ERROR(store(head, fmt::format("{} coordinates now", context_.name)));
   }
   if (stored_.head.state == BackupState::kFailed) SLUICE_RETURN_IF_ERROR(resume_plan());
   if (stored_.head.state == BackupState::kPlanning) {
@@ -129,7 +132,7 @@ absl::Status BackupRun::drive() {
     SLUICE_ASSIGN_OR_RETURN(plan_, load_plan(*context_.block, stored_.head));
   }
   while (true) {
-    if (stored_.head.state != BackupState::kConsolidated) SLUICE_RETURN_IF_ERROR(follow());
+    SLUICE_RETURN_IF_ERROR(follow());
     const absl::Status finished = finish();
     if (finished.ok() || stopped() || stored_.head.state == BackupState::kConsolidated) {
       return finished;
@@ -159,9 +162,9 @@ void BackupRun::end(const absl::Status& status) {
       spdlog::error("backup {}: its end cannot be stored: {}", head.name, message_of(stored));
       told = with_context(stored, fmt::format("{}; and that cannot be stored", message_of(status)));
     }
-    if (cancelled_) drop_backup(context_, uuid_);
+    if (cancelled_ && hold().ok()) drop_backup(context_, uuid_, stored_.head.attempt);
   } else if (ours || dry_run_) {
-    drop_cuts(context_, uuid_);
+    drop_cuts(context_, uuid_, stored_.head.attempt);
   }
   lock_.reset();
   {

@@ -49,11 +49,13 @@ absl::Status read_clock(PeerNode& peer, bool connect, uint64_t* stamp) {
   return from_grpc(status);
 }
 
-absl::Status arm(PeerNode& peer, const std::string& backup, uint64_t cut, uint64_t epoch) {
+absl::Status arm(PeerNode& peer, const std::string& backup, uint64_t attempt, uint64_t cut,
+                 uint64_t epoch) {
   grpc::ClientContext call;
   set_timeout(call, kCallMs);
   v1::ArmRequest request;
   request.set_backup(backup);
+  request.set_attempt(attempt);
   request.set_cut(cut);
   request.set_epoch(epoch);
   v1::ArmReply reply;
@@ -66,9 +68,9 @@ absl::Status arm(PeerNode& peer, const std::string& backup, uint64_t cut, uint64
   return from_grpc(status);
 }
 
-absl::Status fetch_digests(PeerNode& peer, const std::string& backup, const CutRound& round,
-                           uint32_t slots, int64_t deadline_ns, const std::function<bool()>& stop,
-                           std::vector<SlotDigest>* digests) {
+absl::Status fetch_digests(PeerNode& peer, const std::string& backup, uint64_t attempt,
+                           const CutRound& round, uint32_t slots, int64_t deadline_ns,
+                           const std::function<bool()>& stop, std::vector<SlotDigest>* digests) {
   while (true) {
     const int64_t left_ms = (deadline_ns - system_clock().monotonic_ns()) / 1'000'000;
     if (stop && stop()) return cancelled("cancelled");
@@ -77,6 +79,7 @@ absl::Status fetch_digests(PeerNode& peer, const std::string& backup, const CutR
     set_timeout(call, std::min(left_ms, kCallMs) + kCallMs);
     v1::CutDigestsRequest request;
     request.set_backup(backup);
+    request.set_attempt(attempt);
     request.set_wait_ms(static_cast<uint64_t>(std::min<int64_t>(left_ms, 1000)));
     v1::CutDigestsReply reply;
     const grpc::Status status = peer.peer().CutDigests(&call, request, &reply);
@@ -91,7 +94,8 @@ absl::Status fetch_digests(PeerNode& peer, const std::string& backup, const CutR
   }
 }
 
-void tell_all(const NodeContext& context, const std::string& backup, bool everything) {
+void tell_all(const NodeContext& context, const std::string& backup, uint64_t attempt,
+              bool everything) {
   const auto names = context.directory->snapshot()->live_names();
   parallel_for(names.size(), [&](size_t i) {
     const auto peer = context.peers->find(names[i]);
@@ -100,6 +104,7 @@ void tell_all(const NodeContext& context, const std::string& backup, bool everyt
     set_timeout(call, kCallMs);
     v1::BackupReference request;
     request.set_backup(backup);
+    request.set_attempt(attempt);
     v1::Empty reply;
     const grpc::Status status = everything ? (*peer)->peer().DropBackup(&call, request, &reply)
                                            : (*peer)->peer().DropCut(&call, request, &reply);
@@ -158,9 +163,13 @@ TriedCut try_cut(const NodeContext& context, const std::string& backup,
   if (absl::Status status = check_readable(table, nodes, quorum, round.unread); !status.ok()) {
     return fail(status, false);
   }
+  if (options.proceed) {
+    if (absl::Status status = options.proceed(); !status.ok()) return fail(status, false);
+  }
   round.cut = Version::make_stamp(Version::stamp_ms(largest) + static_cast<uint64_t>(margin_ms), 0);
-  ask_all(context, nodes, round.unread,
-          [&](PeerNode& peer) { return arm(peer, backup, round.cut, round.epoch); });
+  ask_all(context, nodes, round.unread, [&](PeerNode& peer) {
+    return arm(peer, backup, options.attempt, round.cut, round.epoch);
+  });
   if (absl::Status status = check_readable(table, nodes, quorum, round.unread); !status.ok()) {
     return fail(status, true);
   }
@@ -168,8 +177,8 @@ TriedCut try_cut(const NodeContext& context, const std::string& backup,
       system_clock().monotonic_ns() + (margin_ms + options.digests_ms) * 1'000'000;
   ask_all(context, nodes, round.unread, [&](PeerNode& peer) {
     std::vector<SlotDigest> digests;
-    SLUICE_RETURN_IF_ERROR(
-        fetch_digests(peer, backup, round, table.slots(), deadline, options.stop, &digests));
+    SLUICE_RETURN_IF_ERROR(fetch_digests(peer, backup, options.attempt, round, table.slots(),
+                                         deadline, options.stop, &digests));
     const std::lock_guard lock(mutex);
     round.digests[peer.name()] = std::move(digests);
     return absl::OkStatus();
@@ -221,18 +230,19 @@ absl::StatusOr<CutRound> take_cut(const NodeContext& context, const std::string&
     if (tried.status.ok()) return std::move(tried.round);
     // Whoever stopped it drops them; after a lost lease they may be the next coordinator's.
     if (options.stop && options.stop()) return tried.status;
-    drop_cuts(context, backup);
+    if (options.proceed) SLUICE_RETURN_IF_ERROR(options.proceed());
+    drop_cuts(context, backup, options.attempt);
     if (!tried.again || number >= options.tries) return tried.status;
     spdlog::warn("backup {}: trying a later cut: {}", backup, message_of(tried.status));
   }
 }
 
-void drop_cuts(const NodeContext& context, const std::string& backup) {
-  tell_all(context, backup, false);
+void drop_cuts(const NodeContext& context, const std::string& backup, uint64_t attempt) {
+  tell_all(context, backup, attempt, false);
 }
 
-void drop_backup(const NodeContext& context, const std::string& backup) {
-  tell_all(context, backup, true);
+void drop_backup(const NodeContext& context, const std::string& backup, uint64_t attempt) {
+  tell_all(context, backup, attempt, true);
 }
 
 }  // namespace sluice

@@ -23,6 +23,9 @@ struct CutRound {
 };
 
 struct CutRoundOptions {
+  uint64_t attempt = 1;  // of the backup: a node that has seen a higher one refuses
+  // Asked before each step that others can see; an error ends the round with it.
+  std::function<absl::Status()> proceed;
   int64_t first_margin_ms = 250;  // of T beyond the largest clock; doubles with each try
   int tries = 5;
   int64_t digests_ms = 30'000;  // to wait for cuts, beyond the margin
@@ -40,9 +43,9 @@ absl::Status check_readable(const DistributionTable& table, const std::vector<st
                             size_t quorum, const std::map<std::string, std::string>& unread);
 
 // On all members that answer; the others drop it when they come back.
-void drop_cuts(const NodeContext& context, const std::string& backup);
+void drop_cuts(const NodeContext& context, const std::string& backup, uint64_t attempt);
 // As drop_cuts, and what they had begun to store.
-void drop_backup(const NodeContext& context, const std::string& backup);
+void drop_backup(const NodeContext& context, const std::string& backup, uint64_t attempt);
 
 }  // namespace sluice
 

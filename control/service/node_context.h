@@ -17,6 +17,7 @@
 
 namespace sluice {
 
+class JobFence;
 class LocalArchives;
 
 struct NodeContext {
@@ -31,6 +32,7 @@ struct NodeContext {
   Store* store = nullptr;
   Exchange* exchange = nullptr;
   LocalArchives* archives = nullptr;
+  JobFence* fence = nullptr;
 
   // Set once the node has joined: its number is known, and it may stamp and coordinate.
   std::atomic<bool> ready{false};

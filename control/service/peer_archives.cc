@@ -1,5 +1,6 @@
 // The part of PeerService that is about backups and archives.
 #include "control/client/rpc.h"
+#include "control/service/job_fence.h"
 #include "control/service/local_archives.h"
 #include "control/service/peer_service.h"
 #include "control/service/verify_stream.h"
@@ -8,12 +9,17 @@ namespace sluice {
 
 grpc::Status PeerService::DropBackup(grpc::ServerContext*, const v1::BackupReference* request,
                                      v1::Empty*) {
-  return to_grpc(roles_.drop(request->backup()));
+  const auto pass = context_.fence->enter(request->backup(), request->attempt());
+  // Of a backup that was deleted nothing is to stay, whoever asks.
+  if (!pass.ok() && !absl::IsNotFound(pass.status())) return to_grpc(pass.status());
+  return to_grpc(roles_.drop(request->backup(), request->attempt()));
 }
 
 grpc::Status PeerService::DurableSlots(grpc::ServerContext*, const v1::BackupReference* request,
                                        v1::SlotList* reply) {
-  const auto slots = roles_.durable(request->backup());
+  const auto pass = context_.fence->enter(request->backup(), request->attempt());
+  if (!pass.ok()) return to_grpc(pass.status());
+  const auto slots = roles_.durable(request->backup(), request->attempt());
   if (!slots.ok()) return to_grpc(slots.status());
   for (const uint32_t slot : *slots) reply->add_slots(slot);
   return grpc::Status::OK;
@@ -21,7 +27,9 @@ grpc::Status PeerService::DurableSlots(grpc::ServerContext*, const v1::BackupRef
 
 grpc::Status PeerService::FetchPart(grpc::ServerContext*, const v1::BackupReference* request,
                                     v1::PartReply* reply) {
-  const auto part = roles_.part(request->backup());
+  const auto pass = context_.fence->enter(request->backup(), request->attempt());
+  if (!pass.ok()) return to_grpc(pass.status());
+  const auto part = roles_.part(request->backup(), request->attempt());
   if (!part.ok()) return to_grpc(part.status());
   reply->set_part(part->manifest.encode());
   reply->set_newest_stamp(part->newest_stamp);
@@ -31,7 +39,9 @@ grpc::Status PeerService::FetchPart(grpc::ServerContext*, const v1::BackupRefere
 
 grpc::Status PeerService::CommitArchive(grpc::ServerContext*, const v1::CommitRequest* request,
                                         v1::Empty*) {
-  return to_grpc(roles_.commit(request->backup(), request->manifest()));
+  const auto pass = context_.fence->enter(request->backup(), request->attempt());
+  if (!pass.ok()) return to_grpc(pass.status());
+  return to_grpc(roles_.commit(request->backup(), request->attempt(), request->manifest()));
 }
 
 grpc::Status PeerService::VerifyArchive(grpc::ServerContext* call,

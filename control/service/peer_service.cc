@@ -6,6 +6,7 @@
 
 #include "base/status.h"
 #include "control/client/rpc.h"
+#include "control/service/job_fence.h"
 #include "control/service/page_writer.h"
 #include "control/service/slot_cursor.h"
 
@@ -174,6 +175,8 @@ grpc::Status PeerService::ArmCut(grpc::ServerContext*, const v1::ArmRequest* req
     return to_grpc(failed_precondition("the distribution table here is of epoch {}, not {}",
                                        snapshot->epoch(), request->epoch()));
   }
+  const auto pass = context_.fence->enter(request->backup(), request->attempt());
+  if (!pass.ok()) return to_grpc(pass.status());
   const absl::Status armed =
       context_.store->arm_cut({request->backup(), request->cut(), request->epoch(), false});
   reply->set_clock(context_.store->clock().now());
@@ -187,6 +190,10 @@ grpc::Status PeerService::ArmCut(grpc::ServerContext*, const v1::ArmRequest* req
 grpc::Status PeerService::CutDigests(grpc::ServerContext* call,
                                      const v1::CutDigestsRequest* request,
                                      v1::CutDigestsReply* reply) {
+  // Not for the whole wait: a higher attempt need not wait for it.
+  if (const auto pass = context_.fence->enter(request->backup(), request->attempt()); !pass.ok()) {
+    return to_grpc(pass.status());
+  }
   const int64_t wait_ms =
       std::min<int64_t>(static_cast<int64_t>(request->wait_ms()), kLongestWaitMs);
   const int64_t deadline = context_.clock->monotonic_ns() + wait_ms * 1'000'000;
@@ -213,6 +220,9 @@ grpc::Status PeerService::CutDigests(grpc::ServerContext* call,
 
 grpc::Status PeerService::DropCut(grpc::ServerContext*, const v1::BackupReference* request,
                                   v1::Empty*) {
+  const auto pass = context_.fence->enter(request->backup(), request->attempt());
+  // Of a backup that was deleted nothing is to stay, whoever asks.
+  if (!pass.ok() && !absl::IsNotFound(pass.status())) return to_grpc(pass.status());
   return to_grpc(context_.store->drop_cut(request->backup()));
 }
 

@@ -22,6 +22,8 @@ namespace {
 constexpr int64_t kCheckMs = 10'000;
 constexpr int64_t kDeleteMs = 60'000;
 constexpr int kTries = 8;
+// Of a backup whose document cannot be read: nobody comes after it.
+constexpr uint64_t kLastAttempt = ~uint64_t{0};
 
 v1::ArchiveReference reference_to(const NodeContext& context, const BackupHead& head,
                                   const std::string& node) {
@@ -87,7 +89,7 @@ absl::Status ServingService::erase_damaged(const std::string& backup) {
   spdlog::warn(
       "backup {}: its document is damaged and erased; an archive {} may remain on its target nodes",
       backup, uuid);
-  drop_backup(context_, uuid);
+  drop_backup(context_, uuid, kLastAttempt);
   return erase_backup(*context_.block, uuid);
 }
 
@@ -126,7 +128,7 @@ absl::Status ServingService::erase(const std::string& backup) {
         return peer.DeleteArchive(&call, request, &reply);
       });
   // Cuts, and what nodes have of it that are not its holders.
-  drop_backup(context_, stored.head.uuid);
+  drop_backup(context_, stored.head.uuid, stored.head.attempt);
   std::map<std::string, std::string> reasons;
   for (const auto& [node, status] : failed) reasons[node] = message_of(status);
   return end_deletion(*context_.block, stored.head.uuid, reasons, context_.clock->wall_ms());

@@ -89,16 +89,26 @@ absl::Status BackupRole::send_to(uint32_t target, CutReader& cut) {
   // then.
   options.give_up_ms = kTryMs;
   absl::Status status;
+  bool reported = false;
   do {
     const auto snapshot = context_.directory->snapshot();
     const Member* member = snapshot->find(options.target);
     if (member == nullptr) return not_found("target {} is no member any more", options.target);
     options.address = member->info.data_address;
     status = send_copies(*context_.exchange, cut, options).status();
+    // No free buffer, here or there: it works for others, and has some again when these are done.
+    // To be waited for as long as the backup waits for anything, not a failure of this node.
+    const bool full = absl::IsResourceExhausted(status);
+    if (full) moved_ns = context_.clock->monotonic_ns();
     // A target that has not begun this attempt yet says FAILED_PRECONDITION.
     const bool behind = absl::IsFailedPrecondition(status);
-    if (!absl::IsUnavailable(status) && !behind) return status;
-    if (behind) context_.clock->sleep_ns(kBehindNs);
+    if (!absl::IsUnavailable(status) && !behind && !full) return status;
+    if (full && !reported) {
+      spdlog::warn("{}: backup {}: waits for buffers to send to {}: {}", context_.name, head_.name,
+                   options.target, message_of(status));
+      reported = true;
+    }
+    if (behind || full) context_.clock->sleep_ns(kBehindNs);
   } while (!cancellation_.cancelled() &&
            context_.clock->monotonic_ns() - moved_ns < kGiveUpMs * 1'000'000);
   return with_context(status, options.target);

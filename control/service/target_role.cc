@@ -10,6 +10,7 @@
 #include "base/status.h"
 #include "control/client/rpc.h"
 #include "control/service/backup_role.h"
+#include "control/service/job_fence.h"
 
 namespace sluice {
 
@@ -39,7 +40,10 @@ absl::Status BackupRole::consolidate() {
   writing.node = context_.name;
   writing.planned.emplace();
   for (const ConsolidationSlot& slot : slots) writing.planned->insert(slot.slot);
-  SLUICE_ASSIGN_OR_RETURN(auto writer, ArchiveWriter::open(writing));
+  // The head of an attempt that begins to commit says consolidated: whatever was committed before
+  // is of an earlier attempt, which did not complete the backup.
+  writing.reopen_committed = head_.state != BackupState::kConsolidated;
+  SLUICE_ASSIGN_OR_RETURN(auto writer, open_part(writing));
   ArchiveWriter* const archive = writer.get();
   {
     const std::lock_guard lock(mutex_);
@@ -78,6 +82,13 @@ absl::Status BackupRole::consolidate() {
   report_.change(
       [](NodeProgress& progress) { progress.target_state = BackupState::kConsolidated; });
   return absl::OkStatus();
+}
+
+// Opening gives up slots that another attempt may want.
+absl::StatusOr<std::unique_ptr<ArchiveWriter>> BackupRole::open_part(
+    const ArchiveWriter::Options& options) {
+  SLUICE_ASSIGN_OR_RETURN(const auto pass, context_.fence->enter(head_.uuid, head_.attempt));
+  return ArchiveWriter::open(options);
 }
 
 void BackupRole::report_target(const Consolidation::Progress& now) {
@@ -125,6 +136,7 @@ absl::Status BackupRole::add_divergent_digests(std::vector<ConsolidationSlot>& s
       set_timeout(call, kCallMs);
       v1::CutDigestsRequest request;
       request.set_backup(head_.uuid);
+      request.set_attempt(head_.attempt);
       v1::CutDigestsReply reply;
       SLUICE_ASSIGN_OR_RETURN(const auto peer, context_.peers->find(node));
       const grpc::Status status = peer->peer().CutDigests(&call, request, &reply);

@@ -368,7 +368,13 @@ absl::Status Writer::commit(const Manifest& manifest) {
                               options_.folder);
     }
   }
-  SLUICE_RETURN_IF_ERROR(write_file_durably(path(kManifestFile), manifest.encode()));
+  const std::string bytes = manifest.encode();
+  const auto stored = read_file(path(kManifestFile), kMaxManifestBytes);
+  if (!stored.ok() && !absl::IsNotFound(stored.status())) return stored.status();
+  if (stored.ok() && *stored != bytes) {
+    return already_exists("archive {}: another manifest is stored", options_.folder);
+  }
+  if (!stored.ok()) SLUICE_RETURN_IF_ERROR(write_file_durably(path(kManifestFile), bytes));
   SLUICE_RETURN_IF_ERROR(remove_file(path(kJournalFile)));
   return sync_folder(options_.folder);
 }
@@ -461,7 +467,7 @@ absl::StatusOr<std::unique_ptr<ArchiveWriter>> ArchiveWriter::open(const Options
   SLUICE_RETURN_IF_ERROR(remove_earlier_cut(options.folder, options.identity, options.node));
   SLUICE_ASSIGN_OR_RETURN(auto committed,
                           load_committed(options.folder, options.identity, options.node));
-  if (committed && is_as_planned(*committed, options.planned)) {
+  if (committed && !options.reopen_committed && is_as_planned(*committed, options.planned)) {
     return std::unique_ptr<ArchiveWriter>(std::make_unique<Writer>(options, *std::move(committed)));
   }
   WriteFunction write = options.write;

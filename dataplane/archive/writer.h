@@ -36,6 +36,10 @@ class ArchiveWriter {
     // The slots that the part is to have. What the folder holds of others is given up: the plan
     // gives them to another target by now. Without it, everything durable stays.
     std::optional<std::set<uint32_t>> planned = {};
+    // A part that was committed goes on as unfinished, also where the same slots are planned: it
+    // was committed by an attempt that did not complete the backup, and another manifest may
+    // follow.
+    bool reopen_committed = false;
     WriteFunction write = {};  // replaces all writing of blocks and journal; for tests of faults
   };
   // A part of the same identity that was committed is opened as finished, so that finish() and
@@ -66,7 +70,8 @@ class ArchiveWriter {
   virtual absl::StatusOr<PartManifest> finish() = 0;
   virtual uint64_t newest_stamp() const = 0;
   // After finish(): stores the root manifest durably (checked to contain this part), then removes
-  // the journal.
+  // the journal. A repeat with the same manifest is OK; ALREADY_EXISTS, and nothing changed, when
+  // another one is stored.
   virtual absl::Status commit(const Manifest& manifest) = 0;
 };
 

@@ -193,6 +193,15 @@ void ConsolidationImpl::count_block(uint32_t message_bytes) {
 
 bool ConsolidationImpl::slot_received(uint32_t slot, const SlotDigest& digest,
                                       uint64_t newest_stamp) {
+  {
+    // Before the archive has it: from then on the sync's thread may make it durable at any time,
+    // and a durable slot never falls back to received.
+    std::lock_guard lock(mutex_);
+    slots_[slot].phase = Slot::Phase::kReceived;
+    ++progress_.slots_received;
+    progress_.records += digest.records;
+    progress_.record_bytes += digest.bytes;
+  }
   if (absl::Status status = writer_.finish_slot(slot, digest, newest_stamp); !status.ok()) {
     end(State::kFailed, with_context(status, fmt::format("archiving slot {}", slot)));
     return false;
@@ -203,10 +212,6 @@ bool ConsolidationImpl::slot_received(uint32_t slot, const SlotDigest& digest,
   }
   {
     std::lock_guard lock(mutex_);
-    slots_[slot].phase = Slot::Phase::kReceived;
-    ++progress_.slots_received;
-    progress_.records += digest.records;
-    progress_.record_bytes += digest.bytes;
     if (unsynced_slots_++ == 0) first_unsynced_ns_ = exchange_.clock().monotonic_ns();
   }
   changed_.notify_all();

@@ -59,8 +59,8 @@ struct SendCopiesResult {
 };
 
 // Returns when the target has every slot durably, or with the error that ended it: CANCELLED, the
-// target's own error, or UNAVAILABLE with the last reason after give_up_ms. Waits; runs its own
-// threads.
+// target's own error, or UNAVAILABLE with the last reason after give_up_ms (RESOURCE_EXHAUSTED
+// where that reason was a lack of buffers, here or there). Waits; runs its own threads.
 absl::StatusOr<SendCopiesResult> send_copies(Exchange& exchange, CutReader& cut,
                                              const SendCopiesOptions& options);
 

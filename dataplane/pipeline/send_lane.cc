@@ -93,8 +93,12 @@ void SendLane::run() {
       }
       if (fruitless > kMaxFruitlessStreams ||
           clock.monotonic_ns() - progress_ns_ > job_.options.give_up_ms * kMs) {
-        job_.fail(
-            unavailable("no progress in sending to {}: {}", job_.options.target, message_of(why)));
+        // Buffers that are short are not a target that is away.
+        const absl::StatusCode code = absl::IsResourceExhausted(why)
+                                          ? absl::StatusCode::kResourceExhausted
+                                          : absl::StatusCode::kUnavailable;
+        job_.fail(make_error(code, "no progress in sending to {}: {}", job_.options.target,
+                             message_of(why)));
         return;
       }
     }

@@ -62,6 +62,7 @@ absl::Status StoreImpl::start() {
         return write_durably(batch);
       });
   SLUICE_RETURN_IF_ERROR(load_digests());
+  SLUICE_RETURN_IF_ERROR(load_attempts());
   SLUICE_RETURN_IF_ERROR(remove_staging());
   return load_cuts();
 }

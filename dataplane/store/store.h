@@ -21,6 +21,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <map>
 #include <memory>
 #include <optional>
 #include <span>
@@ -155,6 +156,15 @@ class Store {
   // Idempotent; disarms a cut that is not taken. FAILED_PRECONDITION while a reader or scan of it
   // is open.
   virtual absl::Status drop_cut(std::string_view backup) = 0;
+
+  // The fencing of jobs (backups): the highest attempt of each that this node has seen, durable
+  // when raise_attempt() returns. FAILED_PRECONDITION for a lower one than is known; OK for the
+  // same.
+  static constexpr size_t kMaxJobBytes = 64;
+  virtual absl::Status raise_attempt(std::string_view job, uint64_t attempt) = 0;
+  virtual std::map<std::string, uint64_t, std::less<>> attempts() const = 0;
+  // Of a job that is no more. Idempotent.
+  virtual absl::Status forget_attempt(std::string_view job) = 0;
 
   // Free bytes of the folder's file system.
   virtual absl::StatusOr<uint64_t> free_bytes() const = 0;

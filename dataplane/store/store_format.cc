@@ -109,6 +109,10 @@ std::string staging_row_key(uint32_t slot, uint64_t set) {
 
 std::string cut_row_key(std::string_view backup) { return std::string(kCutPrefix).append(backup); }
 
+std::string attempt_row_key(std::string_view job) {
+  return std::string(kAttemptPrefix).append(job);
+}
+
 std::string encode_u64(uint64_t value) {
   std::string row;
   ByteWriter(&row).put(value);

@@ -57,6 +57,8 @@ inline constexpr std::string_view kCeilingRow = "clock_ceiling";    // u64
 inline constexpr std::string_view kLastCutRow =
     "last_cut";                                         // u64, the largest T a cut was taken for
 inline constexpr std::string_view kCutPrefix = "cut/";  // + backup -> CutInfo
+inline constexpr std::string_view kAttemptPrefix =
+    "attempt/";  // + job -> u64, the highest attempt seen
 inline constexpr std::string_view kDigestPrefix = "digest/";  // + slot (big-endian) -> SlotDigest
 inline constexpr std::string_view kStagingPrefix =
     "staging/";  // + slot, set (big-endian) -> length (u64), key
@@ -64,6 +66,7 @@ inline constexpr std::string_view kStagingPrefix =
 std::string digest_row_key(uint32_t slot);
 std::string staging_row_key(uint32_t slot, uint64_t set);
 std::string cut_row_key(std::string_view backup);
+std::string attempt_row_key(std::string_view job);
 std::string encode_u64(uint64_t value);
 bool decode_u64(std::string_view row, uint64_t* value);
 std::string encode_digest(const SlotDigest& digest);

@@ -85,6 +85,9 @@ class StoreImpl final : public Store {
   absl::StatusOr<std::shared_ptr<CutReader>> open_cut(std::string_view backup) override;
   absl::Status drop_cut(std::string_view backup) override;
   absl::StatusOr<uint64_t> free_bytes() const override;
+  absl::Status raise_attempt(std::string_view job, uint64_t attempt) override;
+  std::map<std::string, uint64_t, std::less<>> attempts() const override;
+  absl::Status forget_attempt(std::string_view job) override;
 
  private:
   // store.cc: opening.
@@ -120,6 +123,9 @@ class StoreImpl final : public Store {
                             BlockResult* result);
   absl::Status give_up_run(const StagedRun& run, Mutation& mutation);
 
+  // attempts.cc
+  absl::Status load_attempts();
+
   // cuts.cc
   absl::Status load_cuts();
   absl::Status take_cut_locked();
@@ -150,7 +156,9 @@ class StoreImpl final : public Store {
     std::weak_ptr<CutReader> reader;
     std::weak_ptr<const StoreDb> db;  // held by the reader and by every scan of it
   };
-  std::map<std::string, OpenCut, std::less<>> readers_;  // under cut_mutex_
+  std::map<std::string, OpenCut, std::less<>> readers_;    // under cut_mutex_
+  mutable std::mutex attempts_mutex_;                      // before state_mutex_
+  std::map<std::string, uint64_t, std::less<>> attempts_;  // by job
   mutable std::mutex state_mutex_;
   std::map<std::string, CutInfo, std::less<>>
       cuts_;             // under state_mutex_; written under cut_mutex_ too

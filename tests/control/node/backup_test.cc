@@ -2,6 +2,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <filesystem>
 #include <mutex>
 #include <set>
@@ -11,6 +12,7 @@
 #include "base/file.h"
 #include "base/status.h"
 #include "control/client/directory.h"
+#include "control/membership/membership.h"
 #include "control/schedule/backup_store.h"
 #include "dataplane/archive/writer.h"
 #include "tests/control/node/test_cluster.h"
@@ -186,6 +188,24 @@ TEST(Backup, OneAtATimeAndOnlyToMembers) {
   EXPECT_THAT(text_of(second.status()), HasSubstr("one"));
   ASSERT_TRUE(first.ok()) << message_of(first.status());
   EXPECT_EQ(first->state, "completed") << first->reason;
+}
+
+TEST(Backup, NamesADeadTarget) {
+  TestCluster cluster;
+  const auto client = cluster.client();
+  fill(*client, 50);
+  cluster.stop(1);
+  ASSERT_TRUE(eventually(10'000, [&] {
+    const auto nodes = list_members(cluster.block());
+    return nodes.ok() && std::any_of(nodes->begin(), nodes->end(), [](const Member& member) {
+             return member.info.name == "n2" && !member.live;
+           });
+  }));
+  const auto refused =
+      client->backup_create({.name = "t", .targets = {"n1", "n2"}, .dry_run = false}, nullptr);
+  EXPECT_EQ(refused.status().code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_THAT(text_of(refused.status()), HasSubstr("n2"));
+  EXPECT_TRUE(client->backup_list()->empty());
 }
 
 TEST(Backup, ADryRunLeavesNothingBehind) {

@@ -4,6 +4,8 @@
 #include <gtest/gtest.h>
 
 #include "base/status.h"
+#include "control/node/arena_budget.h"
+#include "tests/control/node/test_cluster.h"
 
 namespace sluice {
 namespace {
@@ -42,6 +44,36 @@ TEST(NodeConfig, WhatIsWrongIsNamedWithItsLine) {
   EXPECT_THAT(refusal("rack = "), HasSubstr("n1.toml:4"));
   EXPECT_THAT(std::string(message_of(parse_node_config("name = 'n1'", "x").status())),
               HasSubstr("missing"));
+}
+
+TEST(ArenaBudget, RefusesWhatABackupCannotWorkWithAndSaysWhatWould) {
+  for (const size_t nodes : {1, 3, 5, 8, 16}) {
+    const uint64_t needed = smallest_arena_bytes(nodes);
+    EXPECT_TRUE(check_arena(needed, nodes).ok()) << nodes;
+    const absl::Status refused = check_arena(needed - 1, nodes);
+    EXPECT_EQ(refused.code(), absl::StatusCode::kInvalidArgument);
+    EXPECT_NE(message_of(refused).find(fmt::format("arena_bytes = {}", needed)),
+              std::string_view::npos)
+        << message_of(refused);
+  }
+  EXPECT_TRUE(check_arena(NodeConfig().arena_bytes, 16).ok()) << "as configured by default";
+  EXPECT_FALSE(check_arena(uint64_t{48} << 20, 5).ok());
+}
+
+// Its nodes would plan each other out of every backup.
+TEST(ArenaBudget, ANodeWithTooSmallAnArenaDoesNotStart) {
+  TestCluster cluster;
+  cluster.stop(0);
+  NodeOptions options;
+  options.config.name = "n1";
+  options.config.cluster = cluster.url();
+  options.config.data_folder = cluster.folder() + "/n1/data";
+  options.config.archive_folder = cluster.folder() + "/n1/archives";
+  options.config.arena_bytes = smallest_arena_bytes(3) - 1;
+  const auto node = Node::start(options);
+  EXPECT_EQ(node.status().code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_NE(message_of(node.status()).find("3 nodes"), std::string_view::npos)
+      << message_of(node.status());
 }
 
 }  // namespace

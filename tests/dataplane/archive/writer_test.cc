@@ -487,6 +487,10 @@ TEST(ArchiveWriter, RefusesMisuse) {
   foreign.identity.backup = "another";
   EXPECT_EQ(writer->commit(foreign).code(), absl::StatusCode::kInvalidArgument);
   EXPECT_TRUE(writer->commit(manifest_of({*part}, ~uint64_t{0})).ok());
+  EXPECT_TRUE(writer->commit(manifest_of({*part}, ~uint64_t{0})).ok()) << "a repeat";
+  EXPECT_EQ(writer->commit(manifest_of({*part}, ~uint64_t{0} - 1)).code(),
+            absl::StatusCode::kAlreadyExists)
+      << "another manifest than the one stored";
 }
 
 TEST(ArchiveWriter, DeletesOnlyWhatAnArchiveHas) {

@@ -2,7 +2,9 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <atomic>
 #include <cerrno>
+#include <condition_variable>
 #include <thread>
 
 #include "base/status.h"
@@ -319,6 +321,84 @@ TEST(BackupTest, AnotherAttemptGoesOnFromWhatIsDurable) {
   second.commit();
   expect_verifies(cluster, second);
   expect_restores_to(second.folders(), cluster.newest(), 4, 3, 2);
+}
+
+// The archive's writer, slow to return from what it has done.
+class SlowWriter final : public ArchiveWriter {
+ public:
+  SlowWriter(std::unique_ptr<ArchiveWriter> inner, std::function<void(uint32_t)> finished)
+      : inner_(std::move(inner)), finished_(std::move(finished)) {}
+  const std::map<uint32_t, SlotDigest>& durable_at_open() const override {
+    return inner_->durable_at_open();
+  }
+  absl::Status append(BlockBuffer block, uint32_t bytes) override {
+    return inner_->append(std::move(block), bytes);
+  }
+  absl::Status finish_slot(uint32_t slot, const SlotDigest& digest,
+                           uint64_t newest_stamp) override {
+    const absl::Status status = inner_->finish_slot(slot, digest, newest_stamp);
+    finished_(slot);
+    return status;
+  }
+  void drop_slot(uint32_t slot) override { inner_->drop_slot(slot); }
+  absl::StatusOr<std::vector<uint32_t>> sync() override { return inner_->sync(); }
+  absl::StatusOr<PartManifest> finish() override { return inner_->finish(); }
+  uint64_t newest_stamp() const override { return inner_->newest_stamp(); }
+  absl::Status commit(const Manifest& manifest) override { return inner_->commit(manifest); }
+
+ private:
+  const std::unique_ptr<ArchiveWriter> inner_;
+  const std::function<void(uint32_t)> finished_;
+};
+
+// A sync may make a slot durable before the thread that finished it has noted that it was received.
+TEST(BackupTest, ADurableSlotDoesNotFallBackToReceived) {
+  Cluster cluster({});
+  fill(cluster, 7, 300, 200);
+  cluster.cut();
+  Backup backup(cluster, {0});
+  Backup::Target& target = backup.targets[0];
+  std::mutex mutex;
+  std::condition_variable changed;
+  std::set<uint32_t> durable;
+  target.options.sync_bytes = 1;
+  target.options.on_slot_durable = [&](uint32_t slot) {
+    const std::lock_guard lock(mutex);
+    durable.insert(slot);
+    changed.notify_all();
+  };
+  auto opened = ArchiveWriter::open(target.writer_options);
+  ASSERT_TRUE(opened.ok()) << opened.status();
+  size_t overtaken = 0;
+  target.writer = std::make_unique<SlowWriter>(*std::move(opened), [&](uint32_t slot) {
+    std::unique_lock lock(mutex);
+    overtaken += changed.wait_for(lock, std::chrono::milliseconds(100),
+                                  [&] { return durable.contains(slot); });
+  });
+  auto started = Consolidation::start(*cluster.node(0).exchange, *target.writer, target.options);
+  ASSERT_TRUE(started.ok()) << started.status();
+  target.consolidation = *std::move(started);
+  ASSERT_TRUE(backup.send().ok());
+  ASSERT_TRUE(target.consolidation->wait(20'000).ok());
+  EXPECT_GT(overtaken, 0u) << "nothing was tried";
+  // Sources that come back learn that there is nothing left to send.
+  Cancellation late;
+  std::atomic<bool> ended{false};
+  std::thread watchdog([&] {
+    for (int i = 0; i < 2'000 && !ended; ++i) {
+      std::this_thread::sleep_for(std::chrono::milliseconds(10));
+    }
+    late.cancel();
+  });
+  backup.sent = {};
+  backup.adjust_send = [&](SendCopiesOptions& options) { options.cancellation = &late; };
+  const absl::Status again = backup.send();
+  ended = true;
+  watchdog.join();
+  EXPECT_TRUE(again.ok()) << again;
+  EXPECT_EQ(backup.sent.slots, cluster.slots());
+  EXPECT_EQ(backup.sent.slots_skipped, cluster.slots());
+  backup.commit();
 }
 
 TEST(BackupTest, AnOlderAttemptIsRefused) {

@@ -1,0 +1,49 @@
+// How large a node's arena has to be. Pure.
+#ifndef SLUICE_CONTROL_NODE_ARENA_BUDGET_H_
+#define SLUICE_CONTROL_NODE_ARENA_BUDGET_H_
+
+#include <cstddef>
+#include <cstdint>
+
+#include "absl/status/status.h"
+#include "base/arena.h"
+#include "base/status.h"
+#include "dataplane/pipeline/consolidation.h"
+#include "dataplane/pipeline/send_copies.h"
+#include "dataplane/stream/exchange.h"
+
+namespace sluice {
+
+// Buffers without which a backup of `nodes` nodes cannot go on, each of them source and target for
+// all, with replicas that differ. Restores and writes have what is left, and wait for more.
+inline size_t backup_buffers(size_t nodes) {
+  const Exchange::Options exchange;
+  const ConsolidationOptions target;
+  const SendCopiesOptions source;
+  constexpr size_t kAcknowledgements = 2;  // a block for each of the two streams to a target
+  return exchange.hello_buffers + exchange.control_buffers +                           //
+         nodes * (target.agreed_receive_blocks + target.merge_receive_blocks) +        // in
+         nodes * (source.agreed_buffers + source.merge_buffers + kAcknowledgements) +  // out
+         target.merge_buffers;                                                         // merged
+}
+
+// The smallest arena_bytes of a node in a cluster of `nodes` nodes: whole MiB.
+inline uint64_t smallest_arena_bytes(size_t nodes) {
+  constexpr uint64_t kMib = uint64_t{1} << 20;
+  const uint64_t bytes = uint64_t{backup_buffers(nodes)} * kBufferBytes;
+  return (bytes + kMib - 1) / kMib * kMib;
+}
+
+// INVALID_ARGUMENT, with the number that would do, for an arena that backups cannot work with.
+inline absl::Status check_arena(uint64_t arena_bytes, size_t nodes) {
+  const uint64_t needed = smallest_arena_bytes(nodes);
+  if (arena_bytes >= needed) return absl::OkStatus();
+  return invalid_argument(
+      "arena_bytes {} is too small for a cluster of {} nodes: backups need at least {}; set "
+      "arena_bytes = {} or more",
+      arena_bytes, nodes, needed, needed);
+}
+
+}  // namespace sluice
+
+#endif  // SLUICE_CONTROL_NODE_ARENA_BUDGET_H_
