@@ -1,5 +1,6 @@
 // sluice nodes, sluice table.
 #include <algorithm>
+#include <cstdlib>
 #include <cstring>
 #include <map>
 #include <memory>
@@ -24,6 +25,13 @@ bool name_before(const std::string& a, const std::string& b) {
   return strverscmp(a.c_str(), b.c_str()) < 0;
 }
 
+// The offset of a node's clock, where it is more than the cluster makes good without a word.
+std::string clock_text(int64_t offset_ms, int64_t allowed_ms) {
+  if (std::abs(offset_ms) <= allowed_ms) return "ok";
+  return fmt::format("{:.1f} s {}", static_cast<double>(std::abs(offset_ms)) / 1000,
+                     offset_ms > 0 ? "ahead" : "behind");
+}
+
 Outcome nodes(const Invocation& invocation) {
   return with_client(invocation, [&](ClusterClient& client) {
     auto views = client.nodes();
@@ -32,8 +40,10 @@ Outcome nodes(const Invocation& invocation) {
               [](const NodeView& a, const NodeView& b) { return name_before(a.name, b.name); });
     Outcome outcome;
     outcome.fields["nodes"] = Json::array();
-    TextTable table({"node", "state", "weight", "rack", "slots", "records", "bytes", "address"});
+    TextTable table(
+        {"node", "state", "weight", "rack", "slots", "records", "bytes", "clock", "address"});
     for (const NodeView& view : *views) {
+      const auto known_ms = [&](int64_t ms) { return view.reached ? Json(ms) : Json(nullptr); };
       outcome.fields["nodes"].push_back({{"name", view.name},
                                          {"state", view.state},
                                          {"weight", view.weight},
@@ -42,15 +52,20 @@ Outcome nodes(const Invocation& invocation) {
                                          {"records", view.records},
                                          {"bytes", view.bytes},
                                          {"reached", view.reached},
+                                         {"clock_offset_ms", known_ms(view.clock_offset_ms)},
+                                         {"stamps_ahead_ms", known_ms(view.stamps_ahead_ms)},
                                          {"address", view.control_address},
                                          {"data_address", view.data_address},
                                          {"driver", view.driver},
                                          {"archive_folder", view.archive_folder},
                                          {"pid", view.process}});
       const bool known = view.reached;
-      table.add({view.name, view.state, fmt::format("{:.6g}", view.weight), view.rack,
-                 human_count(view.slots), known ? human_count(view.records) : "?",
-                 known ? human_bytes(static_cast<double>(view.bytes)) : "?", view.control_address});
+      table.add(
+          {view.name, view.state, fmt::format("{:.6g}", view.weight), view.rack,
+           human_count(view.slots), known ? human_count(view.records) : "?",
+           known ? human_bytes(static_cast<double>(view.bytes)) : "?",
+           known ? clock_text(view.clock_offset_ms, client.cluster().max_clock_offset_ms) : "?",
+           view.control_address});
     }
     outcome.text = table.str();
     return outcome;

@@ -190,6 +190,8 @@ absl::StatusOr<std::vector<NodeView>> ClusterClientImpl::nodes() {
     view.reached = status.ok();
     view.records = reply.records();
     view.bytes = reply.bytes();
+    view.clock_offset_ms = reply.clock_offset_ms();
+    view.stamps_ahead_ms = static_cast<int64_t>(reply.stamps_ahead_ms());
   });
   return views;
 }

@@ -39,6 +39,20 @@ void PeerNode::note(const grpc::Status& status) {
   resume_ns_ = clock_.monotonic_ns() + pause;
 }
 
+void PeerNode::remember(std::string_view token, uint64_t sequence) {
+  const std::lock_guard lock(mutex_);
+  if (token_ != token) {
+    token_ = token;
+    sequence_ = 0;
+  }
+  sequence_ = std::max(sequence_, sequence);
+}
+
+uint64_t PeerNode::recall(std::string_view token) const {
+  const std::lock_guard lock(mutex_);
+  return token_ == token ? sequence_ : 0;
+}
+
 bool PeerNode::reserve(int64_t bytes) {
   std::unique_lock lock(mutex_);
   const bool crowded = clock_.monotonic_ns() < crowded_until_ns_;

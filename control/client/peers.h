@@ -45,6 +45,10 @@ class PeerNode {
   // What a call to it came to. Errors that the node itself gave count as success: it is there.
   void note(const grpc::Status& status);
 
+  // The largest durable sequence that the node answered with, since the join `token`.
+  void remember(std::string_view token, uint64_t sequence);
+  uint64_t recall(std::string_view token) const;
+
   // Bytes of requests that have not been answered, at most kMaxBytesInFlight (one request always
   // goes). Waits for room: a node that is only slower than the others slows its callers down
   // instead of missing writes. False when there was none for kRoomWaitMs; for kCrowdedMs
@@ -65,8 +69,10 @@ class PeerNode {
   std::unique_ptr<v1::Sluice::Stub> serving_;
   std::atomic<int64_t> resume_ns_{0};
   std::atomic<int64_t> pause_ns_{0};
-  std::mutex mutex_;
+  mutable std::mutex mutex_;
   std::condition_variable room_;
+  std::string token_;             // under mutex_
+  uint64_t sequence_ = 0;         // same
   int64_t in_flight_ = 0;         // under mutex_
   int64_t crowded_until_ns_ = 0;  // same
 };

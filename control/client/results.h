@@ -28,6 +28,10 @@ struct NodeView {
   uint64_t records = 0;  // live ones
   uint64_t bytes = 0;    // keys and values
   bool reached = false;
+  // Of the node's machine: its clock minus the median of the cluster's. And how far the node's
+  // stamps are ahead of the clock that they follow.
+  int64_t clock_offset_ms = 0;
+  int64_t stamps_ahead_ms = 0;
 };
 
 struct RecordFailure {

@@ -11,7 +11,8 @@ namespace {
 
 constexpr char kClusterFormat[] = "sluice.cluster.1";
 constexpr char kNodeFormat[] = "sluice.node.1";
-constexpr char kLiveFormat[] = "sluice.live.1";
+constexpr char kLiveFormat[] = "sluice.live.2";
+constexpr char kStoreFormat[] = "sluice.store.1";
 constexpr size_t kMaxText = 1024;
 
 bool is_name_start(char c) { return (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9'); }
@@ -144,7 +145,8 @@ std::string encode(const LiveInfo& info) {
                     {"instance", info.instance},
                     {"store_id", info.store_id},
                     {"incarnation", info.incarnation},
-                    {"process", info.process}});
+                    {"process", info.process},
+                    {"lock", info.lock}});
 }
 
 absl::StatusOr<LiveInfo> decode_live_info(std::string_view key, std::string_view document) {
@@ -154,6 +156,28 @@ absl::StatusOr<LiveInfo> decode_live_info(std::string_view key, std::string_view
   json.get("store_id", &info.store_id);
   json.get("incarnation", &info.incarnation);
   json.get("process", &info.process);
+  json.get("lock", &info.lock);
+  SLUICE_RETURN_IF_ERROR(json.status());
+  return info;
+}
+
+std::string encode(const StoreInfo& info) {
+  return dump_json({{"format", kStoreFormat},
+                    {"store_id", info.store_id},
+                    {"incarnation", info.incarnation},
+                    {"token", info.token},
+                    {"sequence", info.sequence},
+                    {"ceiling", info.ceiling}});
+}
+
+absl::StatusOr<StoreInfo> decode_store_info(std::string_view key, std::string_view document) {
+  JsonDocument json(key, document, kStoreFormat);
+  StoreInfo info;
+  json.get("store_id", &info.store_id);
+  json.get("incarnation", &info.incarnation);
+  json.get("token", &info.token);
+  json.get("sequence", &info.sequence);
+  json.get("ceiling", &info.ceiling);
   SLUICE_RETURN_IF_ERROR(json.status());
   return info;
 }

@@ -17,11 +17,15 @@ namespace sluice {
 inline constexpr char kClusterKey[] = "cluster";
 inline constexpr char kNodesPrefix[] = "nodes/";
 inline constexpr char kLivePrefix[] = "live/";
+inline constexpr char kStoresPrefix[] = "stores/";
 inline constexpr char kNextNumberKey[] = "next-node-number";
 inline std::string node_key(std::string_view name) {
   return std::string(kNodesPrefix).append(name);
 }
 inline std::string live_key(std::string_view name) { return std::string(kLivePrefix).append(name); }
+inline std::string store_key(std::string_view name) {
+  return std::string(kStoresPrefix).append(name);
+}
 
 // [a-z0-9][a-z0-9._-]{0,62}. INVALID_ARGUMENT, naming the name and the rule.
 absl::Status check_node_name(std::string_view name);
@@ -32,7 +36,8 @@ struct ClusterInfo {
   uint32_t slot_bits = 12;  // 1 to 20
   uint32_t replicas = 3;    // R, 1 to 16
   uint64_t seed = 0;        // of the distribution table
-  int64_t max_clock_offset_ms = 500;
+  // How far a machine's clock may be from the others' before its node stamps with theirs.
+  int64_t max_clock_offset_ms = 2000;
   int64_t created_ms = 0;  // Unix time
 
   uint32_t slots() const { return uint32_t{1} << slot_bits; }
@@ -71,10 +76,25 @@ struct LiveInfo {
   std::string store_id;
   uint64_t incarnation = 0;
   int64_t process = 0;  // process id, for messages
+  std::string lock;     // Store::lock_identity()
   friend bool operator==(const LiveInfo&, const LiveInfo&) = default;
 };
 std::string encode(const LiveInfo& info);
 absl::StatusOr<LiveInfo> decode_live_info(std::string_view key, std::string_view document);
+
+// The document at stores/<name>: what a node's data folder must be, or be beyond, to be the one
+// that the node served from last. Published with the node's lease renewals; stays when the lease
+// ends.
+struct StoreInfo {
+  std::string store_id;
+  uint64_t incarnation = 0;
+  std::string token;      // of the last join
+  uint64_t sequence = 0;  // Store::durable_sequence()
+  uint64_t ceiling = 0;   // of the clock: every stamp that was handed out is below it
+  friend bool operator==(const StoreInfo&, const StoreInfo&) = default;
+};
+std::string encode(const StoreInfo& info);
+absl::StatusOr<StoreInfo> decode_store_info(std::string_view key, std::string_view document);
 
 }  // namespace sluice
 

@@ -41,6 +41,18 @@ absl::StatusOr<std::pair<uint32_t, Revision>> next_number(ClusterBlock& block) {
   return std::pair<uint32_t, Revision>{number, entry->revision};
 }
 
+struct KnownStore {
+  std::optional<StoreInfo> info;
+  Revision revision = 0;
+};
+
+absl::StatusOr<KnownStore> load_store(ClusterBlock& block, std::string_view name) {
+  SLUICE_ASSIGN_OR_RETURN(const auto entry, block.get(store_key(name)));
+  if (!entry) return KnownStore{};
+  SLUICE_ASSIGN_OR_RETURN(StoreInfo info, decode_store_info(entry->key, entry->value));
+  return KnownStore{std::move(info), entry->revision};
+}
+
 absl::Status data_lost(const NodeInfo& before, const NodeInfo& now) {
   return failed_precondition(
       "node '{}' had the data folder {} before and has {} now: its data was lost or replaced, and "
@@ -50,6 +62,39 @@ absl::Status data_lost(const NodeInfo& before, const NodeInfo& now) {
       "without it, join with accept_data_loss; its slots then have one replica less until they are "
       "restored",
       now.name, before.store_id, now.store_id);
+}
+
+// The folder bears the right name, but is not what the node served from last.
+absl::Status rolled_back(const NodeInfo& node, std::string_view expected, std::string_view found) {
+  return failed_precondition(
+      "node '{}': its data folder (store {}) is a copy or an earlier state of the one that it "
+      "served "
+      "from last: expected {}, found {}. It lacks acknowledged records. If the newer folder still "
+      "exists, start the node with it. To go on without it, join with accept_data_loss; what it "
+      "lacks then has one replica less until it is restored",
+      node.name, node.store_id, expected, found);
+}
+
+absl::Status check_store(const StoreInfo& known, const Membership::Options& options) {
+  const Membership::Options::Found& found = options.found;
+  const NodeInfo& node = options.node;
+  if (known.store_id != node.store_id || found.joining.empty()) return absl::OkStatus();
+  if (known.token != found.joined && known.token != found.joining) {
+    return rolled_back(node, fmt::format("the folder of join {}", known.token),
+                       found.joined.empty() ? "one that never joined"
+                                            : fmt::format("that of join {}", found.joined));
+  }
+  const uint64_t sequence = std::max(known.sequence, found.seen_sequence);
+  if (found.sequence < sequence) {
+    return rolled_back(node, fmt::format("at least change {}", sequence),
+                       fmt::format("change {}", found.sequence));
+  }
+  // After the two above: a folder that passed them is the right one, whatever it was opened for.
+  if (node.incarnation <= known.incarnation) {
+    return rolled_back(node, fmt::format("an incarnation above {}", known.incarnation),
+                       fmt::format("{}", node.incarnation));
+  }
+  return absl::OkStatus();
 }
 
 // What the node's document is to be, from what the cluster knows of it.
@@ -68,11 +113,11 @@ absl::StatusOr<NodeInfo> merged(const Known& known, const Membership::Options& o
   return info;
 }
 
-// The process that holds the name must be gone: it has the same data folder, which only one process
-// can have open, in an earlier incarnation.
-bool is_surely_dead(const LiveInfo& holder, const NodeInfo& node) {
-  return !node.store_id.empty() && holder.store_id == node.store_id &&
-         holder.incarnation < node.incarnation;
+// The process that holds the name must be gone: it had the lock on the data folder that this one
+// has now. (The store's identity alone says nothing: a copy of the folder has it too.)
+bool is_surely_dead(const LiveInfo& holder, const Membership::Options& options) {
+  return !options.found.lock.empty() && holder.lock == options.found.lock &&
+         holder.store_id == options.node.store_id && holder.incarnation < options.node.incarnation;
 }
 
 }  // namespace
@@ -121,10 +166,11 @@ absl::Status remove_node(ClusterBlock& block, std::string_view name) {
     SLUICE_RETURN_IF_ERROR(check_node_name(name));
     SLUICE_ASSIGN_OR_RETURN(const auto entry, block.get(node_key(name)));
     if (!entry) return not_found("no node '{}' in this cluster", name);
-    const absl::Status status = block
-                                    .commit({ClusterOp::erase(entry->key, entry->revision),
-                                             ClusterOp::check(live_key(name), 0)})
-                                    .status();
+    const absl::Status status =
+        block
+            .commit({ClusterOp::erase(entry->key, entry->revision),
+                     ClusterOp::erase(store_key(name)), ClusterOp::check(live_key(name), 0)})
+            .status();
     if (!absl::IsAborted(status)) return status;
     SLUICE_ASSIGN_OR_RETURN(const auto live, block.get(live_key(name)));
     if (live) return failed_precondition("node '{}' is live; stop it before it is removed", name);
@@ -163,7 +209,8 @@ absl::StatusOr<std::unique_ptr<Membership>> Membership::join(ClusterBlock& block
   if (options.clock == nullptr) options.clock = &system_clock();
   if (options.takeover_wait_ms < 0) options.takeover_wait_ms = options.ttl_ms + 1000;
   const std::string& name = options.node.name;
-  const LiveInfo live{make_uuid(), options.node.store_id, options.node.incarnation, ::getpid()};
+  const LiveInfo live{make_uuid(), options.node.store_id, options.node.incarnation, ::getpid(),
+                      options.found.lock};
   const int64_t deadline = options.clock->monotonic_ns() + options.takeover_wait_ms * 1'000'000;
   SLUICE_ASSIGN_OR_RETURN(const LeaseId lease, block.grant(options.ttl_ms));
   const auto give_up = [&](absl::Status status) {
@@ -175,17 +222,27 @@ absl::StatusOr<std::unique_ptr<Membership>> Membership::join(ClusterBlock& block
     if (!known.ok()) return give_up(known.status());
     auto info = merged(*known, options);
     if (!info.ok()) return give_up(info.status());
+    const auto store = load_store(block, name);
+    if (!store.ok()) return give_up(store.status());
+    if (store->info && !options.accept_data_loss) {
+      if (absl::Status status = check_store(*store->info, options); !status.ok()) {
+        return give_up(status);
+      }
+    }
     const auto holder = block.get(live_key(name));
     if (!holder.ok()) return give_up(holder.status());
     Revision held = 0;
     if (*holder) {
       const auto other = decode_live_info((*holder)->key, (*holder)->value);
-      if (other.ok() && is_surely_dead(*other, options.node)) held = (*holder)->revision;
+      if (other.ok() && is_surely_dead(*other, options)) held = (*holder)->revision;
       if (held == 0) {
         if (options.clock->monotonic_ns() >= deadline) {
           return give_up(already_exists(
-              "node '{}' is live already, in process {}; names are unique in a cluster", name,
-              other.ok() ? other->process : 0));
+              "node '{}' is live already, in process {}{}; names are unique in a cluster", name,
+              other.ok() ? other->process : 0,
+              other.ok() && other->store_id == options.node.store_id
+                  ? " with another copy of this data folder"
+                  : ""));
         }
         block.keep_alive(lease).IgnoreError();
         options.clock->sleep_ns(kWaitStepNs);
@@ -202,10 +259,16 @@ absl::StatusOr<std::unique_ptr<Membership>> Membership::join(ClusterBlock& block
     }
     ops.push_back(ClusterOp::put(node_key(name), encode(*info), known->revision));
     ops.push_back(ClusterOp::put(live_key(name), encode(live), held, lease));
-    const absl::Status status = block.commit(ops).status();
+    Joined joined{*std::move(info), live, {}, 0, lease, store->info ? store->info->ceiling : 0};
+    joined.store = {options.node.store_id, options.node.incarnation, options.found.joining,
+                    options.found.sequence, joined.clock_floor};
+    ops.push_back(ClusterOp::put(store_key(name), encode(joined.store), store->revision));
+    const auto committed = block.commit(ops);
+    const absl::Status& status = committed.status();
     if (status.ok()) {
+      joined.store_revision = *committed;
       return std::unique_ptr<Membership>(
-          new Membership(block, std::move(options), *std::move(info), live, lease));
+          new Membership(block, std::move(options), std::move(joined)));
     }
     // Somebody else joined or changed something at the same time: all is looked at again.
     if (!absl::IsAborted(status)) return give_up(status);
@@ -213,13 +276,15 @@ absl::StatusOr<std::unique_ptr<Membership>> Membership::join(ClusterBlock& block
   }
 }
 
-Membership::Membership(ClusterBlock& block, Options options, NodeInfo info, LiveInfo live,
-                       LeaseId lease)
+Membership::Membership(ClusterBlock& block, Options options, Joined joined)
     : block_(block),
       options_(std::move(options)),
-      live_(std::move(live)),
-      info_(std::move(info)),
-      lease_(lease),
+      live_(std::move(joined.live)),
+      clock_floor_(joined.clock_floor),
+      store_(std::move(joined.store)),
+      store_revision_(joined.store_revision),
+      info_(std::move(joined.node)),
+      lease_(joined.lease),
       keeper_([this] { keep(); }) {}
 
 Membership::~Membership() {
@@ -229,6 +294,7 @@ Membership::~Membership() {
   }
   wake_.notify_all();
   keeper_.join();
+  if (!lost_) publish().IgnoreError();
   // Not waited for beyond the block's own bounds: the lease ends by itself.
   block_.revoke(lease_).IgnoreError();
 }
@@ -269,9 +335,39 @@ absl::Status Membership::beat() {
   if (!holder) return revive(0);
   const auto live = decode_live_info(holder->key, holder->value);
   if (!live.ok()) return revive(holder->revision);
-  if (live->instance == live_.instance) return absl::OkStatus();
+  if (live->instance == live_.instance) return publish();
   return already_exists("node name '{}' was taken over by process {}", options_.node.name,
                         live->process);
+}
+
+// Tells the cluster how far the data folder has come, so that an earlier state of it is not taken
+// for it. ALREADY_EXISTS when another process joined with the name.
+absl::Status Membership::publish() {
+  if (!options_.progress) return absl::OkStatus();
+  const Options::Progress progress = options_.progress();
+  if (progress.sequence <= store_.sequence && progress.ceiling <= store_.ceiling) {
+    return absl::OkStatus();
+  }
+  StoreInfo next = store_;
+  next.sequence = std::max(next.sequence, progress.sequence);
+  next.ceiling = std::max(next.ceiling, progress.ceiling);
+  const std::string key = store_key(options_.node.name);
+  auto stored = block_.compare_and_swap(key, encode(next), store_revision_);
+  if (absl::IsAborted(stored.status())) {
+    // An earlier answer may have been lost; or it is somebody else's now, or damaged.
+    SLUICE_ASSIGN_OR_RETURN(const auto entry, block_.get(key));
+    const auto other = entry ? decode_store_info(entry->key, entry->value)
+                             : absl::StatusOr<StoreInfo>(not_found("{} is gone", key));
+    if (other.ok() && other->token != store_.token) {
+      return already_exists("node '{}' was joined by another process, in incarnation {}",
+                            options_.node.name, other->incarnation);
+    }
+    stored = block_.compare_and_swap(key, encode(next), entry ? entry->revision : 0);
+  }
+  SLUICE_RETURN_IF_ERROR(stored.status());
+  store_ = std::move(next);
+  store_revision_ = *stored;
+  return absl::OkStatus();
 }
 
 // The lease ended, because this process was stopped for long or the storage was away, and nobody
@@ -280,6 +376,12 @@ absl::Status Membership::revive(Revision held) {
   SLUICE_ASSIGN_OR_RETURN(const auto known, block_.get(node_key(options_.node.name)));
   if (!known) {
     return already_exists("node '{}' was removed from the cluster", options_.node.name);
+  }
+  // Another process may have joined and gone meanwhile: what it acknowledged is not here.
+  const auto store = load_store(block_, options_.node.name);
+  if (store.ok() && store->info && store->info->token != store_.token) {
+    return already_exists("node '{}' was joined by another process, in incarnation {}",
+                          options_.node.name, store->info->incarnation);
   }
   SLUICE_ASSIGN_OR_RETURN(const LeaseId lease, block_.grant(options_.ttl_ms));
   const absl::Status status =

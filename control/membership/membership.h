@@ -60,7 +60,24 @@ class MemberWatch {
 class Membership {
  public:
   struct Options {
-    NodeInfo node;                  // its number is ignored: the cluster gives it
+    NodeInfo node;  // its number is ignored: the cluster gives it
+    // What the node's data folder was found to hold (Store::found()), and what others have seen of
+    // it.
+    struct Found {
+      std::string joined;   // token of the last confirmed join
+      std::string joining;  // token of this one; empty: the folder is not compared
+      uint64_t sequence = 0;
+      uint64_t seen_sequence = 0;  // the largest that peers had an answer with
+      std::string lock;
+    };
+    Found found;
+    // What the folder has come to; asked with each renewal of the lease, on the keeper thread, and
+    // once at the end.
+    struct Progress {
+      uint64_t sequence = 0;
+      uint64_t ceiling = 0;
+    };
+    std::function<Progress()> progress;
     int64_t ttl_ms = 3000;          // how soon a dead node is noticed
     bool accept_data_loss = false;  // join although the node's earlier data folder is gone
     int64_t takeover_wait_ms =
@@ -71,9 +88,11 @@ class Membership {
     std::function<void(absl::Status)> on_lost;
   };
   // Registers the node and keeps it live from then on.
-  // ALREADY_EXISTS: another live process holds the name. (A process that holds the same data folder
-  // in a later incarnation knows that the earlier one is dead, and takes over at once.)
-  // FAILED_PRECONDITION: the node had another data folder before, and accept_data_loss is not set.
+  // ALREADY_EXISTS: another live process holds the name. (A process that holds the same lock on
+  // the same data folder knows that the earlier one is dead, and takes over at once.)
+  // FAILED_PRECONDITION: the node's data folder is not the one that it served from last (another
+  // store, a copy that was taken before the last join, or one that lacks what was written since),
+  // and accept_data_loss is not set.
   // NOT_FOUND: there is no cluster here.
   // The weight of a known node stays as the cluster has it, unless node.weight_explicit.
   static absl::StatusOr<std::unique_ptr<Membership>> join(ClusterBlock& block, Options options);
@@ -81,6 +100,9 @@ class Membership {
   Membership(const Membership&) = delete;
   Membership& operator=(const Membership&) = delete;
 
+  // Every stamp that the node handed out before it joined is below it (0: not known). A folder that
+  // was replaced may have a clock from before them.
+  uint64_t clock_floor() const { return clock_floor_; }
   // As the cluster has it, with its number.
   NodeInfo info() const;
   // Not OK when the name was lost to another process or cannot be kept alive; says why.
@@ -93,14 +115,27 @@ class Membership {
   absl::StatusOr<bool> offer_measured_weight(double weight);
 
  private:
-  Membership(ClusterBlock& block, Options options, NodeInfo info, LiveInfo live, LeaseId lease);
+  struct Joined {
+    NodeInfo node;
+    LiveInfo live;
+    StoreInfo store;
+    Revision store_revision = 0;
+    LeaseId lease = 0;
+    uint64_t clock_floor = 0;
+  };
+  Membership(ClusterBlock& block, Options options, Joined joined);
   void keep();
   absl::Status beat();
+  absl::Status publish();
   absl::Status revive(Revision held);
 
   ClusterBlock& block_;
   const Options options_;
   const LiveInfo live_;
+  const uint64_t clock_floor_;
+  // Of the keeper thread, and of the destructor after it.
+  StoreInfo store_;
+  Revision store_revision_;
   mutable std::mutex mutex_;
   std::condition_variable wake_;
   NodeInfo info_;

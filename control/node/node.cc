@@ -19,6 +19,7 @@
 #include "base/status.h"
 #include "control/client/directory.h"
 #include "control/client/directory_router.h"
+#include "control/client/parallel.h"
 #include "control/client/peers.h"
 #include "control/client/rpc.h"
 #include "control/membership/membership.h"
@@ -26,6 +27,8 @@
 #include "control/node/measure.h"
 #include "control/service/backup_manager.h"
 #include "control/service/backup_roles.h"
+#include "control/service/clock_monitor.h"
+#include "control/service/cluster_clock.h"
 #include "control/service/guarded_services.h"
 #include "control/service/job_fence.h"
 #include "control/service/local_archives.h"
@@ -43,6 +46,7 @@ namespace {
 
 constexpr auto kCutInterval = std::chrono::milliseconds(10);
 constexpr size_t kRpcMemory = size_t{1} << 30;
+constexpr int64_t kRecallMs = 1'000;
 constexpr auto kShutdownGrace = std::chrono::seconds(2);
 
 // What one connection may cost, whoever made it.
@@ -87,6 +91,7 @@ class NodeImpl final : public Node {
   absl::Status open_exchange();
   absl::Status open_server();
   absl::Status join();
+  uint64_t ask_peers_of_store();
   void keep_time();
   void look_for_table();
 
@@ -98,6 +103,7 @@ class NodeImpl final : public Node {
   // In the order in which they are made; they go the other way round.
   std::unique_ptr<ClusterBlock> owned_block_;
   std::unique_ptr<Directory> directory_;
+  std::unique_ptr<ClusterClock> cluster_clock_;
   std::unique_ptr<Store> store_;
   std::unique_ptr<Arena> arena_;
   std::unique_ptr<Transport> transport_;
@@ -107,6 +113,7 @@ class NodeImpl final : public Node {
   NodeContext context_;
   LocalArchives archives_{context_};
   std::unique_ptr<JobFence> fence_;
+  std::unique_ptr<ClockMonitor> clock_monitor_;
   std::unique_ptr<WriteServer> write_server_;
   std::unique_ptr<BackupRoles> roles_;
   std::unique_ptr<BackupManager> manager_;
@@ -121,6 +128,7 @@ class NodeImpl final : public Node {
   bool stopping_ = false;
   bool stopped_ = false;
   std::atomic<bool> serving_{false};
+  std::atomic<bool> confirmed_{false};
   std::thread timer_;
 };
 
@@ -130,10 +138,11 @@ absl::Status NodeImpl::open_store() {
   store.cluster = directory_->cluster().uuid;
   store.node = options_.config.name;
   store.slot_bits = directory_->cluster().slot_bits;
-  store.max_clock_offset_ms = directory_->cluster().max_clock_offset_ms;
   store.memtable_bytes = options_.config.memtable_bytes;
   store.block_cache_bytes = options_.config.block_cache_bytes;
-  store.clock = &clock_;
+  cluster_clock_ =
+      std::make_unique<ClusterClock>(clock_, directory_->cluster().max_clock_offset_ms);
+  store.clock = cluster_clock_.get();
   SLUICE_RETURN_IF_ERROR(make_folders(store.folder));
   SLUICE_RETURN_IF_ERROR(make_folders(options_.config.archive_folder));
   SLUICE_ASSIGN_OR_RETURN(store_, Store::open(store));
@@ -151,6 +160,7 @@ absl::Status NodeImpl::open_exchange() {
   exchange.cluster = directory_->cluster().uuid;
   exchange.node = options_.config.name;
   exchange.incarnation = store_->incarnation();
+  exchange.gate = [this] { return context_.check_ready(); };
   auto opened = Exchange::open(exchange);
   if (!opened.ok()) {
     return with_context(opened.status(), fmt::format("data_listen {}", exchange.listen));
@@ -216,17 +226,56 @@ absl::Status NodeImpl::join() {
     info.weight = measured_weight(rates);
   }
   const double measured = info.weight;
+  joining.found = {store_->found().joined, store_->found().joining, store_->found().sequence,
+                   ask_peers_of_store(), store_->lock_identity()};
+  // What opening wrote counts only once the join is confirmed.
+  joining.progress = [this]() -> Membership::Options::Progress {
+    if (!confirmed_) return {};
+    return {store_->durable_sequence(), store_->clock().ceiling()};
+  };
   joining.ttl_ms = options_.config.lease_ms;
   joining.accept_data_loss = options_.config.accept_data_loss;
   joining.clock = &clock_;
   SLUICE_ASSIGN_OR_RETURN(membership_, Membership::join(*context_.block, std::move(joining)));
   const NodeInfo joined = membership_->info();
+  SLUICE_RETURN_IF_ERROR(store_->clock().observe(membership_->clock_floor()));
+  SLUICE_RETURN_IF_ERROR(store_->confirm_join());
+  confirmed_ = true;
+  context_.number = joined.number;
+  context_.ready = true;
+  clock_monitor_->start();
+  // Peers count on a live node: nothing that can wait comes before it serves.
   if (!joined.weight_explicit && !options_.config.weight.has_value()) {
     SLUICE_RETURN_IF_ERROR(membership_->offer_measured_weight(measured).status());
   }
-  context_.number = joined.number;
-  context_.ready = true;
   return absl::OkStatus();
+}
+
+// The largest change that live nodes have had an answer about from this node's last join on: the
+// cluster block may be behind by one renewal of the lease.
+uint64_t NodeImpl::ask_peers_of_store() {
+  const Store::Found& found = store_->found();
+  std::vector<std::string> names;
+  for (const std::string& name : directory_->snapshot()->live_names()) {
+    if (name != context_.name) names.push_back(name);
+  }
+  if (found.joined.empty()) return 0;
+  std::atomic<uint64_t> largest{0};
+  parallel_for(names.size(), [&](size_t i) {
+    const auto peer = peers_->find(names[i]);
+    if (!peer.ok()) return;
+    grpc::ClientContext call;
+    set_timeout(call, kRecallMs);
+    v1::RecallRequest request;
+    request.set_node(context_.name);
+    request.set_token(found.joined);
+    v1::RecallReply reply;
+    if (!(*peer)->peer().RecallStore(&call, request, &reply).ok()) return;
+    uint64_t seen = largest;
+    while (seen < reply.sequence() && !largest.compare_exchange_weak(seen, reply.sequence())) {
+    }
+  });
+  return largest;
 }
 
 absl::Status NodeImpl::open() {
@@ -255,12 +304,15 @@ absl::Status NodeImpl::open() {
   context_.archives = &archives_;
   fence_ = std::make_unique<JobFence>(*store_, *context_.block);
   context_.fence = fence_.get();
+  clock_monitor_ = std::make_unique<ClockMonitor>(context_, *cluster_clock_);
+  context_.clock_monitor = clock_monitor_.get();
   WriteServer::Options writes;
   writes.node = context_.name;
   SLUICE_ASSIGN_OR_RETURN(write_server_, WriteServer::start(*exchange_, *store_, *router_, writes));
   SLUICE_ASSIGN_OR_RETURN(roles_, BackupRoles::start(context_));
   SLUICE_ASSIGN_OR_RETURN(manager_, BackupManager::start(context_, options_.backup));
   SLUICE_RETURN_IF_ERROR(open_server());
+  clock_monitor_->measure();
   SLUICE_RETURN_IF_ERROR(join());
   timer_ = std::thread([this] { keep_time(); });
   spdlog::info("{}: control {}, data {} ({})", context_.name, control_address_, data_address_,
@@ -315,6 +367,7 @@ void NodeImpl::stop() {
   changed_.notify_all();
   if (timer_.joinable()) timer_.join();
   context_.ready = false;
+  clock_monitor_.reset();
   if (manager_ != nullptr) manager_->stop();
   if (serving_service_ != nullptr) serving_service_->stop();
   if (server_ != nullptr) {
@@ -323,8 +376,8 @@ void NodeImpl::stop() {
   }
   manager_.reset();
   roles_.reset();
-  membership_.reset();
   write_server_.reset();
+  membership_.reset();
   exchange_.reset();
   directory_.reset();
 }

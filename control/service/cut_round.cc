@@ -69,10 +69,12 @@ absl::Status arm(PeerNode& peer, const std::string& backup, uint64_t attempt, ui
 }
 
 absl::Status fetch_digests(PeerNode& peer, const std::string& backup, uint64_t attempt,
-                           const CutRound& round, uint32_t slots, int64_t deadline_ns,
+                           const CutRound& round, uint32_t slots, int64_t due_ns,
+                           int64_t deadline_ns,
                            const std::function<bool()>& stop, std::vector<SlotDigest>* digests) {
   while (true) {
-    const int64_t left_ms = (deadline_ns - system_clock().monotonic_ns()) / 1'000'000;
+    const int64_t now_ns = system_clock().monotonic_ns();
+    const int64_t left_ms = (deadline_ns - now_ns) / 1'000'000;
     if (stop && stop()) return cancelled("cancelled");
     if (left_ms <= 0) return deadline_exceeded("its cut was not taken in time");
     grpc::ClientContext call;
@@ -80,7 +82,11 @@ absl::Status fetch_digests(PeerNode& peer, const std::string& backup, uint64_t a
     v1::CutDigestsRequest request;
     request.set_backup(backup);
     request.set_attempt(attempt);
-    request.set_wait_ms(static_cast<uint64_t>(std::min<int64_t>(left_ms, 1000)));
+    // A clock that follows a wall clock has passed the cut by then. Others are moved past it.
+    const int64_t due_ms = (due_ns - now_ns) / 1'000'000;
+    request.set_pass(due_ms <= 0);
+    request.set_wait_ms(
+        static_cast<uint64_t>(std::min({left_ms, due_ms > 0 ? due_ms : 1000, int64_t{1000}})));
     v1::CutDigestsReply reply;
     const grpc::Status status = peer.peer().CutDigests(&call, request, &reply);
     peer.note(status);
@@ -173,11 +179,11 @@ TriedCut try_cut(const NodeContext& context, const std::string& backup,
   if (absl::Status status = check_readable(table, nodes, quorum, round.unread); !status.ok()) {
     return fail(status, true);
   }
-  const int64_t deadline =
-      system_clock().monotonic_ns() + (margin_ms + options.digests_ms) * 1'000'000;
+  const int64_t due = system_clock().monotonic_ns() + margin_ms * 1'000'000;
+  const int64_t deadline = due + options.digests_ms * 1'000'000;
   ask_all(context, nodes, round.unread, [&](PeerNode& peer) {
     std::vector<SlotDigest> digests;
-    SLUICE_RETURN_IF_ERROR(fetch_digests(peer, backup, options.attempt, round, table.slots(),
+    SLUICE_RETURN_IF_ERROR(fetch_digests(peer, backup, options.attempt, round, table.slots(), due,
                                          deadline, options.stop, &digests));
     const std::lock_guard lock(mutex);
     round.digests[peer.name()] = std::move(digests);

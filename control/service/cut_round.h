@@ -1,5 +1,6 @@
 // Takes one cut on all members: collects their clocks, arms them with a T beyond the largest, and
-// collects the digests of what their cuts hold.
+// collects the digests of what their cuts hold. A clock that has not passed T by the time that a
+// wall clock takes for it is moved past it: stamps may run ahead of every wall clock, by hours.
 #ifndef SLUICE_CONTROL_SERVICE_CUT_ROUND_H_
 #define SLUICE_CONTROL_SERVICE_CUT_ROUND_H_
 

@@ -19,13 +19,15 @@ namespace sluice {
 
 class JobFence;
 class LocalArchives;
+class ClockMonitor;
 
 struct NodeContext {
   std::string name;
   uint32_t number = 0;
   std::string cluster_url;
   std::string archive_folder;
-  Clock* clock = nullptr;
+  Clock* clock = nullptr;  // the machine's
+  ClockMonitor* clock_monitor = nullptr;
   ClusterBlock* block = nullptr;
   Directory* directory = nullptr;
   Peers* peers = nullptr;
@@ -34,11 +36,12 @@ struct NodeContext {
   LocalArchives* archives = nullptr;
   JobFence* fence = nullptr;
 
-  // Set once the node has joined: its number is known, and it may stamp and coordinate.
+  // Set once the node has joined: its number is known, and it may serve, stamp and coordinate.
+  // Before, what it holds may be refused: nothing must come out of it or go into it.
   std::atomic<bool> ready{false};
 
   absl::Status check_ready() const {
-    return ready ? absl::OkStatus() : unavailable("{} is starting", name);
+    return ready ? absl::OkStatus() : unavailable("node {} is starting, or stopping", name);
   }
   const ClusterInfo& cluster() const { return directory->cluster(); }
 };

@@ -62,7 +62,7 @@ absl::Status PeerService::apply(const v1::ApplyRequest& request, v1::ApplyReply*
     records.push_back(view);
   }
   if (request.witness() != 0) {
-    SLUICE_RETURN_IF_ERROR(context_.store->clock().observe_trusted(request.witness()));
+    SLUICE_RETURN_IF_ERROR(context_.store->clock().observe(request.witness()));
   }
   SLUICE_ASSIGN_OR_RETURN(const auto results, context_.store->apply(records));
   for (const ApplyResult& result : results) {
@@ -75,6 +75,8 @@ absl::Status PeerService::apply(const v1::ApplyRequest& request, v1::ApplyReply*
     out->set_after_cut(result.after_cut);
     out->set_cut(result.cut);
   }
+  reply->set_token(context_.store->found().joining);
+  reply->set_sequence(context_.store->durable_sequence());
   return absl::OkStatus();
 }
 
@@ -153,12 +155,21 @@ grpc::Status PeerService::Digests(grpc::ServerContext*, const v1::DigestsRequest
 grpc::Status PeerService::ReadClock(grpc::ServerContext*, const v1::Empty*, v1::ClockReply* reply) {
   reply->set_stamp(context_.store->clock().now());
   reply->set_epoch(context_.directory->snapshot()->epoch());
+  reply->set_machine_ms(context_.clock->wall_ms());
+  return grpc::Status::OK;
+}
+
+grpc::Status PeerService::RecallStore(grpc::ServerContext*, const v1::RecallRequest* request,
+                                      v1::RecallReply* reply) {
+  const auto peer = context_.peers->find(request->node());
+  if (!peer.ok()) return to_grpc(peer.status());
+  reply->set_sequence((*peer)->recall(request->token()));
   return grpc::Status::OK;
 }
 
 grpc::Status PeerService::ObserveStamp(grpc::ServerContext*, const v1::ObserveRequest* request,
                                        v1::Empty*) {
-  return to_grpc(context_.store->clock().observe_trusted(request->stamp()));
+  return to_grpc(context_.store->clock().observe_archived(request->stamp()));
 }
 
 grpc::Status PeerService::ArmCut(grpc::ServerContext*, const v1::ArmRequest* request,
@@ -209,6 +220,14 @@ grpc::Status PeerService::CutDigests(grpc::ServerContext* call,
     reply->set_cut(found->cut);
     reply->set_epoch(found->epoch);
     if (found->taken) break;
+    if (request->pass()) {
+      // Where stamps run ahead of the clock, it would not pass the cut by itself for as long.
+      const absl::Status passed = context_.store->clock().observe(found->cut + 1);
+      if (!passed.ok()) return to_grpc(passed);
+      const auto due = context_.store->take_due_cut();
+      if (!due.ok()) return to_grpc(due.status());
+      continue;
+    }
     if (call->IsCancelled() || context_.clock->monotonic_ns() >= deadline) return grpc::Status::OK;
     context_.clock->sleep_ns(kPollMs * 1'000'000);
   }

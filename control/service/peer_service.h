@@ -12,6 +12,9 @@ namespace sluice {
 
 class PeerService : public v1::Peer::Service {
  public:
+  // UNAVAILABLE before the node has joined, and once it stops.
+  absl::Status check_ready() const { return context_.check_ready(); }
+
   // Requests of peers in work are bounded by `budget_bytes`; beyond it they wait, then get
   // RESOURCE_EXHAUSTED.
   PeerService(const NodeContext& context, BackupRoles& roles,
@@ -26,6 +29,8 @@ class PeerService : public v1::Peer::Service {
                         grpc::ServerWriter<v1::ScanPage>* writer) override;
   grpc::Status Digests(grpc::ServerContext* call, const v1::DigestsRequest* request,
                        v1::DigestsReply* reply) override;
+  grpc::Status RecallStore(grpc::ServerContext* call, const v1::RecallRequest* request,
+                           v1::RecallReply* reply) override;
   grpc::Status ReadClock(grpc::ServerContext* call, const v1::Empty* request,
                          v1::ClockReply* reply) override;
   grpc::Status ObserveStamp(grpc::ServerContext* call, const v1::ObserveRequest* request,

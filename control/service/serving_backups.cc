@@ -19,7 +19,6 @@ constexpr int64_t kVerifyMs = 24 * 3600 * int64_t{1000};
 grpc::Status ServingService::CreateBackup(grpc::ServerContext* call,
                                           const v1::CreateBackupRequest* request,
                                           grpc::ServerWriter<v1::BackupUpdate>* writer) {
-  if (const absl::Status ready = context_.check_ready(); !ready.ok()) return to_grpc(ready);
   BackupWish wish;
   wish.name = request->name();
   wish.targets.assign(request->targets().begin(), request->targets().end());
@@ -30,7 +29,6 @@ grpc::Status ServingService::CreateBackup(grpc::ServerContext* call,
 grpc::Status ServingService::ResumeBackup(grpc::ServerContext* call,
                                           const v1::BackupRequest* request,
                                           grpc::ServerWriter<v1::BackupUpdate>* writer) {
-  if (const absl::Status ready = context_.check_ready(); !ready.ok()) return to_grpc(ready);
   return to_grpc(follow(backups_.resume(request->backup()), *call, *writer));
 }
 

@@ -7,6 +7,7 @@
 
 #include "base/status.h"
 #include "control/client/rpc.h"
+#include "control/service/clock_monitor.h"
 #include "control/service/page_writer.h"
 #include "control/service/serving_service.h"
 
@@ -38,11 +39,10 @@ absl::Status check_slots(uint32_t first, uint32_t slots, uint32_t there_are) {
 
 grpc::Status ServingService::Stamp(grpc::ServerContext*, const v1::StampRequest* request,
                                    v1::Version* reply) {
-  if (const absl::Status ready = context_.check_ready(); !ready.ok()) return to_grpc(ready);
   HybridClock& clock = context_.store->clock();
   // W replicas hold that stamp already, so it is trusted like theirs.
   if (request->after() != 0) {
-    if (const absl::Status status = clock.observe_trusted(request->after()); !status.ok()) {
+    if (const absl::Status status = clock.observe_archived(request->after()); !status.ok()) {
       return to_grpc(status);
     }
   }
@@ -55,7 +55,6 @@ grpc::Status ServingService::Stamp(grpc::ServerContext*, const v1::StampRequest*
 
 grpc::Status ServingService::Write(grpc::ServerContext*, const v1::WriteRequest* request,
                                    v1::WriteReply* reply) {
-  if (const absl::Status ready = context_.check_ready(); !ready.ok()) return to_grpc(ready);
   const auto share = budget_.take(request->ByteSizeLong(), kBudgetWaitMs);
   if (!share.ok()) return to_grpc(share.status());
   std::vector<absl::Status> results(static_cast<size_t>(request->items_size()));
@@ -159,6 +158,9 @@ grpc::Status ServingService::Status(grpc::ServerContext*, const v1::Empty*,
   const auto snapshot = context_.directory->snapshot();
   reply->set_name(context_.name);
   reply->set_epoch(snapshot->epoch());
+  const ClockMonitor::View clocks = context_.clock_monitor->view();
+  reply->set_clock_offset_ms(clocks.offset_ms);
+  reply->set_stamps_ahead_ms(static_cast<uint64_t>(clocks.stamps_ahead_ms));
   if (snapshot->table == nullptr) return grpc::Status::OK;
   const int self = snapshot->table->find_member(context_.name);
   uint64_t slots = 0, records = 0, bytes = 0;

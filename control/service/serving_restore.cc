@@ -25,7 +25,6 @@ grpc::Status ServingService::RestorePart(grpc::ServerContext* call,
 absl::Status ServingService::restore_part(const v1::RestorePartRequest& request,
                                           grpc::ServerContext& call,
                                           grpc::ServerWriter<v1::RestoreUpdate>& writer) {
-  SLUICE_RETURN_IF_ERROR(context_.check_ready());
   SLUICE_ASSIGN_OR_RETURN(const auto reading,
                           context_.archives->read(request.archive(), "a restore"));
   std::unique_ptr<ClusterBlock> block;

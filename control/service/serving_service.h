@@ -16,6 +16,9 @@ namespace sluice {
 
 class ServingService : public v1::Sluice::Service {
  public:
+  // UNAVAILABLE before the node has joined, and once it stops.
+  absl::Status check_ready() const { return context_.check_ready(); }
+
   // Writes in work are bounded by `budget_bytes`; beyond it they wait, then get RESOURCE_EXHAUSTED.
   ServingService(const NodeContext& context, BackupManager& backups,
                  size_t budget_bytes = size_t{256} << 20)

@@ -127,6 +127,7 @@ struct WriteCoordinator::Call {
       for (size_t i = 0; i < indexes.size(); ++i) {
         round->take_result(indexes[i], node->name(), result_of(static_cast<int>(i)));
       }
+      node->remember(reply.token(), reply.sequence());
     }
   }
 
@@ -197,7 +198,7 @@ void WriteCoordinator::stamp(std::vector<Pending>& pending, Written* written) {
   std::erase_if(pending, [&](Pending& item) {
     if (item.version.stamp != 0) return false;
     // What a replica holds or has cut at is a fact, however far ahead it is of the time here.
-    absl::Status status = item.above == 0 ? absl::OkStatus() : clock.observe_trusted(item.above);
+    absl::Status status = item.above == 0 ? absl::OkStatus() : clock.observe(item.above);
     if (status.ok()) {
       const absl::StatusOr<uint64_t> stamp = clock.stamp();
       if (stamp.ok()) item.version = {*stamp, context_.number};

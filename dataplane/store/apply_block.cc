@@ -74,7 +74,7 @@ absl::StatusOr<Store::BlockResult> StoreImpl::apply_block(std::span<const uint8_
   BlockResult result;
   if (checked.value_digests.empty()) return result;
   SLUICE_RETURN_IF_ERROR(check_writable());
-  SLUICE_RETURN_IF_ERROR(clock_->observe_trusted(checked.largest_stamp));
+  SLUICE_RETURN_IF_ERROR(clock_->observe_archived(checked.largest_stamp));
   uint64_t ticket = 0;
   {
     SLUICE_ASSIGN_OR_RETURN(const std::shared_lock<WriteGate> gate, enter(checked.largest_stamp));

@@ -1,8 +1,13 @@
-// The hybrid logical clock of one node: stamps that follow the wall clock, never repeat and never
-// go back, also not over a restart (Kulkarni et al., Logical Physical Clocks, OPODIS 2014).
+// The hybrid logical clock of one node: stamps that follow a wall clock, never repeat and never go
+// back, also not over a restart (Kulkarni et al., Logical Physical Clocks, OPODIS 2014).
 //
 // A ceiling beyond every stamp handed out or observed is made durable before the stamp is used; a
 // restarted clock begins at the ceiling. The ceiling is at most kCeilingStepMs ahead of the stamps.
+//
+// A stamp that was observed is never refused for being ahead of the wall clock: the clock then runs
+// ahead logically, by its counter, until the wall clock has caught up. Refusing would not undo the
+// stamp, and would make writes fail for as long as it is ahead. That a wrong wall clock does not
+// become a stamp in the first place is ClusterClock's work (control/service/cluster_clock.h).
 #ifndef SLUICE_DATAPLANE_STORE_HYBRID_CLOCK_H_
 #define SLUICE_DATAPLANE_STORE_HYBRID_CLOCK_H_
 
@@ -20,32 +25,37 @@ namespace sluice {
 class HybridClock {
  public:
   static constexpr int64_t kCeilingStepMs = 250;
-  static constexpr int64_t kDefaultMaxOffsetMs = 2000;
-  static constexpr int64_t kMaxTrustedMs = 24 * 3600 * int64_t{1000};
+  // A stamp has 48 bits of milliseconds. A wall clock is believed to the year 3084, the stamps of
+  // archives to 4199, those of peers to 6429: so neither a wrong wall clock nor a hostile archive
+  // brings a node to stamps that its peers refuse, and from each limit 2^61 stamps and more are
+  // left to count logically.
+  static constexpr uint64_t kLatestWallMs = uint64_t{1} << 45;
+  static constexpr uint64_t kArchiveLimit = uint64_t{1} << 62;
+  static constexpr uint64_t kPeerLimit = uint64_t{1} << 63;
 
   // `persist` makes a ceiling durable before it returns OK. `ceiling` is the last one made durable
   // (0: none).
-  HybridClock(Clock& wall, uint64_t ceiling, int64_t max_offset_ms,
-              std::function<absl::Status(uint64_t ceiling)> persist);
+  HybridClock(Clock& wall, uint64_t ceiling, std::function<absl::Status(uint64_t ceiling)> persist);
 
   // A stamp larger than every earlier one.
   absl::StatusOr<uint64_t> stamp();
   // The largest stamp handed out or observed, or the wall clock's if that is larger. Hands out
   // nothing.
   uint64_t now() const;
-  // Moves past a peer's stamp. OUT_OF_RANGE (naming both clocks) when it is more than max_offset_ms
-  // ahead of now().
+  // How far now() is ahead of the wall clock.
+  int64_t ahead_ms() const;
+  // The ceiling that is durable.
+  uint64_t ceiling() const;
+  // Moves past a peer's stamp. INVALID_ARGUMENT for one from kPeerLimit on.
   absl::Status observe(uint64_t stamp);
-  // Moves past the stamps of a restored archive. OUT_OF_RANGE (naming both clocks) when they are
-  // more than kMaxTrustedMs ahead of the wall clock: a clock that followed a wrong stamp would
-  // never come back.
-  absl::Status observe_trusted(uint64_t stamp);
+  // Moves past the stamps of a restored archive. INVALID_ARGUMENT for one from kArchiveLimit on.
+  absl::Status observe_archived(uint64_t stamp);
 
  private:
+  absl::Status observe_below(uint64_t limit, uint64_t stamp);
   absl::Status advance_locked(uint64_t stamp);
 
   Clock& wall_;
-  const int64_t max_offset_ms_;
   const std::function<absl::Status(uint64_t)> persist_;
   mutable std::mutex mutex_;
   uint64_t last_;

@@ -1,10 +1,12 @@
 #include "dataplane/store/store.h"
 
 #include <rocksdb/snapshot.h>
+#include <sys/stat.h>
 #include <sys/statvfs.h>
 
 #include <cassert>
 #include <cerrno>
+#include <fstream>
 #include <utility>
 
 #include "base/file.h"
@@ -14,6 +16,21 @@
 #include "dataplane/store/store_impl.h"
 
 namespace sluice {
+namespace {
+
+// Which file of which machine's which boot: RocksDB holds a lock on it that at most one process
+// has.
+absl::StatusOr<std::string> lock_identity_of(const std::string& path) {
+  struct stat info {};
+  if (::stat(path.c_str(), &info) != 0) return errno_status(errno, fmt::format("reading {}", path));
+  std::string boot;
+  std::getline(std::ifstream("/proc/sys/kernel/random/boot_id"), boot);
+  // Without a boot's name a lock of another machine could look like this one's.
+  if (boot.empty()) boot = make_uuid();
+  return fmt::format("{}:{}:{}", boot, info.st_dev, info.st_ino);
+}
+
+}  // namespace
 
 absl::StatusOr<std::unique_ptr<Store>> Store::open(const Options& options) {
   return open_store(options, rocksdb::Env::Default());
@@ -37,14 +54,17 @@ absl::StatusOr<std::unique_ptr<Store>> open_store(const Store::Options& options,
 
 StoreImpl::StoreImpl(const Options& options, std::shared_ptr<rocksdb::Cache> cache,
                      std::shared_ptr<StoreDb> db)
-    : options_(options),
-      cache_(std::move(cache)),
-      db_(std::move(db)),
-      sync_([this] { return rocksdb_status((*db_)->SyncWAL(), "syncing the write-ahead log"); }) {}
+    : options_(options), cache_(std::move(cache)), db_(std::move(db)), sync_([this] {
+        const uint64_t written = (*db_)->GetLatestSequenceNumber();
+        SLUICE_RETURN_IF_ERROR(rocksdb_status((*db_)->SyncWAL(), "syncing the write-ahead log"));
+        durable_sequence_.store(written, std::memory_order_release);
+        return absl::OkStatus();
+      }) {}
 
 StoreImpl::~StoreImpl() = default;
 
 absl::Status StoreImpl::start() {
+  SLUICE_RETURN_IF_ERROR(find_state());
   SLUICE_RETURN_IF_ERROR(check_identity());
   SLUICE_RETURN_IF_ERROR(begin_incarnation());
   std::string row;
@@ -54,13 +74,12 @@ absl::Status StoreImpl::start() {
     return data_loss("the clock's ceiling in {} is unreadable", options_.folder);
   }
   Clock& wall = options_.clock != nullptr ? *options_.clock : system_clock();
-  clock_ = std::make_unique<HybridClock>(
-      wall, ceiling, options_.max_clock_offset_ms, [this](uint64_t next) {
-        rocksdb::WriteBatch batch;
-        SLUICE_RETURN_IF_ERROR(rocksdb_status(
-            batch.Put(db_->meta(), to_slice(kCeilingRow), encode_u64(next)), "making a batch"));
-        return write_durably(batch);
-      });
+  clock_ = std::make_unique<HybridClock>(wall, ceiling, [this](uint64_t next) {
+    rocksdb::WriteBatch batch;
+    SLUICE_RETURN_IF_ERROR(rocksdb_status(
+        batch.Put(db_->meta(), to_slice(kCeilingRow), encode_u64(next)), "making a batch"));
+    return write_durably(batch);
+  });
   SLUICE_RETURN_IF_ERROR(load_digests());
   SLUICE_RETURN_IF_ERROR(load_attempts());
   SLUICE_RETURN_IF_ERROR(remove_staging());
@@ -100,6 +119,35 @@ absl::Status StoreImpl::check_identity() {
   if (identity_.slot_bits != options_.slot_bits)
     return refuse("slot bits", identity_.slot_bits, options_.slot_bits);
   return absl::OkStatus();
+}
+
+// Opening writes rows of its own, and may be repeated any number of times before a join succeeds
+// (by a service manager, say): what was found first counts until then, or a folder that was set
+// back would grow into one that is accepted.
+absl::Status StoreImpl::find_state() {
+  SLUICE_ASSIGN_OR_RETURN(lock_identity_, lock_identity_of(options_.folder + "/records/LOCK"));
+  const uint64_t sequence = (*db_)->GetLatestSequenceNumber();
+  durable_sequence_ = sequence;
+  std::string row;
+  SLUICE_ASSIGN_OR_RETURN(const bool known, db_->get_meta(kJoinRow, &row));
+  if (known && !decode_found(row, &found_)) {
+    return data_loss("the row about joins in {} is unreadable", options_.folder);
+  }
+  if (!found_.joining.empty()) return absl::OkStatus();
+  found_.joining = make_uuid();
+  found_.sequence = sequence;
+  rocksdb::WriteBatch batch;
+  SLUICE_RETURN_IF_ERROR(rocksdb_status(
+      batch.Put(db_->meta(), to_slice(kJoinRow), encode_found(found_)), "making a batch"));
+  return write_durably(batch);
+}
+
+absl::Status StoreImpl::confirm_join() {
+  const Found confirmed{found_.joining, {}, 0};
+  rocksdb::WriteBatch batch;
+  SLUICE_RETURN_IF_ERROR(rocksdb_status(
+      batch.Put(db_->meta(), to_slice(kJoinRow), encode_found(confirmed)), "making a batch"));
+  return write_durably(batch);
 }
 
 absl::Status StoreImpl::begin_incarnation() {

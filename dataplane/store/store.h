@@ -96,10 +96,9 @@ class Store {
     std::string node;     // name; a folder of another node is refused
     uint32_t node_number = 0;
     uint32_t slot_bits = 12;
-    int64_t max_clock_offset_ms = HybridClock::kDefaultMaxOffsetMs;
     size_t memtable_bytes = size_t{64} << 20;  // bounds of RocksDB's memory
     size_t block_cache_bytes = size_t{64} << 20;
-    Clock* clock = nullptr;  // the system's when null
+    Clock* clock = nullptr;  // what stamps follow; the system's when null
   };
   // Makes the folder when it is not there. Takes an armed cut before it returns.
   // FAILED_PRECONDITION, naming the folder, when it is another cluster's or node's, has other slot
@@ -111,11 +110,27 @@ class Store {
   // folder was opened.
   virtual const std::string& store_id() const = 0;
   virtual uint64_t incarnation() const = 0;
+  // What tells this folder from a copy or an earlier state of it, when the node joins: what it held
+  // when it was found, before anything that happens between opening and joining.
+  struct Found {
+    std::string joined;     // token of the last join that was confirmed; empty: none
+    std::string joining;    // token of the join that begins now; the same until one is confirmed
+    uint64_t sequence = 0;  // durable_sequence() of then
+  };
+  virtual const Found& found() const = 0;
+  // The cluster has recorded found().joining. Durable when it returns.
+  virtual absl::Status confirm_join() = 0;
+  // Grows with everything that is written; what was acknowledged is covered by it, and a folder
+  // that was set back has a smaller one.
+  virtual uint64_t durable_sequence() const = 0;
+  // Names the lock that this process holds on the folder: who holds the same lock is the only one
+  // who does, so that an earlier holder is known to be gone. Differs in a copy of the folder.
+  virtual const std::string& lock_identity() const = 0;
   virtual HybridClock& clock() = 0;
   virtual uint32_t slot_bits() const = 0;
 
   // Applies records of any slots, in order (a key may come twice); results are parallel to records.
-  // Durable when it returns. Refuses (INVALID_ARGUMENT, OUT_OF_RANGE for a stamp too far ahead)
+  // Durable when it returns. Refuses (INVALID_ARGUMENT)
   // before it changes anything. RESOURCE_EXHAUSTED when the disk is full: nothing acknowledged is
   // lost. After any failure to write, every further write fails with that error until the folder
   // is opened again; reads go on. A record that is superseded is a result, not an error.

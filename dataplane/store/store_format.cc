@@ -155,6 +155,27 @@ bool decode_cut(std::string_view backup, std::string_view row, CutInfo* cut) {
   return true;
 }
 
+std::string encode_found(const Store::Found& found) {
+  std::string row;
+  ByteWriter out(&row);
+  out.put_string(found.joined);
+  out.put_string(found.joining);
+  out.put<uint64_t>(found.sequence);
+  return row;
+}
+
+bool decode_found(std::string_view row, Store::Found* found) {
+  ByteReader in(row);
+  std::string_view joined, joining;
+  if (!in.get_string(&joined, kNameLimit) || !in.get_string(&joining, kNameLimit) ||
+      !in.get(&found->sequence) || !in.done()) {
+    return false;
+  }
+  found->joined = joined;
+  found->joining = joining;
+  return true;
+}
+
 std::string encode_identity(const StoreIdentity& identity) {
   std::string row;
   ByteWriter out(&row);

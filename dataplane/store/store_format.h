@@ -53,6 +53,7 @@ bool decode_stored(std::string_view row, StoredRecord* stored);
 // Rows of `meta`.
 inline constexpr std::string_view kIdentityRow = "identity";
 inline constexpr std::string_view kIncarnationRow = "incarnation";  // u64
+inline constexpr std::string_view kJoinRow = "join";                // Store::Found
 inline constexpr std::string_view kCeilingRow = "clock_ceiling";    // u64
 inline constexpr std::string_view kLastCutRow =
     "last_cut";                                         // u64, the largest T a cut was taken for
@@ -73,6 +74,11 @@ std::string encode_digest(const SlotDigest& digest);
 bool decode_digest(std::string_view row, SlotDigest* digest);
 std::string encode_cut(const CutInfo& cut);
 bool decode_cut(std::string_view backup, std::string_view row, CutInfo* cut);
+
+// The token of the join that was confirmed last, the token of one that is under way (or empty), and
+// the sequence number (u64) that the folder had when that one began.
+std::string encode_found(const Store::Found& found);
+bool decode_found(std::string_view row, Store::Found* found);
 
 struct StoreIdentity {
   static constexpr uint32_t kFormat = 1;

@@ -71,6 +71,12 @@ class StoreImpl final : public Store {
 
   const std::string& store_id() const override { return identity_.store_id; }
   uint64_t incarnation() const override { return incarnation_; }
+  const Found& found() const override { return found_; }
+  absl::Status confirm_join() override;
+  uint64_t durable_sequence() const override {
+    return durable_sequence_.load(std::memory_order_acquire);
+  }
+  const std::string& lock_identity() const override { return lock_identity_; }
   HybridClock& clock() override { return *clock_; }
   uint32_t slot_bits() const override { return options_.slot_bits; }
   absl::StatusOr<std::vector<ApplyResult>> apply(std::span<const RecordView> records) override;
@@ -92,6 +98,7 @@ class StoreImpl final : public Store {
  private:
   // store.cc: opening.
   absl::Status check_identity();
+  absl::Status find_state();
   absl::Status begin_incarnation();
   absl::Status load_digests();
   absl::Status remove_staging();
@@ -138,6 +145,9 @@ class StoreImpl final : public Store {
   const std::shared_ptr<StoreDb> db_;
   StoreIdentity identity_;
   uint64_t incarnation_ = 0;
+  Found found_;
+  std::string lock_identity_;
+  std::atomic<uint64_t> durable_sequence_{0};
   std::unique_ptr<HybridClock> clock_;
   std::unique_ptr<FragmentSets> sets_;
   GroupSync sync_;

@@ -145,6 +145,9 @@ class Exchange {
     int64_t idle_timeout_ms =
         30'000;              // without any message from a peer that could send one: it is dead
     Clock* clock = nullptr;  // the system's when null
+    // Asked at each hello, on the exchange's thread: an error is told to the peer, and nothing is
+    // served. Null: always OK.
+    std::function<absl::Status()> gate;
   };
   // The transport, the arena and the clock outlive the exchange.
   static absl::StatusOr<std::unique_ptr<Exchange>> open(const Options& options);

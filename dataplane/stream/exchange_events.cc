@@ -156,6 +156,7 @@ void ExchangeImpl::on_received(const SessionPtr& session, Completion& completion
 }
 
 absl::Status ExchangeImpl::check_hello(const Hello& hello) const {
+  if (options_.gate) SLUICE_RETURN_IF_ERROR(options_.gate());
   if (!options_.cluster.empty() && hello.cluster != options_.cluster) {
     return failed_precondition("this is cluster {}, not {}", options_.cluster, hello.cluster);
   }

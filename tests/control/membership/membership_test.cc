@@ -33,7 +33,8 @@ class MembershipTest : public ::testing::Test {
     Membership::Options options;
     options.node.name = name;
     options.node.store_id = store.empty() ? "store-of-" + name : store;
-    options.node.incarnation = 1;
+    static std::atomic<uint64_t> opened{0};
+    options.node.incarnation = ++opened;
     options.ttl_ms = 200;
     options.takeover_wait_ms = 50;
     return options;
@@ -113,13 +114,14 @@ TEST_F(MembershipTest, ALiveNameIsRefused) {
 TEST_F(MembershipTest, ALaterIncarnationOfTheSameStoreTakesOverAtOnce) {
   std::atomic<bool> lost{false};
   auto options = options_for("n1");
+  options.found.lock = "boot:1:2";
   options.on_lost = [&](const absl::Status& why) {
     EXPECT_TRUE(absl::IsAlreadyExists(why)) << why;
     lost = true;
   };
   const auto first = join(std::move(options));
   auto again = options_for("n1");
-  again.node.incarnation = 2;
+  again.found.lock = "boot:1:2";
   again.takeover_wait_ms = 0;
   const auto second = join(std::move(again));
   ASSERT_NE(second, nullptr);
@@ -127,6 +129,92 @@ TEST_F(MembershipTest, ALaterIncarnationOfTheSameStoreTakesOverAtOnce) {
   EXPECT_TRUE(eventually([&] { return lost.load(); }));
   EXPECT_TRUE(absl::IsAlreadyExists(first->status()));
   EXPECT_TRUE(find_member(*block_, "n1")->live);
+}
+
+// A copy has the store's identity and, once it is opened, a later incarnation. It has not the lock.
+TEST_F(MembershipTest, ACopyOfALiveNodesDataTakesNothingOver) {
+  auto options = options_for("n1");
+  options.found = {"", "first", 10, 0, "boot:1:2"};
+  const auto first = join(std::move(options));
+  auto copy = options_for("n1");
+  copy.found = {"first", "second", 10, 0, "boot:1:3"};
+  const absl::Status refused = Membership::join(*block_, copy).status();
+  EXPECT_TRUE(absl::IsAlreadyExists(refused)) << refused;
+  EXPECT_NE(message_of(refused).find("another copy"), std::string_view::npos) << refused;
+  EXPECT_TRUE(first->status().ok());
+}
+
+TEST_F(MembershipTest, AnEarlierStateOfTheDataIsRefusedUntilItsLossIsAccepted) {
+  std::atomic<uint64_t> sequence{10};
+  std::atomic<uint64_t> ceiling{1000};
+  auto options = options_for("n1");
+  options.found = {"", "first", 10, 0, "boot:1:2"};
+  options.progress = [&] { return Membership::Options::Progress{sequence, ceiling}; };
+  auto node = join(std::move(options));
+  sequence = 20;
+  ceiling = 2000;
+  // A renewal of the lease publishes it, and leaving does.
+  EXPECT_TRUE(eventually([&] {
+    const auto entry = block_->get("stores/n1");
+    return entry.ok() && entry->has_value() &&
+           decode_store_info("stores/n1", (*entry)->value)->sequence == 20;
+  }));
+  sequence = 30;
+  node.reset();
+  const auto refused = [&](const Membership::Options::Found& found) {
+    auto joining = options_for("n1");
+    joining.found = found;
+    const absl::Status status = Membership::join(*block_, std::move(joining)).status();
+    EXPECT_NE(message_of(status).find("accept_data_loss"), std::string_view::npos) << status;
+    EXPECT_NE(message_of(status).find("n1"), std::string_view::npos) << status;
+    return absl::IsFailedPrecondition(status);
+  };
+  // It lacks the last changes; a copy from before the last join; one that never joined; one whose
+  // loss only a peer knows of.
+  EXPECT_TRUE(refused({"first", "second", 29, 0, ""}));
+  EXPECT_TRUE(refused({"zeroth", "second", 30, 0, ""}));
+  EXPECT_TRUE(refused({"", "second", 30, 0, ""}));
+  EXPECT_TRUE(refused({"first", "second", 30, 31, ""}));
+  auto stale = options_for("n1");
+  stale.node.incarnation = 0;
+  stale.found = {"first", "second", 30, 0, ""};
+  EXPECT_TRUE(absl::IsFailedPrecondition(Membership::join(*block_, stale).status()));
+  EXPECT_FALSE(find_member(*block_, "n1")->live);
+
+  auto accepting = options_for("n1");
+  accepting.found = {"first", "second", 29, 0, ""};
+  accepting.accept_data_loss = true;
+  node = join(std::move(accepting));
+  ASSERT_NE(node, nullptr);
+  // What it stamps must be above what it stamped before.
+  EXPECT_EQ(node->clock_floor(), 2000u);
+  node.reset();
+  // From there on it is the right one, and the other is not.
+  EXPECT_TRUE(refused({"first", "third", 30, 0, ""}));
+  auto right = options_for("n1");
+  right.found = {"second", "third", 29, 0, ""};
+  node = join(std::move(right));
+  // Its answer to this join was lost: the token under way is as good.
+  node.reset();
+  auto again = options_for("n1");
+  again.found = {"second", "third", 29, 0, ""};
+  EXPECT_NE(join(std::move(again)), nullptr);
+}
+
+TEST_F(MembershipTest, ANodeWhoseNameWasJoinedByAnotherDoesNotComeBack) {
+  std::atomic<bool> lost{false};
+  auto options = options_for("n1");
+  options.found = {"", "first", 10, 0, ""};
+  options.on_lost = [&](const absl::Status&) { lost = true; };
+  options.ttl_ms = 2000;
+  const auto first = join(std::move(options));
+  // Its lease ends, another process joins, and leaves again before the first one looks.
+  ASSERT_TRUE(block_->revoke((*block_->get("live/n1"))->lease).ok());
+  auto other = options_for("n1");
+  other.found = {"first", "second", 10, 0, ""};
+  ASSERT_NE(join(std::move(other)), nullptr);
+  EXPECT_TRUE(eventually([&] { return lost.load(); }));
+  EXPECT_TRUE(absl::IsAlreadyExists(first->status())) << first->status();
 }
 
 TEST_F(MembershipTest, LostDataIsNotTakenForAnEmptyNode) {

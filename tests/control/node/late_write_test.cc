@@ -1,5 +1,4 @@
 // The interleavings of writes and cuts that need several nodes' clocks, driven one by one.
-#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include "base/random.h"
@@ -10,8 +9,6 @@
 
 namespace sluice {
 namespace {
-
-using ::testing::HasSubstr;
 
 // What one node's peers may ask of it.
 class PeerOf {
@@ -124,24 +121,25 @@ TEST(LateWrite, ACoordinatorWhoseClockIsBehindTheCutStampsAnewBeforeItAcknowledg
   EXPECT_GE(late_coordinators, 1);
 }
 
-TEST(LateWrite, AFastClockIsRefusedByItsPeersAndStopsNobodyElse) {
+// Stamps of the fast clock would be those of the cluster's future; refusing them would fail the
+// writes.
+TEST(LateWrite, AFastClockNeitherStampsNorStopsAnything) {
   TestCluster cluster;
   const auto client = cluster.client();
   ASSERT_TRUE(client->put("key", "before").ok());
   PeerOf fast(*client, "n1");
   PeerOf second(*client, "n2");
   cluster.clock(0).skew(60'000);
-  EXPECT_GT(fast.clock(), second.clock() + Version::make_stamp(30'000, 0));
-  // Whoever coordinates: a write either fails and says why, or has a stamp of a sane clock.
+  // Whoever coordinates: a write has a stamp of a sane clock, at once.
   for (int i = 0; i < 6; ++i) {
     const absl::Status status = client->put(fmt::format("key{}", i), "after");
-    if (!status.ok()) {
-      EXPECT_THAT(std::string(message_of(status)), HasSubstr("ahead of"));
-    }
+    EXPECT_TRUE(status.ok()) << status;
     EXPECT_LT(second.stamp_of(fmt::format("key{}", i)),
               Version::make_stamp(static_cast<uint64_t>(system_clock().wall_ms()) + 5'000, 0));
   }
   EXPECT_EQ(client->get("key").value(), "before");
+  EXPECT_LT(fast.clock(),
+            Version::make_stamp(static_cast<uint64_t>(system_clock().wall_ms()) + 5'000, 0));
   cluster.clock(0).skew(0);
   cluster.stop(0);
   EXPECT_TRUE(client->put("key", "without n1").ok());

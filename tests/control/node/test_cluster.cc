@@ -31,6 +31,7 @@ TestCluster::TestCluster(const Options& options) : options_(options) {
   require(make_cluster(*block_, {options.slot_bits, options.replicas, 42}).status());
   nodes_.resize(options.nodes);
   for (size_t i = 0; i < options.nodes; ++i) clocks_.push_back(std::make_unique<SkewedClock>());
+  for (size_t i = 0; i < options.skews_ms.size(); ++i) clocks_[i]->skew(options.skews_ms[i]);
   for (size_t i = 0; i < options.nodes; ++i) start(i);
   require(publish_first_table(*block_, options.nodes, 10'000));
   for (const auto& node : nodes_) EXPECT_TRUE(node->wait_until_serving(10'000));
@@ -43,7 +44,9 @@ TestCluster::~TestCluster() {
   std::filesystem::remove_all(folder_, error);
 }
 
-void TestCluster::start(size_t i) {
+void TestCluster::start(size_t i) { require(try_start(i)); }
+
+absl::Status TestCluster::try_start(size_t i, bool accept_data_loss) {
   NodeOptions options;
   options.config.name = name(i);
   options.config.cluster = url_;
@@ -54,6 +57,7 @@ void TestCluster::start(size_t i) {
   options.config.memtable_bytes = size_t{8} << 20;
   options.config.block_cache_bytes = size_t{8} << 20;
   options.config.lease_ms = 1000;
+  options.config.accept_data_loss = accept_data_loss;
   options.clock = clocks_[i].get();
   options.backup = options_.backup;
   if (options_.wrap_block) {
@@ -63,8 +67,8 @@ void TestCluster::start(size_t i) {
     options.block = node_blocks_.back().get();
   }
   auto node = Node::start(options);
-  require(node.status());
   if (node.ok()) nodes_[i] = *std::move(node);
+  return node.status();
 }
 
 void TestCluster::stop(size_t i) { nodes_[i].reset(); }

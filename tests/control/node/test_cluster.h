@@ -37,6 +37,8 @@ class TestCluster {
     uint32_t slot_bits = 6;
     BackupRunOptions backup = {
         .grace_ms = 1500, .stall_ms = 30'000, .max_replans = 8, .cut_margin_ms = 250};
+    // How far each node's clock is off from the start; as many as there are.
+    std::vector<int64_t> skews_ms;
     // What the nodes get instead of a block of their own.
     std::function<std::unique_ptr<ClusterBlock>(std::unique_ptr<ClusterBlock>)> wrap_block;
   };
@@ -46,7 +48,10 @@ class TestCluster {
 
   std::string name(size_t i) const { return "n" + std::to_string(i + 1); }
   void start(size_t i);
+  // As start(), for one that may be refused.
+  absl::Status try_start(size_t i, bool accept_data_loss = false);
   void stop(size_t i);
+  Node& node(size_t i) { return *nodes_[i]; }
   SkewedClock& clock(size_t i) { return *clocks_[i]; }
   // A new client; asks nodes from n1 on.
   std::unique_ptr<ClusterClient> client();

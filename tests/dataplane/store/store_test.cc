@@ -91,13 +91,16 @@ TEST_F(StoreTest, RefusesIllegalRecordsBeforeChangingAnything) {
   EXPECT_TRUE(apply(make_record(std::string(kMaxKeyBytes, 'k'), "", stamp_at(1))).changed());
 }
 
-TEST_F(StoreTest, RefusesStampsTooFarAheadBeforeChangingAnything) {
+TEST_F(StoreTest, RefusesImpossibleStampsBeforeChangingAnythingAndNoOthers) {
   const Record good = make_record("good", "v", stamp_at(1)),
-               fast = make_record("fast", "v", stamp_at(2001));
-  const RecordView views[] = {good.view(), fast.view()};
-  EXPECT_EQ(store_->apply(views).status().code(), absl::StatusCode::kOutOfRange);
+               damaged = make_record("damaged", "v", HybridClock::kPeerLimit);
+  const RecordView views[] = {good.view(), damaged.view()};
+  EXPECT_EQ(store_->apply(views).status().code(), absl::StatusCode::kInvalidArgument);
   EXPECT_EQ(get("good"), "(none)");
-  EXPECT_TRUE(apply(make_record("fast", "v", stamp_at(2000))).changed());
+  // From a clock that was a day ahead: what is written next wins over it.
+  EXPECT_TRUE(apply(make_record("fast", "v", stamp_at(24 * 3600 * 1000))).changed());
+  EXPECT_TRUE(apply(make_record("fast", "w", *store_->clock().stamp())).changed());
+  EXPECT_EQ(get("fast"), "w");
 }
 
 TEST_F(StoreTest, SameKeyTwiceInOneCallIsAppliedInOrder) {
@@ -339,6 +342,43 @@ TEST_F(StoreTest, ThreadsThatFightForKeysAgreeOnTheNewest) {
   }
   for (std::thread& thread : threads) thread.join();
   expect_digests_match_scans();
+}
+
+TEST_F(StoreTest, AnEarlierStateOfTheFolderHasAnEarlierSequenceHoweverOftenItIsOpened) {
+  const std::string node = options().folder;
+  const std::string joining = store_->found().joining;
+  EXPECT_EQ(store_->found().joined, "");
+  EXPECT_FALSE(joining.empty());
+  ASSERT_TRUE(store_->confirm_join().ok());
+  apply(make_record("before", "value", stamp_at(1)));
+  const uint64_t copied = store_->durable_sequence();
+  std::filesystem::copy(node, folder_.path() + "/copy", std::filesystem::copy_options::recursive);
+  const std::string lock = store_->lock_identity();
+  apply(make_record("after", "value", stamp_at(2)));
+  EXPECT_GT(store_->durable_sequence(), copied);
+  open();
+  EXPECT_EQ(store_->found().joined, joining);
+  EXPECT_NE(store_->found().joining, joining);
+  EXPECT_GT(store_->found().sequence, copied);
+  EXPECT_EQ(store_->lock_identity(), lock);
+  store_.reset();
+  std::filesystem::remove_all(node);
+  std::filesystem::rename(folder_.path() + "/copy", node);
+  std::string tried;
+  for (int i = 0; i < 20; ++i) {
+    open();
+    EXPECT_EQ(store_->found().joined, joining);
+    EXPECT_LE(store_->found().sequence, copied);
+    if (i > 0) {
+      EXPECT_EQ(store_->found().joining, tried);
+    }
+    tried = store_->found().joining;
+    EXPECT_NE(store_->lock_identity(), lock);
+  }
+  ASSERT_TRUE(store_->confirm_join().ok());
+  open();
+  EXPECT_EQ(store_->found().joined, tried);
+  EXPECT_NE(store_->found().joining, tried);
 }
 
 }  // namespace
