@@ -118,17 +118,16 @@ Json restore_json(const RestoreOutcome& result) {
   json["kept_newer"] = result.kept_newer;
   json["retried"] = result.retried;
   json["failed"] = result.failed;
+  json["failed_deletions"] = result.failed_deletions;
   json["seconds"] = result.seconds;
   json["nodes"] = Json::array();
   for (const RestoreNode& node : result.nodes) {
     json["nodes"].push_back(
         {{"name", node.name}, {"records", node.records}, {"bytes", node.bytes}});
   }
-  Json proof = {{"checked", result.proof.checked},
-                {"copies", result.proof.copies},
-                {"equal", result.proof.equal},
-                {"differing", result.proof.differing},
-                {"unreachable", result.proof.unreachable}};
+  Json proof = {{"checked", result.proof.checked},     {"copies", result.proof.copies},
+                {"equal", result.proof.equal},         {"newer", result.proof.newer},
+                {"differing", result.proof.differing}, {"unreachable", result.proof.unreachable}};
   proof["first_differing"] = Json::array();
   for (const auto& difference : result.proof.first_differing) {
     proof["first_differing"].push_back({{"slot", difference.slot}, {"node", difference.node}});
@@ -136,7 +135,18 @@ Json restore_json(const RestoreOutcome& result) {
   json["proof"] = std::move(proof);
   json["bad"] = Json::array();
   for (const DamagedBlock& block : result.damaged) {
-    json["bad"].push_back({{"slot", block.slot}, {"part", block.part}, {"reason", block.reason}});
+    json["bad"].push_back({{"slot", block.slot},
+                           {"part", block.part},
+                           {"reason", block.reason},
+                           {"records", block.records}});
+  }
+  json["causes"] = Json::array();
+  for (const RestoreCause& cause : result.causes) {
+    json["causes"].push_back({{"node", cause.node},
+                              {"damaged", cause.damaged},
+                              {"records", cause.records},
+                              {"deletions", cause.deletions},
+                              {"reason", cause.reason}});
   }
   return json;
 }
@@ -161,8 +171,11 @@ std::string restore_text(const RestoreOutcome& result) {
   }
   if (result.proof.checked) {
     text += fmt::format(
-        "proof: {} of {} copies equal the archive, {} differ, {} could not be asked\n",
-        result.proof.equal, result.proof.copies, result.proof.differing, result.proof.unreachable);
+        "proof: {} of {} copies equal the archive, {} have all of it and newer or other records, "
+        "{} "
+        "differ, {} could not be asked\n",
+        result.proof.equal, result.proof.copies, result.proof.newer, result.proof.differing,
+        result.proof.unreachable);
   }
   return text;
 }

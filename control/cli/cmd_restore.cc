@@ -39,6 +39,12 @@ class RestoreWatch {
   ProgressBar bar_;
 };
 
+std::string left_on_list(uint64_t records, uint64_t deletions) {
+  std::string text = counted(records, "record");
+  if (deletions > 0) text += " and " + counted(deletions, "deletion");
+  return text;
+}
+
 Outcome outcome_of(const absl::StatusOr<RestoreOutcome>& result) {
   if (!result.ok()) return failure(result.status());
   Outcome outcome;
@@ -52,15 +58,14 @@ Outcome outcome_of(const absl::StatusOr<RestoreOutcome>& result) {
   } else if (!result->damaged.empty()) {
     outcome.code = kExitDataBad;
     outcome.error = fmt::format(
-        "everything that could be read was restored{}; 'sluice backup verify' names all that is "
-        "wrong; "
-        "restore what is missing from another backup",
-        reason);
+        "{} remain on the retry list{}; 'sluice backup verify' names all that is wrong with the "
+        "archive: restore what cannot be read from another backup",
+        left_on_list(result->failed, result->failed_deletions), reason);
   } else if (result->failed > 0 || result->state == "completed_with_failures") {
     outcome.code = kExitRetriesRemain;
     outcome.error = fmt::format(
-        "{} records remain on the retry list{}; 'sluice restore failed --retry' drives them again",
-        result->failed, reason);
+        "{} remain on the retry list{}; 'sluice restore failed --retry' drives them again",
+        left_on_list(result->failed, result->failed_deletions), reason);
   }
   return outcome;
 }
@@ -88,15 +93,55 @@ Json failed_json(const FailedRecord& record) {
   return {{"key_b64", base64_encode(record.key)},
           {"node", record.node},
           {"reason", record.reason},
-          {"restore", record.restore}};
+          {"restore", record.restore},
+          {"records", record.records},
+          {"deletions", record.deletions},
+          {"slot", record.slot},
+          {"first_block", record.first_block},
+          {"blocks", record.blocks}};
 }
 
-absl::Status write_failed(const std::string& path, const std::vector<FailedRecord>& records) {
-  SLUICE_ASSIGN_OR_RETURN(const auto file, OutputFile::open(path));
-  for (const FailedRecord& record : records) {
-    SLUICE_RETURN_IF_ERROR(file->write(
-        failed_json(record).dump(-1, ' ', false, Json::error_handler_t::replace) + "\n"));
+// The whole list: to the file if one is named, and as the outcome's JSON or text.
+absl::Status list_failed(ClusterClient& client, const Invocation& invocation,
+                         const std::string& export_file, Outcome* outcome, uint64_t* records,
+                         uint64_t* deletions) {
+  std::unique_ptr<OutputFile> file;
+  if (!export_file.empty()) {
+    SLUICE_ASSIGN_OR_RETURN(file, OutputFile::open(export_file));
   }
+  Json failed = Json::array();
+  TextTable table({"key", "node", "reason"});
+  const auto visit = [&](const FailedRecord& record) -> absl::Status {
+    *records += record.records;
+    *deletions += record.deletions;
+    if (file != nullptr) {
+      SLUICE_RETURN_IF_ERROR(file->write(
+          failed_json(record).dump(-1, ' ', false, Json::error_handler_t::replace) + "\n"));
+    }
+    if (invocation.json) {
+      failed.push_back(failed_json(record));
+    } else if (export_file.empty()) {
+      const std::string key =
+          record.key.empty()
+              ? fmt::format("({} in {} of slot {})", left_on_list(record.records, record.deletions),
+                            counted(record.blocks, "block"), record.slot)
+              : printable(record.key, 64);
+      table.add({key, record.node, record.reason});
+    }
+    return absl::OkStatus();
+  };
+  SLUICE_RETURN_IF_ERROR(client.restore_failed(visit));
+  // The list takes the place of the retry's own number.
+  outcome->fields["failed"] = std::move(failed);
+  outcome->fields["failed_records"] = *records;
+  outcome->fields["failed_deletions"] = *deletions;
+  if (*records + *deletions == 0) {
+    outcome->text += "nothing is left to retry\n";
+  } else if (export_file.empty()) {
+    outcome->text += table.str();
+  }
+  if (file == nullptr) return absl::OkStatus();
+  if (export_file == "-") outcome->text.clear();
   return file->commit();
 }
 
@@ -113,27 +158,17 @@ Outcome failed(const Invocation& invocation, const RestoreArguments& arguments) 
   return with_client(invocation, [&](ClusterClient& client) {
     Outcome outcome;
     if (arguments.retry) outcome = retry_failed(client);
-    const auto records = client.restore_failed();
-    if (!records.ok()) return failure(records.status());
-    // The list takes the place of the retry's own number.
-    if (outcome.fields.contains("failed"))
-      outcome.fields["failed_records"] = outcome.fields["failed"];
-    outcome.fields["failed"] = Json::array();
-    TextTable table({"key", "node", "reason"});
-    for (const FailedRecord& record : *records) {
-      outcome.fields["failed"].push_back(failed_json(record));
-      table.add({printable(record.key, 64), record.node, record.reason});
-    }
-    outcome.text += records->empty() ? "nothing is left to retry\n" : table.str();
-    if (!arguments.export_file.empty()) {
-      if (absl::Status status = write_failed(arguments.export_file, *records); !status.ok())
-        return failure(status);
-      if (arguments.export_file == "-") outcome.text.clear();
+    uint64_t records = 0;
+    uint64_t deletions = 0;
+    if (const absl::Status status =
+            list_failed(client, invocation, arguments.export_file, &outcome, &records, &deletions);
+        !status.ok()) {
+      return failure(status);
     }
     // A retry that could not be driven has said why.
     if (outcome.code != kExitDone && outcome.code != kExitRetriesRemain) return outcome;
-    outcome.code = records->empty() ? kExitDone : kExitRetriesRemain;
-    outcome.error = fmt::format("{} left on the retry list", counted(records->size(), "record"));
+    outcome.code = records + deletions == 0 ? kExitDone : kExitRetriesRemain;
+    outcome.error = fmt::format("{} left on the retry list", left_on_list(records, deletions));
     if (!arguments.retry) outcome.error += "; add --retry to drive them again";
     return outcome;
   });

@@ -13,6 +13,7 @@
 #include "control/client/cluster_client_impl.h"
 #include "control/client/parallel.h"
 #include "control/client/restore_job.h"
+#include "control/client/restore_listing.h"
 #include "control/client/restore_store.h"
 #include "control/client/rpc.h"
 #include "control/membership/membership.h"
@@ -108,6 +109,7 @@ void add_proof(const RestoreProof& proof, RestoreProof* sum) {
   sum->checked = sum->checked || proof.checked;
   sum->copies += proof.copies;
   sum->equal += proof.equal;
+  sum->newer += proof.newer;
   sum->differing += proof.differing;
   sum->unreachable += proof.unreachable;
   for (const auto& difference : proof.first_differing) sum->first_differing.push_back(difference);
@@ -126,8 +128,8 @@ absl::StatusOr<RestoreOutcome> ClusterClientImpl::restore(const RestoreRequest& 
   }
   head.id = head.backup;
   if (!head.prefix.empty()) head.id += fmt::format("-{:08x}", xxh3_64(head.prefix) & 0xffffffff);
-  RestoreJob job(*this, url_, request);
-  return job.run(std::move(head), progress);
+  RestoreJob job(*this, url_, request, progress);
+  return job.run(std::move(head));
 }
 
 absl::StatusOr<RestoreOutcome> ClusterClientImpl::restore_retry(const RestoreCallback& progress) {
@@ -141,13 +143,14 @@ absl::StatusOr<RestoreOutcome> ClusterClientImpl::restore_retry(const RestoreCal
       sum.state = head.state;
       sum.reason = fmt::format("restore {} is {}: run the restore again", head.id, head.state);
       sum.failed += head.failed;
+      sum.failed_deletions += head.failed_deletions;
       continue;
     }
     if (head.state != "completed_with_failures") continue;
     RestoreRequest request;
     request.prefix = head.prefix;
-    RestoreJob job(*this, url_, request);
-    SLUICE_ASSIGN_OR_RETURN(const RestoreOutcome one, job.retry(head.id, progress));
+    RestoreJob job(*this, url_, request, progress);
+    SLUICE_ASSIGN_OR_RETURN(const RestoreOutcome one, job.retry(head.id));
     sum.restore = sum.restore.empty() ? one.restore : sum.restore + "," + one.restore;
     if (one.state != "completed") {
       sum.state = one.state;
@@ -160,6 +163,9 @@ absl::StatusOr<RestoreOutcome> ClusterClientImpl::restore_retry(const RestoreCal
     sum.kept_newer += one.kept_newer;
     sum.retried += one.retried;
     sum.failed += one.failed;
+    sum.failed_deletions += one.failed_deletions;
+    for (const RestoreCause& cause : one.causes) sum.causes.push_back(cause);
+    for (const DamagedBlock& block : one.damaged) sum.damaged.push_back(block);
     sum.seconds += one.seconds;
     add_proof(one.proof, &sum.proof);
     for (const RestoreNode& node : one.nodes) sum.nodes.push_back(node);
@@ -167,28 +173,12 @@ absl::StatusOr<RestoreOutcome> ClusterClientImpl::restore_retry(const RestoreCal
   return sum;
 }
 
-absl::StatusOr<std::vector<FailedRecord>> ClusterClientImpl::restore_failed() {
+absl::Status ClusterClientImpl::restore_failed(const FailedCallback& visit) {
   SLUICE_ASSIGN_OR_RETURN(const auto heads, list_restores(block_));
-  std::vector<FailedRecord> failed;
   for (const RestoreHead& head : heads) {
-    for (const RestoreSource& source : head.sources) {
-      SLUICE_ASSIGN_OR_RETURN(const auto units, load_failed_units(block_, head.id, source.part));
-      if (units.empty()) continue;
-      const absl::Status status =
-          read_failed_keys(*this, head, source, units, [&](size_t unit, std::string_view key) {
-            if (!key.starts_with(head.prefix)) return absl::OkStatus();
-            failed.push_back({head.id, std::string(key), units[unit].node, units[unit].reason});
-            return absl::OkStatus();
-          });
-      if (!status.ok()) {
-        // What fails stays listed, even where its keys cannot be told.
-        failed.push_back({head.id, "", source.part,
-                          fmt::format("{} blocks failed, and the archive cannot be read: {}",
-                                      units.size(), message_of(status))});
-      }
-    }
+    SLUICE_RETURN_IF_ERROR(list_failed(*this, head, visit));
   }
-  return failed;
+  return absl::OkStatus();
 }
 
 }  // namespace sluice

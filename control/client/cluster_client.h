@@ -113,9 +113,10 @@ class ClusterClient {
   using RestoreCallback = std::function<void(const RestoreProgress&)>;
   virtual absl::StatusOr<RestoreOutcome> restore(const RestoreRequest& options,
                                                  const RestoreCallback& progress) = 0;
-  // What remains on the retry lists of all restores into this cluster. Keys are read from the
-  // archives.
-  virtual absl::StatusOr<std::vector<FailedRecord>> restore_failed() = 0;
+  // Hands out what remains on the retry lists of all restores into this cluster, every record of
+  // it. Keys are read from the archives. Ends with the callback's error.
+  using FailedCallback = std::function<absl::Status(const FailedRecord& record)>;
+  virtual absl::Status restore_failed(const FailedCallback& visit) = 0;
   // Drives all of them again; the sum of the results.
   virtual absl::StatusOr<RestoreOutcome> restore_retry(const RestoreCallback& progress) = 0;
 };

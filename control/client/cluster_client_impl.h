@@ -55,7 +55,7 @@ class ClusterClientImpl final : public ClusterClient {
 
   absl::StatusOr<RestoreOutcome> restore(const RestoreRequest& request,
                                          const RestoreCallback& progress) override;
-  absl::StatusOr<std::vector<FailedRecord>> restore_failed() override;
+  absl::Status restore_failed(const FailedCallback& visit) override;
   absl::StatusOr<RestoreOutcome> restore_retry(const RestoreCallback& progress) override;
 
   Peers& peers() { return peers_; }

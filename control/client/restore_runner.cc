@@ -3,6 +3,7 @@
 #include <spdlog/spdlog.h>
 
 #include <algorithm>
+#include <atomic>
 #include <chrono>
 #include <condition_variable>
 #include <map>
@@ -14,6 +15,7 @@
 #include "base/status.h"
 #include "control/client/directory_router.h"
 #include "control/client/parallel.h"
+#include "control/client/restore_check.h"
 #include "control/client/restore_store.h"
 #include "control/client/rpc.h"
 #include "dataplane/archive/reader.h"
@@ -26,26 +28,102 @@ namespace {
 constexpr int64_t kCallMs = 5'000;
 constexpr auto kFlushInterval = std::chrono::milliseconds(500);
 
-// Stores which slots are done, now and then and at the end.
-class DoneSlots {
+// Ends a run when another attempt begins, or its own is over.
+class Superseded {
  public:
-  DoneSlots(const RestoreRun& run, const RestoreFence& fence, ClusterBlock& block)
+  static absl::StatusOr<std::unique_ptr<Superseded>> watch(ClusterBlock& block,
+                                                           const RestoreFence& fence,
+                                                           Cancellation& cancellation) {
+    auto watching = std::make_unique<Superseded>();
+    Superseded* self = watching.get();
+    const std::string key = restore_head_key(fence.id);
+    SLUICE_ASSIGN_OR_RETURN(
+        watching->handle_,
+        block.watch(key, fence.head, [self, key, &cancellation](const WatchEvent& event) {
+          // After a resync the fence of the next commit tells.
+          if (event.kind == WatchEvent::Kind::kResync || event.key != key) return;
+          self->seen_ = true;
+          cancellation.cancel();
+        }));
+    return watching;
+  }
+  bool seen() const { return seen_; }
+
+ private:
+  std::atomic<bool> seen_{false};
+  WatchHandle handle_;
+};
+
+// Whether what made an archive slot durable is what its replicas are now: the same stores of the
+// nodes that the table names today.
+bool is_durable(const DurableSlots& progress, const DurableSlots::Slot& slot, uint32_t archive_slot,
+                uint32_t archive_bits, const Directory::Snapshot& now) {
+  if (now.table == nullptr) return false;
+  const uint32_t bits = now.table->slot_bits();
+  const auto has = [&](const std::string& node) {
+    const Member* member = now.find(node);
+    return member != nullptr &&
+           std::any_of(slot.holders.begin(), slot.holders.end(), [&](uint32_t holder) {
+             return progress.store(holder) == WriteReply::Holder{node, member->info.store_id};
+           });
+  };
+  // With finer slots, the holders of all of an archive slot's are put together: with another table
+  // it is not known which had which.
+  if (bits > archive_bits && slot.epoch != now.epoch()) return false;
+  const uint32_t step = uint32_t{1} << std::min(archive_bits, bits);
+  for (uint32_t target = archive_slot & (step - 1); target < now.table->slots(); target += step) {
+    for (const uint16_t member : now.table->replicas_of(target)) {
+      if (!has(now.table->members()[member].name)) return false;
+    }
+  }
+  return true;
+}
+
+// Stores which slots are done, now and then and at the end.
+class ProgressKeeper {
+ public:
+  ProgressKeeper(const RestoreRun& run, const RestoreFence& fence, ClusterBlock& block)
       : run_(run), fence_(fence), block_(block) {}
 
+  // Leaves out what is no longer durable.
   absl::Status load(const ArchiveReader& archive) {
+    const auto now = run_.peers->directory().snapshot();
     for (const auto& part : archive.parts()) {
       Part& mine = parts_[part.node];
-      if (!run_.dry_run) {
-        SLUICE_ASSIGN_OR_RETURN(mine.done, load_done_slots(block_, run_.id, part.node));
-      }
       for (const BlockLocation& block : part.blocks) part_of_[block.slot] = part.node;
+      SLUICE_RETURN_IF_ERROR(with_patience([&]() -> absl::Status {
+        SLUICE_ASSIGN_OR_RETURN(mine.progress, load_progress(block_, fence_, part.node));
+        return absl::OkStatus();
+      }));
+      std::vector<uint32_t> gone;
+      for (const auto& [number, slot] : mine.progress.slots()) {
+        if (!is_durable(mine.progress, slot, number, archive.manifest().identity.slot_bits, *now)) {
+          gone.push_back(number);
+        }
+      }
+      for (const uint32_t slot : gone) mine.progress.remove(slot);
+      if (!gone.empty()) {
+        spdlog::info(
+            "restore {}: {} slots of part {} are restored again: their replicas have other "
+            "stores now",
+            run_.id, gone.size(), part.node);
+      }
     }
     return absl::OkStatus();
   }
-  std::set<uint32_t> all() const {
+  std::set<uint32_t> done() const {
     std::set<uint32_t> slots;
-    for (const auto& [node, part] : parts_) slots.insert(part.done.begin(), part.done.end());
+    for (const auto& [node, part] : parts_) {
+      for (const auto& [number, slot] : part.progress.slots()) slots.insert(number);
+    }
     return slots;
+  }
+  uint64_t kept_newer() const {
+    uint64_t sum = 0;
+    for (const auto& [node, part] : parts_) {
+      for (const auto& [number, slot] : part.progress.slots()) sum += slot.kept_newer;
+    }
+    return sum;
   }
   void start() {
     thread_ = std::thread([this] { keep(); });
@@ -57,13 +135,13 @@ class DoneSlots {
     }
     wake_.notify_all();
     thread_.join();
-    return flush();
+    return with_patience([this] { return flush(); });
   }
-  void complete(uint32_t slot) {
+  void complete(const RestoredSlot& slot) {
     const std::lock_guard lock(mutex_);
-    Part& part = parts_[part_of_[slot]];
-    part.done.insert(slot);
-    part.dirty = true;
+    Part& part = parts_[part_of_[slot.slot]];
+    part.progress.add(slot);
+    part.dirty.insert(progress_chunk(slot.slot));
   }
   void written(uint64_t bytes) {
     const std::lock_guard lock(mutex_);
@@ -72,8 +150,8 @@ class DoneSlots {
 
  private:
   struct Part {
-    std::set<uint32_t> done;
-    bool dirty = false;
+    DurableSlots progress;
+    std::set<uint32_t> dirty;  // chunks
   };
 
   void keep() {
@@ -84,29 +162,33 @@ class DoneSlots {
       if (run_.progress) run_.progress(bytes);
       if (const absl::Status status = flush(); !status.ok()) {
         spdlog::warn("restore {}: progress: {}", run_.id, message_of(status));
+        // Somebody else drives this restore now.
+        if (absl::IsAborted(status)) run_.cancellation->cancel();
       }
       lock.lock();
     }
   }
   absl::Status flush() {
-    std::map<std::string, std::set<uint32_t>> dirty;
-    {
-      const std::lock_guard lock(mutex_);
-      for (auto& [node, part] : parts_) {
-        if (std::exchange(part.dirty, false)) dirty[node] = part.done;
+    for (auto& [node, part] : parts_) {
+      while (true) {
+        std::string document;
+        uint32_t number = 0;
+        {
+          const std::lock_guard lock(mutex_);
+          if (part.dirty.empty()) break;
+          number = *part.dirty.begin();
+          part.dirty.erase(part.dirty.begin());
+          document = encode_progress(part.progress, number);
+        }
+        const absl::Status status =
+            store_progress(block_, fence_, node, number, std::move(document));
+        if (status.ok()) continue;
+        const std::lock_guard lock(mutex_);
+        part.dirty.insert(number);
+        return status;
       }
     }
-    absl::Status first;
-    for (const auto& [node, slots] : dirty) {
-      const absl::Status status = store_done_slots(block_, fence_, node, slots);
-      if (status.ok()) continue;
-      first = status;
-      // Somebody else drives this restore now.
-      if (absl::IsAborted(status) && run_.cancellation != nullptr) run_.cancellation->cancel();
-      const std::lock_guard lock(mutex_);
-      parts_[node].dirty = true;
-    }
-    return first;
+    return absl::OkStatus();
   }
 
   const RestoreRun& run_;
@@ -171,8 +253,7 @@ absl::Status count_records(const RestoreRun& run, ArchiveReader& archive,
   auto reported = std::chrono::steady_clock::now();
   for (size_t part = 0; part < archive.parts().size(); ++part) {
     for (const BlockLocation& location : archive.parts()[part].blocks) {
-      if (run.cancellation != nullptr && run.cancellation->cancelled())
-        return cancelled("cancelled");
+      if (run.cancellation->cancelled()) return cancelled("cancelled");
       // Whoever waits for it is found to be gone when it is told.
       if (const auto now = std::chrono::steady_clock::now(); now - reported >= kFlushInterval) {
         reported = now;
@@ -201,6 +282,7 @@ void fill_result(const RestoreResult& from, v1::RestorePartResult* to) {
   to->set_kept_newer(from.kept_newer);
   to->set_retried(from.retried);
   to->set_failed_records(from.failed_records);
+  to->set_failed_deletions(from.failed_deletions);
   to->set_failed_units(from.failed.size());
   to->set_cancelled(from.cancelled);
   for (const auto& [name, node] : from.nodes) {
@@ -218,12 +300,15 @@ void fill_result(const RestoreResult& from, v1::RestorePartResult* to) {
 }
 
 absl::Status store_failures(const RestoreFence& fence, ClusterBlock& block,
-                            const ArchiveReader& archive, const std::vector<RestoreUnit>& failed) {
+                            const ArchiveReader& archive, const std::string& generation,
+                            const std::vector<RestoreUnit>& failed, v1::RestorePartResult* result) {
   for (const auto& part : archive.parts()) {
     std::vector<RestoreUnit> units;
     std::copy_if(failed.begin(), failed.end(), std::back_inserter(units),
                  [&](const RestoreUnit& unit) { return unit.part == part.node; });
-    SLUICE_RETURN_IF_ERROR(store_failed_units(block, fence, part.node, units));
+    SLUICE_RETURN_IF_ERROR(store_failed_units(block, fence, part.node, generation, units));
+    // What is listed, by part: the head names it.
+    if (!units.empty()) result->add_listed(part.node);
   }
   return absl::OkStatus();
 }
@@ -250,17 +335,6 @@ void add_expected(const ArchiveReader& archive, const RestoreRun& run,
   }
 }
 
-// Holds for as long as nobody else begins an attempt at this restore.
-absl::StatusOr<RestoreFence> fence_of(const RestoreRun& run, ClusterBlock& block) {
-  SLUICE_ASSIGN_OR_RETURN(const StoredRestore stored, load_restore(block, run.id));
-  if (stored.revision == 0) return not_found("no restore {}", run.id);
-  if (stored.head.attempt != run.attempt) {
-    return aborted("restore {} is at attempt {}, this one is {}", run.id, stored.head.attempt,
-                   run.attempt);
-  }
-  return RestoreFence{run.id, stored.revision};
-}
-
 RestoreOptions options_of(const RestoreRun& run) {
   const auto snapshot = run.peers->directory().snapshot();
   RestoreOptions options;
@@ -276,80 +350,169 @@ RestoreOptions options_of(const RestoreRun& run) {
   return options;
 }
 
-}  // namespace
-
-absl::StatusOr<v1::RestorePartResult> run_restore(const RestoreRun& run) {
-  ClusterBlock& block = run.peers->directory().block();
-  SLUICE_ASSIGN_OR_RETURN(const auto archive, ArchiveReader::open(run.folders, &run.expected));
+absl::StatusOr<v1::RestorePartResult> check_part(const RestoreRun& run, ArchiveReader& archive) {
+  RestoreCheck check;
+  check.archive = &archive;
+  check.peers = run.peers;
+  check.prefix = run.prefix;
+  check.slots = run.check_slots;
+  check.cancellation = run.cancellation;
+  check.progress = [&run] {
+    if (run.progress) run.progress(0);
+  };
+  SLUICE_ASSIGN_OR_RETURN(const RestoreCheckResult result, check_restored(check));
   v1::RestorePartResult answer;
-  if (run.dry_run) {
-    SLUICE_RETURN_IF_ERROR(count_records(run, *archive, &answer));
-    return answer;
+  for (const auto& [node, slots] : result.lacking) {
+    auto* out = answer.add_lacking();
+    out->set_node(node);
+    for (const uint32_t slot : slots) out->add_slots(slot);
   }
-  SLUICE_ASSIGN_OR_RETURN(const RestoreFence fence, fence_of(run, block));
-  SLUICE_RETURN_IF_ERROR(move_clocks(*run.peers, archive->manifest().newest_stamp));
-  DoneSlots done(run, fence, block);
-  SLUICE_RETURN_IF_ERROR(done.load(*archive));
+  for (const std::string& node : result.unreachable) answer.add_unreachable(node);
+  return answer;
+}
+
+// The part's retry list of earlier attempts.
+absl::StatusOr<std::vector<RestoreUnit>> load_listed(ClusterBlock& block, const RestoreRun& run,
+                                                     const ArchiveReader& archive) {
+  std::vector<RestoreUnit> listed;
+  SLUICE_RETURN_IF_ERROR(with_patience([&]() -> absl::Status {
+    listed.clear();
+    SLUICE_ASSIGN_OR_RETURN(const StoredRestore stored, load_restore(block, run.id));
+    for (const auto& part : archive.parts()) {
+      SLUICE_ASSIGN_OR_RETURN(auto units, load_failed_units(block, stored.head, part.node));
+      std::move(units.begin(), units.end(), std::back_inserter(listed));
+    }
+    return absl::OkStatus();
+  }));
+  return listed;
+}
+
+absl::StatusOr<v1::RestorePartResult> send_part(const RestoreRun& run, const RestoreFence& fence,
+                                                ArchiveReader& archive) {
+  Directory& directory = run.peers->directory();
+  ClusterBlock& block = directory.block();
+  v1::RestorePartResult answer;
+  // Whose stores count, as the cluster has it now.
+  SLUICE_RETURN_IF_ERROR(with_patience([&] { return directory.refresh(); }));
+  SLUICE_RETURN_IF_ERROR(move_clocks(*run.peers, archive.manifest().newest_stamp));
+  ProgressKeeper keeper(run, fence, block);
+  SLUICE_RETURN_IF_ERROR(keeper.load(archive));
   RestoreOptions options = options_of(run);
   if (run.retry) {
-    for (const auto& part : archive->parts()) {
-      SLUICE_ASSIGN_OR_RETURN(auto units, load_failed_units(block, run.id, part.node));
-      std::move(units.begin(), units.end(), std::back_inserter(options.only));
-    }
+    SLUICE_ASSIGN_OR_RETURN(options.only, load_listed(block, run, archive));
     if (options.only.empty()) {
-      add_expected(*archive, run, &answer);
+      add_expected(archive, run, &answer);
       return answer;
     }
   } else {
-    options.completed_slots = done.all();
+    options.completed_slots = keeper.done();
     // Not in a retry: of a slot's other units it knows nothing.
-    options.on_slot_complete = [&](uint32_t slot) { done.complete(slot); };
+    options.on_slot_complete = [&](const RestoredSlot& slot) { keeper.complete(slot); };
   }
-  options.on_progress = [&](uint64_t, uint64_t bytes) { done.written(bytes); };
-  DirectoryRouter router(run.peers->directory());
-  done.start();
-  auto result = restore(*run.exchange, *archive, router, options);
-  SLUICE_RETURN_IF_ERROR(done.finish());
+  const uint64_t kept_newer = run.retry ? 0 : keeper.kept_newer();
+  options.on_progress = [&](uint64_t, uint64_t bytes) { keeper.written(bytes); };
+  DirectoryRouter router(directory);
+  keeper.start();
+  auto result = restore(*run.exchange, archive, router, options);
+  SLUICE_RETURN_IF_ERROR(keeper.finish());
   SLUICE_RETURN_IF_ERROR(result.status());
+  result->kept_newer += kept_newer;
   // A retry that was cancelled leaves the list as it was: nothing on it is lost.
   if (!(run.retry && result->cancelled)) {
-    SLUICE_RETURN_IF_ERROR(store_failures(fence, block, *archive, result->failed));
+    SLUICE_RETURN_IF_ERROR(
+        store_failures(fence, block, archive, run.list, result->failed, &answer));
   }
   // A retry has seen only some records of the archive.
   if (run.retry) result->expected.clear();
   fill_result(*result, &answer);
-  if (run.retry) add_expected(*archive, run, &answer);
+  if (run.retry) add_expected(archive, run, &answer);
   return answer;
 }
 
-absl::Status read_unit_keys(
-    const std::string& folder, const ArchivePartId& expected, const std::vector<RestoreUnit>& units,
-    const std::function<absl::Status(size_t unit, std::string_view key)>& visit) {
+}  // namespace
+
+absl::StatusOr<v1::RestorePartResult> run_restore(const RestoreRun& run) {
+  SLUICE_ASSIGN_OR_RETURN(const auto archive, ArchiveReader::open(run.folders, &run.expected));
+  if (run.dry_run) {
+    v1::RestorePartResult answer;
+    SLUICE_RETURN_IF_ERROR(count_records(run, *archive, &answer));
+    return answer;
+  }
+  ClusterBlock& block = run.peers->directory().block();
+  SLUICE_ASSIGN_OR_RETURN(const RestoreFence fence, find_fence(block, run.id, run.attempt));
+  SLUICE_ASSIGN_OR_RETURN(const auto superseded,
+                          Superseded::watch(block, fence, *run.cancellation));
+  auto answer = run.check ? check_part(run, *archive) : send_part(run, fence, *archive);
+  if (answer.ok()) answer->set_slot_bits(archive->manifest().identity.slot_bits);
+  if (superseded->seen()) {
+    return aborted("restore {}: attempt {} was superseded", run.id, run.attempt);
+  }
+  return answer;
+}
+
+std::string slot_bitmap(const std::set<uint32_t>& slots) {
+  std::string bitmap;
+  if (!slots.empty()) bitmap.resize(*slots.rbegin() / 8 + 1);
+  for (const uint32_t slot : slots) bitmap[slot / 8] |= static_cast<char>(1 << (slot % 8));
+  return bitmap;
+}
+
+std::set<uint32_t> slots_of_bitmap(std::string_view bitmap) {
+  std::set<uint32_t> slots;
+  const size_t bytes = std::min(bitmap.size(), (size_t{1} << kMaxSlotBits) / 8);
+  for (uint32_t i = 0; i < bytes * 8; ++i) {
+    if ((bitmap[i / 8] >> (i % 8) & 1) != 0) slots.insert(i);
+  }
+  return slots;
+}
+
+namespace {
+
+// Reads the keys of one unit's blocks.
+absl::Status read_keys(
+    ArchiveReader& archive,
+    const std::map<std::pair<uint32_t, uint32_t>, const BlockLocation*>& locations,
+    const RestoreUnit& unit, BlockBuffer& buffer, absl::Status* visited,
+    const std::function<absl::Status(std::string_view key, bool deletion)>& visit) {
+  for (uint32_t block = 0; block < unit.blocks; ++block) {
+    const auto found = locations.find({unit.slot, unit.first_sequence + block});
+    if (found == locations.end()) {
+      return not_found("the archive has no block {} of slot {}", unit.first_sequence + block,
+                       unit.slot);
+    }
+    SLUICE_RETURN_IF_ERROR(archive.read_block(0, *found->second, buffer));
+    SLUICE_ASSIGN_OR_RETURN(BlockReader reader, BlockReader::open(buffer.span()));
+    BlockEntry entry;
+    while (true) {
+      SLUICE_ASSIGN_OR_RETURN(const bool more, reader.next(&entry));
+      if (!more) break;
+      if (!is_first_fragment(entry)) continue;
+      *visited = visit(entry.key, entry.tombstone);
+      if (!visited->ok()) return absl::OkStatus();
+    }
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+absl::Status read_unit_keys(const std::string& folder, const ArchivePartId& expected,
+                            const std::vector<RestoreUnit>& units, const UnitKeyVisitor& visitor) {
   SLUICE_ASSIGN_OR_RETURN(const auto archive, ArchiveReader::open({folder}, &expected));
   SLUICE_ASSIGN_OR_RETURN(const auto arena, Arena::create({.bytes = kBufferBytes}));
   SLUICE_ASSIGN_OR_RETURN(const auto pool, arena->make_pool("reading keys", 1));
   BlockBuffer buffer = pool->try_take();
-  const auto& parts = archive->parts();
   std::map<std::pair<uint32_t, uint32_t>, const BlockLocation*> locations;
-  for (const BlockLocation& location : parts.at(0).blocks) {
+  for (const BlockLocation& location : archive->parts().at(0).blocks) {
     locations[{location.slot, location.sequence}] = &location;
   }
   for (size_t i = 0; i < units.size(); ++i) {
-    for (uint32_t block = 0; block < units[i].blocks; ++block) {
-      const auto found = locations.find({units[i].slot, units[i].first_sequence + block});
-      if (found == locations.end()) {
-        return not_found("{}: no block {} of slot {}", folder, units[i].first_sequence + block,
-                         units[i].slot);
-      }
-      SLUICE_RETURN_IF_ERROR(archive->read_block(0, *found->second, buffer));
-      SLUICE_ASSIGN_OR_RETURN(BlockReader reader, BlockReader::open(buffer.span()));
-      BlockEntry entry;
-      while (true) {
-        SLUICE_ASSIGN_OR_RETURN(const bool more, reader.next(&entry));
-        if (!more) break;
-        if (is_first_fragment(entry)) SLUICE_RETURN_IF_ERROR(visit(i, entry.key));
-      }
-    }
+    absl::Status visited;
+    const absl::Status read = read_keys(
+        *archive, locations, units[i], buffer, &visited,
+        [&](std::string_view key, bool deletion) { return visitor.key(i, key, deletion); });
+    if (visited.ok() && !read.ok()) visited = visitor.problem(i, read);
+    SLUICE_RETURN_IF_ERROR(visited);
   }
   return absl::OkStatus();
 }

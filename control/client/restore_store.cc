@@ -4,8 +4,9 @@
 #include <nlohmann/json.hpp>
 #include <utility>
 
-#include "base/bytes.h"
+#include "base/clock.h"
 #include "base/status.h"
+#include "control/proto/sluice.pb.h"
 #include "dataplane/block/record.h"
 
 namespace sluice {
@@ -16,15 +17,15 @@ using Json = nlohmann::json;
 
 constexpr char kHeadsPrefix[] = "restores/";
 constexpr size_t kUnitsPerChunk = 1000;
-constexpr size_t kMaxReasonBytesOfUnit = 200;
+constexpr size_t kMaxReasonBytesOfUnit = 400;
 
 std::string head_key(std::string_view id) { return fmt::format("{}{}", kHeadsPrefix, id); }
 std::string folder_key(std::string_view id) { return fmt::format("restore/{}/", id); }
-std::string done_key(std::string_view id, std::string_view part) {
-  return fmt::format("restore/{}/done/{}", id, part);
+std::string done_prefix(std::string_view id, uint64_t generation) {
+  return fmt::format("restore/{}/done/{}/", id, generation);
 }
-std::string failed_prefix(std::string_view id, std::string_view part) {
-  return fmt::format("restore/{}/failed/{}/", id, part);
+std::string failed_prefix(std::string_view id, std::string_view generation, std::string_view part) {
+  return fmt::format("restore/{}/failed/{}/{}/", id, generation, part);
 }
 
 // A prefix is bytes; JSON holds text.
@@ -68,7 +69,13 @@ absl::StatusOr<RestoreHead> decode_head(const std::string& key, const std::strin
     head.state = json.at("state").get<std::string>();
     head.reason = json.at("reason").get<std::string>();
     head.attempt = json.at("attempt").get<uint64_t>();
+    head.driven = json.at("driven").get<bool>();
+    head.progress = json.at("progress").get<uint64_t>();
     head.into_empty = json.at("into_empty").get<bool>();
+    for (const Json& list : json.at("lists")) {
+      head.lists.push_back(
+          {list.at("part").get<std::string>(), list.at("generation").get<std::string>()});
+    }
     for (const Json& source : json.at("sources")) {
       head.sources.push_back({source.at("part").get<std::string>(),
                               source.at("node").get<std::string>(),
@@ -78,6 +85,7 @@ absl::StatusOr<RestoreHead> decode_head(const std::string& key, const std::strin
     head.written = json.at("written").get<uint64_t>();
     head.kept_newer = json.at("kept_newer").get<uint64_t>();
     head.failed = json.at("failed").get<uint64_t>();
+    head.failed_deletions = json.at("failed_deletions").get<uint64_t>();
     head.created_ms = json.at("created_ms").get<int64_t>();
     head.changed_ms = json.at("changed_ms").get<int64_t>();
     if (head_key(head.id) != key) return data_loss("{}: is of restore {}", key, head.id);
@@ -92,6 +100,10 @@ std::string encode_head(const RestoreHead& head) {
   for (const RestoreSource& source : head.sources) {
     sources.push_back({{"part", source.part}, {"node", source.node}, {"folder", source.folder}});
   }
+  Json lists = Json::array();
+  for (const RestoreList& list : head.lists) {
+    lists.push_back({{"part", list.part}, {"generation", list.generation}});
+  }
   return Json({{"id", head.id},
                {"backup", head.backup},
                {"name", head.name},
@@ -102,12 +114,16 @@ std::string encode_head(const RestoreHead& head) {
                {"state", head.state},
                {"reason", head.reason},
                {"attempt", head.attempt},
+               {"driven", head.driven},
+               {"progress", head.progress},
+               {"lists", lists},
                {"into_empty", head.into_empty},
                {"sources", sources},
                {"records", head.records},
                {"written", head.written},
                {"kept_newer", head.kept_newer},
                {"failed", head.failed},
+               {"failed_deletions", head.failed_deletions},
                {"created_ms", head.created_ms},
                {"changed_ms", head.changed_ms}})
       .dump(-1, ' ', false, Json::error_handler_t::replace);
@@ -136,89 +152,225 @@ absl::StatusOr<std::vector<RestoreHead>> list_restores(ClusterBlock& block) {
   return heads;
 }
 
-absl::Status store_restore(ClusterBlock& block, StoredRestore& stored) {
-  SLUICE_ASSIGN_OR_RETURN(
-      stored.revision,
-      block.compare_and_swap(head_key(stored.head.id), encode_head(stored.head), stored.revision));
-  return absl::OkStatus();
+absl::Status store_restore(ClusterBlock& block, StoredRestore& stored,
+                           const std::vector<ClusterOp>& checks) {
+  const std::string key = head_key(stored.head.id);
+  const std::string document = encode_head(stored.head);
+  std::vector<ClusterOp> ops = checks;
+  ops.push_back(ClusterOp::put(key, document, stored.revision));
+  bool uncertain = false;
+  const absl::Status status = with_patience([&]() -> absl::Status {
+    const auto revision = block.commit(ops);
+    if (revision.ok()) {
+      stored.revision = *revision;
+      return absl::OkStatus();
+    }
+    if (absl::IsUnavailable(revision.status())) uncertain = true;
+    if (!absl::IsAborted(revision.status())) return revision.status();
+    SLUICE_ASSIGN_OR_RETURN(const auto now, block.get(key));
+    // A swap whose answer was lost may have been made.
+    if (uncertain && now.has_value() && now->value == document) {
+      stored.revision = now->revision;
+      return absl::OkStatus();
+    }
+    return revision.status();
+  });
+  if (!absl::IsAborted(status)) return status;
+  return aborted("restore {}: attempt {} was superseded by another one, which drives it now",
+                 stored.head.id, stored.head.attempt);
 }
 
-absl::Status erase_restore_progress(ClusterBlock& block, std::string_view id) {
-  SLUICE_ASSIGN_OR_RETURN(const ClusterListing listing, block.list(folder_key(id)));
-  for (const ClusterEntry& entry : listing.entries) SLUICE_RETURN_IF_ERROR(block.erase(entry.key));
-  return absl::OkStatus();
+absl::Status with_patience(const std::function<absl::Status()>& call) {
+  constexpr int64_t kPauseNs = 50'000'000;
+  const int64_t deadline = system_clock().monotonic_ns() + kBlockPatienceMs * 1'000'000;
+  while (true) {
+    absl::Status status = call();
+    if (!absl::IsUnavailable(status) || system_clock().monotonic_ns() > deadline) return status;
+    system_clock().sleep_ns(kPauseNs);
+  }
 }
 
-absl::Status store_done_slots(ClusterBlock& block, const RestoreFence& fence, std::string_view part,
-                              const std::set<uint32_t>& slots) {
-  std::string bitmap;
-  if (!slots.empty()) bitmap.resize(*slots.rbegin() / 8 + 1);
-  for (const uint32_t slot : slots) bitmap[slot / 8] |= static_cast<char>(1 << (slot % 8));
+RestoreFence fence_of(const StoredRestore& stored) {
+  return {stored.head.id, stored.head.attempt, stored.revision, stored.head.progress};
+}
+
+std::string restore_head_key(std::string_view id) { return head_key(id); }
+
+absl::StatusOr<RestoreFence> find_fence(ClusterBlock& block, std::string_view id,
+                                        uint64_t attempt) {
+  StoredRestore stored;
+  SLUICE_RETURN_IF_ERROR(with_patience([&]() -> absl::Status {
+    SLUICE_ASSIGN_OR_RETURN(stored, load_restore(block, id));
+    return absl::OkStatus();
+  }));
+  if (stored.revision == 0) return not_found("no restore {}", id);
+  if (stored.head.attempt != attempt || !stored.head.driven) {
+    return aborted("restore {}: attempt {} is over, the last one is {}", id, attempt,
+                   stored.head.attempt);
+  }
+  return fence_of(stored);
+}
+
+absl::Status erase_unnamed(ClusterBlock& block, const StoredRestore& stored) {
+  constexpr size_t kErasuresAtOnce = 64;
+  const RestoreHead& head = stored.head;
+  std::vector<std::string> named;
+  if (head.progress != 0) named.push_back(done_prefix(head.id, head.progress));
+  for (const RestoreList& list : head.lists) {
+    named.push_back(failed_prefix(head.id, list.generation, list.part));
+  }
+  SLUICE_ASSIGN_OR_RETURN(const ClusterListing listing, block.list(folder_key(head.id)));
+  std::vector<ClusterOp> ops;
+  for (const ClusterEntry& entry : listing.entries) {
+    const auto names = [&](const std::string& prefix) { return entry.key.starts_with(prefix); };
+    if (std::any_of(named.begin(), named.end(), names)) continue;
+    if (ops.empty()) ops.push_back(ClusterOp::check(head_key(head.id), stored.revision));
+    ops.push_back(ClusterOp::erase(entry.key));
+    if (ops.size() < kErasuresAtOnce) continue;
+    SLUICE_RETURN_IF_ERROR(block.commit(ops).status());
+    ops.clear();
+  }
+  return ops.empty() ? absl::OkStatus() : block.commit(ops).status();
+}
+
+void DurableSlots::add(const RestoredSlot& slot) {
+  Slot& mine = slots_[slot.slot];
+  mine = {slot.epoch, slot.kept_newer, {}};
+  for (const WriteReply::Holder& holder : slot.holders) {
+    const auto [at, added] = indexes_.try_emplace(holder, static_cast<uint32_t>(stores_.size()));
+    if (added) stores_.push_back(holder);
+    mine.holders.push_back(at->second);
+  }
+}
+
+std::string encode_progress(const DurableSlots& progress, uint32_t chunk) {
+  v1::RestoredSlots document;
+  std::map<uint32_t, uint32_t> indexes;
+  auto at = progress.slots().lower_bound(chunk * kSlotsPerChunk);
+  for (; at != progress.slots().end() && progress_chunk(at->first) == chunk; ++at) {
+    auto* slot = document.add_slots();
+    slot->set_slot(at->first);
+    slot->set_epoch(at->second.epoch);
+    slot->set_kept_newer(at->second.kept_newer);
+    for (const uint32_t holder : at->second.holders) {
+      const auto [index, added] =
+          indexes.try_emplace(holder, static_cast<uint32_t>(document.stores_size()));
+      if (added) {
+        auto* store = document.add_stores();
+        store->set_node(progress.store(holder).node);
+        store->set_store(progress.store(holder).store);
+      }
+      slot->add_holders(index->second);
+    }
+  }
+  return document.SerializeAsString();
+}
+
+absl::Status store_progress(ClusterBlock& block, const RestoreFence& fence, std::string_view part,
+                            uint32_t chunk, std::string document) {
+  std::string key = fmt::format("{}{}/{:06}", done_prefix(fence.id, fence.progress), part, chunk);
   return block
       .commit({ClusterOp::check(head_key(fence.id), fence.head),
-               ClusterOp::put(done_key(fence.id, part), bitmap)})
+               ClusterOp::put(std::move(key), std::move(document))})
       .status();
 }
 
-absl::StatusOr<std::set<uint32_t>> load_done_slots(ClusterBlock& block, std::string_view id,
-                                                   std::string_view part) {
-  std::set<uint32_t> slots;
-  SLUICE_ASSIGN_OR_RETURN(const auto entry, block.get(done_key(id, part)));
-  if (!entry.has_value()) return slots;
-  if (entry->value.size() > (size_t{1} << kMaxSlotBits) / 8) {
-    return data_loss("{}: {} bytes", entry->key, entry->value.size());
+absl::StatusOr<DurableSlots> load_progress(ClusterBlock& block, const RestoreFence& fence,
+                                           std::string_view part) {
+  DurableSlots progress;
+  SLUICE_ASSIGN_OR_RETURN(
+      const ClusterListing listing,
+      block.list(fmt::format("{}{}/", done_prefix(fence.id, fence.progress), part)));
+  for (const ClusterEntry& entry : listing.entries) {
+    v1::RestoredSlots document;
+    if (!document.ParseFromString(entry.value)) {
+      return data_loss("{}: is not a chunk of a restore's progress", entry.key);
+    }
+    for (const auto& slot : document.slots()) {
+      if (slot.slot() >> kMaxSlotBits != 0) {
+        return data_loss("{}: there is no slot {}", entry.key, slot.slot());
+      }
+      RestoredSlot restored{slot.slot(), slot.epoch(), slot.kept_newer(), {}};
+      for (const uint32_t holder : slot.holders()) {
+        if (holder >= static_cast<uint32_t>(document.stores_size())) {
+          return data_loss("{}: slot {} names a store that is not there", entry.key, slot.slot());
+        }
+        const auto& store = document.stores(static_cast<int>(holder));
+        restored.holders.push_back({store.node(), store.store()});
+      }
+      progress.add(restored);
+    }
   }
-  for (uint32_t i = 0; i < entry->value.size() * 8; ++i) {
-    if ((entry->value[i / 8] >> (i % 8) & 1) != 0) slots.insert(i);
-  }
-  return slots;
+  return progress;
 }
 
 absl::Status store_failed_units(ClusterBlock& block, const RestoreFence& fence,
-                                std::string_view part, const std::vector<RestoreUnit>& units) {
-  const std::string prefix = failed_prefix(fence.id, part);
+                                std::string_view part, std::string_view generation,
+                                const std::vector<RestoreUnit>& units) {
+  const std::string prefix = failed_prefix(fence.id, generation, part);
   const ClusterOp check = ClusterOp::check(head_key(fence.id), fence.head);
-  uint32_t chunks = 0;
   for (size_t first = 0; first < units.size(); first += kUnitsPerChunk) {
-    Json chunk = Json::array();
+    v1::FailedUnits chunk;
     for (size_t i = first; i < std::min(units.size(), first + kUnitsPerChunk); ++i) {
-      const RestoreUnit& unit = units[i];
-      chunk.push_back({unit.slot, unit.first_sequence, unit.blocks, unit.node,
-                       unit.reason.substr(0, kMaxReasonBytesOfUnit)});
+      auto* unit = chunk.add_units();
+      unit->set_slot(units[i].slot);
+      unit->set_first_sequence(units[i].first_sequence);
+      unit->set_blocks(units[i].blocks);
+      unit->set_node(units[i].node);
+      unit->set_reason(units[i].reason.substr(0, kMaxReasonBytesOfUnit));
+      unit->set_damaged(units[i].damaged);
+      unit->set_records(units[i].records);
+      unit->set_deletions(units[i].deletions);
     }
-    SLUICE_RETURN_IF_ERROR(
-        block
-            .commit(
-                {check, ClusterOp::put(fmt::format("{}{:06}", prefix, chunks++),
-                                       chunk.dump(-1, ' ', false, Json::error_handler_t::replace))})
-            .status());
+    SLUICE_RETURN_IF_ERROR(with_patience([&] {
+      return block
+          .commit({check, ClusterOp::put(fmt::format("{}{:06}", prefix, first / kUnitsPerChunk),
+                                         chunk.SerializeAsString())})
+          .status();
+    }));
   }
-  // Chunks of a longer list before.
-  SLUICE_ASSIGN_OR_RETURN(const ClusterListing listing, block.list(prefix));
-  for (const ClusterEntry& entry : listing.entries) {
-    if (entry.key >= fmt::format("{}{:06}", prefix, chunks)) {
-      SLUICE_RETURN_IF_ERROR(block.commit({check, ClusterOp::erase(entry.key)}).status());
+  return absl::OkStatus();
+}
+
+absl::Status visit_failed_units(
+    ClusterBlock& block, const RestoreHead& head, std::string_view part,
+    const std::function<absl::Status(std::vector<RestoreUnit> units)>& visit) {
+  for (const RestoreList& list : head.lists) {
+    if (list.part != part) continue;
+    const std::string prefix = failed_prefix(head.id, list.generation, part);
+    for (size_t number = 0;; ++number) {
+      SLUICE_ASSIGN_OR_RETURN(const auto entry, block.get(fmt::format("{}{:06}", prefix, number)));
+      if (!entry.has_value()) {
+        if (number > 0) break;
+        return data_loss(
+            "restore {}: the retry list of part {} is not there: run the restore again", head.id,
+            part);
+      }
+      v1::FailedUnits chunk;
+      if (!chunk.ParseFromString(entry->value)) {
+        return data_loss("{}: is not a chunk of a retry list", entry->key);
+      }
+      std::vector<RestoreUnit> units;
+      for (const auto& unit : chunk.units()) {
+        units.push_back({std::string(part), unit.slot(), unit.first_sequence(), unit.blocks(),
+                         unit.node(), unit.reason(), unit.damaged(), unit.records(),
+                         unit.deletions()});
+      }
+      SLUICE_RETURN_IF_ERROR(visit(std::move(units)));
     }
   }
   return absl::OkStatus();
 }
 
-absl::StatusOr<std::vector<RestoreUnit>> load_failed_units(ClusterBlock& block, std::string_view id,
+absl::StatusOr<std::vector<RestoreUnit>> load_failed_units(ClusterBlock& block,
+                                                           const RestoreHead& head,
                                                            std::string_view part) {
-  SLUICE_ASSIGN_OR_RETURN(const ClusterListing listing, block.list(failed_prefix(id, part)));
-  std::vector<RestoreUnit> units;
-  for (const ClusterEntry& entry : listing.entries) {
-    try {
-      for (const Json& json : Json::parse(entry.value)) {
-        units.push_back({std::string(part), json.at(0).get<uint32_t>(), json.at(1).get<uint32_t>(),
-                         json.at(2).get<uint32_t>(), json.at(3).get<std::string>(),
-                         json.at(4).get<std::string>()});
-      }
-    } catch (const Json::exception& error) {
-      return data_loss("{}: {}", entry.key, error.what());
-    }
-  }
-  return units;
+  std::vector<RestoreUnit> all;
+  SLUICE_RETURN_IF_ERROR(visit_failed_units(block, head, part, [&](std::vector<RestoreUnit> units) {
+    std::move(units.begin(), units.end(), std::back_inserter(all));
+    return absl::OkStatus();
+  }));
+  return all;
 }
 
 }  // namespace sluice

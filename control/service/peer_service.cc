@@ -152,6 +152,40 @@ grpc::Status PeerService::Digests(grpc::ServerContext*, const v1::DigestsRequest
   return grpc::Status::OK;
 }
 
+grpc::Status PeerService::FindMissing(grpc::ServerContext*, const v1::FindMissingRequest* request,
+                                      v1::FindMissingReply* reply) {
+  return to_grpc(find_missing(*request, reply));
+}
+
+absl::Status PeerService::find_missing(const v1::FindMissingRequest& request,
+                                       v1::FindMissingReply* reply) {
+  if (request.slot() >= context_.cluster().slots()) {
+    return invalid_argument("there is no slot {}", request.slot());
+  }
+  if (request.items().empty()) return absl::OkStatus();
+  const auto scan = context_.store->scan(request.slot(), request.items(0).key());
+  SlotScan::Item here;
+  SLUICE_ASSIGN_OR_RETURN(bool more, scan->next(&here));
+  for (int i = 0; i < request.items_size(); ++i) {
+    const v1::ScanItem& item = request.items(i);
+    if (i > 0 && item.key() <= request.items(i - 1).key()) {
+      return invalid_argument("the keys to look for do not ascend");
+    }
+    while (more && here.key < item.key()) {
+      SLUICE_ASSIGN_OR_RETURN(more, scan->next(&here));
+    }
+    RecordSummary wanted;
+    wanted.version = {item.stamp(), item.node()};
+    wanted.tombstone = item.tombstone();
+    wanted.value_bytes = item.value_bytes();
+    wanted.value_digest = {item.digest_low(), item.digest_high()};
+    if (!more || here.key != item.key() || here.summary < wanted) {
+      reply->add_missing(static_cast<uint32_t>(i));
+    }
+  }
+  return absl::OkStatus();
+}
+
 grpc::Status PeerService::ReadClock(grpc::ServerContext*, const v1::Empty*, v1::ClockReply* reply) {
   reply->set_stamp(context_.store->clock().now());
   reply->set_epoch(context_.directory->snapshot()->epoch());

@@ -31,6 +31,8 @@ class PeerService : public v1::Peer::Service {
                        v1::DigestsReply* reply) override;
   grpc::Status RecallStore(grpc::ServerContext* call, const v1::RecallRequest* request,
                            v1::RecallReply* reply) override;
+  grpc::Status FindMissing(grpc::ServerContext* call, const v1::FindMissingRequest* request,
+                           v1::FindMissingReply* reply) override;
   grpc::Status ReadClock(grpc::ServerContext* call, const v1::Empty* request,
                          v1::ClockReply* reply) override;
   grpc::Status ObserveStamp(grpc::ServerContext* call, const v1::ObserveRequest* request,
@@ -58,6 +60,7 @@ class PeerService : public v1::Peer::Service {
 
  private:
   absl::Status apply(const v1::ApplyRequest& request, v1::ApplyReply* reply);
+  absl::Status find_missing(const v1::FindMissingRequest& request, v1::FindMissingReply* reply);
   absl::Status scan(const v1::ScanRequest& request, grpc::ServerContext& call,
                     grpc::ServerWriter<v1::ScanPage>& writer);
 

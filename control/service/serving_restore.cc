@@ -43,9 +43,12 @@ absl::Status ServingService::restore_part(const v1::RestorePartRequest& request,
   run.expected = reading->id();
   run.id = request.restore();
   run.attempt = request.attempt();
+  run.list = request.list();
   run.prefix = request.prefix();
   run.retry = request.retry();
   run.dry_run = request.dry_run();
+  run.check = request.check();
+  run.check_slots = slots_of_bitmap(request.check_slots());
   run.cancellation = &cancellation;
   run.progress = [&](uint64_t bytes) {
     v1::RestoreUpdate update;
@@ -69,21 +72,36 @@ grpc::Status ServingService::ReadUnits(grpc::ServerContext*, const v1::ReadUnits
   }
   std::vector<RestoreUnit> units;
   for (const auto& unit : request->units()) {
-    units.push_back({unit.part(), unit.slot(), unit.first_sequence(), unit.blocks(), {}, {}});
+    RestoreUnit& each = units.emplace_back();
+    each.part = unit.part();
+    each.slot = unit.slot();
+    each.first_sequence = unit.first_sequence();
+    each.blocks = unit.blocks();
   }
   v1::UnitKeys page;
   const auto send = [&]() -> absl::Status {
     if (page.keys_size() > 0 && !writer->Write(page)) return cancelled("the client went away");
     page.clear_keys();
+    page.clear_deletions();
     return absl::OkStatus();
   };
-  const auto visit = [&](size_t unit, std::string_view key) -> absl::Status {
+  UnitKeyVisitor visitor;
+  visitor.key = [&](size_t unit, std::string_view key, bool deletion) -> absl::Status {
     if (page.unit() != unit || page.keys_size() >= kKeysPerMessage) SLUICE_RETURN_IF_ERROR(send());
     page.set_unit(static_cast<uint32_t>(unit));
     page.add_keys(key.data(), key.size());
+    page.add_deletions(deletion);
     return absl::OkStatus();
   };
-  absl::Status status = read_unit_keys((*reading)->directory(), (*reading)->id(), units, visit);
+  visitor.problem = [&](size_t unit, const absl::Status& why) -> absl::Status {
+    SLUICE_RETURN_IF_ERROR(send());
+    v1::UnitKeys problem;
+    problem.set_unit(static_cast<uint32_t>(unit));
+    problem.set_problem(std::string(message_of(why)));
+    if (!writer->Write(problem)) return cancelled("the client went away");
+    return absl::OkStatus();
+  };
+  absl::Status status = read_unit_keys((*reading)->directory(), (*reading)->id(), units, visitor);
   if (status.ok()) status = send();
   return to_grpc(status);
 }

@@ -11,6 +11,7 @@
 #include "base/status.h"
 #include "dataplane/pipeline/block_regrouper.h"
 #include "dataplane/pipeline/request_client.h"
+#include "dataplane/pipeline/restore_ledger.h"
 #include "dataplane/pipeline/restore_plan.h"
 
 namespace sluice {
@@ -21,7 +22,19 @@ struct Failure {
   std::string node;
   absl::Status status;
   bool permanent = false;
+  bool unread = false;  // the archive could not be read: what it holds is not known from reading it
 };
+
+// The first replica that failed, and the others after it in the reason.
+Failure first_of(const std::vector<WriteReply::Failure>& failures) {
+  const WriteReply::Failure& first = failures.front();
+  if (failures.size() == 1) return Failure{first.node, first.status};
+  std::string reason(message_of(first.status));
+  for (size_t i = 1; i < failures.size(); ++i) {
+    reason += fmt::format("; {} too: {}", failures[i].node, message_of(failures[i].status));
+  }
+  return Failure{first.node, absl::Status(first.status.code(), reason)};
+}
 
 // Each thread carries one unit at a time from the archive to its last reply, so the number of
 // threads is the number of requests in flight, and each needs one buffer (two when it repacks).
@@ -39,12 +52,14 @@ class RestoreJob {
   // What one try of a unit did.
   struct Try {
     uint64_t records = 0;  // live
+    uint64_t deletions = 0;
     uint64_t bytes = 0;
     uint64_t newest_stamp = 0;
     uint64_t kept_newer = 0;
     std::map<std::string, RestoreResult::Node> nodes;
     std::map<uint32_t, SlotDigest> digests;
     std::set<uint32_t> failed_slots;  // of a repacked one: not tried again in this try
+    SlotLedger::Unit holders;
     std::optional<Failure> failure;
   };
 
@@ -61,7 +76,9 @@ class RestoreJob {
   Failure failure_of(const RestorePlan::Unit& unit, const absl::Status& status) const;
   absl::StatusOr<BlockBuffer> take_buffer();
   void account(RestorePlan::Unit unit, Try result);
+  void give_up(const RestorePlan::Unit& unit, const Try& result);
   void count_unit(const Try& result);
+  absl::Status count_failures();
   void count_completed_slots();
   bool cancelled_now() const {
     return options_.cancellation != nullptr && options_.cancellation->cancelled();
@@ -78,7 +95,8 @@ class RestoreJob {
   RestorePlan plan_;
   std::unique_ptr<BlockPool> pool_;
   std::unique_ptr<RequestClient> client_;
-  std::mutex mutex_;  // the result, and callbacks
+  std::mutex mutex_;  // what follows, and callbacks
+  SlotLedger ledger_;
   RestoreResult result_;
 };
 
@@ -119,9 +137,31 @@ absl::StatusOr<RestoreResult> RestoreJob::run() {
   for (std::thread& thread : threads) thread.join();
   client_.reset();
   while (pool_->free() < pool_->size()) std::this_thread::sleep_for(std::chrono::milliseconds(1));
-  result_.failed = plan_.failed();
   result_.cancelled = cancelled_now();
+  SLUICE_RETURN_IF_ERROR(count_failures());
   return std::move(result_);
+}
+
+absl::Status RestoreJob::count_failures() {
+  std::vector<RestoreUnit> failed = plan_.failed();
+  std::vector<RestoreUnit*> unread;
+  for (RestoreUnit& unit : failed) {
+    if (unit.records + unit.deletions == 0) unread.push_back(&unit);
+  }
+  if (!unread.empty()) {
+    BlockBuffer buffer = pool_->try_take();
+    SLUICE_RETURN_IF_ERROR(count_unread(archive_, unread, buffer));
+  }
+  const bool counted_by_manifest = !repack_ && options_.only.empty();
+  for (RestoreUnit* unit : unread) {
+    if (!counted_by_manifest) result_.records += unit->records;
+  }
+  for (const RestoreUnit& unit : failed) {
+    result_.failed_records += unit.records;
+    result_.failed_deletions += unit.deletions;
+  }
+  result_.failed = coalesce(std::move(failed));
+  return absl::OkStatus();
 }
 
 // Plain restores know from the manifest what is there; where records are picked or regrouped, they
@@ -161,9 +201,8 @@ absl::StatusOr<BlockBuffer> RestoreJob::take_buffer() {
 }
 
 Failure RestoreJob::failure_of(const RestorePlan::Unit& unit, const absl::Status& status) const {
-  if (!absl::IsDataLoss(status) && !absl::IsFailedPrecondition(status)) return {"", status};
-  return {fmt::format("{}{}", RestoreUnit::kArchiveNode, archive_.parts()[unit.part].node), status,
-          /*permanent=*/true};
+  return {fmt::format("archive of {}", archive_.parts()[unit.part].node), status,
+          absl::IsDataLoss(status) || absl::IsFailedPrecondition(status), /*unread=*/true};
 }
 
 void RestoreJob::try_unit(Worker& worker, RestorePlan::Unit& unit, Try* result) {
@@ -177,8 +216,11 @@ void RestoreJob::try_unit(Worker& worker, RestorePlan::Unit& unit, Try* result) 
     const bool completed = completed_before(location.slot);
     if (completed && !repack_) continue;
     absl::StatusOr<BlockBuffer> buffer = take_buffer();
-    absl::Status status = buffer.status();
-    if (status.ok()) status = archive_.read_block(unit.part, location, *buffer);
+    if (!buffer.ok()) {
+      result->failure = Failure{"", buffer.status()};
+      return;
+    }
+    const absl::Status status = archive_.read_block(unit.part, location, *buffer);
     if (!status.ok()) {
       result->failure = failure_of(unit, status);
     } else if (repack_) {
@@ -192,6 +234,7 @@ void RestoreJob::try_unit(Worker& worker, RestorePlan::Unit& unit, Try* result) 
 void RestoreJob::send_plain(BlockBuffer buffer, const BlockLocation& location,
                             const RestorePlan::Unit& unit, Try* result) {
   uint64_t records = 0;
+  uint64_t deletions = 0;
   uint64_t bytes = 0;
   absl::StatusOr<BlockReader> reader = BlockReader::open({buffer.data(), location.bytes});
   absl::Status status = reader.status();
@@ -200,11 +243,13 @@ void RestoreJob::send_plain(BlockBuffer buffer, const BlockLocation& location,
     absl::StatusOr<bool> more = reader->next(&entry);
     status = more.status();
     if (!status.ok() || !*more) break;
+    if (entry.tombstone) ++deletions;
     if (entry.tombstone || !entry.last()) continue;
     ++records;
     bytes += entry.key.size() + entry.value_bytes;
   }
   result->records += records;
+  result->deletions += deletions;
   result->bytes += bytes;
   if (!status.ok()) {
     result->failure = failure_of(unit, status);
@@ -224,7 +269,10 @@ void RestoreJob::send_regrouped(Worker& worker, BlockBuffer buffer, bool complet
   sink.record = [&](uint32_t slot, std::string_view key, const RecordSummary& summary) {
     result->digests[slot].add(key, summary);
     result->newest_stamp = std::max(result->newest_stamp, summary.version.stamp);
-    if (summary.tombstone) return;
+    if (summary.tombstone) {
+      ++result->deletions;
+      return;
+    }
     RestoreResult::Node& count = unsent[slot];
     ++count.records;
     count.bytes += key.size() + summary.value_bytes;
@@ -265,9 +313,10 @@ std::optional<Failure> RestoreJob::send(BlockBuffer& buffer, uint32_t bytes, uin
   envelope.payload_bytes = bytes;
   Failure last;
   // A later try begins with another replica: the first one may be alive but stuck.
-  for (size_t i = 0; i < route->replicas.size(); ++i) {
+  const size_t replicas = route->replicas.size();
+  for (size_t i = 0; i < replicas; ++i) {
     const SlotRoute::Replica& replica =
-        route->replicas[(i + static_cast<size_t>(tries)) % route->replicas.size()];
+        route->replicas[(i + static_cast<size_t>(tries)) % replicas];
     envelope.sequence = client_->next_sequence();
     const uint32_t message_bytes = Envelope::seal(envelope, buffer);
     absl::StatusOr<RequestClient::CallPtr> call = client_->begin(
@@ -284,10 +333,16 @@ std::optional<Failure> RestoreJob::send(BlockBuffer& buffer, uint32_t bytes, uin
     }
     result->kept_newer += reply->kept_different;
     if (!reply->failures.empty()) {
-      const WriteReply::Failure& first = reply->failures.front();
-      last = Failure{first.node, first.status};
+      last = first_of(reply->failures);
       break;
     }
+    if (reply->holders.size() != replicas) {
+      last =
+          Failure{replica.node, data_loss("its answer names {} of {} replicas that have the block",
+                                          reply->holders.size(), replicas)};
+      break;
+    }
+    result->holders.add(route->epoch, reply->holders);
     for (const SlotRoute::Replica& holder : route->replicas) {
       RestoreResult::Node& node = result->nodes[holder.node];
       node.records += records;
@@ -301,19 +356,24 @@ std::optional<Failure> RestoreJob::send(BlockBuffer& buffer, uint32_t bytes, uin
 
 void RestoreJob::account(RestorePlan::Unit unit, Try result) {
   const bool failed = result.failure.has_value();
+  const uint32_t slot = plan_.blocks(unit.part)[unit.first].slot;
   std::unique_lock lock(mutex_);
   const bool retry = failed && !result.failure->permanent && unit.tries + 1 < options_.tries;
-  if (!failed || (!retry && !cancelled_now())) count_unit(result);
+  if (!failed || (!retry && !cancelled_now() && !result.failure->unread)) count_unit(result);
   if (!failed) {
-    const uint32_t slot = plan_.blocks(unit.part)[unit.first].slot;
     if (!completed_before(slot) || repack_) result_.written += result.records;
+    ledger_.add(slot, result.holders, result.kept_newer);
     result_.kept_newer += result.kept_newer;
     for (const auto& [name, node] : result.nodes) {
       result_.nodes[name].records += node.records;
       result_.nodes[name].bytes += node.bytes;
     }
-    const std::optional<uint32_t> complete = plan_.done(unit);
-    if (complete.has_value() && options_.on_slot_complete) options_.on_slot_complete(*complete);
+    if (plan_.done(unit).has_value() && options_.only.empty()) {
+      const std::optional<RestoredSlot> restored = ledger_.complete(slot);
+      if (restored.has_value() && !completed_before(slot) && options_.on_slot_complete) {
+        options_.on_slot_complete(*restored);
+      }
+    }
     if (options_.on_progress) options_.on_progress(result_.written, result_.bytes);
     return;
   }
@@ -322,13 +382,19 @@ void RestoreJob::account(RestorePlan::Unit unit, Try result) {
     plan_.retry(unit);
     return;
   }
-  uint64_t entries = 0;
-  for (uint32_t i = 0; i < unit.blocks; ++i)
-    entries += plan_.blocks(unit.part)[unit.first + i].entries;
-  // What cannot be read cannot be counted; its index entries say how many records and fragments it
-  // has.
-  result_.failed_records += result.failure->permanent ? entries : result.records;
-  plan_.give_up(unit, result.failure->node, std::string(message_of(result.failure->status)));
+  give_up(unit, result);
+}
+
+void RestoreJob::give_up(const RestorePlan::Unit& unit, const Try& result) {
+  RestoreUnit failed;
+  failed.node = result.failure->node;
+  failed.reason = message_of(result.failure->status);
+  failed.damaged = result.failure->permanent && result.failure->unread;
+  if (!result.failure->unread) {
+    failed.records = result.records;
+    failed.deletions = result.deletions;
+  }
+  plan_.give_up(unit, std::move(failed));
 }
 
 void RestoreJob::count_unit(const Try& result) {

@@ -15,7 +15,6 @@
 #include <map>
 #include <set>
 #include <string>
-#include <string_view>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -24,6 +23,7 @@
 #include "dataplane/block/slot_digest.h"
 #include "dataplane/pipeline/cancellation.h"
 #include "dataplane/pipeline/slot_router.h"
+#include "dataplane/pipeline/write_server.h"
 #include "dataplane/stream/exchange.h"
 
 namespace sluice {
@@ -35,12 +35,23 @@ struct RestoreUnit {
   uint32_t slot = 0;  // the archive's
   uint32_t first_sequence = 0;
   uint32_t blocks = 1;  // of consecutive sequences
-  std::string node;     // the replica that failed, or kArchiveNode and the part's node
+  std::string node;     // the replica that failed, or "archive of " and the part's node
   std::string reason;
+  // The archive's own blocks failed their check: driving the unit again helps only once they are
+  // whole.
+  bool damaged = false;
+  // What the unit holds of the records asked for. Of blocks that cannot be read it is known from
+  // the archive's index and manifest, whatever their keys are.
+  uint64_t records = 0;    // live ones
+  uint64_t deletions = 0;  // tombstones
+};
 
-  // The archive's own blocks cannot be read: driving the unit again cannot help.
-  static constexpr std::string_view kArchiveNode = "archive of ";
-  bool damaged() const { return node.starts_with(kArchiveNode); }
+// An archive slot that is durable on every replica of the target slots that its records belong to.
+struct RestoredSlot {
+  uint32_t slot = 0;   // the archive's
+  uint64_t epoch = 0;  // of the table whose replicas these are
+  uint64_t kept_newer = 0;
+  std::vector<WriteReply::Holder> holders;  // by node
 };
 
 struct RestoreOptions {
@@ -58,8 +69,9 @@ struct RestoreOptions {
   int tries = 6;             // of one unit
   int64_t backoff_ms = 100;  // before the first retry; doubles, at most 5 s
   // Called from several threads, one at a time; must be quick. An archive slot is complete when all
-  // its units are written.
-  std::function<void(uint32_t slot)> on_slot_complete;
+  // its units are written. One whose units met different stores of a node, or different tables, is
+  // not reported.
+  std::function<void(const RestoredSlot& slot)> on_slot_complete;
   std::function<void(uint64_t records, uint64_t bytes)> on_progress;  // written so far
   Cancellation* cancellation = nullptr;
 };
@@ -73,7 +85,8 @@ struct RestoreResult {
       0;  // records (tombstones too) of which the target had a newer one: its digests differ then
   uint64_t retried = 0;  // units that needed more than one try
   std::vector<RestoreUnit> failed;
-  uint64_t failed_records = 0;  // live, in failed units
+  uint64_t failed_records = 0;    // live, in failed units
+  uint64_t failed_deletions = 0;  // tombstones in these
   struct Node {
     uint64_t records = 0;  // durable there through this call; each record counts at every replica
     uint64_t bytes = 0;

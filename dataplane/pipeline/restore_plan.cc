@@ -157,14 +157,17 @@ void RestorePlan::retry(Unit unit) {
   changed_.notify_all();
 }
 
-void RestorePlan::give_up(const Unit& unit, const std::string& node, const std::string& reason) {
+void RestorePlan::give_up(const Unit& unit, RestoreUnit failed) {
   {
     std::lock_guard lock(mutex_);
     --lanes_[unit.lane].in_flight;
     --in_flight_;
     const BlockLocation& first = blocks_[unit.part][unit.first];
-    failed_.push_back(
-        {archive_.parts()[unit.part].node, first.slot, first.sequence, unit.blocks, node, reason});
+    failed.part = archive_.parts()[unit.part].node;
+    failed.slot = first.slot;
+    failed.first_sequence = first.sequence;
+    failed.blocks = unit.blocks;
+    failed_.push_back(std::move(failed));
   }
   changed_.notify_all();
 }
@@ -174,17 +177,24 @@ std::vector<RestoreUnit> RestorePlan::failed() {
   std::sort(failed_.begin(), failed_.end(), [](const RestoreUnit& a, const RestoreUnit& b) {
     return std::tie(a.part, a.slot, a.first_sequence) < std::tie(b.part, b.slot, b.first_sequence);
   });
+  return failed_;
+}
+
+std::vector<RestoreUnit> coalesce(std::vector<RestoreUnit> failed) {
   std::vector<RestoreUnit> units;
-  for (const RestoreUnit& unit : failed_) {
+  for (RestoreUnit& unit : failed) {
     if (!units.empty()) {
       RestoreUnit& last = units.back();
       if (last.part == unit.part && last.slot == unit.slot && last.node == unit.node &&
-          last.reason == unit.reason && last.first_sequence + last.blocks == unit.first_sequence) {
+          last.reason == unit.reason && last.damaged == unit.damaged &&
+          last.first_sequence + last.blocks == unit.first_sequence) {
         last.blocks += unit.blocks;
+        last.records += unit.records;
+        last.deletions += unit.deletions;
         continue;
       }
     }
-    units.push_back(unit);
+    units.push_back(std::move(unit));
   }
   return units;
 }

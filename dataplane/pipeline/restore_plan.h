@@ -45,9 +45,9 @@ class RestorePlan {
   std::optional<uint32_t> done(const Unit& unit);
   // Tries the unit again later.
   void retry(Unit unit);
-  // Gives the unit up. Permanent reasons need not be tried again.
-  void give_up(const Unit& unit, const std::string& node, const std::string& reason);
-  // Coalesced: neighbours of one slot that failed for the same reason are one.
+  // Gives the unit up. `failed` has everything but where the unit is.
+  void give_up(const Unit& unit, RestoreUnit failed);
+  // What was given up, by part, slot and sequence.
   std::vector<RestoreUnit> failed();
 
  private:
@@ -78,6 +78,9 @@ class RestorePlan {
   std::vector<RestoreUnit> failed_;
   size_t in_flight_ = 0;
 };
+
+// Makes neighbours of one slot that failed for the same reason one. `failed` as failed() has it.
+std::vector<RestoreUnit> coalesce(std::vector<RestoreUnit> failed);
 
 }  // namespace sluice
 

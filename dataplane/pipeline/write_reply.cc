@@ -20,6 +20,12 @@ std::string WriteReply::encode() const {
     out.put_string(failures[i].node);
     out.put_string(encode_status(failures[i].status));
   }
+  const size_t holding = std::min(holders.size(), kMaxHolders);
+  out.put_varint(holding);
+  for (size_t i = 0; i < holding; ++i) {
+    out.put_string(holders[i].node);
+    out.put_string(holders[i].store);
+  }
   return bytes;
 }
 
@@ -41,6 +47,15 @@ absl::StatusOr<WriteReply> WriteReply::decode(std::string_view payload) {
     absl::Status why = decode_status(status);
     if (why.ok()) why = data_loss("a failure without a reason");
     reply.failures.push_back({std::string(node), std::move(why)});
+  }
+  if (!in.get_varint(&count) || count > kMaxHolders) return data_loss("damaged reply");
+  for (uint64_t i = 0; i < count; ++i) {
+    std::string_view node, store;
+    if (!in.get_string(&node, Hello::kMaxNameBytes) ||
+        !in.get_string(&store, Hello::kMaxNameBytes)) {
+      return data_loss("damaged reply");
+    }
+    reply.holders.push_back({std::string(node), std::string(store)});
   }
   if (!in.done()) return data_loss("damaged reply");
   return reply;

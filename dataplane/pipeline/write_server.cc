@@ -200,6 +200,7 @@ void WriteServerImpl::apply(std::span<const uint8_t> block, WriteReply* reply) {
     reply->failures.push_back({options_.node, result.status()});
     return;
   }
+  reply->holders.push_back({options_.node, store_.store_id()});
   reply->changed = result->changed;
   reply->kept_newer = result->kept_newer;
   reply->kept_equal = result->kept_equal;
@@ -239,6 +240,10 @@ void WriteServerImpl::collect(std::vector<Forward>& forwards, WriteReply* reply)
         reply->kept_different = std::max(reply->kept_different, answer->kept_different);
         for (WriteReply::Failure& failure : answer->failures) {
           reply->failures.push_back({forward.replica.node, std::move(failure.status)});
+        }
+        // One that names itself otherwise is not the replica that was meant.
+        for (WriteReply::Holder& holder : answer->holders) {
+          if (holder.node == forward.replica.node) reply->holders.push_back(std::move(holder));
         }
       }
     }

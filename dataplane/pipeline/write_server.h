@@ -37,6 +37,14 @@ struct WriteReply {
   // Empty: durable on every replica.
   std::vector<Failure> failures;
   static constexpr size_t kMaxFailures = 64;
+  // Who has it durable, and in which store: a node may come back with another one.
+  struct Holder {
+    std::string node;
+    std::string store;  // Store::store_id()
+    friend auto operator<=>(const Holder&, const Holder&) = default;
+  };
+  std::vector<Holder> holders;
+  static constexpr size_t kMaxHolders = 64;
 
   std::string encode() const;
   static absl::StatusOr<WriteReply> decode(std::string_view payload);

@@ -2,8 +2,18 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <atomic>
+#include <filesystem>
+#include <fstream>
+#include <set>
+#include <thread>
+
 #include "base/status.h"
+#include "control/client/cluster_client_impl.h"
+#include "control/client/restore_proof.h"
+#include "control/client/restore_runner.h"
 #include "control/client/restore_store.h"
+#include "dataplane/archive/reader.h"
 #include "tests/control/node/test_cluster.h"
 
 namespace sluice {
@@ -33,6 +43,47 @@ BackupView fill_and_back_up(ClusterClient& client, int records) {
   if (!backup.ok()) return {};
   EXPECT_EQ(backup->state, "completed") << backup->reason;
   return *std::move(backup);
+}
+
+// The retry lists, and how many records they say remain.
+struct Listed {
+  std::vector<FailedRecord> entries;
+  uint64_t records = 0;
+  uint64_t deletions = 0;
+  std::set<std::string> keys;
+};
+Listed list_failed(ClusterClient& client) {
+  Listed listed;
+  const absl::Status status = client.restore_failed([&](const FailedRecord& record) {
+    listed.records += record.records;
+    listed.deletions += record.deletions;
+    EXPECT_TRUE(record.key.empty() || listed.keys.insert(record.key).second) << record.key;
+    listed.entries.push_back(record);
+    return absl::OkStatus();
+  });
+  EXPECT_TRUE(status.ok()) << message_of(status);
+  return listed;
+}
+
+// Flips a bit in the middle of the archive's first block.
+void damage(const std::string& folder) {
+  const auto archive = ArchiveReader::open({folder});
+  ASSERT_TRUE(archive.ok()) << message_of(archive.status());
+  const BlockLocation& block = (*archive)->parts()[0].blocks.front();
+  std::fstream file(folder + "/" + segment_file(block.segment),
+                    std::ios::in | std::ios::out | std::ios::binary);
+  file.seekg(static_cast<std::streamoff>(block.offset + block.bytes / 2));
+  const char byte = static_cast<char>(file.get() ^ 4);
+  file.seekp(static_cast<std::streamoff>(block.offset + block.bytes / 2));
+  file.put(byte);
+  ASSERT_TRUE(file.good());
+}
+
+bool goes_down(ClusterClient& client, size_t node) {
+  return eventually(5'000, [&] {
+    const auto nodes = client.nodes();
+    return nodes.ok() && (*nodes)[node].state == "down";
+  });
 }
 
 TEST(Restore, IntoAnotherClusterEndsWithProof) {
@@ -72,7 +123,9 @@ TEST(Restore, IntoAnotherClusterEndsWithProof) {
   ASSERT_TRUE(again.ok()) << message_of(again.status());
   EXPECT_EQ(again->state, "completed");
   EXPECT_EQ(again->kept_newer, 1u);
-  EXPECT_EQ(again->proof.differing, 2u);
+  // Both copies have what the archive has, and a newer record.
+  EXPECT_EQ(again->proof.newer, 2u);
+  EXPECT_EQ(again->proof.differing, 0u);
   EXPECT_EQ(client->get("0/00000").value(), "newer");
 }
 
@@ -125,11 +178,13 @@ TEST(Restore, WhatADeadNodeMissesIsListedAndDrivenAgain) {
   EXPECT_EQ(partial->state, "completed_with_failures");
   EXPECT_EQ(partial->failed, 200u);
   EXPECT_EQ(partial->written, 0u);
-  const auto failed = client->restore_failed();
-  ASSERT_TRUE(failed.ok()) << message_of(failed.status());
-  ASSERT_EQ(failed->size(), 201u);  // with the tombstone
-  EXPECT_EQ((*failed)[0].node, "n3");
-  EXPECT_FALSE((*failed)[0].reason.empty());
+  EXPECT_EQ(partial->failed_deletions, 1u);
+  const Listed failed = list_failed(*client);
+  ASSERT_EQ(failed.entries.size(), 201u);  // with the tombstone
+  EXPECT_EQ(failed.records, 200u);
+  EXPECT_EQ(failed.deletions, 1u);
+  EXPECT_EQ(failed.entries[0].node, "n3");
+  EXPECT_FALSE(failed.entries[0].reason.empty());
   // The others have it meanwhile; a value of several blocks may wait for its retry.
   EXPECT_GE(client->count().value(), 199u);
   to.start(2);
@@ -140,7 +195,7 @@ TEST(Restore, WhatADeadNodeMissesIsListedAndDrivenAgain) {
   EXPECT_TRUE(retried->proof.checked);
   EXPECT_GT(retried->proof.copies, 0u);
   EXPECT_EQ(retried->proof.equal, retried->proof.copies);
-  EXPECT_TRUE(client->restore_failed()->empty());
+  EXPECT_TRUE(list_failed(*client).entries.empty());
   const auto nodes = client->nodes();
   ASSERT_TRUE(nodes.ok());
   for (const NodeView& node : *nodes) EXPECT_EQ(node.records, 200u) << node.name;
@@ -233,18 +288,33 @@ TEST(Restore, AnAttemptThatWasOvertakenStoresNothing) {
   StoredRestore stored;
   stored.head.id = "r";
   stored.head.state = "running";
+  stored.head.attempt = stored.head.progress = 1;
   ASSERT_TRUE(store_restore(block, stored).ok());
-  const RestoreFence earlier{"r", stored.revision};
+  const RestoreFence earlier = fence_of(stored);
+  StoredRestore overtaken = stored;
   ++stored.head.attempt;
+  stored.head.lists = {{"n1", "2-1"}};
   ASSERT_TRUE(store_restore(block, stored).ok());
-  const RestoreFence later{"r", stored.revision};
+  const RestoreFence later = fence_of(stored);
   const RestoreUnit unit{"n1", 3, 0, 1, "n2", "down"};
-  ASSERT_TRUE(store_failed_units(block, later, "n1", {unit}).ok());
-  ASSERT_TRUE(store_done_slots(block, later, "n1", {7}).ok());
-  EXPECT_TRUE(absl::IsAborted(store_failed_units(block, earlier, "n1", {})));
-  EXPECT_TRUE(absl::IsAborted(store_done_slots(block, earlier, "n1", {3, 7})));
-  EXPECT_EQ(load_failed_units(block, "r", "n1")->size(), 1u);
-  EXPECT_EQ(load_done_slots(block, "r", "n1").value(), std::set<uint32_t>{7});
+  DurableSlots progress;
+  progress.add({7, 1, 4, {{"n1", "a"}, {"n2", "b"}}});
+  ASSERT_TRUE(store_failed_units(block, later, "n1", "2-1", {unit}).ok());
+  ASSERT_TRUE(store_progress(block, later, "n1", 0, encode_progress(progress, 0)).ok());
+  EXPECT_TRUE(absl::IsAborted(store_failed_units(block, earlier, "n1", "2-1", {unit, unit})));
+  EXPECT_TRUE(absl::IsAborted(store_progress(block, earlier, "n1", 0, "")));
+  // Nor does it end the restore, or erase what the later one has.
+  overtaken.head.lists.clear();
+  EXPECT_TRUE(absl::IsAborted(erase_unnamed(block, overtaken)));
+  overtaken.head.state = "completed";
+  EXPECT_TRUE(absl::IsAborted(store_restore(block, overtaken)));
+  EXPECT_EQ(load_failed_units(block, stored.head, "n1")->size(), 1u);
+  const auto loaded = load_progress(block, later, "n1");
+  ASSERT_TRUE(loaded.ok()) << message_of(loaded.status());
+  ASSERT_EQ(loaded->slots().size(), 1u);
+  const DurableSlots::Slot& slot = loaded->slots().at(7);
+  EXPECT_EQ(slot.kept_newer, 4u);
+  EXPECT_EQ(loaded->store(slot.holders.at(1)).store, "b");
 }
 
 TEST(Restore, NothingIsBegunWhereASlotHasNoLiveReplica) {
@@ -264,7 +334,252 @@ TEST(Restore, NothingIsBegunWhereASlotHasNoLiveReplica) {
   request.archive_folders = folders_of(backup);
   const auto refused = client->restore(request, nullptr);
   EXPECT_EQ(refused.status().code(), absl::StatusCode::kUnavailable);
-  EXPECT_TRUE(client->restore_failed()->empty());
+  EXPECT_TRUE(list_failed(*client).entries.empty());
+}
+
+TEST(Restore, ADamagedArchiveWithAReplicaDownListsEveryRecordWithItsCause) {
+  TestCluster from;
+  const auto source = from.client();
+  const BackupView backup = fill_and_back_up(*source, 600);
+  damage(backup.archives[0].path);
+  TestCluster to;
+  const auto client = to.client();
+  to.stop(2);
+  ASSERT_TRUE(goes_down(*client, 2));
+  RestoreRequest request;
+  request.archive_folders = folders_of(backup);
+  const auto partial = client->restore(request, nullptr);
+  ASSERT_TRUE(partial.ok()) << message_of(partial.status());
+  EXPECT_EQ(partial->state, "completed_with_failures");
+  EXPECT_EQ(partial->failed, 600u);
+  EXPECT_EQ(partial->failed_deletions, 1u);
+  ASSERT_EQ(partial->causes.size(), 2u);
+  EXPECT_EQ(partial->causes[0].node, "n3");
+  EXPECT_TRUE(partial->causes[1].damaged);
+  EXPECT_THAT(partial->reason, HasSubstr("n3"));
+  EXPECT_THAT(partial->reason, HasSubstr("damaged"));
+  const uint64_t unreadable = partial->causes[1].records;
+  const uint64_t unreadable_deletions = partial->causes[1].deletions;
+  EXPECT_GT(unreadable + unreadable_deletions, 0u);
+  const Listed before = list_failed(*client);
+  EXPECT_EQ(before.records, 600u);
+  EXPECT_EQ(before.deletions, 1u);
+  EXPECT_EQ(before.keys.size(), 601 - unreadable - unreadable_deletions);
+  to.start(2);
+  const auto retried = client->restore_retry(nullptr);
+  ASSERT_TRUE(retried.ok()) << message_of(retried.status());
+  EXPECT_EQ(retried->state, "completed_with_failures");
+  EXPECT_EQ(retried->failed, unreadable);
+  EXPECT_EQ(retried->failed_deletions, unreadable_deletions);
+  ASSERT_EQ(retried->causes.size(), 1u);
+  const Listed after = list_failed(*client);
+  EXPECT_EQ(after.records, unreadable);
+  EXPECT_EQ(after.deletions, unreadable_deletions);
+  ASSERT_EQ(after.entries.size(), 1u);
+  EXPECT_EQ(after.entries[0].key, "");
+  EXPECT_THAT(after.entries[0].reason, HasSubstr("segment-00000"));
+  EXPECT_EQ(client->count().value(), 600u - unreadable);
+}
+
+TEST(Restore, SlotsThatAReplacedStoreLostAreRestoredAgain) {
+  TestCluster from;
+  const auto source = from.client();
+  fill_and_back_up(*source, 300);
+  TestCluster to;
+  const auto client = to.client();
+  from.stop(1);
+  RestoreRequest request;
+  request.backup = "b";
+  request.source_cluster = from.url();
+  const auto partial = client->restore(request, nullptr);
+  ASSERT_TRUE(partial.ok()) << message_of(partial.status());
+  ASSERT_EQ(partial->state, "failed");
+  ASSERT_GT(partial->written, 0u);
+  from.start(1);
+  to.stop(2);
+  std::filesystem::remove_all(to.folder() + "/n3/data");
+  to.start(2, /*accept_data_loss=*/true);
+  const auto whole = client->restore(request, nullptr);
+  ASSERT_TRUE(whole.ok()) << message_of(whole.status());
+  EXPECT_EQ(whole->state, "completed") << whole->reason;
+  EXPECT_EQ(whole->written, 300u);
+  EXPECT_EQ(whole->proof.equal, whole->proof.copies);
+  const auto nodes = client->nodes();
+  ASSERT_TRUE(nodes.ok());
+  for (const NodeView& node : *nodes) EXPECT_EQ(node.records, 300u) << node.name;
+}
+
+// The proof asks the replicas themselves: what they lack is found whatever the progress says.
+TEST(Restore, RecordsThatALiveReplicaLacksAreNamedAndRestoredByTheNextRun) {
+  TestCluster from;
+  const auto source = from.client();
+  const BackupView backup = fill_and_back_up(*source, 200);
+  TestCluster to;
+  const auto client = to.client();
+  ASSERT_TRUE(client->put("of the cluster's own", "x").ok());  // so it is not empty
+  RestoreRequest request;
+  request.archive_folders = folders_of(backup);
+  const auto first = client->restore(request, nullptr);
+  ASSERT_TRUE(first.ok()) << message_of(first.status());
+  EXPECT_EQ(first->state, "completed") << first->reason;
+  EXPECT_EQ(first->proof.newer, 3u);
+  EXPECT_EQ(first->proof.differing, 0u);
+  to.stop(2);
+  std::filesystem::remove_all(to.folder() + "/n3/data");
+  to.start(2, /*accept_data_loss=*/true);
+  // Progress of an attempt that claims all slots for the store that n3 has now.
+  StoredRestore stored = load_restore(to.block(), first->restore).value();
+  stored.head.state = "running";
+  stored.head.driven = true;
+  stored.head.progress = ++stored.head.attempt;
+  ASSERT_TRUE(store_restore(to.block(), stored).ok());
+  std::vector<WriteReply::Holder> holders;
+  const auto members = list_members(to.block());
+  ASSERT_TRUE(members.ok());
+  for (const Member& member : *members) {
+    holders.push_back({member.info.name, member.info.store_id});
+  }
+  for (const RestoreSource& part : stored.head.sources) {
+    DurableSlots progress;
+    for (uint32_t slot = 0; slot < 64; ++slot) progress.add({slot, 1, 0, holders});
+    ASSERT_TRUE(
+        store_progress(to.block(), fence_of(stored), part.part, 0, encode_progress(progress, 0))
+            .ok());
+  }
+  const auto lacking = client->restore(request, nullptr);
+  ASSERT_TRUE(lacking.ok()) << message_of(lacking.status());
+  EXPECT_EQ(lacking->state, "failed");
+  EXPECT_GT(lacking->proof.differing, 0u);
+  EXPECT_THAT(lacking->reason, HasSubstr("of n3"));
+  const auto refilled = client->restore(request, nullptr);
+  ASSERT_TRUE(refilled.ok()) << message_of(refilled.status());
+  EXPECT_EQ(refilled->state, "completed") << refilled->reason;
+  EXPECT_EQ(refilled->written, 200u);
+  EXPECT_EQ(refilled->proof.differing, 0u);
+}
+
+// Storage that takes no commits of restores for a while.
+class StalledBlock final : public ClusterBlock {
+ public:
+  StalledBlock(ClusterBlock& block, int commits) : block_(block), left_(commits) {}
+  absl::StatusOr<std::optional<ClusterEntry>> get(std::string_view key) override {
+    return block_.get(key);
+  }
+  absl::StatusOr<ClusterListing> list(std::string_view prefix) override {
+    return block_.list(prefix);
+  }
+  absl::StatusOr<Revision> commit(const std::vector<ClusterOp>& ops) override {
+    for (const ClusterOp& op : ops) {
+      if (op.key.starts_with("restore") && op.lease == 0 && left_.fetch_sub(1) > 0) {
+        return unavailable("the block is busy");
+      }
+    }
+    return block_.commit(ops);
+  }
+  absl::StatusOr<LeaseId> grant(int64_t ttl_ms) override { return block_.grant(ttl_ms); }
+  absl::Status keep_alive(LeaseId lease) override { return block_.keep_alive(lease); }
+  absl::Status revoke(LeaseId lease) override { return block_.revoke(lease); }
+  absl::StatusOr<WatchHandle> watch(std::string_view prefix, Revision after,
+                                    WatchCallback callback) override {
+    return block_.watch(prefix, after, std::move(callback));
+  }
+
+ private:
+  ClusterBlock& block_;
+  std::atomic<int> left_;
+};
+
+TEST(Restore, GoesOnWhenTheClusterBlockTakesNoWritesForAWhile) {
+  TestCluster from;
+  const auto source = from.client();
+  const BackupView backup = fill_and_back_up(*source, 100);
+  TestCluster to;
+  StalledBlock stalled(to.block(), 12);
+  auto client = ClusterClient::open(stalled, to.url());
+  ASSERT_TRUE(client.ok()) << message_of(client.status());
+  RestoreRequest request;
+  request.archive_folders = folders_of(backup);
+  const auto restored = (*client)->restore(request, nullptr);
+  ASSERT_TRUE(restored.ok()) << message_of(restored.status());
+  EXPECT_EQ(restored->state, "completed") << restored->reason;
+}
+
+TEST(Restore, DigestsThatAreLateAreAskedForAgain) {
+  TestCluster cluster;
+  const auto client = cluster.client();
+  cluster.stop(1);
+  Patience patience;
+  patience.gone_ms = 0;
+  auto& impl = static_cast<ClusterClientImpl&>(*client);
+  ASSERT_TRUE(goes_down(*client, 1));
+  EXPECT_EQ(read_digests(impl, patience)->size(), 2u);
+  patience.gone_ms = 20'000;
+  std::thread starter([&] { cluster.start(1); });
+  EXPECT_EQ(read_digests(impl, patience)->size(), 3u);
+  starter.join();
+}
+
+TEST(Restore, ARetryListIsSwitchedInOneStep) {
+  TestCluster cluster;
+  ClusterBlock& block = cluster.block();
+  StoredRestore stored;
+  stored.head.id = "r";
+  stored.head.state = "completed_with_failures";
+  stored.head.attempt = 2;
+  stored.head.driven = true;
+  stored.head.lists = {{"n1", "1-1"}};
+  ASSERT_TRUE(store_restore(block, stored).ok());
+  std::vector<RestoreUnit> before;
+  for (uint32_t i = 0; i < 2500; ++i) before.push_back({"n1", i, 0, 1, "n2", "down"});
+  ASSERT_TRUE(store_failed_units(block, fence_of(stored), "n1", "1-1", before).ok());
+  // An attempt that ends by a crash here, however far its own list is, leaves the one before.
+  ASSERT_TRUE(
+      store_failed_units(block, fence_of(stored), "n1", "2-1", {{"n1", 3, 0, 1, "n2", "down"}})
+          .ok());
+  ASSERT_TRUE(erase_unnamed(block, stored).ok());
+  EXPECT_EQ(load_failed_units(block, stored.head, "n1")->size(), 2500u);
+  ASSERT_TRUE(
+      store_failed_units(block, fence_of(stored), "n1", "2-2", {{"n1", 3, 0, 1, "n2", "down"}})
+          .ok());
+  stored.head.lists = {{"n1", "2-2"}};
+  ASSERT_TRUE(store_restore(block, stored).ok());
+  EXPECT_EQ(load_failed_units(block, stored.head, "n1")->size(), 1u);
+  ASSERT_TRUE(erase_unnamed(block, stored).ok());
+  EXPECT_EQ(block.list("restore/r/")->entries.size(), 1u);
+}
+
+TEST(Restore, APartThatIsAskedForAfterItsAttemptIsOverDoesNothing) {
+  TestCluster from;
+  const auto source = from.client();
+  const BackupView backup = fill_and_back_up(*source, 50);
+  TestCluster to;
+  const auto client = to.client();
+  StoredRestore stored;
+  stored.head.id = "r";
+  stored.head.state = "running";
+  stored.head.attempt = 2;
+  stored.head.driven = true;
+  stored.head.progress = 2;
+  ASSERT_TRUE(store_restore(to.block(), stored).ok());
+  auto& impl = static_cast<ClusterClientImpl&>(*client);
+  Cancellation cancellation;
+  RestoreRun run;
+  run.peers = &impl.peers();
+  const auto archive = ArchiveReader::open({backup.archives[0].path});
+  ASSERT_TRUE(archive.ok()) << message_of(archive.status());
+  const ArchiveIdentity& identity = (*archive)->manifest().identity;
+  run.folders = {backup.archives[0].path};
+  run.expected = {identity.cluster, identity.backup, "", (*archive)->manifest_digest()};
+  run.id = "r";
+  run.attempt = 1;
+  run.cancellation = &cancellation;
+  EXPECT_TRUE(absl::IsAborted(run_restore(run).status()));
+  // Nor at the same attempt, once that has ended.
+  stored.head.driven = false;
+  ASSERT_TRUE(store_restore(to.block(), stored).ok());
+  run.attempt = 2;
+  EXPECT_TRUE(absl::IsAborted(run_restore(run).status()));
+  EXPECT_EQ(client->count().value(), 0u);
 }
 
 }  // namespace

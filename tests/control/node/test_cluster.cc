@@ -44,7 +44,9 @@ TestCluster::~TestCluster() {
   std::filesystem::remove_all(folder_, error);
 }
 
-void TestCluster::start(size_t i) { require(try_start(i)); }
+void TestCluster::start(size_t i, bool accept_data_loss) {
+  require(try_start(i, accept_data_loss));
+}
 
 absl::Status TestCluster::try_start(size_t i, bool accept_data_loss) {
   NodeOptions options;

@@ -47,7 +47,7 @@ class TestCluster {
   ~TestCluster();
 
   std::string name(size_t i) const { return "n" + std::to_string(i + 1); }
-  void start(size_t i);
+  void start(size_t i, bool accept_data_loss = false);
   // As start(), for one that may be refused.
   absl::Status try_start(size_t i, bool accept_data_loss = false);
   void stop(size_t i);

@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "base/status.h"
+#include "dataplane/pipeline/restore_ledger.h"
 #include "tests/dataplane/pipeline/cluster.h"
 
 namespace sluice {
@@ -238,8 +239,14 @@ TEST_F(RestoreTest, CompletedSlotsAreNotSentAgain) {
   RestoreOptions options = options_for("r");
   options.requests = 1;
   options.cancellation = &cancellation;
-  options.on_slot_complete = [&](uint32_t slot) {
-    completed.insert(slot);
+  options.on_slot_complete = [&](const RestoredSlot& slot) {
+    completed.insert(slot.slot);
+    std::vector<WriteReply::Holder> holders;
+    for (const size_t i : into.holders(slot.slot)) {
+      holders.push_back({into.node(i).name, into.node(i).store->store_id()});
+    }
+    std::sort(holders.begin(), holders.end());
+    EXPECT_EQ(slot.holders, holders);
     if (completed.size() == 4) cancellation.cancel();
   };
   absl::StatusOr<RestoreResult> first = run(into, options);
@@ -250,7 +257,7 @@ TEST_F(RestoreTest, CompletedSlotsAreNotSentAgain) {
   RestoreOptions rest = options_for("r");
   rest.completed_slots = completed;
   std::set<uint32_t> later;
-  rest.on_slot_complete = [&](uint32_t slot) { later.insert(slot); };
+  rest.on_slot_complete = [&](const RestoredSlot& slot) { later.insert(slot.slot); };
   absl::StatusOr<RestoreResult> second = run(into, rest);
   ASSERT_TRUE(second.ok()) << second.status();
   for (const uint32_t slot : completed) EXPECT_FALSE(later.contains(slot));
@@ -278,14 +285,70 @@ TEST_F(RestoreTest, ADamagedBlockIsAFailedUnitAndTheRestIsRestored) {
     ASSERT_TRUE(result.ok()) << result.status();
     ASSERT_EQ(result->failed.size(), 1);
     EXPECT_EQ(result->failed[0].slot, victim.slot);
-    EXPECT_TRUE(result->failed[0].damaged()) << result->failed[0].node;
+    EXPECT_TRUE(result->failed[0].damaged) << result->failed[0].node;
     EXPECT_THAT(result->failed[0].node, testing::HasSubstr(archive->parts()[0].node));
     EXPECT_LT(result->written, result->records);
     EXPECT_GT(result->written, 0);
+    // What nobody can read is counted all the same, to the record.
+    EXPECT_EQ(result->records, backup->manifest.records());
+    EXPECT_EQ(result->written + result->failed_records, result->records);
+    EXPECT_EQ(result->failed[0].records, result->failed_records);
+    EXPECT_EQ(result->failed[0].deletions, result->failed_deletions);
+  }
+  {
+    // Also where its replica is down besides: each unit has one cause, and all records are counted.
+    Cluster into(other(4));
+    into.serve_writes();
+    into.node(2).writes.reset();
+    RestoreOptions options = options_for("r");
+    options.tries = 2;
+    absl::StatusOr<RestoreResult> result = run(into, options);
+    ASSERT_TRUE(result.ok()) << result.status();
+    EXPECT_EQ(result->written + result->failed_records, result->records);
+    EXPECT_EQ(std::count_if(result->failed.begin(), result->failed.end(),
+                            [](const RestoreUnit& unit) { return unit.damaged; }),
+              1);
+    // Driven again with the replica back, the damaged block alone is left, with as many records.
+    WriteServer::Options server;
+    server.node = "n3";
+    into.node(2).writes = *WriteServer::start(*into.node(2).exchange, *into.node(2).store,
+                                              into.node(2).router, server);
+    RestoreOptions only = options_for("r");
+    only.only = result->failed;
+    absl::StatusOr<RestoreResult> rest = run(into, only);
+    ASSERT_TRUE(rest.ok()) << rest.status();
+    ASSERT_EQ(rest->failed.size(), 1);
+    EXPECT_TRUE(rest->failed[0].damaged);
+    EXPECT_EQ(rest->records, result->failed_records);
+    EXPECT_EQ(result->written + rest->written + rest->failed_records, result->records);
   }
   byte ^= 4;
   EXPECT_EQ(::pwrite(fd, &byte, 1, at), 1);
   ::close(fd);
+}
+
+// A node that comes back with another store in the middle of a slot has the slot nowhere as a
+// whole.
+TEST(SlotLedgerTest, ASlotWhoseUnitsMetTwoStoresOfOneNodeIsNotComplete) {
+  SlotLedger ledger;
+  SlotLedger::Unit unit;
+  unit.add(1, {{"n1", "a"}, {"n2", "b"}});
+  SlotLedger::Unit other;
+  other.add(1, {{"n1", "a"}, {"n2", "c"}});
+  SlotLedger::Unit later;
+  later.add(2, {{"n1", "a"}, {"n2", "b"}});
+  ledger.add(1, unit, 2);
+  ledger.add(1, unit, 3);
+  const auto complete = ledger.complete(1);
+  ASSERT_TRUE(complete.has_value());
+  EXPECT_EQ(complete->kept_newer, 5);
+  EXPECT_EQ(complete->holders.size(), 2);
+  ledger.add(2, unit, 0);
+  ledger.add(2, other, 0);
+  EXPECT_FALSE(ledger.complete(2).has_value());
+  ledger.add(3, unit, 0);
+  ledger.add(3, later, 0);  // another table
+  EXPECT_FALSE(ledger.complete(3).has_value());
 }
 
 TEST(WriteReplyTest, RoundTripsAndRefusesDamage) {
@@ -295,12 +358,14 @@ TEST(WriteReplyTest, RoundTripsAndRefusesDamage) {
   reply.kept_equal = 4;
   reply.kept_different = 1;
   reply.failures.push_back({"n2", unavailable("gone")});
+  reply.holders = {{"n1", "store-1"}, {"n3", "store-3"}};
   const std::string bytes = reply.encode();
   absl::StatusOr<WriteReply> decoded = WriteReply::decode(bytes);
   ASSERT_TRUE(decoded.ok()) << decoded.status();
   EXPECT_EQ(decoded->kept_newer, 5);
   ASSERT_EQ(decoded->failures.size(), 1);
   EXPECT_EQ(decoded->failures[0].node, "n2");
+  EXPECT_EQ(decoded->holders, reply.holders);
   EXPECT_EQ(decoded->failures[0].status, unavailable("gone"));
   for (size_t size = 0; size < bytes.size(); ++size) {
     EXPECT_FALSE(WriteReply::decode(bytes.substr(0, size)).ok()) << size;

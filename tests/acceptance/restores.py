@@ -1,0 +1,97 @@
+"""Restores whose driver stands still, whose cluster block takes no writes, or whose node comes back with another store."""
+
+import os
+import shutil
+import signal
+import sqlite3
+import sys
+import time
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+import harness  # noqa: E402
+from harness import check, check_equal, wait_for  # noqa: E402
+
+RECORDS = 12000
+
+
+def archive_of(scratch):
+    """An archive in a folder, and the records it holds."""
+    records = harness.random_records(RECORDS, 2500, 11)
+    source = scratch.cluster("from", 1)
+    source.put_lines(records)
+    folder = source.json("backup", "create", "--name", "b")["archives"][0]["path"]
+    return folder, records
+
+
+def holds_some(cluster):
+    """Whether a restore into the cluster is under way."""
+    return sum(node["records"] for node in cluster.json("nodes")["nodes"]) > RECORDS // 4
+
+
+def finish(process):
+    stdout, stderr = process.communicate(timeout=120)
+    return process.returncode, stdout.decode(), stderr.decode()
+
+
+def test_stopped_driver_has_no_say(scratch):
+    """A driver that was stopped while another one finished its restore ends without a word in it."""
+    folder, records = archive_of(scratch)
+    cluster = scratch.cluster("c", 3)
+    stopped = cluster.background("restore", "--archive", folder)
+    wait_for(lambda: holds_some(cluster) or stopped.poll() is not None, "the restore is under way")
+    stopped.send_signal(signal.SIGSTOP)
+    check(stopped.poll() is None, "the restore ended before it was stopped")
+    outcomes = []
+
+    def restored():
+        outcomes.append(cluster.json("restore", "--archive", folder, expect=(0, 1)))
+        return outcomes[-1].get("state") == "completed"
+    wait_for(restored, "another process takes the restore over")
+    check_equal((outcomes[-1]["written"], outcomes[-1]["proof"]["differing"]), (RECORDS, 0), "the second driver's end")
+    stopped.send_signal(signal.SIGCONT)
+    code, stdout, _ = finish(stopped)
+    check_equal(code, 1, f"exit code of the first driver: {stdout}")
+    check("superseded" in stdout or "is over" in stdout, f"it does not say why: {stdout}")
+    check_equal(cluster.json("restore", "failed")["failed"], [], "the retry list")
+    check(cluster.records(scratch.path("new.jsonl")) == records, "the restore does not hold the records")
+
+
+def test_cluster_block_takes_no_writes(scratch):
+    """Slow is not dead: a cluster block that is busy with other work for some seconds ends no restore."""
+    folder, _ = archive_of(scratch)
+    cluster = scratch.cluster("c", 3)
+    process = cluster.background("restore", "--archive", folder)
+    wait_for(lambda: holds_some(cluster) or process.poll() is not None, "the restore is under way")
+    block = sqlite3.connect(cluster.url.removeprefix("sqlite:"), timeout=30, isolation_level=None)
+    block.execute("BEGIN IMMEDIATE")
+    time.sleep(5)
+    block.execute("ROLLBACK")
+    block.close()
+    code, stdout, stderr = finish(process)
+    check_equal(code, 0, f"exit code: {stdout}{stderr}")
+
+
+def test_replaced_store_is_filled_again(scratch):
+    """What was restored into a store that is gone is restored again."""
+    folder, records = archive_of(scratch)
+    cluster = scratch.cluster("c", 3)
+    process = cluster.background("restore", "--archive", folder)
+    wait_for(lambda: holds_some(cluster) or process.poll() is not None, "the restore is under way")
+    process.kill()
+    finish(process)
+    cluster.kill("n2")
+    shutil.rmtree(cluster.folder / "n2")
+    cluster.start("n2", "--accept-data-loss")
+    outcome = {}
+
+    def restored():
+        outcome.update(cluster.json("restore", "--archive", folder, expect=(0, 1)))
+        return outcome.get("state") == "completed"
+    wait_for(restored, "the restore goes on")
+    check_equal((outcome["written"], outcome["proof"]["differing"]), (RECORDS, 0), "restored")
+    check_equal({node["records"] for node in cluster.json("nodes")["nodes"]}, {RECORDS}, "records of each node")
+    check(cluster.records(scratch.path("new.jsonl")) == records, "the restore does not hold the records")
+
+
+if __name__ == "__main__":
+    harness.main(globals())
