@@ -192,6 +192,7 @@ absl::StatusOr<std::vector<NodeView>> ClusterClientImpl::nodes() {
     view.bytes = reply.bytes();
     view.clock_offset_ms = reply.clock_offset_ms();
     view.stamps_ahead_ms = static_cast<int64_t>(reply.stamps_ahead_ms());
+    if (status.ok() && !reply.condition().empty()) view.state = reply.condition();
   });
   return views;
 }

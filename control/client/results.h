@@ -14,7 +14,8 @@ namespace sluice {
 
 struct NodeView {
   std::string name;
-  std::string state;  // "live", or "down"
+  // "live", "down", or live but without taking writes: "full" (its data disk), "read-only".
+  std::string state;
   double weight = 0;
   std::string rack;
   std::string control_address;

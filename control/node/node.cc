@@ -45,6 +45,8 @@ namespace sluice {
 namespace {
 
 constexpr auto kCutInterval = std::chrono::milliseconds(10);
+// How often it is looked whether a full disk has room again.
+constexpr int64_t kResumeIntervalNs = 1'000'000'000;
 constexpr size_t kRpcMemory = size_t{1} << 30;
 constexpr int64_t kRecallMs = 1'000;
 constexpr auto kShutdownGrace = std::chrono::seconds(2);
@@ -94,6 +96,7 @@ class NodeImpl final : public Node {
   uint64_t ask_peers_of_store();
   void keep_time();
   void look_for_table();
+  void look_after_disk();
 
   const NodeOptions options_;
   Clock& clock_;
@@ -130,6 +133,9 @@ class NodeImpl final : public Node {
   std::atomic<bool> serving_{false};
   std::atomic<bool> confirmed_{false};
   std::thread timer_;
+  // Of that thread.
+  bool takes_no_writes_ = false;
+  int64_t resume_ns_ = 0;
 };
 
 absl::Status NodeImpl::open_store() {
@@ -332,6 +338,7 @@ void NodeImpl::keep_time() {
       spdlog::error("{}: the cut cannot be taken: {}", context_.name, reported);
     }
     if (!serving_) look_for_table();
+    look_after_disk();
     lock.lock();
   }
 }
@@ -355,6 +362,23 @@ void NodeImpl::look_for_table() {
   server_->GetHealthCheckService()->SetServingStatus(true);
   changed_.notify_all();
   spdlog::info("{}: serves", context_.name);
+}
+
+// Says when the store stops taking writes, and lets it go on once a full disk has room again.
+void NodeImpl::look_after_disk() {
+  const absl::Status writable = store_->writable();
+  if (writable.ok()) return;
+  const int64_t now = clock_.monotonic_ns();
+  if (!takes_no_writes_) {
+    takes_no_writes_ = true;
+    spdlog::error("{}: takes no writes: {}", context_.name, message_of(writable));
+  } else if (now < resume_ns_) {
+    return;
+  }
+  resume_ns_ = now + kResumeIntervalNs;
+  if (!store_->resume().ok()) return;
+  takes_no_writes_ = false;
+  spdlog::info("{}: its disk has room, it takes writes again", context_.name);
 }
 
 void NodeImpl::stop() {

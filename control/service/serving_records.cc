@@ -17,6 +17,10 @@ namespace {
 
 constexpr int64_t kBudgetWaitMs = 5'000;
 
+absl::Status cannot_coordinate(const std::string& node, const absl::Status& why) {
+  return unavailable("{} takes no writes: {}", node, message_of(why));
+}
+
 absl::Status check_item(const v1::WriteRequest::Item& item) {
   if (item.key().empty() || item.key().size() > kMaxKeyBytes) {
     return invalid_argument("key of {} bytes: 1 to {}", item.key().size(), kMaxKeyBytes);
@@ -39,6 +43,11 @@ absl::Status check_slots(uint32_t first, uint32_t slots, uint32_t there_are) {
 
 grpc::Status ServingService::Stamp(grpc::ServerContext*, const v1::StampRequest* request,
                                    v1::Version* reply) {
+  // What coordinates a write may have to stamp it again, so it must be able to. The client goes to
+  // the next node.
+  if (const absl::Status writable = context_.store->writable(); !writable.ok()) {
+    return to_grpc(cannot_coordinate(context_.name, writable));
+  }
   HybridClock& clock = context_.store->clock();
   // W replicas hold that stamp already, so it is trusted like theirs.
   if (request->after() != 0) {
@@ -47,7 +56,7 @@ grpc::Status ServingService::Stamp(grpc::ServerContext*, const v1::StampRequest*
     }
   }
   const absl::StatusOr<uint64_t> stamp = clock.stamp();
-  if (!stamp.ok()) return to_grpc(stamp.status());
+  if (!stamp.ok()) return to_grpc(cannot_coordinate(context_.name, stamp.status()));
   reply->set_stamp(*stamp);
   reply->set_node(context_.number);
   return grpc::Status::OK;
@@ -161,6 +170,9 @@ grpc::Status ServingService::Status(grpc::ServerContext*, const v1::Empty*,
   const ClockMonitor::View clocks = context_.clock_monitor->view();
   reply->set_clock_offset_ms(clocks.offset_ms);
   reply->set_stamps_ahead_ms(static_cast<uint64_t>(clocks.stamps_ahead_ms));
+  if (const absl::Status writable = context_.store->writable(); !writable.ok()) {
+    reply->set_condition(absl::IsResourceExhausted(writable) ? "full" : "read-only");
+  }
   if (snapshot->table == nullptr) return grpc::Status::OK;
   const int self = snapshot->table->find_member(context_.name);
   uint64_t slots = 0, records = 0, bytes = 0;

@@ -12,8 +12,8 @@
 
 namespace sluice {
 
-// Thread-safe. After the first failed sync every later wait fails: the kernel may have dropped the
-// dirty pages, so a later success would say nothing about them.
+// Thread-safe. After the first failed sync every later wait fails until restart(): the kernel may
+// have dropped the dirty pages, so a later success would say nothing about them.
 class GroupSync {
  public:
   // `sync` makes durable everything that was committed before it was called.
@@ -28,6 +28,13 @@ class GroupSync {
   uint64_t last() const {
     std::lock_guard lock(mutex_);
     return committed_;
+  }
+
+  // All that was committed so far was made durable in another way; nothing is committed meanwhile.
+  void restart() {
+    std::lock_guard lock(mutex_);
+    durable_ = committed_;
+    failed_ = absl::OkStatus();
   }
 
   // Returns when the ticket's batch is durable.

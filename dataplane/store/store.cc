@@ -218,6 +218,27 @@ absl::Status StoreImpl::check_writable() const {
   return failed_;
 }
 
+absl::Status StoreImpl::resume() {
+  const std::lock_guard cut(cut_mutex_);
+  const std::unique_lock gate(gate_);
+  if (const absl::Status failed = check_writable(); !absl::IsResourceExhausted(failed)) {
+    return failed;
+  }
+  SLUICE_ASSIGN_OR_RETURN(const uint64_t room, free_bytes());
+  if (room < kResumeBytes) {
+    return resource_exhausted("{}: {} MiB are free, {} are needed to take writes again",
+                              options_.folder, room >> 20, kResumeBytes >> 20);
+  }
+  SLUICE_RETURN_IF_ERROR(rocksdb_status((*db_)->Resume(), "resuming after the disk was full"));
+  // What the log may lack is in the memtables: it becomes durable with them.
+  SLUICE_RETURN_IF_ERROR(db_->flush());
+  sync_.restart();
+  const std::lock_guard lock(state_mutex_);
+  failed_ = absl::OkStatus();
+  read_only_.store(false, std::memory_order_release);
+  return absl::OkStatus();
+}
+
 absl::Status StoreImpl::write_durably(rocksdb::WriteBatch& batch) {
   SLUICE_RETURN_IF_ERROR(check_writable());
   absl::Status status = rocksdb_status((*db_)->Write(rocksdb::WriteOptions(), &batch),

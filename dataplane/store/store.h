@@ -132,8 +132,9 @@ class Store {
   // Applies records of any slots, in order (a key may come twice); results are parallel to records.
   // Durable when it returns. Refuses (INVALID_ARGUMENT)
   // before it changes anything. RESOURCE_EXHAUSTED when the disk is full: nothing acknowledged is
-  // lost. After any failure to write, every further write fails with that error until the folder
-  // is opened again; reads go on. A record that is superseded is a result, not an error.
+  // lost. After any failure to write, every further write fails with that error until resume()
+  // succeeds or the folder is opened again; reads go on. A record that is superseded is a result,
+  // not an error.
   virtual absl::StatusOr<std::vector<ApplyResult>> apply(std::span<const RecordView> records) = 0;
 
   struct BlockResult {
@@ -180,6 +181,11 @@ class Store {
   virtual std::map<std::string, uint64_t, std::less<>> attempts() const = 0;
   // Of a job that is no more. Idempotent.
   virtual absl::Status forget_attempt(std::string_view job) = 0;
+  // Not OK, with the reason, once a write failed: see apply().
+  virtual absl::Status writable() const = 0;
+  // Takes writes again after the disk was full, where it has room now; the reason why not
+  // otherwise. What was acknowledged before is there, what failed may be.
+  virtual absl::Status resume() = 0;
 
   // Free bytes of the folder's file system.
   virtual absl::StatusOr<uint64_t> free_bytes() const = 0;

@@ -59,6 +59,8 @@ class StoreImpl final : public Store {
  public:
   // A batch is committed when it has grown to this, and the call goes on with another.
   static constexpr size_t kBatchBytes = size_t{32} << 20;
+  // Free space that is worth another try after the disk was full.
+  static constexpr uint64_t kResumeBytes = uint64_t{16} << 20;
   // Runs that one stripe of slots holds staged; the one unused for longest is given up for another.
   static constexpr size_t kRunsOfStripe = 8;
 
@@ -90,6 +92,8 @@ class StoreImpl final : public Store {
   std::vector<CutInfo> cuts() const override;
   absl::StatusOr<std::shared_ptr<CutReader>> open_cut(std::string_view backup) override;
   absl::Status drop_cut(std::string_view backup) override;
+  absl::Status writable() const override { return check_writable(); }
+  absl::Status resume() override;
   absl::StatusOr<uint64_t> free_bytes() const override;
   absl::Status raise_attempt(std::string_view job, uint64_t attempt) override;
   std::map<std::string, uint64_t, std::less<>> attempts() const override;

@@ -46,5 +46,31 @@ def test_a_paused_node_holds_no_reader_up(scratch):
         check(all_run(cluster), f"a process ended while {name} was paused")
 
 
+def test_a_node_with_a_full_disk_is_passed_over_and_comes_back(scratch):
+    folder = scratch.path("cluster") / "n2"
+    folder.mkdir(parents=True)
+    if os.geteuid() != 0 or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=48M", "tmpfs", folder],
+                                           check=False, capture_output=True).returncode != 0:
+        print("  skipped: mounting a tmpfs is not permitted here")
+        return
+    try:
+        cluster = scratch.cluster("cluster", 3)
+        state = lambda: {n["name"]: n["state"] for n in cluster.json("nodes")["nodes"]}["n2"]
+        done = cluster.put_lines(harness.random_records(1500, 48 << 10, 3))
+        check_equal((done["records"], done["failed"]), (1500, 0), "an import over a node whose disk fills")
+        cluster.run("record", "put", "after", "yes")
+        check_equal(state(), "full", "the state of the full node")
+        log = (scratch.path("cluster") / "n2.log").read_text()
+        check("takes no writes" in log and "disk is full" in log, "the full node's log says nothing of it")
+        subprocess.run(["mount", "-o", "remount,size=600M", folder], check=True)
+        harness.wait_for(lambda: state() == "live", "the node takes writes again, in the same process", 60)
+        check(all_run(cluster), "a node's process ended")
+        cluster.serves()
+        check_equal(cluster.json("record", "count")["count"], 1501, "records afterwards")
+    finally:
+        harness.run("local", "down", "--dir", scratch.path("cluster"), expect=None)
+        subprocess.run(["umount", folder], check=False, capture_output=True)
+
+
 if __name__ == "__main__":
     harness.main(globals())
