@@ -9,11 +9,10 @@ from harness import check, check_equal
 def test_the_last_line_of_a_key_wins(scratch):
     cluster = scratch.cluster("c", 3)
     for round_number in range(3):
-        lines = harness.json_line(b"large", b"x" * (20 << 20)) + harness.json_line(b"large", b"small")
+        lines = [harness.json_line(b"large", b"x" * (20 << 20)), harness.json_line(b"large", b"small")]
         for repeat in range(6):
-            for key in range(600):
-                lines += harness.json_line(f"key{key}".encode(), f"{round_number}-{repeat}".encode() * 50)
-        result = cluster.json("record", "import", "--jsonl", "-", stdin=lines)
+            lines += (harness.json_line(f"key{key}".encode(), f"{round_number}-{repeat}".encode() * 50) for key in range(600))
+        result = cluster.json("record", "import", "--jsonl", "-", stdin=b"".join(lines))
         check_equal(result["records"], 2 + 6 * 600, "records")
         check_equal(result["failed"], 0, "failed")
         records = cluster.records(scratch.path("export"))
