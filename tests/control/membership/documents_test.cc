@@ -45,7 +45,7 @@ TEST(MembershipDocuments, RoundTrip) {
   EXPECT_EQ(cluster.write_quorum(), 2u);
   EXPECT_EQ(cluster.read_quorum(), 2u);
   EXPECT_EQ(*decode_node_info("nodes/n1", encode(some_node())), some_node());
-  const LiveInfo live{"i", "s", 4, 17};
+  const LiveInfo live{"i", "s", 4, 17, "lock"};
   EXPECT_EQ(*decode_live_info("live/n1", encode(live)), live);
 }
 
