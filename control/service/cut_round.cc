@@ -70,8 +70,8 @@ absl::Status arm(PeerNode& peer, const std::string& backup, uint64_t attempt, ui
 
 absl::Status fetch_digests(PeerNode& peer, const std::string& backup, uint64_t attempt,
                            const CutRound& round, uint32_t slots, int64_t due_ns,
-                           int64_t deadline_ns,
-                           const std::function<bool()>& stop, std::vector<SlotDigest>* digests) {
+                           int64_t deadline_ns, const std::function<bool()>& stop,
+                           std::vector<SlotDigest>* digests) {
   while (true) {
     const int64_t now_ns = system_clock().monotonic_ns();
     const int64_t left_ms = (deadline_ns - now_ns) / 1'000'000;
