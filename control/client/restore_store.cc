@@ -129,6 +129,18 @@ std::string encode_head(const RestoreHead& head) {
       .dump(-1, ' ', false, Json::error_handler_t::replace);
 }
 
+absl::Status superseded(std::string_view id, uint64_t attempt) {
+  return aborted("restore {}: attempt {} was superseded by another one, which drives it now", id,
+                 attempt);
+}
+
+// A change under an attempt: ABORTED, with the reason, once another one has begun.
+absl::Status commit_fenced(ClusterBlock& block, const RestoreFence& fence, ClusterOp change) {
+  const absl::Status status =
+      block.commit({ClusterOp::check(head_key(fence.id), fence.head), std::move(change)}).status();
+  return absl::IsAborted(status) ? superseded(fence.id, fence.attempt) : status;
+}
+
 }  // namespace
 
 std::string restore_lock_key(std::string_view id) { return fmt::format("restore-locks/{}", id); }
@@ -176,8 +188,7 @@ absl::Status store_restore(ClusterBlock& block, StoredRestore& stored,
     return revision.status();
   });
   if (!absl::IsAborted(status)) return status;
-  return aborted("restore {}: attempt {} was superseded by another one, which drives it now",
-                 stored.head.id, stored.head.attempt);
+  return superseded(stored.head.id, stored.head.attempt);
 }
 
 absl::Status with_patience(const std::function<absl::Status()>& call) {
@@ -269,10 +280,7 @@ std::string encode_progress(const DurableSlots& progress, uint32_t chunk) {
 absl::Status store_progress(ClusterBlock& block, const RestoreFence& fence, std::string_view part,
                             uint32_t chunk, std::string document) {
   std::string key = fmt::format("{}{}/{:06}", done_prefix(fence.id, fence.progress), part, chunk);
-  return block
-      .commit({ClusterOp::check(head_key(fence.id), fence.head),
-               ClusterOp::put(std::move(key), std::move(document))})
-      .status();
+  return commit_fenced(block, fence, ClusterOp::put(std::move(key), std::move(document)));
 }
 
 absl::StatusOr<DurableSlots> load_progress(ClusterBlock& block, const RestoreFence& fence,
@@ -308,7 +316,6 @@ absl::Status store_failed_units(ClusterBlock& block, const RestoreFence& fence,
                                 std::string_view part, std::string_view generation,
                                 const std::vector<RestoreUnit>& units) {
   const std::string prefix = failed_prefix(fence.id, generation, part);
-  const ClusterOp check = ClusterOp::check(head_key(fence.id), fence.head);
   for (size_t first = 0; first < units.size(); first += kUnitsPerChunk) {
     v1::FailedUnits chunk;
     for (size_t i = first; i < std::min(units.size(), first + kUnitsPerChunk); ++i) {
@@ -323,10 +330,9 @@ absl::Status store_failed_units(ClusterBlock& block, const RestoreFence& fence,
       unit->set_deletions(units[i].deletions);
     }
     SLUICE_RETURN_IF_ERROR(with_patience([&] {
-      return block
-          .commit({check, ClusterOp::put(fmt::format("{}{:06}", prefix, first / kUnitsPerChunk),
-                                         chunk.SerializeAsString())})
-          .status();
+      return commit_fenced(block, fence,
+                           ClusterOp::put(fmt::format("{}{:06}", prefix, first / kUnitsPerChunk),
+                                          chunk.SerializeAsString()));
     }));
   }
   return absl::OkStatus();
