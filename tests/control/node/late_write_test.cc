@@ -5,6 +5,7 @@
 #include "base/status.h"
 #include "control/client/rpc.h"
 #include "control/proto/peer.grpc.pb.h"
+#include "control/service/backup_lock.h"
 #include "tests/control/node/test_cluster.h"
 
 namespace sluice {
@@ -33,6 +34,7 @@ class PeerOf {
     clock();
     v1::ArmRequest arm;
     arm.set_backup(backup);
+    arm.set_attempt(1);
     arm.set_cut(cut);
     arm.set_epoch(epoch_);
     grpc::ClientContext context;
@@ -45,6 +47,7 @@ class PeerOf {
   void wait_for_cut(const std::string& backup) {
     v1::CutDigestsRequest ask;
     ask.set_backup(backup);
+    ask.set_attempt(1);
     ask.set_wait_ms(10'000);
     grpc::ClientContext waiting;
     v1::CutDigestsReply digests;
@@ -94,6 +97,8 @@ TEST(LateWrite, ACoordinatorWhoseClockIsBehindTheCutStampsAnewBeforeItAcknowledg
   int late_coordinators = 0;
   for (int round = 0; round < 8 && late_coordinators < 2; ++round) {
     const std::string backup = make_uuid();
+    // The nodes drop cuts of backups that nobody knows of; the lock's holder is known.
+    ASSERT_TRUE(cluster.block().put(kBackupLockKey, backup + " n1 test").ok());
     const uint64_t cut = std::max(second.clock(), third.clock()) + Version::make_stamp(60, 0);
     second.arm_cut(backup, cut);
     third.arm_cut(backup, cut);

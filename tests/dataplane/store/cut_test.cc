@@ -146,12 +146,13 @@ TEST_F(CutTest, NodeThatAppliedAWriteAfterTMissesItWhateverItsWallClockSays) {
   EXPECT_EQ(arm(100).code(), absl::StatusCode::kOutOfRange);
 }
 
-TEST_F(CutTest, RefusedFastWriteNeitherTakesTheCutNorMovesTheClock) {
+// However far ahead of this machine's clock a stamp is, it is after T: the cut comes first.
+TEST_F(CutTest, AWriteThatIsFarAheadTakesTheCutFirst) {
   ASSERT_TRUE(arm(100).ok());
-  EXPECT_EQ(apply_status(make_record("k", "v", stamp_at(60'000))).code(),
-            absl::StatusCode::kOutOfRange);
-  EXPECT_FALSE(taken());
-  EXPECT_FALSE(apply(make_record("k", "v", stamp_at(90))).after_cut);
+  EXPECT_FALSE(apply(make_record("far", "v", stamp_at(60'000))).after_cut);
+  EXPECT_TRUE(taken());
+  EXPECT_TRUE(apply(make_record("late", "v", stamp_at(90))).after_cut);
+  EXPECT_EQ(read_cut(kBackup).size(), 0u);
 }
 
 TEST_F(CutTest, LocalStampsPassTOnlyThroughApply) {
