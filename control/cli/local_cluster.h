@@ -6,7 +6,7 @@
 //   nX/node.lock        locked by the node while it runs: this alone says whose process it is
 // One command at a time works in D: it holds a lock on D/.lock.
 //
-// D may be moved: its configuration files are then written anew where it is. A copy of a D that is
+// D may be moved: its configuration files are then rewritten where it is. A copy of a D that is
 // still there is not started: its configuration, addresses and identity are the original's.
 #ifndef SLUICE_CONTROL_CLI_LOCAL_CLUSTER_H_
 #define SLUICE_CONTROL_CLI_LOCAL_CLUSTER_H_

@@ -313,7 +313,7 @@ void TreeImporter::import_file(const std::string& path, LargeGroup* group) {
     struct stat info {};
     if (fstat(fd.get(), &info) != 0) return fail(path, reason_of(errno));
     if (!S_ISREG(info.st_mode))
-      return fail(path, "changed while it was read: it is no file any more");
+      return fail(path, "changed while it was read: it is no longer a file");
     TreeHeader header = header_of(TreeKind::kFile, info);
     header.size = static_cast<uint64_t>(info.st_size);
     header.chunk_bytes = kTreeChunkBytes;

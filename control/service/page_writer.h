@@ -17,7 +17,8 @@
 
 namespace sluice {
 
-// How long one page may take to be read. A reader that goes on later asks anew, behind what it has.
+// How long one page may take to be read. A reader that goes on later asks again, for what follows
+// the last record it has.
 inline constexpr int64_t kReaderStallMs = 30'000;
 
 template <typename Page>

@@ -60,7 +60,7 @@ struct WriteCoordinator::Round {
     if (item.superseded > 0 && item.may_restamp(quorum)) return true;
     if (item.acknowledged() >= quorum) return true;
     if (item.acknowledged() + item.open >= quorum) return false;
-    // Short of W: all that may still come is the leave to stamp it anew.
+    // Short of W: all that may still come is the leave to restamp it.
     return item.may_restamp(quorum) || item.held + item.late + item.open < quorum;
   }
   bool all_decided() const {

@@ -184,7 +184,7 @@ absl::Status delete_archive(const std::string& directory) {
   if (std::none_of(names.begin(), names.end(), is_archive_file)) {
     return not_found("{} holds no archive", directory);
   }
-  // Without its manifest it is no archive any more, wherever a crash stops the rest; under another
+  // Without its manifest it is no longer an archive, wherever a crash stops the rest; under another
   // name it still tells whose the rest is.
   const std::string manifest = real + "/" + kManifestFile;
   if (has(names, kManifestFile)) {

@@ -179,7 +179,7 @@ class Store {
   static constexpr size_t kMaxJobBytes = 64;
   virtual absl::Status raise_attempt(std::string_view job, uint64_t attempt) = 0;
   virtual std::map<std::string, uint64_t, std::less<>> attempts() const = 0;
-  // Of a job that is no more. Idempotent.
+  // Of a job that no longer exists. Idempotent.
   virtual absl::Status forget_attempt(std::string_view job) = 0;
   // Not OK, with the reason, once a write failed: see apply().
   virtual absl::Status writable() const = 0;

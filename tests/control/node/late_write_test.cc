@@ -99,7 +99,7 @@ TEST(LateWrite, ACoordinatorWhoseClockIsBehindTheCutStampsAnewBeforeItAcknowledg
     const std::string backup = make_uuid();
     // The nodes drop cuts of backups that nobody knows of; the lock's holder is known.
     ASSERT_TRUE(cluster.block().put(kBackupLockKey, backup + " n1 test").ok());
-    const uint64_t cut = std::max(second.clock(), third.clock()) + Version::make_stamp(60, 0);
+    const uint64_t cut = std::max(second.clock(), third.clock()) + Version::make_stamp(150, 0);
     second.arm_cut(backup, cut);
     third.arm_cut(backup, cut);
     if (HasFatalFailure()) return;
