@@ -1,8 +1,12 @@
 // sluice backup and sluice schedule.
+#include <chrono>
+#include <condition_variable>
 #include <map>
 #include <memory>
 #include <mutex>
+#include <stop_token>
 #include <thread>
+#include <utility>
 
 #include "base/arena.h"
 #include "control/cli/backup_report.h"
@@ -39,11 +43,14 @@ class JobWatch {
       }
       progress_ = progress;
     }
+    named_.notify_all();
     if (!note.empty()) bar_.note(note);
     if (new_message) bar_.note("sluice: " + progress.message);
   }
-  std::string name() {
-    std::lock_guard lock(mutex_);
+  // Waits for it; empty when `stop` comes first.
+  std::string name(std::stop_token stop) {
+    std::unique_lock lock(mutex_);
+    named_.wait(lock, std::move(stop), [this] { return !progress_.backup.empty(); });
     return progress_.backup;
   }
 
@@ -53,22 +60,46 @@ class JobWatch {
     return {progress_.bytes_done, progress_.bytes_total, progress_.state};
   }
   std::mutex mutex_;
+  std::condition_variable_any named_;
   BackupProgress progress_;
   ProgressBar bar_;
 };
 
-// The first interrupt cancels the backup on the cluster; the job's own end is then waited for as
-// always.
+// The first interrupt cancels the backup on the cluster, which may not have told its name yet; the
+// job's own end is then waited for as always. The second one gives the cancellation time to arrive.
 class CancelOnInterrupt {
  public:
   CancelOnInterrupt(ClusterClient& client, JobWatch& watch)
-      : handler_([this, &client, &watch] {
-          const std::string name = watch.name();
-          if (!name.empty())
-            canceller_ = std::jthread([&client, name] { (void)client.backup_cancel(name); });
-        }) {}
+      : canceller_([this, &client, &watch](std::stop_token stop) { run(client, watch, stop); }),
+        handler_([this] { set(&interrupted_); },
+                 [this] {
+                   std::unique_lock lock(mutex_);
+                   changed_.wait_for(lock, kArrival, [this] { return arrived_; });
+                 }) {}
 
  private:
+  static constexpr std::chrono::seconds kArrival{3};
+
+  void run(ClusterClient& client, JobWatch& watch, const std::stop_token& stop) {
+    {
+      std::unique_lock lock(mutex_);
+      if (!changed_.wait(lock, stop, [this] { return interrupted_; })) return;
+    }
+    const std::string name = watch.name(stop);
+    // What failed to be cancelled shows in how the backup ends.
+    if (!name.empty()) client.backup_cancel(name).IgnoreError();
+    set(&arrived_);
+  }
+  void set(bool* what) {
+    const std::lock_guard lock(mutex_);
+    *what = true;
+    changed_.notify_all();
+  }
+
+  std::mutex mutex_;
+  std::condition_variable_any changed_;
+  bool interrupted_ = false;
+  bool arrived_ = false;
   std::jthread canceller_;
   Interrupts::Handler handler_;
 };

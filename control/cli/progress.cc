@@ -21,7 +21,8 @@ constexpr int kBarCells = 24;
 
 struct InterruptState {
   std::mutex mutex;
-  std::function<void()> handler;
+  std::function<void()> first;
+  std::function<void()> last;
   bool json = false;
   bool ended = false;
   std::atomic<bool> interrupted{false};
@@ -49,9 +50,10 @@ void wait_for_signals(const sigset_t& signals) {
     std::lock_guard lock(state.mutex);
     if (state.ended) continue;
     const bool first = !state.interrupted.exchange(true);
-    if (!first || !state.handler) end_process(state.json);
+    if (!first && state.last) state.last();
+    if (!first || !state.first) end_process(state.json);
     print_stderr("sluice: interrupted, stopping (once more to stop at once)\n");
-    state.handler();
+    state.first();
   }
 }
 
@@ -121,14 +123,16 @@ void Interrupts::end() {
   interrupt_state().ended = true;
 }
 
-Interrupts::Handler::Handler(std::function<void()> handler) {
+Interrupts::Handler::Handler(std::function<void()> first, std::function<void()> last) {
   std::lock_guard lock(interrupt_state().mutex);
-  interrupt_state().handler = std::move(handler);
+  interrupt_state().first = std::move(first);
+  interrupt_state().last = std::move(last);
 }
 
 Interrupts::Handler::~Handler() {
   std::lock_guard lock(interrupt_state().mutex);
-  interrupt_state().handler = nullptr;
+  interrupt_state().first = nullptr;
+  interrupt_state().last = nullptr;
 }
 
 }  // namespace sluice

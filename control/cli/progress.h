@@ -53,11 +53,12 @@ class Interrupts {
   // From when the outcome is about to be printed: stdout is not written by anybody else any more.
   static void end();
 
-  // While it lives, the handler is what the first signal calls, on the waiting thread. It must not
-  // block for long.
+  // While it lives, `first` is what the first signal calls, on the waiting thread, and must not
+  // block. The second one ends the process, after `last`, which may finish what the first one began
+  // and must return within some seconds.
   class Handler {
    public:
-    explicit Handler(std::function<void()> handler);
+    explicit Handler(std::function<void()> first, std::function<void()> last = {});
     ~Handler();
     Handler(const Handler&) = delete;
     Handler& operator=(const Handler&) = delete;

@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import signal
 import time
 
 import harness
@@ -110,6 +111,41 @@ def test_interrupted_backup_is_cancelled(scratch):
     check_equal(process.returncode, 0 if outcome["state"] == "completed" else 1, f"exit code with {outcome}")
     check(outcome["state"] in ("cancelled", "completed"), f"state {outcome['state']}")
     check_equal(cluster.json("backup", "show", "b")["state"], outcome["state"], "state shown")
+    check_equal(cluster.json("backup", "create", "--name", "after")["state"], "completed", "a backup afterwards")
+
+
+def waits_for_interrupts(process):
+    """Whether it has blocked SIGINT, which it waits for on a thread from then on."""
+    with open(f"/proc/{process.pid}/status", encoding="ascii") as status:
+        blocked = next(line for line in status if line.startswith("SigBlk:"))
+    return int(blocked.split()[1], 16) & 1 << signal.SIGINT - 1
+
+
+def test_a_backup_is_interrupted_before_it_has_told_its_name(scratch):
+    cluster, _ = filled_cluster(scratch, "c", SEED + 3)
+
+    def state_after(interrupts, name):
+        process = cluster.background("backup", "create", "--name", name)
+        harness.wait_for(lambda: waits_for_interrupts(process), "the program to wait for signals")
+        process.send_signal(signal.SIGINT)
+        if interrupts == 2:
+            check(b"interrupted" in process.stderr.readline(), "the first interrupt is not told")
+            process.send_signal(signal.SIGINT)
+        process.communicate(timeout=60)
+
+        def state():
+            backups = cluster.json("backup", "list")["backups"]
+            return next((backup["state"] for backup in backups if backup["backup"] == name), "none")
+
+        harness.wait_for(lambda: state() in ("none", "cancelled", "completed"), f"the end of backup {name}")
+        return state()
+
+    for interrupts in (1, 2):
+        # On a busy machine the backup may be faster than its cancellation, but not time and again.
+        states = ["completed"]
+        while states[-1] == "completed" and len(states) < 6:
+            states.append(state_after(interrupts, f"b{interrupts}-{len(states)}"))
+        check(states[-1] != "completed", f"interrupted {interrupts} times: {states}")
     check_equal(cluster.json("backup", "create", "--name", "after")["state"], "completed", "a backup afterwards")
 
 
