@@ -43,13 +43,16 @@ absl::Status current_exception_status(std::string_view what) noexcept {
   }
 }
 
+std::thread guarded_thread(std::string_view what, std::function<void()> body) {
+  return std::thread([name = std::string(what), run = std::move(body)] {
+    guarded(name, run).IgnoreError();  // it is logged
+  });
+}
+
 absl::StatusOr<std::thread> start_thread(std::string_view what, std::function<void()> body) {
   absl::StatusOr<std::thread> thread = absl::UnknownError("");
-  const absl::Status status = guarded(what, [&] {
-    thread = std::thread([name = std::string(what), run = std::move(body)] {
-      guarded(name, run).IgnoreError();  // it is logged
-    });
-  });
+  const absl::Status status =
+      guarded(what, [&] { thread = guarded_thread(what, std::move(body)); });
   if (!status.ok()) return status;
   return thread;
 }

@@ -4,6 +4,7 @@
 #include <chrono>
 #include <optional>
 
+#include "base/guard.h"
 #include "base/status.h"
 
 namespace sluice {
@@ -28,7 +29,7 @@ LeaseLock::LeaseLock(ClusterBlock& block, Clock& clock, std::string_view key,
       tenure_(tenure),
       lease_(lease) {
   extend(asked_ns);
-  if (options_.keeper) keeper_ = std::thread([this] { keep(); });
+  if (options_.keeper) keeper_ = guarded_thread("keeping a lock", [this] { keep(); });
 }
 
 LeaseLock::~LeaseLock() {
@@ -128,7 +129,8 @@ void LeaseLock::keep() {
   while (!changed_.wait_for(lock, std::chrono::milliseconds(pause_ms),
                             [this] { return stopping_ || lost_; })) {
     lock.unlock();
-    pause_ms = std::max<int64_t>(options_.lease_ms / (renew().ok() ? 5 : 20), 1);
+    const absl::Status renewed = guarded("renewing a lock", [this] { return renew(); });
+    pause_ms = std::max<int64_t>(options_.lease_ms / (renewed.ok() ? 5 : 20), 1);
     lock.lock();
   }
 }

@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <atomic>
 #include <cstddef>
+#include <exception>
+#include <mutex>
 #include <thread>
 #include <vector>
 
@@ -13,7 +15,8 @@
 namespace sluice {
 
 // Calls run(0) to run(count - 1) from at most `threads` threads, this one among them, and returns
-// when all have returned. `run` must not throw.
+// when all have returned. What one of them throws is thrown here, when all have returned: no result
+// is missing without a word.
 template <typename Run>
 void parallel_for(size_t count, const Run& run, size_t threads = 16) {
   if (count == 1) {
@@ -22,8 +25,17 @@ void parallel_for(size_t count, const Run& run, size_t threads = 16) {
   }
   std::atomic<size_t> next{0};
   std::vector<std::thread> workers;
+  std::mutex mutex;
+  std::exception_ptr thrown;
   const auto work = [&] {
-    for (size_t job = next++; job < count; job = next++) run(job);
+    for (size_t job = next++; job < count; job = next++) {
+      try {
+        run(job);
+      } catch (...) {
+        const std::lock_guard lock(mutex);
+        if (thrown == nullptr) thrown = std::current_exception();
+      }
+    }
   };
   workers.reserve(threads);
   for (size_t i = 1; i < std::min(count, threads); ++i) {
@@ -33,6 +45,7 @@ void parallel_for(size_t count, const Run& run, size_t threads = 16) {
   }
   work();
   for (std::thread& worker : workers) worker.join();
+  if (thrown != nullptr) std::rethrow_exception(thrown);
 }
 
 }  // namespace sluice

@@ -12,6 +12,7 @@
 #include <thread>
 #include <utility>
 
+#include "base/guard.h"
 #include "base/status.h"
 #include "control/client/directory_router.h"
 #include "control/client/parallel.h"
@@ -126,7 +127,7 @@ class ProgressKeeper {
     return sum;
   }
   void start() {
-    thread_ = std::thread([this] { keep(); });
+    thread_ = guarded_thread("storing progress", [this] { keep(); });
   }
   absl::Status finish() {
     {
@@ -160,7 +161,8 @@ class ProgressKeeper {
       const uint64_t bytes = bytes_;
       lock.unlock();
       if (run_.progress) run_.progress(bytes);
-      if (const absl::Status status = flush(); !status.ok()) {
+      const absl::Status status = guarded("storing progress", [this] { return flush(); });
+      if (!status.ok()) {
         spdlog::warn("restore {}: progress: {}", run_.id, message_of(status));
         // Somebody else drives this restore now.
         if (absl::IsAborted(status)) run_.cancellation->cancel();

@@ -4,6 +4,8 @@
 #include <chrono>
 #include <utility>
 
+#include "base/guard.h"
+
 namespace sluice::cluster_block {
 
 WatchHandle WatchLoop::add(std::string prefix, Revision after,
@@ -17,7 +19,8 @@ WatchHandle WatchLoop::add(std::string prefix, Revision after,
     if (stopping_) return WatchHandle();
     watchers_.push_back(watcher);
     woken_ = true;
-    if (!thread_.joinable()) thread_ = std::thread([this] { run(); });
+    if (!thread_.joinable())
+      thread_ = guarded_thread("watching the cluster block", [this] { run(); });
   }
   wake_.notify_one();
   return WatchHandle([self = shared_from_this(), watcher] { self->remove(watcher); });
@@ -58,13 +61,16 @@ void WatchLoop::run() {
     const bool woken = std::exchange(woken_, false);
     const auto watchers = watchers_;
     lock.unlock();
-    const bool changed = source_->poll();
-    if (changed || woken || behind) {
-      behind = false;
-      for (const auto& watcher : watchers) {
-        if (pump(watcher)) behind = true;
+    const absl::Status looked = guarded("watching the cluster block", [&] {
+      const bool changed = source_->poll();
+      if (changed || woken || behind) {
+        behind = false;
+        for (const auto& watcher : watchers) {
+          if (pump(watcher)) behind = true;
+        }
       }
-    }
+    });
+    if (!looked.ok()) behind = true;  // what was not delivered is delivered next time
     lock.lock();
   }
 }
@@ -93,7 +99,7 @@ void WatchLoop::deliver(const std::shared_ptr<Watcher>& watcher, const WatchEven
     if (watcher->ended || stopping_) return;
     running_ = watcher.get();
   }
-  watcher->callback(event);
+  guarded("a watcher of the cluster block", [&] { watcher->callback(event); }).IgnoreError();
   {
     std::lock_guard lock(mutex_);
     running_ = nullptr;

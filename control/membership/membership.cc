@@ -6,6 +6,7 @@
 #include <charconv>
 #include <chrono>
 
+#include "base/guard.h"
 #include "base/random.h"
 #include "base/status.h"
 #include "control/membership/weights.h"
@@ -285,7 +286,7 @@ Membership::Membership(ClusterBlock& block, Options options, Joined joined)
       store_revision_(joined.store_revision),
       info_(std::move(joined.node)),
       lease_(joined.lease),
-      keeper_([this] { keep(); }) {}
+      keeper_(guarded_thread("keeping the membership", [this] { keep(); })) {}
 
 Membership::~Membership() {
   {
@@ -316,7 +317,7 @@ void Membership::keep() {
                    [&] { return stopping_; });
     if (stopping_) return;
     lock.unlock();
-    const absl::Status status = beat();
+    const absl::Status status = guarded("keeping the membership", [this] { return beat(); });
     lock.lock();
     status_ = status;
     lost_ = absl::IsAlreadyExists(status);

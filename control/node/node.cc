@@ -320,7 +320,7 @@ absl::Status NodeImpl::open() {
   SLUICE_RETURN_IF_ERROR(open_server());
   clock_monitor_->measure();
   SLUICE_RETURN_IF_ERROR(join());
-  timer_ = std::thread([this] { keep_time(); });
+  timer_ = guarded_thread("the node's timer", [this] { keep_time(); });
   spdlog::info("{}: control {}, data {} ({})", context_.name, control_address_, data_address_,
                options_.config.driver);
   return absl::OkStatus();
@@ -332,13 +332,15 @@ void NodeImpl::keep_time() {
   std::string reported;
   while (!changed_.wait_for(lock, kCutInterval, [this] { return stopping_; })) {
     lock.unlock();
-    const auto taken = store_->take_due_cut();
-    if (!taken.ok() && reported != message_of(taken.status())) {
-      reported = message_of(taken.status());
-      spdlog::error("{}: the cut cannot be taken: {}", context_.name, reported);
-    }
-    if (!serving_) look_for_table();
-    look_after_disk();
+    guarded("the node's timer", [&] {
+      const auto taken = store_->take_due_cut();
+      if (!taken.ok() && reported != message_of(taken.status())) {
+        reported = message_of(taken.status());
+        spdlog::error("{}: the cut cannot be taken: {}", context_.name, reported);
+      }
+      if (!serving_) look_for_table();
+      look_after_disk();
+    }).IgnoreError();  // it is logged, and done again
     lock.lock();
   }
 }

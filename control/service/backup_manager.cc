@@ -7,6 +7,7 @@
 #include <ctime>
 #include <utility>
 
+#include "base/guard.h"
 #include "base/random.h"
 #include "base/status.h"
 #include "control/service/backup_lock.h"
@@ -40,7 +41,7 @@ absl::StatusOr<std::unique_ptr<BackupManager>> BackupManager::start(
     const NodeContext& context, const BackupRunOptions& options) {
   auto manager = std::unique_ptr<BackupManager>(new BackupManager(context, options));
   BackupManager* self = manager.get();
-  manager->thread_ = std::thread([self] { self->run(); });
+  manager->thread_ = guarded_thread("looking for orphaned backups", [self] { self->run(); });
   return manager;
 }
 
@@ -163,7 +164,8 @@ void BackupManager::run() {
       wake_.wait_for(lock, kOrphanInterval, [this] { return stopping_; });
       if (stopping_) return;
     }
-    take_over_orphans();
+    // What goes wrong is logged, and done again.
+    guarded("looking for orphaned backups", [this] { take_over_orphans(); }).IgnoreError();
   }
 }
 

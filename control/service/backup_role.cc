@@ -4,6 +4,7 @@
 
 #include <utility>
 
+#include "base/guard.h"
 #include "base/status.h"
 
 namespace sluice {
@@ -23,9 +24,10 @@ BackupRole::BackupRole(const NodeContext& context, BackupHead head, Plan plan)
       self_(plan_.find_node(context.name)),
       report_(context, head_.uuid, head_.attempt) {
   if (self_ < 0) return;
-  source_ = std::thread([this] { run_source(); });
+  source_ = guarded_thread("sending copies", [this] { run_source(); });
   for (const uint32_t target : plan_.targets) {
-    if (target == static_cast<uint32_t>(self_)) target_ = std::thread([this] { run_target(); });
+    if (target == static_cast<uint32_t>(self_))
+      target_ = guarded_thread("consolidating copies", [this] { run_target(); });
   }
 }
 

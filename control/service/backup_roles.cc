@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "base/file.h"
+#include "base/guard.h"
 #include "base/status.h"
 #include "control/client/archive_reference.h"
 #include "control/schedule/backup_deletion.h"
@@ -44,7 +45,7 @@ absl::StatusOr<std::unique_ptr<BackupRoles>> BackupRoles::start(const NodeContex
                             }
                             self->wake_.notify_all();
                           }));
-  roles->thread_ = std::thread([self] { self->run(); });
+  roles->thread_ = guarded_thread("following schedules", [self] { self->run(); });
   return roles;
 }
 
@@ -67,7 +68,7 @@ void BackupRoles::run() {
       if (stopping_) return;
       changed_ = false;
     }
-    look();
+    guarded("following schedules", [this] { look(); }).IgnoreError();  // logged, and done again
   }
 }
 

@@ -6,6 +6,7 @@
 #include <chrono>
 #include <utility>
 
+#include "base/guard.h"
 #include "base/status.h"
 #include "control/service/cut_round.h"
 
@@ -34,7 +35,7 @@ BackupRun::~BackupRun() {
 }
 
 void BackupRun::start() {
-  thread_ = std::thread([this] { run(); });
+  thread_ = guarded_thread("coordinating a backup", [this] { run(); });
 }
 
 BackupRun::Report BackupRun::wait(uint64_t version, int64_t timeout_ms) {
@@ -112,8 +113,19 @@ absl::Status BackupRun::hold() {
 }
 
 void BackupRun::run() {
-  const absl::Status status = drive();
-  end(status);
+  const absl::Status status = guarded("coordinating a backup", [this] { return drive(); });
+  absl::Status told;
+  const absl::Status concluded =
+      guarded("ending a backup's coordination", [&] { told = conclude(status); });
+  lock_.reset();
+  {
+    const std::lock_guard lock(mutex_);
+    report_.head = stored_.head;
+    report_.finished = true;
+    report_.status = concluded.ok() ? told : concluded;
+    ++report_.version;
+  }
+  changed_.notify_all();
 }
 
 absl::Status BackupRun::drive() {
@@ -149,7 +161,7 @@ absl::Status BackupRun::drive() {
   }
 }
 
-void BackupRun::end(const absl::Status& status) {
+absl::Status BackupRun::conclude(const absl::Status& status) {
   const bool ours = hold().ok();
   absl::Status told = status;
   // Whatever it stumbled over then: the backup is not at its end, another coordinator goes on.
@@ -166,15 +178,7 @@ void BackupRun::end(const absl::Status& status) {
   } else if (ours || dry_run_) {
     drop_cuts(context_, uuid_, stored_.head.attempt);
   }
-  lock_.reset();
-  {
-    const std::lock_guard lock(mutex_);
-    report_.head = stored_.head;
-    report_.finished = true;
-    report_.status = told;
-    ++report_.version;
-  }
-  changed_.notify_all();
+  return told;
 }
 
 }  // namespace sluice

@@ -70,7 +70,8 @@ class BackupRun {
   using Progresses = std::map<std::string, NodeProgress>;
 
   void run();
-  void end(const absl::Status& status);
+  // What its followers are told.
+  absl::Status conclude(const absl::Status& status);
   absl::Status drive();
   bool stopped() const { return !stop_status().ok(); }
   absl::Status stop_status() const;

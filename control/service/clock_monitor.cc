@@ -8,6 +8,7 @@
 #include <memory>
 #include <utility>
 
+#include "base/guard.h"
 #include "base/status.h"
 #include "control/client/rpc.h"
 
@@ -71,7 +72,7 @@ ClockMonitor::~ClockMonitor() {
 }
 
 void ClockMonitor::start() {
-  thread_ = std::thread([this] { run(); });
+  thread_ = guarded_thread("comparing clocks", [this] { run(); });
 }
 
 void ClockMonitor::run() {
@@ -79,7 +80,7 @@ void ClockMonitor::run() {
   std::unique_lock lock(mutex_);
   while (!stopping_) {
     lock.unlock();
-    measure();
+    guarded("comparing clocks", [this] { measure(); }).IgnoreError();  // logged, and done again
     lock.lock();
     // Clocks that did not answer, and nodes that have just come, are not waited a whole interval
     // for.

@@ -5,6 +5,7 @@
 #include <chrono>
 #include <utility>
 
+#include "base/guard.h"
 #include "base/status.h"
 
 namespace sluice {
@@ -30,7 +31,7 @@ ProgressReport::ProgressReport(const NodeContext& context, std::string backup, u
   document_.node = context.name;
   document_.attempt = attempt;
   document_.divergence = before_.divergence;
-  thread_ = std::thread([this] { run(); });
+  thread_ = guarded_thread("reporting progress", [this] { run(); });
 }
 
 ProgressReport::~ProgressReport() {
@@ -71,8 +72,10 @@ void ProgressReport::run() {
       urgent_ = dirty_ = false;
       NodeProgress document = document_;
       lock.unlock();
-      write(std::move(document));
+      const absl::Status written =
+          guarded("reporting progress", [&] { write(std::move(document)); });
       lock.lock();
+      if (!written.ok()) dirty_ = true;
     }
     if (last) return;
   }

@@ -5,6 +5,7 @@
 #include <map>
 #include <utility>
 
+#include "base/guard.h"
 #include "base/status.h"
 #include "control/service/backup_role.h"
 #include "dataplane/pipeline/send_copies.h"
@@ -19,7 +20,7 @@ constexpr int64_t kBehindNs = 50'000'000;
 
 void BackupRole::run_source() {
   report_.change([](NodeProgress& progress) { progress.source_state = BackupState::kEnabled; });
-  const absl::Status status = send_all();
+  const absl::Status status = guarded("sending copies", [this] { return send_all(); });
   if (status.ok()) {
     report_.change([](NodeProgress& progress) { progress.source_state = BackupState::kSent; });
     return;
@@ -52,11 +53,17 @@ absl::Status BackupRole::send_all() {
   std::mutex mutex;
   absl::Status first;
   for (const auto& [target, sends] : targets) {
-    threads.emplace_back([&, target = target] {
-      const absl::Status status = send_to(target, *cut);
+    auto thread = start_thread("sending copies", [&, target = target] {
+      const absl::Status status = guarded("sending copies", [&] { return send_to(target, *cut); });
       const std::lock_guard lock(mutex);
       if (first.ok()) first = status;
     });
+    if (!thread.ok()) {
+      const std::lock_guard lock(mutex);
+      first = thread.status();
+      break;
+    }
+    threads.push_back(*std::move(thread));
   }
   for (std::thread& thread : threads) thread.join();
   return first;

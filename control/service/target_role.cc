@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "base/file.h"
+#include "base/guard.h"
 #include "base/status.h"
 #include "control/client/rpc.h"
 #include "control/service/backup_role.h"
@@ -22,7 +23,7 @@ constexpr int64_t kRetryNs = 200'000'000;
 
 void BackupRole::run_target() {
   report_.change([](NodeProgress& progress) { progress.target_state = BackupState::kEnabled; });
-  const absl::Status status = consolidate();
+  const absl::Status status = guarded("consolidating copies", [this] { return consolidate(); });
   if (status.ok() || cancellation_.cancelled()) return;
   spdlog::error("{}: backup {}: as target: {}", context_.name, head_.name, message_of(status));
   report_.change([&](NodeProgress& progress) {

@@ -31,6 +31,7 @@ TEST(Guard, AThreadEndsWithItsException) {
   auto thread = start_thread("thread", [] { throw std::runtime_error("inside"); });
   ASSERT_TRUE(thread.ok());
   thread->join();
+  guarded_thread("thread", [] { throw std::runtime_error("inside"); }).join();
 }
 
 }  // namespace
