@@ -8,6 +8,7 @@
 
 #include <cerrno>
 
+#include "base/descriptor.h"
 #include "base/random.h"
 #include "base/status.h"
 
@@ -18,18 +19,6 @@ std::string parent_of(const std::string& path) {
   const size_t slash = path.find_last_of('/');
   if (slash == std::string::npos) return ".";
   return slash == 0 ? "/" : path.substr(0, slash);
-}
-
-absl::Status write_all(int fd, std::string_view content, const std::string& path) {
-  while (!content.empty()) {
-    const ssize_t written = write(fd, content.data(), content.size());
-    if (written < 0) {
-      if (errno == EINTR) continue;
-      return errno_status(errno, fmt::format("write {}", path));
-    }
-    content.remove_prefix(static_cast<size_t>(written));
-  }
-  return absl::OkStatus();
 }
 
 }  // namespace
@@ -43,7 +32,9 @@ absl::Status write_file_durably(const std::string& path, std::string_view conten
   const std::string aside = fmt::format("{}.{:x}.tmp", path, entropy());
   UniqueFd fd(open(aside.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644));
   if (!fd) return errno_status(errno, fmt::format("create {}", aside));
-  absl::Status status = write_all(fd.get(), content, aside);
+  const int error = write_all(fd.get(), content);
+  absl::Status status =
+      error == 0 ? absl::OkStatus() : errno_status(error, fmt::format("write {}", aside));
   if (status.ok() && fsync(fd.get()) != 0)
     status = errno_status(errno, fmt::format("fsync {}", aside));
   if (status.ok() && rename(aside.c_str(), path.c_str()) != 0) {
@@ -71,11 +62,8 @@ absl::StatusOr<std::string> read_file(const std::string& path, size_t limit) {
   std::string content(static_cast<size_t>(info.st_size), '\0');
   size_t at = 0;
   while (at < content.size()) {
-    const ssize_t got = read(fd.get(), content.data() + at, content.size() - at);
-    if (got < 0) {
-      if (errno == EINTR) continue;
-      return errno_status(errno, fmt::format("read {}", path));
-    }
+    const ssize_t got = read_some(fd.get(), content.data() + at, content.size() - at);
+    if (got < 0) return errno_status(static_cast<int>(-got), fmt::format("read {}", path));
     if (got == 0) break;
     at += static_cast<size_t>(got);
   }

@@ -125,7 +125,9 @@ Outcome run(const Invocation& invocation) {
 namespace {
 
 int parse_and_run(int argc, char** argv, bool json) {
+  // A write that cannot be made is an error like others.
   signal(SIGPIPE, SIG_IGN);
+  signal(SIGXFSZ, SIG_IGN);
   CLI::App app(kAbout, "sluice");
   Invocation invocation;
   register_all(app, invocation);

@@ -6,6 +6,7 @@
 #include <cstdlib>
 #include <memory>
 
+#include "base/descriptor.h"
 #include "base/file.h"
 #include "control/cli/base64.h"
 #include "control/cli/cluster_records.h"
@@ -46,11 +47,9 @@ absl::StatusOr<std::string> read_value(const std::string& path) {
   while (value.size() <= kMaxValueBytes) {
     const size_t before = value.size();
     value.resize(before + (size_t{1} << 20));
-    const ssize_t got = read(fd.get(), value.data() + before, value.size() - before);
-    const int error = errno;
+    const ssize_t got = read_some(fd.get(), value.data() + before, value.size() - before);
     value.resize(before + static_cast<size_t>(std::max<ssize_t>(got, 0)));
-    if (got < 0 && error == EINTR) continue;
-    if (got < 0) return errno_status(error, fmt::format("read {}", path));
+    if (got < 0) return errno_status(static_cast<int>(-got), fmt::format("read {}", path));
     if (got == 0) return value;
   }
   return invalid_argument(
@@ -279,7 +278,7 @@ Outcome export_jsonl_command(ClusterClient& client, const RecordArguments& argum
   const char* temporary = std::getenv("TMPDIR");
   const std::string folder = temporary != nullptr && *temporary != '\0' ? temporary
                              : arguments.jsonl == "-"                   ? "/tmp"
-                                                      : folder_of(arguments.jsonl);
+                                                      : directory_of(arguments.jsonl);
   Stream stream("export");
   ClusterStore source(client);
   const auto totals = export_jsonl(source, arguments.prefix, folder, stream.progress,

@@ -1,5 +1,6 @@
-// A file that appears whole or not at all: written aside, then synced and renamed. "-" is stdout;
-// what is no regular file (a pipe, /dev/null) is written as it is.
+// A file that appears whole or not at all: written aside, then synced and renamed, with the owner
+// and mode of the file it replaces. "-" is stdout; what is not a regular file (a pipe, /dev/null)
+// is written as it is.
 #ifndef SLUICE_CONTROL_CLI_OUTPUT_FILE_H_
 #define SLUICE_CONTROL_CLI_OUTPUT_FILE_H_
 
@@ -39,8 +40,8 @@ class OutputFile {
   bool reader_gone_ = false;
 };
 
-// The folder a path lies in.
-std::string folder_of(const std::string& path);
+// The directory a path lies in.
+std::string directory_of(const std::string& path);
 
 }  // namespace sluice
 

@@ -8,8 +8,10 @@
 #include <atomic>
 #include <chrono>
 #include <csignal>
+#include <utility>
 
 #include "base/clock.h"
+#include "base/guard.h"
 #include "control/cli/outcome.h"
 #include "control/cli/standard_streams.h"
 
@@ -44,16 +46,20 @@ InterruptState& interrupt_state() {
 
 void wait_for_signals(const sigset_t& signals) {
   InterruptState& state = interrupt_state();
+  bool hung_up = false;
   while (true) {
     int signal = 0;
     if (sigwait(&signals, &signal) != 0) continue;
     std::lock_guard lock(state.mutex);
     if (state.ended) continue;
+    // The kernel and the shell both tell of a terminal that goes.
+    if (signal == SIGHUP && std::exchange(hung_up, true)) continue;
     const bool first = !state.interrupted.exchange(true);
     if (!first && state.last) state.last();
     if (!first || !state.first) end_process(state.json);
     print_stderr("sluice: interrupted, stopping (once more to stop at once)\n");
-    state.first();
+    // Without memory or a thread for it: another interrupt ends the process.
+    guarded("the interrupt", state.first).IgnoreError();
   }
 }
 
@@ -64,10 +70,11 @@ ProgressBar::ProgressBar(std::function<State()> state)
       terminal_(isatty(STDERR_FILENO) == 1),
       begun_ns_(system_clock().monotonic_ns()) {
   if (!terminal_) return;
-  thread_ = std::thread([this] {
+  auto thread = start_thread("the progress bar", [this] {
     std::unique_lock lock(mutex_);
     while (!stop_.wait_for(lock, kRedraw, [this] { return stopped_; })) draw_locked();
   });
+  if (thread.ok()) thread_ = *std::move(thread);
 }
 
 ProgressBar::~ProgressBar() {
@@ -111,9 +118,13 @@ void Interrupts::begin(bool json) {
   sigemptyset(&signals);
   sigaddset(&signals, SIGINT);
   sigaddset(&signals, SIGTERM);
+  // Of a terminal that goes, unless nohup had it ignored.
+  struct sigaction hangup {};
+  if (sigaction(SIGHUP, nullptr, &hangup) == 0 && hangup.sa_handler != SIG_IGN)
+    sigaddset(&signals, SIGHUP);
   pthread_sigmask(SIG_BLOCK, &signals, nullptr);
   interrupt_state().json = json;
-  std::thread([] { wait_for_signals(signals); }).detach();
+  guarded_thread("waiting for signals", [] { wait_for_signals(signals); }).detach();
 }
 
 bool Interrupts::interrupted() { return interrupt_state().interrupted; }

@@ -1,4 +1,4 @@
-// Progress on stderr, and what an interrupt (SIGINT, SIGTERM) does to a running command.
+// Progress on stderr, and what an interrupt (SIGINT, SIGTERM, SIGHUP) does to a running command.
 #ifndef SLUICE_CONTROL_CLI_PROGRESS_H_
 #define SLUICE_CONTROL_CLI_PROGRESS_H_
 
@@ -42,8 +42,9 @@ class ProgressBar {
   std::thread thread_;
 };
 
-// Turns SIGINT and SIGTERM into one call of the running command's handler; the second one, or the
-// first without a handler, ends the process with exit code 1 after saying so (as JSON too with
+// Turns SIGINT, SIGTERM and SIGHUP into one call of the running command's handler; the second one,
+// or the first without a handler, ends the process with exit code 1 after saying so (as JSON too
+// with
 // --json). One for a process, made before any other thread.
 class Interrupts {
  public:

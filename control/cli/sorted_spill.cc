@@ -9,26 +9,13 @@
 #include <queue>
 
 #include "base/bytes.h"
+#include "base/descriptor.h"
 #include "base/status.h"
 
 namespace sluice {
 namespace {
 
 constexpr size_t kHeaderBytes = 12;  // key length (u32), line length (u64)
-
-absl::Status write_all(int fd, std::string_view bytes, const std::string& folder) {
-  while (!bytes.empty()) {
-    const ssize_t done = write(fd, bytes.data(), bytes.size());
-    if (done < 0 && errno == EINTR) continue;
-    if (done < 0) {
-      return errno_status(
-          errno,
-          fmt::format("write a temporary file in {} (TMPDIR names another directory)", folder));
-    }
-    bytes.remove_prefix(static_cast<size_t>(done));
-  }
-  return absl::OkStatus();
-}
 
 }  // namespace
 
@@ -41,7 +28,7 @@ class SortedSpill::Writer {
   absl::Status write(std::string_view bytes) {
     written_ += bytes.size();
     if (buffer_.size() + bytes.size() > kReadBytes) SLUICE_RETURN_IF_ERROR(flush());
-    if (bytes.size() > kReadBytes) return write_all(fd_, bytes, folder_);
+    if (bytes.size() > kReadBytes) return write_out(bytes);
     buffer_.append(bytes);
     return absl::OkStatus();
   }
@@ -53,13 +40,21 @@ class SortedSpill::Writer {
     return write(header);
   }
   absl::Status flush() {
-    SLUICE_RETURN_IF_ERROR(write_all(fd_, buffer_, folder_));
+    SLUICE_RETURN_IF_ERROR(write_out(buffer_));
     buffer_.clear();
     return absl::OkStatus();
   }
   uint64_t written() const { return written_; }
 
  private:
+  absl::Status write_out(std::string_view bytes) {
+    const int error = write_all(fd_, bytes);
+    if (error == 0) return absl::OkStatus();
+    return errno_status(
+        error,
+        fmt::format("write a temporary file in {} (TMPDIR names another directory)", folder_));
+  }
+
   const int fd_;
   const std::string& folder_;
   std::string buffer_;

@@ -6,12 +6,17 @@
 #include <spdlog/spdlog.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
 #include <cerrno>
+#include <climits>
+#include <cstdint>
 #include <memory>
 #include <mutex>
 #include <string>
+#include <utility>
 
+#include "base/descriptor.h"
 #include "base/status.h"
 
 namespace sluice {
@@ -19,34 +24,35 @@ namespace {
 
 std::atomic<bool> reader_gone{false};
 
-// 0, or the error that write() ended with.
-int write_all(int fd, std::string_view text) {
-  while (!text.empty()) {
-    const ssize_t done = write(fd, text.data(), text.size());
-    if (done > 0) {
-      text.remove_prefix(static_cast<size_t>(done));
-      continue;
-    }
-    if (done < 0 && errno == EINTR) continue;
-    if (done < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) {
-      // Somebody else's end of a shared terminal or pipe made it non-blocking.
-      pollfd writable{fd, POLLOUT, 0};
-      poll(&writable, 1, -1);
-      continue;
-    }
-    return done < 0 ? errno : EIO;
-  }
-  return 0;
-}
-
+// Every thread of a node logs: one that waited for a reader who stands still would keep all of
+// them.
 class StderrSink final : public spdlog::sinks::base_sink<std::mutex> {
  protected:
   void sink_it_(const spdlog::details::log_msg& message) override {
+    if (!has_room()) {
+      ++dropped_;
+      return;
+    }
+    if (const uint64_t dropped = std::exchange(dropped_, 0); dropped > 0)
+      print_stderr("{} log messages were dropped, as nobody read them\n", dropped);
     spdlog::memory_buf_t text;
     formatter_->format(message, text);
-    write_stderr({text.data(), text.size()});
+    write_stderr({text.data(), std::min(text.size(), kLongestMessage)});
+    if (text.size() > kLongestMessage) write_stderr("...\n");
   }
   void flush_() override {}
+
+ private:
+  // A pipe that is said to be writable takes PIPE_BUF bytes: a message, and how many were dropped.
+  static constexpr size_t kLongestMessage = PIPE_BUF - 128;
+  static constexpr int kPatienceMs = 200;  // with a reader that was there a moment ago
+
+  bool has_room() const {
+    pollfd writable{STDERR_FILENO, POLLOUT, 0};
+    return poll(&writable, 1, dropped_ == 0 ? kPatienceMs : 0) != 0;
+  }
+
+  uint64_t dropped_ = 0;
 };
 
 }  // namespace
