@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <iterator>
+#include <map>
 #include <nlohmann/json.hpp>
 #include <set>
 
@@ -21,26 +22,97 @@ constexpr size_t kReadBytes = size_t{1} << 20;
 constexpr int kPollMs = 200;
 constexpr size_t kMaxFields = 1001;
 
-// The bytes of field `name`, or of `name`_b64.
-absl::StatusOr<std::string> take_bytes(nlohmann::json& object, const std::string& name) {
-  const auto plain = object.find(name);
-  const auto encoded = object.find(name + "_b64");
-  const bool has_plain = plain != object.end();
-  const bool has_encoded = encoded != object.end();
-  if (has_plain == has_encoded) {
-    return invalid_argument("it needs {} \"{}\" and \"{}_b64\"",
-                            has_plain ? "only one of" : "one of", name, name);
+// What one line says, field by field. Nothing is kept of fields that no record has, whatever is in
+// them: a line of nothing but brackets would take 64 times its own room.
+class LineFields final : public nlohmann::json_sax<nlohmann::json> {
+ public:
+  struct Field {
+    bool there = false;
+    bool is_string = false;
+    std::string text;
+  };
+
+  bool null() override { return take_other(); }
+  bool boolean(bool /*value*/) override { return take_other(); }
+  bool number_integer(int64_t /*value*/) override { return take_other(); }
+  bool number_unsigned(uint64_t /*value*/) override { return take_other(); }
+  bool number_float(double /*value*/, const std::string& /*text*/) override { return take_other(); }
+  bool binary(binary_t& /*value*/) override { return take_other(); }
+  bool string(std::string& text) override {
+    if (depth_ == 1 && field_ != nullptr) *field_ = {true, true, std::move(text)};
+    return true;
   }
-  auto& field = has_plain ? *plain : *encoded;
-  if (!field.is_string())
-    return invalid_argument("\"{}{}\" is not a string", name, has_plain ? "" : "_b64");
-  if (has_plain) return std::move(field.get_ref<std::string&>());
-  std::string bytes;
-  if (!base64_decode(field.get_ref<const std::string&>(), &bytes)) {
-    return invalid_argument("\"{}_b64\" is not base64 (standard alphabet, padded)", name);
+  bool start_object(size_t /*size*/) override {
+    if (depth_ > 0) return take_other() && descend();
+    is_object_ = true;
+    return descend();
   }
-  return bytes;
-}
+  bool start_array(size_t /*size*/) override { return take_other() && descend(); }
+  bool end_object() override { return ascend(); }
+  bool end_array() override { return ascend(); }
+  bool key(std::string& name) override {
+    if (depth_ != 1) return true;
+    const auto wanted = fields_.find(name);
+    field_ = wanted == fields_.end() ? nullptr : &wanted->second;
+    if (names_.size() < kMaxFields && !names_.insert(name).second) twice_ = printable(name);
+    return true;
+  }
+  bool parse_error(size_t /*position*/, const std::string& /*token*/,
+                   const nlohmann::detail::exception& error) override {
+    error_ = printable(error.what());
+    return false;
+  }
+
+  absl::Status check() const {
+    if (!error_.empty()) return invalid_argument("not JSON: {}", error_);
+    if (!is_object_) return invalid_argument("not a JSON object");
+    if (!twice_.empty()) return invalid_argument("it has the field \"{}\" twice", twice_);
+    if (names_.size() >= kMaxFields)
+      return invalid_argument("it has over {} fields", kMaxFields - 1);
+    return absl::OkStatus();
+  }
+  // The bytes of field `name`, or of `name`_b64.
+  absl::StatusOr<std::string> take_bytes(const std::string& name) {
+    Field& plain = fields_[name];
+    Field& encoded = fields_[name + "_b64"];
+    if (plain.there == encoded.there) {
+      return invalid_argument("it needs {} \"{}\" and \"{}_b64\"",
+                              plain.there ? "only one of" : "one of", name, name);
+    }
+    Field& field = plain.there ? plain : encoded;
+    if (!field.is_string)
+      return invalid_argument("\"{}{}\" is not a string", name, plain.there ? "" : "_b64");
+    if (plain.there) return std::move(field.text);
+    std::string bytes;
+    if (!base64_decode(field.text, &bytes)) {
+      return invalid_argument("\"{}_b64\" is not base64 (standard alphabet, padded)", name);
+    }
+    return bytes;
+  }
+
+ private:
+  bool take_other() {
+    if (depth_ == 1 && field_ != nullptr) *field_ = {true, false, {}};
+    return true;
+  }
+  bool descend() {
+    ++depth_;
+    return true;
+  }
+  bool ascend() {
+    --depth_;
+    return true;
+  }
+
+  std::map<std::string, Field, std::less<>> fields_ = {
+      {"key", {}}, {"key_b64", {}}, {"value", {}}, {"value_b64", {}}};
+  Field* field_ = nullptr;  // whose value comes next
+  std::set<std::string> names_;
+  size_t depth_ = 0;
+  bool is_object_ = false;
+  std::string twice_;
+  std::string error_;
+};
 
 void append_json_string(std::string_view text, std::string* out) {
   out->push_back('"');
@@ -118,19 +190,20 @@ class LineReader {
  private:
   // Looks at the cancellation now and then, as a terminal or pipe may stay silent for ever.
   absl::StatusOr<bool> read_more() {
-    pollfd readable{fd_, POLLIN, 0};
-    while (poll(&readable, 1, kPollMs) == 0) {
-      if (cancelled_) return cancelled("cancelled");
-    }
     const size_t before = buffer_.size();
-    buffer_.resize(before + kReadBytes);
-    ssize_t got;
-    do {
-      got = read(fd_, buffer_.data() + before, kReadBytes);
-    } while (got < 0 && errno == EINTR);
-    buffer_.resize(before + static_cast<size_t>(std::max<ssize_t>(got, 0)));
-    if (got < 0) return errno_status(errno, "read the JSON lines");
-    return got > 0;
+    while (true) {
+      pollfd readable{fd_, POLLIN, 0};
+      while (poll(&readable, 1, kPollMs) == 0) {
+        if (cancelled_) return cancelled("cancelled");
+      }
+      buffer_.resize(before + kReadBytes);
+      const ssize_t got = read(fd_, buffer_.data() + before, kReadBytes);
+      const int error = errno;
+      buffer_.resize(before + static_cast<size_t>(std::max<ssize_t>(got, 0)));
+      if (got >= 0) return got > 0;
+      // Somebody who shares a non-blocking descriptor may have been faster.
+      if (error != EINTR && error != EAGAIN) return errno_status(error, "read the JSON lines");
+    }
   }
 
   const int fd_;
@@ -159,28 +232,14 @@ absl::Status put_lines(int fd, RecordSink& sink, StreamProgress& progress) {
 }  // namespace
 
 absl::StatusOr<JsonRecord> parse_json_record(std::string_view line) {
-  nlohmann::json object;
-  std::set<std::string> names;
-  std::string twice;
-  const auto note_name = [&](int depth, nlohmann::json::parse_event_t event,
-                             nlohmann::json& parsed) {
-    if (event == nlohmann::json::parse_event_t::key && depth == 1) {
-      const auto& name = parsed.get_ref<const std::string&>();
-      if (names.size() < kMaxFields && !names.insert(name).second) twice = name;
-    }
-    return true;
-  };
-  try {
-    object = nlohmann::json::parse(line.begin(), line.end(), note_name);
-  } catch (const nlohmann::json::exception& error) {
-    return invalid_argument("not JSON: {}", printable(error.what()));
-  }
-  if (!object.is_object()) return invalid_argument("not a JSON object");
-  if (!twice.empty()) return invalid_argument("it has the field \"{}\" twice", printable(twice));
-  if (names.size() >= kMaxFields) return invalid_argument("it has over {} fields", kMaxFields - 1);
+  // The parser takes it for the end of its input.
+  if (line.find('\0') != std::string_view::npos) return invalid_argument("it has a NUL byte");
+  LineFields fields;
+  nlohmann::json::sax_parse(line.begin(), line.end(), &fields);
+  SLUICE_RETURN_IF_ERROR(fields.check());
   JsonRecord record;
-  SLUICE_ASSIGN_OR_RETURN(record.key, take_bytes(object, "key"));
-  SLUICE_ASSIGN_OR_RETURN(record.value, take_bytes(object, "value"));
+  SLUICE_ASSIGN_OR_RETURN(record.key, fields.take_bytes("key"));
+  SLUICE_ASSIGN_OR_RETURN(record.value, fields.take_bytes("value"));
   if (record.key.empty() || record.key.size() > kMaxKeyBytes) {
     return invalid_argument("a key of {} bytes: 1 to {}", record.key.size(), kMaxKeyBytes);
   }

@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <gtest/gtest.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include <string>
@@ -91,7 +92,9 @@ TEST(Jsonl, StopsAtTheFirstMalformedLineAndNamesIt) {
         "{\"key\":\"b\",\"key_b64\":\"Yg==\",\"value\":\"\"}", "{\"key_b64\":\"?\",\"value\":\"\"}",
         "{\"key\":\"\",\"value\":\"\"}", "{\"key\":\"\\ud800\",\"value\":\"\"}",
         "{\"key\":\"b\",\"value\":\"\xff\"}", "{\"key\":\"b\",\"key\":\"b\",\"value\":\"\"}",
-        "{\"key\":\"b\",\"value\":\"\",\"n\":1,\"n\":2}"}) {
+        "{\"key\":\"b\",\"value\":\"\",\"n\":1,\"n\":2}", "[[{\"key\":\"b\",\"value\":\"\"}]]",
+        "{\"key\":{\"key\":\"b\"},\"value\":\"\"}", "{\"key\":[\"b\"],\"value\":\"\"}",
+        "{\"n\":{\"key\":\"b\",\"value\":\"\"}}", "{\"key\":\"b\",\"value\":\"\"}{}"}) {
     MemoryRecords records;
     SinkTotals totals;
     const absl::Status status =
@@ -101,6 +104,30 @@ TEST(Jsonl, StopsAtTheFirstMalformedLineAndNamesIt) {
     EXPECT_EQ(totals.records, 1u) << bad;
     EXPECT_EQ(records.records().size(), 1u) << bad;
   }
+}
+
+TEST(Jsonl, ANulByteIsNotTheEndOfALine) {
+  MemoryRecords records;
+  SinkTotals totals;
+  const std::string line = "{\"key\":\"a\",\"value\":\"1\"}";
+  const absl::Status status = import_text(line + std::string(1, '\0') + "{}\n", records, &totals);
+  EXPECT_TRUE(absl::IsInvalidArgument(status)) << status;
+  EXPECT_TRUE(records.records().empty());
+}
+
+TEST(Jsonl, FieldsThatNoRecordHasTakeNoMemory) {
+  constexpr size_t kDepth = size_t{4} << 20;
+  MemoryRecords records;
+  SinkTotals totals;
+  const std::string text = "{\"n\":" + std::string(kDepth, '[') + std::string(kDepth, ']') +
+                           ",\"key\":\"a\",\"value\":\"1\"}\n";
+  rusage before{};
+  getrusage(RUSAGE_SELF, &before);
+  ASSERT_TRUE(import_text(text, records, &totals).ok());
+  rusage after{};
+  getrusage(RUSAGE_SELF, &after);
+  EXPECT_EQ(totals.records, 1u);
+  EXPECT_LT(after.ru_maxrss - before.ru_maxrss, 128 << 10) << "KiB for a line of 8 MiB";
 }
 
 TEST(Jsonl, RefusesKeysAndLinesThatAreTooLong) {
