@@ -4,6 +4,7 @@
 #include <csignal>
 #include <memory>
 
+#include "control/cli/base64.h"
 #include "control/cli/command.h"
 #include "control/cli/local_cluster.h"
 #include "control/cli/progress.h"
@@ -21,7 +22,8 @@ struct LocalArguments {
   int64_t nodes = 0;
   int64_t replicas = 0;
   bool has_replicas = false;
-  int64_t slots = 4096;
+  int64_t slots = kDefaultSlots;
+  bool has_slots = false;
   std::string name;
   bool accept_data_loss = false;
 };
@@ -58,9 +60,12 @@ bool check_options(LocalArguments& arguments, Outcome* error) {
   if (!options.racks.empty() && options.racks.size() != nodes) {
     return fail(usage_error("--racks has {} values for {} nodes", options.racks.size(), nodes));
   }
+  for (const std::string& rack : options.racks) {
+    if (!is_utf8(rack)) return fail(usage_error("--racks {}: not UTF-8", printable(rack)));
+  }
   options.nodes = static_cast<uint32_t>(arguments.nodes);
   options.replicas = static_cast<uint32_t>(arguments.replicas);
-  options.slots = static_cast<uint32_t>(arguments.slots);
+  options.slots = arguments.has_slots ? static_cast<uint32_t>(arguments.slots) : 0;
   return true;
 }
 
@@ -190,11 +195,11 @@ void register_up(CLI::App& local, Invocation& invocation, const Arguments& argum
                               ->add_option("--replicas", arguments->replicas,
                                            "Copies of each record; 3 without this, or N if fewer")
                               ->type_name("R");
-  command
-      ->add_option("--slots", arguments->slots,
-                   "Shards of the keys, a power of two; fixed for good")
-      ->capture_default_str()
-      ->type_name("S");
+  CLI::Option* slots = command
+                           ->add_option("--slots", arguments->slots,
+                                        "Shards of the keys, a power of two; fixed for good")
+                           ->capture_default_str()
+                           ->type_name("S");
   command
       ->add_option("--driver", arguments->options.driver,
                    "How nodes move blocks (see sluice doctor)")
@@ -205,8 +210,9 @@ void register_up(CLI::App& local, Invocation& invocation, const Arguments& argum
   command->add_option("--racks", arguments->options.racks, "Failure domains of the nodes, as a,a,b")
       ->delimiter(',')
       ->type_name("R,...");
-  command->callback([&invocation, arguments, replicas] {
+  command->callback([&invocation, arguments, replicas, slots] {
     arguments->has_replicas = replicas->count() > 0;
+    arguments->has_slots = slots->count() > 0;
     invocation.run = [&invocation, arguments] { return up(invocation, *arguments); };
   });
 }

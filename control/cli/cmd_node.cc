@@ -81,7 +81,9 @@ Outcome node(const NodeArguments& arguments) {
   const auto lock = take_process_lock(config->data_folder + "/" + kNodeLockFile);
   if (!lock.ok()) {
     return failure(with_context(
-        lock.status(), fmt::format("node {}: its data directory is in use", config->name)));
+        lock.status(),
+        fmt::format("node {}{}", config->name,
+                    absl::IsAlreadyExists(lock.status()) ? ": its data directory is in use" : "")));
   }
   const absl::Status status = run_node(*config);
   return status.ok() ? Outcome()

@@ -15,10 +15,13 @@
 #include "base/clock.h"
 #include "base/random.h"
 #include "base/status.h"
+#include "control/cli/base64.h"
 #include "control/cli/outcome.h"
 #include "control/cli/progress.h"
+#include "control/cli/standard_streams.h"
 #include "control/client/cluster_client.h"
 #include "control/cluster_block/cluster_block.h"
+#include "control/membership/membership.h"
 #include "control/node/bootstrap.h"
 #include "drivers/registry.h"
 
@@ -31,7 +34,12 @@ constexpr int64_t kPollNs = 50'000'000;
 constexpr size_t kLogTailBytes = 1500;
 
 // A string of TOML: the escapes of JSON are those of its basic strings.
-std::string toml_string(const std::string& text) { return Json(text).dump(); }
+std::string toml_string(const std::string& text) {
+  std::string escaped = Json(text).dump();
+  for (size_t at = 0; (at = escaped.find('\x7f', at)) != std::string::npos;)
+    escaped.replace(at, 1, "\\u007f");
+  return escaped;
+}
 
 bool is_same_folder(const std::string& a, const std::string& b) {
   struct stat one {};
@@ -45,9 +53,15 @@ bool is_same_folder(const std::string& a, const std::string& b) {
 absl::StatusOr<std::unique_ptr<LocalCluster>> LocalCluster::open_folder(const std::string& folder) {
   char absolute[PATH_MAX];
   if (realpath(folder.c_str(), absolute) == nullptr) return errno_status(errno, folder);
-  UniqueFd lock(
-      open((std::string(absolute) + "/.lock").c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644));
-  if (!lock) return errno_status(errno, fmt::format("open {}/.lock", absolute));
+  // Configuration files and the cluster's own JSON name it.
+  if (!is_utf8(absolute))
+    return invalid_argument("{}: its name is not UTF-8; use another directory",
+                            printable(absolute));
+  const std::string lock_file = std::string(absolute) + "/.lock";
+  UniqueFd lock(open(lock_file.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644));
+  // What runs in a directory that has become read-only can still be stopped.
+  if (!lock) lock.reset(open(lock_file.c_str(), O_RDONLY | O_CLOEXEC));
+  if (!lock) return errno_status(errno, fmt::format("open {}", lock_file));
   if (flock(lock.get(), LOCK_EX | LOCK_NB) != 0) {
     return unavailable("another 'sluice local' command is working in {}; wait for it to end",
                        absolute);
@@ -58,6 +72,8 @@ absl::StatusOr<std::unique_ptr<LocalCluster>> LocalCluster::open_folder(const st
 absl::StatusOr<std::unique_ptr<LocalCluster>> LocalCluster::load(const std::string& folder) {
   struct stat info {};
   if (stat((folder + "/" + kDescription).c_str(), &info) != 0) {
+    if (errno != ENOENT && errno != ENOTDIR)
+      return errno_status(errno, fmt::format("look for a cluster in {}", folder));
     return not_found("no local cluster in {}; 'sluice local up --dir {} --nodes N' makes one",
                      folder, folder);
   }
@@ -73,6 +89,8 @@ absl::StatusOr<std::unique_ptr<LocalCluster>> LocalCluster::create(const LocalOp
   if (stat(cluster->path(kDescription).c_str(), &info) == 0) {
     SLUICE_RETURN_IF_ERROR(cluster->read_description());
     SLUICE_RETURN_IF_ERROR(cluster->check_same(options));
+  } else if (errno != ENOENT) {
+    return errno_status(errno, fmt::format("look for a cluster in {}", options.folder));
   } else {
     SLUICE_RETURN_IF_ERROR(cluster->make(options));
   }
@@ -125,10 +143,18 @@ absl::Status LocalCluster::check_same(const LocalOptions& options) const {
   if (options.nodes != nodes_.size()) return differs("--nodes", nodes_.size(), options.nodes);
   if (options.replicas != 0 && options.replicas != replicas_)
     return differs("--replicas", replicas_, options.replicas);
+  if (options.slots != 0 && options.slots != slots_)
+    return differs("--slots", slots_, options.slots);
   if (options.driver != driver_) return differs("--driver", driver_, options.driver);
+  if (!options.etcd_url.empty() && options.etcd_url != url_)
+    return differs("--cluster", url_, options.etcd_url);
   for (size_t i = 0; i < options.weights.size(); ++i) {
     if (options.weights[i] != nodes_[i].weight)
       return differs("--weights", nodes_[i].weight, options.weights[i]);
+  }
+  for (size_t i = 0; i < options.racks.size(); ++i) {
+    if (options.racks[i] != nodes_[i].rack)
+      return differs("--racks", nodes_[i].rack, options.racks[i]);
   }
   return absl::OkStatus();
 }
@@ -139,7 +165,7 @@ absl::Status LocalCluster::make(const LocalOptions& options) {
   url_ = options.etcd_url.empty() ? "sqlite:" + path("cluster.db") : options.etcd_url;
   driver_ = options.driver;
   replicas_ = options.replicas != 0 ? options.replicas : std::min<uint32_t>(3, options.nodes);
-  slots_ = options.slots;
+  slots_ = options.slots != 0 ? options.slots : kDefaultSlots;
   SLUICE_ASSIGN_OR_RETURN(const std::vector<uint16_t> ports, free_ports(size_t{2} * options.nodes));
   SLUICE_ASSIGN_OR_RETURN(const std::string data_host, local_host(options.driver));
   for (uint32_t i = 0; i < options.nodes; ++i) {
@@ -194,8 +220,15 @@ absl::Status LocalCluster::make_cluster_block() const {
   shape.slot_bits = static_cast<uint32_t>(std::countr_zero(slots_));
   shape.replicas = replicas_;
   const absl::Status status = make_cluster(*block, shape).status();
+  if (!absl::IsAlreadyExists(status) || !url_.starts_with("sqlite:")) return status;
   // A run that was interrupted between this and the description left one behind.
-  return absl::IsAlreadyExists(status) && url_.starts_with("sqlite:") ? absl::OkStatus() : status;
+  SLUICE_ASSIGN_OR_RETURN(const ClusterInfo there, load_cluster(*block));
+  if (there.slot_bits == shape.slot_bits && there.replicas == shape.replicas)
+    return absl::OkStatus();
+  return failed_precondition(
+      "there is a cluster in {} already, with {} slots and {} replicas; ask for these, or use "
+      "another directory",
+      url_, there.slots(), there.replicas);
 }
 
 std::string LocalCluster::config_of(const LocalNode& node) const {
@@ -234,7 +267,9 @@ absl::StatusOr<ProcessId> LocalCluster::start(const LocalNode& node, bool accept
   std::vector<std::string> arguments = {program, "node", "--config", path(node.name + ".toml")};
   if (accept_data_loss) arguments.push_back("--accept-data-loss");
   SLUICE_ASSIGN_OR_RETURN(const ProcessId process, spawn_daemon(arguments, log_of(node)));
-  SLUICE_RETURN_IF_ERROR(write_pid_file(path(node.name + ".pid"), process));
+  // For whoever looks into the directory: nothing here depends on it.
+  if (const absl::Status written = write_pid_file(path(node.name + ".pid"), process); !written.ok())
+    print_stderr("sluice: {}\n", message_of(written));
   return process;
 }
 

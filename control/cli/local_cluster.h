@@ -32,11 +32,13 @@ struct LocalNode {
   std::string data_address;
 };
 
+inline constexpr uint32_t kDefaultSlots = 4096;
+
 struct LocalOptions {
   std::string folder;
   uint32_t nodes = 0;
   uint32_t replicas = 0;  // 0: min(3, nodes)
-  uint32_t slots = 4096;  // a power of two
+  uint32_t slots = 0;     // a power of two; 0: kDefaultSlots
   std::string driver = "tcp";
   std::vector<double> weights;  // empty: 1 each
   std::vector<std::string> racks;

@@ -6,6 +6,7 @@
 #include <poll.h>
 #include <spawn.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -163,8 +164,11 @@ absl::Status write_pid_file(const std::string& path, const ProcessId& process) {
 }
 
 absl::StatusOr<UniqueFd> take_process_lock(const std::string& path) {
-  UniqueFd fd(open(path.c_str(), O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0644));
+  UniqueFd fd(open(path.c_str(), O_RDWR | O_CREAT | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC, 0644));
   if (!fd) return errno_status(errno, fmt::format("open {}", path));
+  struct stat info {};
+  if (fstat(fd.get(), &info) != 0 || !S_ISREG(info.st_mode))
+    return failed_precondition("{} is not a regular file; remove it", path);
   struct flock lock = whole_file();
   if (fcntl(fd.get(), F_SETLK, &lock) == 0) return fd;
   if (errno != EACCES && errno != EAGAIN) return errno_status(errno, fmt::format("lock {}", path));
@@ -174,7 +178,7 @@ absl::StatusOr<UniqueFd> take_process_lock(const std::string& path) {
 }
 
 std::optional<ProcessId> holder_of_process_lock(const std::string& path) {
-  UniqueFd fd(open(path.c_str(), O_RDONLY | O_NOFOLLOW | O_CLOEXEC));
+  UniqueFd fd(open(path.c_str(), O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC));
   if (!fd) return std::nullopt;
   ProcessId holder;
   // The second look shows that the process whose start time was read held the lock then, and was
@@ -214,9 +218,9 @@ absl::StatusOr<std::vector<uint16_t>> free_ports(size_t count) {
 }
 
 std::string tail_of_file(const std::string& path, size_t bytes) {
-  UniqueFd fd(open(path.c_str(), O_RDONLY | O_CLOEXEC));
-  if (!fd) return "";
-  const off_t end = lseek(fd.get(), 0, SEEK_END);
+  UniqueFd fd(open(path.c_str(), O_RDONLY | O_NONBLOCK | O_CLOEXEC));
+  const off_t end = fd ? lseek(fd.get(), 0, SEEK_END) : -1;
+  if (end < 0) return "";
   const off_t begin = std::max<off_t>(0, end - static_cast<off_t>(bytes));
   std::string text(static_cast<size_t>(end - begin), '\0');
   const ssize_t got = pread(fd.get(), text.data(), text.size(), begin);

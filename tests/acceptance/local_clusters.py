@@ -84,5 +84,55 @@ def test_a_node_without_its_pid_file_is_found(scratch):
     check(not any(alive(pid) for pid in cluster.pids.values()), "nodes without pid files are not stopped")
 
 
+def test_odd_directories(scratch):
+    bytes_of = os.fsencode(scratch.path("b")) + b"\xff"
+    value = run_json("local", "up", "--dir", bytes_of, "--nodes", "1", expect=1)
+    check("UTF-8" in value["error"], value["error"])
+    check_equal(os.listdir(bytes_of), [], "what a refused 'local up' made")
+    scratch.cluster("delete \x7f", 1, "--slots", "16").serves()
+    # A cluster that was made there before, of another shape.
+    made = scratch.path("made")
+    made.mkdir()
+    run("cluster", "init", "--slots", "64", "--replicas", "1", cluster=f"sqlite:{made}/cluster.db")
+    value = run_json("local", "up", "--dir", made, "--nodes", "2", "--slots", "128", expect=1)
+    check("64 slots" in value["error"], value["error"])
+
+
+def test_other_options_than_the_cluster_has(scratch):
+    cluster = scratch.cluster("c", 2, "--slots", "64", "--racks", "a,b")
+    run("local", "down", "--dir", cluster.folder)
+    for option, other in (("--slots", "128"), ("--racks", "a,c"), ("--weights", "1,2"), ("--replicas", "1")):
+        value = run_json("local", "up", "--dir", cluster.folder, "--nodes", "2", option, other, expect=1)
+        check(option in value["error"], value["error"])
+    run("local", "up", "--dir", cluster.folder, "--nodes", "2", "--slots", "64", "--racks", "a,b")
+
+
+def test_a_pid_file_that_cannot_be_written(scratch):
+    cluster = scratch.cluster("c", 2, "--slots", "64")
+    run("local", "down", "--dir", cluster.folder)
+    for name in cluster.names:
+        (cluster.folder / f"{name}.pid").mkdir()
+    up = run_json("local", "up", "--dir", cluster.folder, "--nodes", "2")
+    cluster.serves()
+    run("local", "down", "--dir", cluster.folder)
+    check(not any(alive(node["pid"]) for node in up["nodes"]), "nodes without pid files are not stopped")
+
+
+def test_a_directory_that_became_read_only(scratch):
+    cluster = scratch.cluster("c", 2, "--slots", "64")
+    folder = cluster.folder
+    if os.geteuid() != 0 or subprocess.run(["mount", "--bind", folder, folder], check=False,
+                                           capture_output=True).returncode != 0:
+        print("  skipped: mounting is not permitted here")
+        return
+    try:
+        subprocess.run(["mount", "-o", "remount,bind,ro", folder], check=True)
+        run("local", "kill", "--dir", folder, "n1")
+        run("local", "down", "--dir", folder)
+        check(not any(alive(pid) for pid in cluster.pids.values()), "nodes of a read-only directory are not stopped")
+    finally:
+        subprocess.run(["umount", folder], check=False)
+
+
 if __name__ == "__main__":
     harness.main(globals())
