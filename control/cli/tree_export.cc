@@ -200,13 +200,14 @@ void TreeExporter::remove_staging() {
   unlinkat(root_.get(), staging_name_.c_str(), AT_REMOVEDIR);
 }
 
-// Who is not root needs rights in a folder to make something in it, also where it is its own. Until
+// Who is not root, or is root without its capabilities, needs rights in a folder to make something
+// in it, also where it is its own. Until
 // close_folders() it has them; an export that was here before may have made it read-only.
 absl::Status TreeExporter::make_workable(int place, const std::string& path) {
+  if (faccessat(place, ".", R_OK | W_OK | X_OK, AT_EACCESS) == 0) return absl::OkStatus();
   struct stat info {};
   if (fstat(place, &info) != 0) return errno_status(errno, "look at the folder");
-  if (geteuid() == 0 || info.st_uid != geteuid() || (info.st_mode & kWorkMode) == kWorkMode)
-    return absl::OkStatus();
+  if (info.st_uid != geteuid()) return absl::OkStatus();
   // Through /proc, as a descriptor without rights to read takes no fchmod.
   const std::string here = fmt::format("/proc/self/fd/{}", place);
   if (chmod(here.c_str(), (info.st_mode & 07777) | kWorkMode) != 0)

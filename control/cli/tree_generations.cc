@@ -4,6 +4,7 @@
 
 #include "base/checksum.h"
 #include "base/clock.h"
+#include "base/guard.h"
 #include "base/random.h"
 #include "base/status.h"
 #include "control/cli/tree_entry.h"
@@ -25,7 +26,22 @@ std::string claim_name(uint64_t base) { return fmt::format("tree-generation-{:01
 
 uint64_t TreeGenerations::Candidate::base() const { return generation & ~kAttemptMask; }
 
+void TreeGenerations::look_for_earlier() {
+  // What cannot be looked for now is looked for at the end.
+  auto look = start_thread("looking for chunks of earlier imports", [this] {
+    const auto there = store_.count(generation_prefix(prefix_));
+    none_earlier_ = there.ok() && *there == 0;
+  });
+  if (look.ok()) look_ = *std::move(look);
+}
+
+void TreeGenerations::await_look() {
+  const std::lock_guard lock(look_mutex_);
+  if (look_.joinable()) look_.join();
+}
+
 absl::Status TreeGenerations::begin() {
+  await_look();  // or it would find this import's own
   const std::lock_guard lock(mutex_);
   if (claim_ != nullptr) return absl::OkStatus();
   absl::Status status;
@@ -154,9 +170,10 @@ void TreeGenerations::remove(const std::vector<Candidate>& candidates) {
 }
 
 absl::Status TreeGenerations::collect(const std::function<bool()>& cancelled) {
-  // In the usual case every generation record is one that this import wrote and that counts.
-  SLUICE_ASSIGN_OR_RETURN(const uint64_t there, store_.count(generation_prefix(prefix_)));
-  if (there == generations_.size() && records_ == generations_.size()) return absl::OkStatus();
+  await_look();
+  // Every generation record is one that this import wrote and that counts, or of an import that
+  // runs at the same time and removes its own.
+  if (none_earlier_ && records_ == generations_.size()) return absl::OkStatus();
   SLUICE_ASSIGN_OR_RETURN(std::vector<Candidate> candidates, find());
   std::stable_sort(candidates.begin(), candidates.end(),
                    [](const Candidate& a, const Candidate& b) { return a.base() < b.base(); });

@@ -9,6 +9,7 @@
 #include <mutex>
 #include <string>
 #include <string_view>
+#include <thread>
 #include <unordered_map>
 #include <unordered_set>
 #include <vector>
@@ -27,7 +28,13 @@ class TreeGenerations {
 
   TreeGenerations(RecordStore& store, std::string prefix)
       : store_(store), prefix_(std::move(prefix)) {}
+  ~TreeGenerations() { await_look(); }
+  TreeGenerations(const TreeGenerations&) = delete;
+  TreeGenerations& operator=(const TreeGenerations&) = delete;
 
+  // Begins to look, beside the import, for what earlier ones left: asked at the end it would take
+  // as long, with nothing else going on. First of all.
+  void look_for_earlier();
   // Draws the generations of this import and claims them. Before any of the next two; later calls
   // do nothing. An import of small files alone needs none, and so no cluster block that can be
   // written.
@@ -60,6 +67,7 @@ class TreeGenerations {
     uint32_t chunks = 0;
     uint64_t base() const;
   };
+  void await_look();
   absl::StatusOr<std::vector<Candidate>> find();
   absl::StatusOr<std::unique_ptr<RecordClaim>> claim_when_free(uint64_t base, int64_t deadline_ns);
   // Of the candidates, those that no file's record names.
@@ -68,6 +76,9 @@ class TreeGenerations {
 
   RecordStore& store_;
   const std::string prefix_;
+  std::mutex look_mutex_;
+  std::thread look_;
+  bool none_earlier_ = false;  // no generation record of the prefix, once look_ has ended
   std::mutex mutex_;
   uint64_t base_ = 0;  // 0: nothing was drawn
   std::unique_ptr<RecordClaim> claim_;

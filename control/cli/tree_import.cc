@@ -7,11 +7,9 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <climits>
 #include <condition_variable>
 #include <cstring>
 #include <deque>
-#include <exception>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -19,7 +17,9 @@
 #include <unordered_map>
 #include <utility>
 
+#include "base/descriptor.h"
 #include "base/file.h"
+#include "base/guard.h"
 #include "base/status.h"
 #include "control/cli/base64.h"
 #include "control/cli/tree_entry.h"
@@ -53,29 +53,29 @@ TreeHeader header_of(TreeKind kind, const struct stat& info) {
 ssize_t read_up_to(int fd, char* into, size_t size) {
   size_t done = 0;
   while (done < size) {
-    const ssize_t got = read(fd, into + done, size - done);
-    if (got < 0 && errno == EINTR) continue;
-    if (got < 0) return -errno;
+    const ssize_t got = read_some(fd, into + done, size - done);
+    if (got < 0) return got;
     if (got == 0) break;
     done += static_cast<size_t>(got);
   }
   return static_cast<ssize_t>(done);
 }
 
-// Opens what may have a longer path than the kernel takes at once, in steps that it takes.
+// Name by name: no link is followed, also not one that takes a directory's place meanwhile, and a
+// path may be longer than the kernel takes at once.
 UniqueFd open_below(int root, std::string_view path, int flags) {
-  UniqueFd folder;
-  while (path.size() >= PATH_MAX) {
-    const size_t slash = path.rfind('/', PATH_MAX - 1);
-    if (slash == std::string_view::npos) break;
-    const std::string step(path.substr(0, slash));
-    folder = UniqueFd(openat(folder ? folder.get() : root, step.c_str(),
-                             O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
-    if (!folder) return folder;
+  UniqueFd directory;
+  while (true) {
+    const size_t slash = path.find('/');
+    const std::string name(path.substr(0, slash));
+    const int at = directory ? directory.get() : root;
+    if (slash == std::string_view::npos)
+      return UniqueFd(openat(at, name.c_str(), flags | O_NOFOLLOW | O_CLOEXEC));
+    UniqueFd next(openat(at, name.c_str(), O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
+    if (!next) return next;
+    directory = std::move(next);
     path.remove_prefix(slash + 1);
   }
-  return UniqueFd(openat(folder ? folder.get() : root, std::string(path).c_str(),
-                         flags | O_NOFOLLOW | O_CLOEXEC));
 }
 
 bool same_time(const struct stat& info, const TreeHeader& header) {
@@ -299,11 +299,8 @@ void TreeImporter::read_files_until_done() {
 }
 
 void TreeImporter::read_files() {
-  try {
-    read_files_until_done();
-  } catch (const std::exception& error) {  // memory that is used up
-    stop(resource_exhausted("reading files: {}", error.what()));
-  }
+  const absl::Status status = guarded("reading files", [this] { read_files_until_done(); });
+  if (!status.ok()) stop(status);
 }
 
 void TreeImporter::import_file(const std::string& path, LargeGroup* group) {
@@ -405,8 +402,14 @@ void TreeImporter::put_chunks_of(LargeFile& file, RecordSink& sink) {
   };
   const UniqueFd fd = open_below(root_.get(), file.path, O_RDONLY | O_NONBLOCK);
   if (!fd) return failed(errno);
-  std::vector<Digest128> digests;
   struct stat now {};
+  if (fstat(fd.get(), &now) != 0) return failed(errno);
+  // Nothing else is read, as a pipe might give nothing and not end.
+  if (!S_ISREG(now.st_mode)) {
+    file.state = LargeFile::State::kChanged;
+    return;
+  }
+  std::vector<Digest128> digests;
   std::string value;
   for (uint64_t number = 0; number < header.chunks() && !stopped(); ++number) {
     const size_t size = header.chunk_size(number);
@@ -416,7 +419,7 @@ void TreeImporter::put_chunks_of(LargeFile& file, RecordSink& sink) {
     if (got < 0) return failed(static_cast<int>(-got));
     if (fstat(fd.get(), &now) != 0) return failed(errno);
     if (static_cast<size_t>(got) != size || static_cast<uint64_t>(now.st_size) != header.size ||
-        !same_time(now, header) || !S_ISREG(now.st_mode)) {
+        !same_time(now, header)) {
       file.state = LargeFile::State::kChanged;
       return;
     }
@@ -493,13 +496,20 @@ absl::StatusOr<TreeImportResult> TreeImporter::run() {
   root_.reset(open(options_.root.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
   if (!root_) return errno_status(errno, fmt::format("open folder {}", options_.root));
   {
-    std::vector<std::jthread> readers;
-    for (int i = 0; i < std::max(1, options_.readers); ++i)
-      readers.emplace_back([this] { read_files(); });
-    walk();
-    std::lock_guard lock(mutex_);
-    walked_ = true;
-    changed_.notify_all();
+    generations_.look_for_earlier();
+    std::vector<std::thread> readers;
+    const absl::Status status = guarded("reading the tree", [&] {
+      for (int i = 0; i < std::max(1, options_.readers); ++i)
+        readers.push_back(guarded_thread("reading files", [this] { read_files(); }));
+      walk();
+    });
+    if (!status.ok()) stop(status);
+    {
+      const std::lock_guard lock(mutex_);
+      walked_ = true;
+      changed_.notify_all();
+    }
+    for (std::thread& reader : readers) reader.join();
   }
   SinkTotals totals = entries_->finish();
   SLUICE_RETURN_IF_ERROR(status_);

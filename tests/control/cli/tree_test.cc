@@ -7,6 +7,7 @@
 #include <filesystem>
 #include <fstream>
 #include <map>
+#include <new>
 #include <string>
 #include <thread>
 #include <utility>
@@ -185,6 +186,35 @@ TEST_F(Tree, ImportEndsWhenTheSinkFailsOrIsCancelled) {
   EXPECT_TRUE(absl::IsCancelled(import_tree({in(), "", 2}, records_, cancelled).status()));
   StreamProgress other;
   EXPECT_TRUE(absl::IsNotFound(import_tree({in() / "absent", "", 2}, records_, other).status()));
+}
+
+// Waiting for what the walk hands them, the readers would wait for ever.
+TEST_F(Tree, AnImportThatRunsOutOfMemoryEnds) {
+  for (int i = 0; i < 10; ++i) write(in() / std::to_string(i), "x");
+  for (const std::string& key : {std::string("."), std::string("5")}) {
+    records_.before_put([&](std::string_view now) {
+      if (now == key) throw std::bad_alloc();
+    });
+    StreamProgress progress;
+    const auto result = import_tree({in(), "", 2}, records_, progress);
+    EXPECT_TRUE(absl::IsResourceExhausted(result.status())) << result.status();
+  }
+}
+
+TEST_F(Tree, ADirectoryThatBecomesALinkIsNotLookedInto) {
+  const fs::path secret = root_ / "secret";
+  write(secret / "file", "a secret");
+  write(in() / "a/file", "harmless");
+  bool replaced = false;
+  records_.before_put([&](std::string_view key) {
+    if (key != "a" || std::exchange(replaced, true)) return;
+    fs::rename(in() / "a", root_ / "away");
+    fs::create_symlink(secret, in() / "a");
+  });
+  const TreeImportResult result = import();
+  EXPECT_TRUE(replaced);
+  EXPECT_EQ(result.failures.count, 1u);
+  EXPECT_FALSE(records_.records().contains("a/file"));
 }
 
 TEST_F(Tree, ExportRefusesHostilePaths) {
