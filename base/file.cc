@@ -73,8 +73,8 @@ absl::StatusOr<std::string> read_file(const std::string& path, size_t limit) {
 
 absl::Status sync_folder(const std::string& path) {
   UniqueFd fd(open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-  if (!fd) return errno_status(errno, fmt::format("open folder {}", path));
-  if (fsync(fd.get()) != 0) return errno_status(errno, fmt::format("fsync folder {}", path));
+  if (!fd) return errno_status(errno, fmt::format("open directory {}", path));
+  if (fsync(fd.get()) != 0) return errno_status(errno, fmt::format("fsync directory {}", path));
   return absl::OkStatus();
 }
 
@@ -82,7 +82,7 @@ absl::Status make_folders(const std::string& path) {
   struct stat info {};
   if (stat(path.c_str(), &info) == 0) {
     if (S_ISDIR(info.st_mode)) return absl::OkStatus();
-    return invalid_argument("{} exists and is not a folder", path);
+    return invalid_argument("{} exists and is not a directory", path);
   }
   const std::string parent = parent_of(path);
   if (parent != path) SLUICE_RETURN_IF_ERROR(make_folders(parent));

@@ -235,7 +235,7 @@ Outcome verify_archive_command(const BackupArguments& arguments) {
 
 Outcome verify(const Invocation& invocation, const BackupArguments& arguments) {
   if (arguments.backup.empty() == arguments.archives.empty()) {
-    return usage_error("name a backup, or the folders of an archive with --archive DIR...");
+    return usage_error("name a backup, or the directories of an archive with --archive DIR...");
   }
   if (!arguments.archives.empty()) return verify_archive_command(arguments);
   return with_client(invocation, [&](ClusterClient& client) {
@@ -347,7 +347,7 @@ void register_backup(CLI::App& app, Invocation& invocation) {
       "/backup/n2/nightly    (needs no "
       "cluster)");
   check->add_option("BACKUP", arguments->backup, "Its name or UUID");
-  check->add_option("--archive", arguments->archives, "The folders of an archive's parts")
+  check->add_option("--archive", arguments->archives, "The directories of an archive's parts")
       ->type_name("DIR");
   on_run(check, invocation, arguments, verify);
 

@@ -139,7 +139,7 @@ MachineCheck check_huge_pages() {
 MachineCheck check_disk() {
   struct statvfs info {};
   if (statvfs(".", &info) != 0)
-    return {"free disk here", false, "unknown", "statvfs failed on the current folder"};
+    return {"free disk here", false, "unknown", "statvfs failed on the current directory"};
   const uint64_t free = uint64_t{info.f_bavail} * info.f_frsize;
   const bool good = free >= kLowDisk;
   return {"free disk here", good, human_bytes(static_cast<double>(free)),

@@ -182,14 +182,16 @@ Outcome start_node(const LocalArguments& arguments) {
 
 void register_up(CLI::App& local, Invocation& invocation, const Arguments& arguments) {
   CLI::App* command = add_command(
-      local, "up", "Start a cluster of nodes n1..nN in a folder, or the one that is there again",
+      local, "up", "Start a cluster of nodes n1..nN in a directory, or the one that is there again",
       "sluice local up --dir /tmp/demo --nodes 4 --weights 1,2,3,4 --racks a,a,b,b\n"
       "\nWeights are explicit here, 1 each unless given: the nodes share one machine, so there is "
       "nothing to measure.\n"
       "Nodes listen on 127.0.0.1, with --driver rdma for blocks on the RDMA device's address, and "
       "keep their ports. Records are in D/nX, archives in "
       "D/nX-archive, logs in D/nX.log.");
-  command->add_option("--dir", arguments->options.folder, "The folder")->required()->type_name("D");
+  command->add_option("--dir", arguments->options.folder, "The directory")
+      ->required()
+      ->type_name("D");
   command->add_option("--nodes", arguments->nodes, "How many nodes")->required()->type_name("N");
   CLI::Option* replicas = command
                               ->add_option("--replicas", arguments->replicas,
@@ -232,18 +234,18 @@ void register_local(CLI::App& app, Invocation& invocation) {
                                        "sluice local kill --dir /tmp/demo n2");
   CLI::App* start_command = add_command(*local, "start", "Start one node again",
                                         "sluice local start --dir /tmp/demo n2\n"
-                                        "\nA node whose data folder is gone refuses to start. "
+                                        "\nA node whose data directory is gone refuses to start. "
                                         "--accept-data-loss lets it join empty: its copies are\n"
                                         "then missing until they are written again.");
   for (CLI::App* command : {down_command, kill_command, start_command}) {
-    command->add_option("--dir", arguments->options.folder, "The folder")
+    command->add_option("--dir", arguments->options.folder, "The directory")
         ->required()
         ->type_name("D");
   }
   kill_command->add_option("NAME", arguments->name, "The node")->required();
   start_command->add_option("NAME", arguments->name, "The node")->required();
   start_command->add_flag("--accept-data-loss", arguments->accept_data_loss,
-                          "Join although the data folder is gone");
+                          "Join although the data directory is gone");
   down_command->callback(
       [&invocation, arguments] { invocation.run = [arguments] { return down(*arguments); }; });
   kill_command->callback(

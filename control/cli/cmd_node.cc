@@ -113,7 +113,7 @@ void register_node(CLI::App& app, Invocation& invocation) {
       ->required()
       ->type_name("FILE.toml");
   command->add_flag("--accept-data-loss", arguments->accept_data_loss,
-                    "Join although the data folder that the cluster knows of is gone");
+                    "Join although the data directory that the cluster knows of is gone");
   command->callback([&invocation, arguments] {
     invocation.own_signals = true;
     invocation.run = [arguments] { return node(*arguments); };

@@ -348,26 +348,26 @@ void register_single(CLI::App& record, Invocation& invocation, const Arguments& 
 
 void register_streams(CLI::App& record, Invocation& invocation, const Arguments& arguments) {
   CLI::App* import = add_command(
-      record, "import", "Write many records: the files of a folder tree, or JSON lines",
+      record, "import", "Write many records: the files of a directory tree, or JSON lines",
       "sluice record import --tree /usr/share/doc --prefix docs/\n"
       "  sluice record import --jsonl records.jsonl\n"
       "\nA tree keeps paths, modes, times and links; files are cut into chunks of 992 KiB.\n"
       "JSON lines: {\"key\": \"k\", \"value\": \"v\"}, or key_b64 and value_b64 in base64; at most "
       "96 MiB a line.\n"
       "An import ends at the first malformed line; the lines before it are imported.");
-  import->add_option("--tree", arguments->tree, "A folder")->type_name("DIR");
+  import->add_option("--tree", arguments->tree, "A directory")->type_name("DIR");
   import->add_option("--prefix", arguments->prefix, "Put before each key of a tree");
   import->add_option("--jsonl", arguments->jsonl, "A file of JSON lines; - is stdin")
       ->type_name("FILE");
   on_run(import, invocation, arguments, import_command);
   CLI::App* export_app = add_command(
-      record, "export", "Read all records: into a folder tree, or as JSON lines sorted by key",
+      record, "export", "Read all records: into a directory tree, or as JSON lines sorted by key",
       "sluice record export --tree /tmp/doc --prefix docs/\n"
       "  sluice record export --jsonl records.jsonl && cmp records.jsonl others.jsonl\n"
       "\nSorting takes room for all records in $TMPDIR, or else beside FILE. With FILE - the lines "
       "go to stdout\n"
       "(and --json is refused).");
-  export_app->add_option("--tree", arguments->tree, "A folder; made where it is not there")
+  export_app->add_option("--tree", arguments->tree, "A directory; made where it is not there")
       ->type_name("DIR");
   export_app->add_option("--prefix", arguments->prefix,
                          "Only keys that begin so; a tree's paths go without it");

@@ -73,7 +73,7 @@ Outcome outcome_of(const absl::StatusOr<RestoreOutcome>& result) {
 Outcome restore(const Invocation& invocation, const RestoreArguments& arguments) {
   const RestoreRequest& options = arguments.options;
   if (options.backup.empty() == options.archive_folders.empty()) {
-    return usage_error("name a backup, or the folders of an archive with --archive DIR...");
+    return usage_error("name a backup, or the directories of an archive with --archive DIR...");
   }
   if (!options.source_cluster.empty()) {
     if (!options.archive_folders.empty())
@@ -199,7 +199,7 @@ void register_restore(CLI::App& app, Invocation& invocation) {
   command->add_option("BACKUP", arguments->options.backup, "Its name or UUID");
   command
       ->add_option("--archive", arguments->options.archive_folders,
-                   "The folders of an archive's parts, instead of a "
+                   "The directories of an archive's parts, instead of a "
                    "name")
       ->type_name("DIR");
   command

@@ -137,8 +137,8 @@ absl::Status LocalCluster::write_description() const {
 absl::Status LocalCluster::check_same(const LocalOptions& options) const {
   const auto differs = [&](const char* what, auto has, auto asked) {
     return failed_precondition(
-        "{} holds a cluster with {} {}, not {}; start it as it is, or use another folder", folder_,
-        what, has, asked);
+        "{} holds a cluster with {} {}, not {}; start it as it is, or use another directory",
+        folder_, what, has, asked);
   };
   if (options.nodes != nodes_.size()) return differs("--nodes", nodes_.size(), options.nodes);
   if (options.replicas != 0 && options.replicas != replicas_)

@@ -38,7 +38,7 @@ absl::Status check_header(const TreeHeader& header, uint32_t reserved, size_t co
   uint64_t expected = 0;
   switch (header.kind) {
     case TreeKind::kFolder:
-      if (header.size != 0) return data_loss("a folder's entry has a size");
+      if (header.size != 0) return data_loss("a directory's entry has a size");
       break;
     case TreeKind::kLink:
       expected = header.size;

@@ -175,17 +175,17 @@ class TreeExporter {
 absl::Status TreeExporter::open() {
   SLUICE_RETURN_IF_ERROR(make_folders(options_.folder));
   UniqueFd place(::open(options_.folder.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
-  if (!place) return errno_status(errno, fmt::format("open folder {}", options_.folder));
+  if (!place) return errno_status(errno, fmt::format("open directory {}", options_.folder));
   SLUICE_RETURN_IF_ERROR(with_context(make_workable(place.get(), "."), options_.folder));
   root_.reset(openat(place.get(), ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-  if (!root_) return errno_status(errno, fmt::format("open folder {}", options_.folder));
+  if (!root_) return errno_status(errno, fmt::format("open directory {}", options_.folder));
   staging_name_ = fmt::format(".sluice-export-{:016x}", entropy());
   if (mkdirat(root_.get(), staging_name_.c_str(), kWorkMode) != 0) {
-    return errno_status(errno, fmt::format("make a folder in {}", options_.folder));
+    return errno_status(errno, fmt::format("make a directory in {}", options_.folder));
   }
   staging_.reset(
       openat(root_.get(), staging_name_.c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
-  if (!staging_) return errno_status(errno, fmt::format("open a folder in {}", options_.folder));
+  if (!staging_) return errno_status(errno, fmt::format("open a directory in {}", options_.folder));
   return absl::OkStatus();
 }
 
@@ -206,12 +206,12 @@ void TreeExporter::remove_staging() {
 absl::Status TreeExporter::make_workable(int place, const std::string& path) {
   if (faccessat(place, ".", R_OK | W_OK | X_OK, AT_EACCESS) == 0) return absl::OkStatus();
   struct stat info {};
-  if (fstat(place, &info) != 0) return errno_status(errno, "look at the folder");
+  if (fstat(place, &info) != 0) return errno_status(errno, "look at the directory");
   if (info.st_uid != geteuid()) return absl::OkStatus();
   // Through /proc, as a descriptor without rights to read takes no fchmod.
   const std::string here = fmt::format("/proc/self/fd/{}", place);
   if (chmod(here.c_str(), (info.st_mode & 07777) | kWorkMode) != 0)
-    return errno_status(errno, "make the folder writable");
+    return errno_status(errno, "make the directory writable");
   opened_.emplace(path, info.st_mode & 07777);
   return absl::OkStatus();
 }
@@ -238,20 +238,21 @@ absl::StatusOr<UniqueFd> TreeExporter::open_folder(std::string_view path) {
     const std::string name(path.substr(0, slash));
     path = slash == std::string_view::npos ? "" : path.substr(slash + 1);
     if (mkdirat(folder.get(), name.c_str(), kWorkMode) != 0 && errno != EEXIST) {
-      return errno_status(errno, fmt::format("make folder '{}'", name));
+      return errno_status(errno, fmt::format("make directory '{}'", name));
     }
     done += (done.empty() ? "" : "/") + name;
     const UniqueFd place(
         openat(folder.get(), name.c_str(), O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
     if (!place && (errno == ELOOP || errno == ENOTDIR)) {
-      return failed_precondition("'{}' is there and no folder (links are not followed)", name);
+      return failed_precondition("'{}' is there and is not a directory (links are not followed)",
+                                 name);
     }
-    if (!place) return errno_status(errno, fmt::format("open folder '{}'", name));
+    if (!place) return errno_status(errno, fmt::format("open directory '{}'", name));
     SLUICE_RETURN_IF_ERROR(make_workable(place.get(), done));
     folder = UniqueFd(openat(place.get(), ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-    if (!folder) return errno_status(errno, fmt::format("open folder '{}'", name));
+    if (!folder) return errno_status(errno, fmt::format("open directory '{}'", name));
   }
-  if (!folder) return errno_status(errno, "open a folder");
+  if (!folder) return errno_status(errno, "open a directory");
   return folder;
 }
 

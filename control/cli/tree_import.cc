@@ -494,7 +494,7 @@ void TreeImporter::take_failures(SinkTotals& totals) {
 
 absl::StatusOr<TreeImportResult> TreeImporter::run() {
   root_.reset(open(options_.root.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-  if (!root_) return errno_status(errno, fmt::format("open folder {}", options_.root));
+  if (!root_) return errno_status(errno, fmt::format("open directory {}", options_.root));
   {
     generations_.look_for_earlier();
     std::vector<std::thread> readers;

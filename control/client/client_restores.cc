@@ -44,7 +44,7 @@ absl::Status find_archive_folders(const RestoreRequest& request, RestoreHead* he
   SLUICE_ASSIGN_OR_RETURN(const auto archive, ArchiveReader::open(folders));
   if (const auto missing = archive->missing_parts(); !missing.empty()) {
     return failed_precondition(
-        "parts of the archive are missing ({}): give the folders of all parts",
+        "parts of the archive are missing ({}): give the directories of all parts",
         fmt::join(missing, ", "));
   }
   head->backup = archive->manifest().identity.backup;

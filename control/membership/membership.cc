@@ -56,9 +56,11 @@ absl::StatusOr<KnownStore> load_store(ClusterBlock& block, std::string_view name
 
 absl::Status data_lost(const NodeInfo& before, const NodeInfo& now) {
   return failed_precondition(
-      "node '{}' had the data folder {} before and has {} now: its data was lost or replaced, and "
+      "node '{}' had the data directory {} before and has {} now: its data was lost or replaced, "
+      "and "
       "with it "
-      "its copies of acknowledged records. If the old folder still exists, start the node with it. "
+      "its copies of acknowledged records. If the old directory still exists, start the node with "
+      "it. "
       "To go on "
       "without it, join with accept_data_loss; its slots then have one replica less until they are "
       "restored",
@@ -68,9 +70,10 @@ absl::Status data_lost(const NodeInfo& before, const NodeInfo& now) {
 // The folder bears the right name, but is not what the node served from last.
 absl::Status rolled_back(const NodeInfo& node, std::string_view expected, std::string_view found) {
   return failed_precondition(
-      "node '{}': its data folder (store {}) is a copy or an earlier state of the one that it "
+      "node '{}': its data directory (store {}) is a copy or an earlier state of the one that it "
       "served "
-      "from last: expected {}, found {}. It lacks acknowledged records. If the newer folder still "
+      "from last: expected {}, found {}. It lacks acknowledged records. If the newer directory "
+      "still "
       "exists, start the node with it. To go on without it, join with accept_data_loss; what it "
       "lacks then has one replica less until it is restored",
       node.name, node.store_id, expected, found);
@@ -81,7 +84,7 @@ absl::Status check_store(const StoreInfo& known, const Membership::Options& opti
   const NodeInfo& node = options.node;
   if (known.store_id != node.store_id || found.joining.empty()) return absl::OkStatus();
   if (known.token != found.joined && known.token != found.joining) {
-    return rolled_back(node, fmt::format("the folder of join {}", known.token),
+    return rolled_back(node, fmt::format("the directory of join {}", known.token),
                        found.joined.empty() ? "one that never joined"
                                             : fmt::format("that of join {}", found.joined));
   }
@@ -242,7 +245,7 @@ absl::StatusOr<std::unique_ptr<Membership>> Membership::join(ClusterBlock& block
               "node '{}' is live already, in process {}{}; names are unique in a cluster", name,
               other.ok() ? other->process : 0,
               other.ok() && other->store_id == options.node.store_id
-                  ? " with another copy of this data folder"
+                  ? " with another copy of this data directory"
                   : ""));
         }
         block.keep_alive(lease).IgnoreError();

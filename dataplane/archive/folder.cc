@@ -18,7 +18,7 @@ namespace sluice {
 absl::StatusOr<std::vector<std::string>> list_folder(const std::string& folder) {
   const auto close = [](DIR* open) { closedir(open); };
   std::unique_ptr<DIR, decltype(close)> open(opendir(folder.c_str()), close);
-  if (open == nullptr) return errno_status(errno, fmt::format("open folder {}", folder));
+  if (open == nullptr) return errno_status(errno, fmt::format("open directory {}", folder));
   std::vector<std::string> names;
   errno = 0;
   while (const dirent* entry = readdir(open.get())) {
@@ -26,7 +26,7 @@ absl::StatusOr<std::vector<std::string>> list_folder(const std::string& folder) 
     if (name != "." && name != "..") names.emplace_back(name);
     errno = 0;
   }
-  if (errno != 0) return errno_status(errno, fmt::format("read folder {}", folder));
+  if (errno != 0) return errno_status(errno, fmt::format("read directory {}", folder));
   std::sort(names.begin(), names.end());
   return names;
 }

@@ -160,7 +160,7 @@ ArchivePartId id_of(const Manifest& manifest, std::string_view bytes) {
 
 absl::StatusOr<std::unique_ptr<ArchiveReader>> ArchiveReader::open(
     const std::vector<std::string>& folders, const ArchivePartId* expected) {
-  if (folders.empty()) return invalid_argument("archive: no folder given");
+  if (folders.empty()) return invalid_argument("archive: no directory given");
   std::string root;
   std::optional<Manifest> manifest;
   std::vector<Part> parts;
@@ -175,7 +175,7 @@ absl::StatusOr<std::unique_ptr<ArchiveReader>> ArchiveReader::open(
       manifest = *std::move(decoded);
       root = *std::move(bytes);
     } else if (*bytes != root) {
-      return data_loss("{} differs from {}/{}: folders of different archives, or damage", path,
+      return data_loss("{} differs from {}/{}: directories of different archives, or damage", path,
                        folders[0], kManifestFile);
     }
     // Before its parts are judged by a manifest that may be another archive's.

@@ -249,9 +249,9 @@ absl::Status Verifier::find_part(Folder& folder) {
   if (folder.foreign && !same) return absl::OkStatus();
   folder.foreign = false;
   if (const Folder* other = claiming(part->node); other != nullptr) {
-    problem(
-        file, 0, -1,
-        fmt::format("another folder holds the part of node {} too: {}", part->node, other->path));
+    problem(file, 0, -1,
+            fmt::format("another directory holds the part of node {} too: {}", part->node,
+                        other->path));
     return absl::OkStatus();
   }
   if (manifest_.has_value()) {
@@ -511,7 +511,7 @@ absl::StatusOr<VerifyReport> verify_archive(
     const std::vector<std::string>& folders, Arena& arena,
     const std::function<bool(uint64_t done, uint64_t total)>& progress,
     const ArchivePartId* expected) {
-  if (folders.empty()) return invalid_argument("archive: no folder given");
+  if (folders.empty()) return invalid_argument("archive: no directory given");
   if (expected != nullptr && folders.size() != 1) {
     return invalid_argument("archive: {} directories for one expected part", folders.size());
   }

@@ -49,7 +49,7 @@ class Writer final : public ArchiveWriter {
       : options_(options),
         journal_(std::move(journal)),
         durable_(std::move(durable)),
-        queue_(options.depth, fmt::format("write blocks to archive folder {}", options.folder),
+        queue_(options.depth, fmt::format("write blocks to archive directory {}", options.folder),
                options.write) {
     for (const auto& [slot, content] : durable_) {
       durable_at_open_[slot] = content.digest;

@@ -102,7 +102,8 @@ absl::Status StoreImpl::check_identity() {
     return data_loss("the identity of {} is unreadable", options_.folder);
   const auto refuse = [this](std::string_view what, const auto& there, const auto& here) {
     return failed_precondition(
-        "{} holds records of {} {}, this is {} {}: give the folder that belongs to it, or an empty "
+        "{} holds records of {} {}, this is {} {}: give the directory that belongs to it, or an "
+        "empty "
         "one",
         options_.folder, what, there, what, here);
   };

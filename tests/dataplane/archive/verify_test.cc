@@ -271,7 +271,7 @@ TEST_F(VerifyTest, NamesFoldersOfAnotherArchiveOrTheSamePartTwice) {
   EXPECT_TRUE(names(report, other.folders[1] + "/manifest", "differs")) << text_of(report);
   EXPECT_FALSE(ArchiveReader::open({archive.folders[0], other.folders[1]}).ok());
   report = verify({archive.folders[0], archive.folders[0]});
-  EXPECT_TRUE(names(report, archive.folders[0] + "/part", "another folder")) << text_of(report);
+  EXPECT_TRUE(names(report, archive.folders[0] + "/part", "another directory")) << text_of(report);
   EXPECT_FALSE(ArchiveReader::open({archive.folders[0], archive.folders[0]}).ok());
 }
 
