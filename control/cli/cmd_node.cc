@@ -86,8 +86,7 @@ Outcome node(const NodeArguments& arguments) {
                     absl::IsAlreadyExists(lock.status()) ? ": its data directory is in use" : "")));
   }
   const absl::Status status = run_node(*config);
-  return status.ok() ? Outcome()
-                     : failure(with_context(status, fmt::format("node {}", config->name)));
+  return status.ok() ? Outcome() : failure(status);
 }
 
 }  // namespace

@@ -34,8 +34,7 @@ BackupView view_of(const BackupHead& head) {
   view.slots_agreed = head.totals.slots_agreed;
   view.slots_divergent = head.totals.slots_divergent;
   view.divergence = head.totals.divergence;
-  view.seconds =
-      static_cast<double>(std::max<int64_t>(0, head.changed_ms - head.created_ms)) / 1000;
+  view.seconds = static_cast<double>(head.elapsed_ms) / 1000;
   for (const ArchivePart& part : head.archives) view.archives.push_back({part.node, part.path});
   view.plan = {head.makespan_s, head.lower_bound_s, head.planned};
   return view;

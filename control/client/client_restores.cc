@@ -150,10 +150,20 @@ absl::StatusOr<RestoreOutcome> ClusterClientImpl::restore_retry(const RestoreCal
     RestoreRequest request;
     request.prefix = head.prefix;
     RestoreJob job(*this, url_, request, progress);
-    SLUICE_ASSIGN_OR_RETURN(const RestoreOutcome one, job.retry(head.id));
+    const auto outcome = job.retry(head.id);
+    if (!outcome.ok()) {
+      // The others' lists are driven all the same.
+      sum.state = "failed";
+      sum.reason = message_of(outcome.status());
+      sum.data_bad = sum.data_bad || absl::IsDataLoss(outcome.status());
+      sum.failed += head.failed;
+      sum.failed_deletions += head.failed_deletions;
+      continue;
+    }
+    const RestoreOutcome& one = *outcome;
     sum.restore = sum.restore.empty() ? one.restore : sum.restore + "," + one.restore;
     if (one.state != "completed") {
-      sum.state = one.state;
+      if (sum.state != "failed") sum.state = one.state;
       sum.reason = one.reason;
       sum.data_bad = sum.data_bad || one.data_bad;
     }

@@ -14,6 +14,9 @@ namespace sluice {
 namespace {
 constexpr int64_t kStatusMs = 3'000;
 constexpr int64_t kPauseNs = 100'000'000;
+constexpr int64_t kStampTryMs = 1'000;
+// Longer than a coordinator asks its replicas, so that it says what they lack.
+constexpr int64_t kWriteTryMs = 12'000;
 
 }  // namespace
 
@@ -76,7 +79,7 @@ std::vector<std::string> ClusterClientImpl::candidates(std::string_view first) {
 }
 
 absl::Status ClusterClientImpl::ask_any(
-    std::string_view first, int64_t deadline_ns,
+    std::string_view first, int64_t deadline_ns, int64_t first_try_ms,
     const std::function<grpc::Status(PeerNode&, grpc::ClientContext&)>& call) {
   absl::Status last = unavailable("no node is known");
   for (int round = 0; round < 3; ++round) {
@@ -86,7 +89,8 @@ absl::Status ClusterClientImpl::ask_any(
       const auto peer = peers_.find(name);
       if (!peer.ok()) continue;
       grpc::ClientContext context;
-      set_timeout(context, left_ms);
+      // One node that stands still must not use up the time of the others.
+      set_timeout(context, std::min(left_ms, first_try_ms << (2 * round)));
       const grpc::Status status = call(**peer, context);
       (*peer)->note(status);
       if (status.ok()) return absl::OkStatus();
@@ -120,19 +124,33 @@ absl::Status ClusterClientImpl::write(std::string_view key, std::string_view val
   item->set_value(value.data(), value.size());
   item->set_tombstone(tombstone);
   const int64_t deadline_ns = clock_.monotonic_ns() + options_.request_timeout_ms * 1'000'000;
-  // The version comes first: a request whose answer is lost is repeated with the same one, so that
-  // it cannot undo what another client has written meanwhile.
+  for (int number = 0;; ++number) {
+    v1::WriteReply::Result result;
+    SLUICE_RETURN_IF_ERROR(write_once(request, deadline_ns, &result));
+    if (result.code() == 0) return absl::OkStatus();
+    if (!result.has_restamp() || number >= kMaxRestamps) {
+      return absl::Status(static_cast<absl::StatusCode>(result.code()), result.reason());
+    }
+    *item->mutable_restamp() = std::move(*result.mutable_restamp());
+  }
+}
+
+// With one version, which comes first: a request whose answer is lost is repeated with the same
+// one, so that it cannot undo what another client has written meanwhile.
+absl::Status ClusterClientImpl::write_once(v1::WriteRequest& request, int64_t deadline_ns,
+                                           v1::WriteReply::Result* result) {
   v1::StampRequest after;
-  after.set_after(acknowledged_stamp());
+  after.set_after(std::max(acknowledged_stamp(), request.items(0).restamp().above()));
   std::string stamped_by;
-  SLUICE_RETURN_IF_ERROR(
-      ask_any(primary_of(key), deadline_ns, [&](PeerNode& node, grpc::ClientContext& context) {
-        stamped_by = node.name();
-        return node.serving().Stamp(&context, after, request.mutable_version());
-      }));
-  absl::Status result;
-  SLUICE_RETURN_IF_ERROR(
-      ask_any(stamped_by, deadline_ns, [&](PeerNode& node, grpc::ClientContext& context) {
+  SLUICE_RETURN_IF_ERROR(ask_any(primary_of(request.items(0).key()), deadline_ns, kStampTryMs,
+                                 [&](PeerNode& node, grpc::ClientContext& context) {
+                                   stamped_by = node.name();
+                                   return node.serving().Stamp(&context, after,
+                                                               request.mutable_version());
+                                 }));
+  request.set_in_doubt(false);
+  return ask_any(
+      stamped_by, deadline_ns, kWriteTryMs, [&](PeerNode& node, grpc::ClientContext& context) {
         v1::WriteReply reply;
         const grpc::Status status = node.serving().Write(&context, request, &reply);
         if (!status.ok()) {
@@ -143,11 +161,9 @@ absl::Status ClusterClientImpl::write(std::string_view key, std::string_view val
         if (reply.results_size() != 1) {
           return grpc::Status(grpc::StatusCode::INTERNAL, "answered another number of writes");
         }
-        result = absl::Status(static_cast<absl::StatusCode>(reply.results(0).code()),
-                              reply.results(0).reason());
+        *result = std::move(*reply.mutable_results(0));
         return grpc::Status::OK;
-      }));
-  return result;
+      });
 }
 
 absl::Status ClusterClientImpl::put(std::string_view key, std::string_view value) {

@@ -71,9 +71,11 @@ class ClusterClientImpl final : public ClusterClient {
   // deadline.
   absl::Status ask_any(std::string_view first,
                        const std::function<grpc::Status(PeerNode&, grpc::ClientContext&)>& call) {
-    return ask_any(first, clock_.monotonic_ns() + options_.request_timeout_ms * 1'000'000, call);
+    return ask_any(first, clock_.monotonic_ns() + options_.request_timeout_ms * 1'000'000,
+                   options_.request_timeout_ms, call);
   }
-  absl::Status ask_any(std::string_view first, int64_t deadline_ns,
+  // The first try of each node may take `first_try_ms`, later ones longer.
+  absl::Status ask_any(std::string_view first, int64_t deadline_ns, int64_t first_try_ms,
                        const std::function<grpc::Status(PeerNode&, grpc::ClientContext&)>& call);
   // The largest stamp that a write of this client was acknowledged with: its next versions are
   // above it, whichever node makes them.
@@ -81,9 +83,13 @@ class ClusterClientImpl final : public ClusterClient {
   void acknowledged(uint64_t stamp);
   // The first replica of the key's slot.
   std::string primary_of(std::string_view key);
+  // How often a write that meets newer ones is given another version.
+  static constexpr int kMaxRestamps = 8;
 
  private:
   absl::Status write(std::string_view key, std::string_view value, bool tombstone);
+  absl::Status write_once(v1::WriteRequest& request, int64_t deadline_ns,
+                          v1::WriteReply::Result* result);
   absl::StatusOr<BackupView> follow_backup(const std::string& uuid, const BackupCallback& progress);
 
   const std::unique_ptr<ClusterBlock> owned_;

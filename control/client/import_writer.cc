@@ -1,5 +1,6 @@
 #include "control/client/import_writer.h"
 
+#include <algorithm>
 #include <chrono>
 #include <utility>
 
@@ -27,12 +28,15 @@ struct ImportWriterImpl::Batch {
   v1::WriteRequest request;
   v1::WriteReply reply;
   v1::StampRequest after;
+  uint64_t above = 0;  // its version is to be
   std::unique_ptr<grpc::ClientContext> context;
   std::string first;
   std::shared_ptr<PeerNode> node;
-  std::vector<Writes> writes;  // parallel to the request's items
+  std::vector<Writes> writes;
+  std::vector<size_t> places;  // of the request's items in `writes`
   size_t bytes = 0;            // of the request's items
-  int tries = 0;
+  int tries = 0;               // with the version that it has
+  int restamps = 0;
   size_t predecessors = 0;         // sent before, with a key of this one; one for each key
   std::vector<Batch*> successors;  // those that have this one as a predecessor
 };
@@ -88,6 +92,7 @@ absl::Status ImportWriterImpl::add(std::string_view key, std::string_view value,
   item->set_key(key.data(), key.size());
   item->set_value(value.data(), value.size());
   item->set_tombstone(tombstone);
+  batch->places.push_back(batch->writes.size());
   batch->writes.push_back({hash, 1, key.size() + value.size()});
   batch->bytes += key.size() + value.size();
   if (batch->bytes >= kBatchBytes || batch->writes.size() >= kImportBatchRecords) close(batch);
@@ -166,7 +171,7 @@ void ImportWriterImpl::send_once(std::unique_ptr<Batch> batch) {
   if (batch->request.has_version()) return write(std::move(batch));
   batch->context = std::make_unique<grpc::ClientContext>();
   set_timeout(*batch->context, kStampMs);
-  batch->after.set_after(client_.acknowledged_stamp());
+  batch->after.set_after(std::max(client_.acknowledged_stamp(), batch->above));
   Batch* raw = batch.release();
   raw->node->serving().async()->Stamp(raw->context.get(), &raw->after,
                                       raw->request.mutable_version(),
@@ -215,7 +220,11 @@ void ImportWriterImpl::answered(std::unique_ptr<Batch> answered_batch, const grp
         }
       }
       take_results(*batch);
-      ready = retire(*batch);
+      if (batch->request.items_size() > 0) {
+        ready.push_back(std::move(batch));
+      } else {
+        ready = retire(*batch);
+      }
     }
     // Under the lock: the writer may be gone as soon as it sees that nothing is in flight.
     changed_.notify_all();
@@ -223,22 +232,35 @@ void ImportWriterImpl::answered(std::unique_ptr<Batch> answered_batch, const grp
   for (auto& next : ready) send_once(std::move(next));
 }
 
+// Leaves what is to be sent again, with another version.
 void ImportWriterImpl::take_results(Batch& batch) {
   client_.acknowledged(batch.reply.stamp());
+  const bool may_restamp = batch.restamps++ < ClusterClientImpl::kMaxRestamps;
+  v1::WriteRequest rest;
+  std::vector<size_t> places;
   for (int i = 0; i < batch.request.items_size(); ++i) {
-    const auto& item = batch.request.items(i);
-    const auto& result = batch.reply.results(i);
-    const Batch::Writes& writes = batch.writes[static_cast<size_t>(i)];
+    auto& item = *batch.request.mutable_items(i);
+    auto& result = *batch.reply.mutable_results(i);
+    const size_t place = batch.places[static_cast<size_t>(i)];
+    const Batch::Writes& writes = batch.writes[place];
     if (result.code() == 0) {
       totals_.records += writes.count;
       totals_.bytes += writes.bytes;
-      continue;
-    }
-    totals_.failed += writes.count;
-    if (totals_.failures.size() < WriteTotals::kKeptFailures) {
-      totals_.failures.push_back({item.key(), result.reason()});
+    } else if (result.has_restamp() && may_restamp) {
+      batch.above = std::max(batch.above, result.restamp().above());
+      item.mutable_restamp()->Swap(result.mutable_restamp());
+      rest.add_items()->Swap(&item);
+      places.push_back(place);
+    } else {
+      totals_.failed += writes.count;
+      if (totals_.failures.size() < WriteTotals::kKeptFailures) {
+        totals_.failures.push_back({item.key(), result.reason()});
+      }
     }
   }
+  batch.request = std::move(rest);
+  batch.places = std::move(places);
+  batch.tries = 0;
 }
 
 void ImportWriterImpl::retry_waiting() {

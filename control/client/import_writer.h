@@ -4,7 +4,8 @@
 // Writes of one key are applied in the caller's order: a later one replaces an earlier one in the
 // group that is being filled, and a group waits until those sent before it that share a key with it
 // have been answered for good, retries included. Groups that share no key do not wait for each
-// other. A group is sent with a version, and repeated with the same one.
+// other. A group is sent with a version, and repeated with the same one; those of it
+// that meet something newer go on in the same group, with another version.
 #ifndef SLUICE_CONTROL_CLIENT_IMPORT_WRITER_H_
 #define SLUICE_CONTROL_CLIENT_IMPORT_WRITER_H_
 

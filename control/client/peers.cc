@@ -14,9 +14,9 @@ constexpr int64_t kFirstPauseNs = 100'000'000;
 constexpr int64_t kLongestPauseNs = 2'000'000'000;
 }  // namespace
 
-PeerNode::PeerNode(std::string name, const std::string& address, Clock& clock)
-    : name_(std::move(name)), address_(address), clock_(clock) {
-  channel_ = make_channel(address);
+PeerNode::PeerNode(const Callee& callee, const std::string& address, Clock& clock)
+    : name_(callee.node), address_(address), clock_(clock) {
+  channel_ = make_channel(address, callee);
   peer_ = v1::Peer::NewStub(channel_);
   serving_ = v1::Sluice::NewStub(channel_);
 }
@@ -82,7 +82,8 @@ absl::StatusOr<std::shared_ptr<PeerNode>> Peers::find(std::string_view name) {
   const std::lock_guard lock(mutex_);
   auto& node = nodes_[std::string(name)];
   if (node == nullptr || node->address() != member->info.control_address) {
-    node = std::make_shared<PeerNode>(std::string(name), member->info.control_address, clock_);
+    node = std::make_shared<PeerNode>(Callee{directory_.cluster().uuid, std::string(name)},
+                                      member->info.control_address, clock_);
   }
   return node;
 }

@@ -17,6 +17,7 @@
 
 #include "absl/status/statusor.h"
 #include "base/clock.h"
+#include "control/client/callee.h"
 #include "control/client/directory.h"
 #include "control/proto/peer.grpc.pb.h"
 #include "control/proto/sluice.grpc.pb.h"
@@ -25,7 +26,7 @@ namespace sluice {
 
 class PeerNode {
  public:
-  PeerNode(std::string name, const std::string& address, Clock& clock);
+  PeerNode(const Callee& callee, const std::string& address, Clock& clock);
 
   const std::string& name() const { return name_; }
   const std::string& address() const { return address_; }

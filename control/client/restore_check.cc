@@ -83,7 +83,8 @@ class Checker {
         RecordSummary summary;
         SLUICE_ASSIGN_OR_RETURN(const bool complete, digester.add(entry, &summary));
         if (!complete || !entry.key.starts_with(check_.prefix)) continue;
-        add(batches[slot_of(entry.key, snapshot_->table->slot_bits())], entry.key, summary);
+        fill(entry.key, summary,
+             batches[slot_of(entry.key, snapshot_->table->slot_bits())].add_items());
         ++items;
       }
       SLUICE_RETURN_IF_ERROR(digester.end_block(reader));
@@ -92,18 +93,6 @@ class Checker {
       items = 0;
     }
     return ask(batches);
-  }
-
-  static void add(v1::FindMissingRequest& batch, std::string_view key,
-                  const RecordSummary& summary) {
-    v1::ScanItem* item = batch.add_items();
-    item->set_key(key.data(), key.size());
-    item->set_stamp(summary.version.stamp);
-    item->set_node(summary.version.node);
-    item->set_tombstone(summary.tombstone);
-    item->set_value_bytes(summary.value_bytes);
-    item->set_digest_low(summary.value_digest.low);
-    item->set_digest_high(summary.value_digest.high);
   }
 
   absl::Status ask(std::map<uint32_t, v1::FindMissingRequest>& batches) {

@@ -52,7 +52,8 @@ absl::StatusOr<bool> RestoreJob::is_empty() {
 }
 
 // Resumes an interrupted restore of the same archive; one that ended is restarted.
-absl::Status RestoreJob::begin(const RestoreHead& wanted) {
+// Under the lock's fence: who was stopped behind taking it does not supersede its next holder.
+absl::Status RestoreJob::begin(const RestoreHead& wanted, const LeaseLock& lock) {
   constexpr int kTries = 3;
   absl::Status status;
   // An attempt that lost its lock a moment ago may change the head once more.
@@ -87,7 +88,7 @@ absl::Status RestoreJob::begin(const RestoreHead& wanted) {
       head.progress = head.attempt;
     }
     stored_.head = std::move(head);
-    status = store_restore(client_.block(), stored_);
+    status = store_restore(client_.block(), stored_, {lock.fence()});
     if (!absl::IsAborted(status)) break;
   }
   SLUICE_RETURN_IF_ERROR(status);
@@ -113,7 +114,7 @@ absl::StatusOr<RestoreOutcome> RestoreJob::run(RestoreHead head) {
       return already_exists("backup {} is being restored into this cluster already", head.name);
     }
     SLUICE_RETURN_IF_ERROR(taken.status());
-    SLUICE_RETURN_IF_ERROR(begin(head));
+    SLUICE_RETURN_IF_ERROR(begin(head, **taken));
     SLUICE_RETURN_IF_ERROR(end(run_parts(false), false, **taken));
   }
   outcome_.seconds = static_cast<double>(client_.clock().monotonic_ns() - start) / 1e9;
@@ -142,7 +143,7 @@ absl::StatusOr<RestoreOutcome> RestoreJob::retry(const std::string& id) {
   }
   ++stored_.head.attempt;
   stored_.head.driven = true;
-  SLUICE_RETURN_IF_ERROR(store_restore(client_.block(), stored_));
+  SLUICE_RETURN_IF_ERROR(store_restore(client_.block(), stored_, {(*taken)->fence()}));
   SLUICE_RETURN_IF_ERROR(end(run_parts(true), true, **taken));
   outcome_.seconds = static_cast<double>(client_.clock().monotonic_ns() - start) / 1e9;
   return outcome_;
@@ -193,18 +194,19 @@ void RestoreJob::add(const v1::RestorePartResult& part) {
   }
 }
 
-// A cluster that was empty holds the archive after its restore, and nothing else. Another one holds
-// every record of it, at its version or a newer one, on all replicas.
+// A copy that equals the archive by its digest is proved. Another one has to hold every record of
+// it, at its version or a newer one: others may have written meanwhile, also into a cluster that
+// was empty.
 absl::Status RestoreJob::prove() {
   SLUICE_RETURN_IF_ERROR(with_patience([this] { return client_.directory().refresh(); }));
   SLUICE_ASSIGN_OR_RETURN(const NodeDigests digests, read_digests(client_, patience_of(client_)));
   const auto table = client_.directory().snapshot()->table;
   // A retry of records that were picked or regrouped does not know what the slots hold as a whole.
   const bool known = !expected_.empty() || outcome_.records == 0;
-  const bool whole = known && stored_.head.into_empty;
-  DigestComparison comparison = compare_digests(*table, digests, expected_, whole || !known);
+  DigestComparison comparison =
+      compare_digests(*table, digests, expected_, stored_.head.into_empty || !known);
   const std::set<SlotCopy> suspect = comparison.differing;
-  if (!whole && !suspect.empty()) SLUICE_RETURN_IF_ERROR(find_lacking(comparison, suspect));
+  if (!suspect.empty()) SLUICE_RETURN_IF_ERROR(find_lacking(comparison, suspect));
   RestoreProof& proof = outcome_.proof;
   proof.checked = true;
   proof.copies = comparison.copies;
@@ -249,26 +251,16 @@ absl::Status RestoreJob::find_lacking(DigestComparison& comparison,
 }
 
 absl::Status RestoreJob::judge(const DigestComparison& comparison) {
-  RestoreHead& head = stored_.head;
   const RestoreProof& proof = outcome_.proof;
   if (!comparison.differing.empty()) {
     const auto& [slot, node] = *comparison.differing.begin();
     outcome_.state = "failed";
-    outcome_.reason =
-        head.into_empty
-            ? fmt::format(
-                  "{} of {} slot copies differ from the archive, first slot {} of {}, though the "
-                  "cluster was empty when the restore began: a copy is bad, or somebody wrote "
-                  "meanwhile; run again, it restores these slots once more",
-                  proof.differing, proof.copies, slot, node)
-            : fmt::format(
-                  "{} of {} slot copies lack records of the archive, first slot {} of {}; "
-                  "run again, it restores these slots once more",
-                  proof.differing, proof.copies, slot, node);
-    // What was done there does not count next time, and what others wrote is not held against it
-    // again.
+    outcome_.reason = fmt::format(
+        "{} of {} slot copies lack records of the archive, first slot {} of {}; "
+        "run again, it restores these slots once more",
+        proof.differing, proof.copies, slot, node);
+    // What was done there does not count next time.
     SLUICE_RETURN_IF_ERROR(forget(comparison.differing));
-    head.into_empty = false;
   } else if (!comparison.unreachable.empty()) {
     const auto& [slot, node] = *comparison.unreachable.begin();
     outcome_.state = "failed";

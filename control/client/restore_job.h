@@ -40,7 +40,7 @@ class RestoreJob {
  private:
   absl::Status check_destination();
   absl::StatusOr<bool> is_empty();
-  absl::Status begin(const RestoreHead& head);
+  absl::Status begin(const RestoreHead& head, const LeaseLock& lock);
   absl::Status run_parts(bool retry);
   void add(const v1::RestorePartResult& part);
   absl::Status prove();

@@ -329,6 +329,7 @@ absl::Status store_failed_units(ClusterBlock& block, const RestoreFence& fence,
       unit->set_records(units[i].records);
       unit->set_deletions(units[i].deletions);
     }
+    chunk.set_last(units.size() - first <= kUnitsPerChunk);
     SLUICE_RETURN_IF_ERROR(with_patience([&] {
       return commit_fenced(block, fence,
                            ClusterOp::put(fmt::format("{}{:06}", prefix, first / kUnitsPerChunk),
@@ -347,10 +348,9 @@ absl::Status visit_failed_units(
     for (size_t number = 0;; ++number) {
       SLUICE_ASSIGN_OR_RETURN(const auto entry, block.get(fmt::format("{}{:06}", prefix, number)));
       if (!entry.has_value()) {
-        if (number > 0) break;
         return data_loss(
-            "restore {}: the retry list of part {} is not there: run the restore again", head.id,
-            part);
+            "restore {}: chunk {} of the retry list of part {} is not there: run the restore again",
+            head.id, number, part);
       }
       v1::FailedUnits chunk;
       if (!chunk.ParseFromString(entry->value)) {
@@ -363,6 +363,7 @@ absl::Status visit_failed_units(
                          unit.deletions()});
       }
       SLUICE_RETURN_IF_ERROR(visit(std::move(units)));
+      if (chunk.last()) break;
     }
   }
   return absl::OkStatus();

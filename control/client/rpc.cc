@@ -27,6 +27,7 @@ std::string plain_reason(const grpc::Status& status) {
     return refused == std::string::npos ? "cannot be reached"
                                         : "is not running (connection refused)";
   }
+  if (text == "keepalive watchdog timeout") return "stands still, or is cut off";
   const bool broken = text == "Socket closed" || text.starts_with("recvmsg:") ||
                       text.starts_with("Connection reset") || text.starts_with("GOAWAY");
   return broken ? "broke off the connection" : text;
@@ -71,7 +72,7 @@ void keep_grpc() {
   static_cast<void>(kept);
 }
 
-std::shared_ptr<grpc::Channel> make_channel(const std::string& address) {
+std::shared_ptr<grpc::Channel> make_channel(const std::string& address, const Callee& callee) {
   keep_grpc();
   grpc::ChannelArguments arguments;
   arguments.SetMaxReceiveMessageSize(kMaxRpcBytes);
@@ -86,7 +87,8 @@ std::shared_ptr<grpc::Channel> make_channel(const std::string& address) {
   arguments.SetInt(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, 10'000);
   arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
   arguments.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, 0);
-  return grpc::CreateCustomChannel(address, grpc::InsecureChannelCredentials(), arguments);
+  return grpc::experimental::CreateCustomChannelWithInterceptors(
+      address, grpc::InsecureChannelCredentials(), arguments, naming(callee));
 }
 
 void fill(const RecordView& record, v1::Record* out) {
@@ -95,6 +97,16 @@ void fill(const RecordView& record, v1::Record* out) {
   out->set_stamp(record.version.stamp);
   out->set_node(record.version.node);
   out->set_tombstone(record.tombstone);
+}
+
+void fill(std::string_view key, const RecordSummary& summary, v1::ScanItem* out) {
+  out->set_key(key.data(), key.size());
+  out->set_stamp(summary.version.stamp);
+  out->set_node(summary.version.node);
+  out->set_tombstone(summary.tombstone);
+  out->set_value_bytes(summary.value_bytes);
+  out->set_digest_low(summary.value_digest.low);
+  out->set_digest_high(summary.value_digest.high);
 }
 
 absl::StatusOr<RecordView> view_of(const v1::Record& record) {

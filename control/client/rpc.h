@@ -13,7 +13,9 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "control/client/callee.h"
 #include "control/proto/common.pb.h"
+#include "control/proto/peer.pb.h"
 #include "dataplane/block/record.h"
 #include "dataplane/block/slot_digest.h"
 
@@ -41,10 +43,13 @@ void set_timeout(grpc::ClientContext& context, int64_t timeout_ms);
 // server.
 void keep_grpc();
 
-// Plain text to an address of the form HOST:PORT. Connects when first used.
-std::shared_ptr<grpc::Channel> make_channel(const std::string& address);
+// Plain text to an address of the form HOST:PORT. Connects when first used. Its calls say whom they
+// are meant for.
+std::shared_ptr<grpc::Channel> make_channel(const std::string& address, const Callee& callee = {});
 
 void fill(const RecordView& record, v1::Record* out);
+// Without the value.
+void fill(std::string_view key, const RecordSummary& summary, v1::ScanItem* out);
 // Views into the message. INVALID_ARGUMENT for sizes that no record has.
 absl::StatusOr<RecordView> view_of(const v1::Record& record);
 

@@ -71,11 +71,10 @@ absl::Status data_lost(const NodeInfo& before, const NodeInfo& now) {
 absl::Status rolled_back(const NodeInfo& node, std::string_view expected, std::string_view found) {
   return failed_precondition(
       "node '{}': its data directory (store {}) is a copy or an earlier state of the one that it "
-      "served "
-      "from last: expected {}, found {}. It lacks acknowledged records. If the newer directory "
-      "still "
-      "exists, start the node with it. To go on without it, join with accept_data_loss; what it "
-      "lacks then has one replica less until it is restored",
+      "served from last: expected {}, found {}. It lacks acknowledged records. If the newer "
+      "directory still exists, start the node with it. To go on without it, join with "
+      "accept_data_loss; what it lacks then has one replica less until it is restored. Where all "
+      "nodes say so, it may be the cluster block that was set back: bring back the newer one",
       node.name, node.store_id, expected, found);
 }
 

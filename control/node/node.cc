@@ -68,7 +68,9 @@ class NodeImpl final : public Node {
       : options_(options), clock_(options.clock == nullptr ? system_clock() : *options.clock) {}
   ~NodeImpl() override { stop(); }
 
+  // Everything that it needs; then joins and begins to serve.
   absl::Status open();
+  absl::Status begin();
 
   const std::string& name() const override { return options_.config.name; }
   const std::string& control_address() const override { return control_address_; }
@@ -319,6 +321,10 @@ absl::Status NodeImpl::open() {
   SLUICE_ASSIGN_OR_RETURN(manager_, BackupManager::start(context_, options_.backup));
   SLUICE_RETURN_IF_ERROR(open_server());
   clock_monitor_->measure();
+  return absl::OkStatus();
+}
+
+absl::Status NodeImpl::begin() {
   SLUICE_RETURN_IF_ERROR(join());
   timer_ = guarded_thread("the node's timer", [this] { keep_time(); });
   spdlog::info("{}: control {}, data {} ({})", context_.name, control_address_, data_address_,
@@ -412,9 +418,12 @@ void NodeImpl::stop() {
 
 absl::StatusOr<std::unique_ptr<Node>> Node::start(const NodeOptions& options) {
   auto node = std::make_unique<NodeImpl>(options);
-  if (absl::Status status = node->open(); !status.ok()) {
+  absl::Status status = with_context(node->open(), fmt::format("node {}", options.config.name));
+  // What is said of a membership names its node.
+  if (status.ok()) status = node->begin();
+  if (!status.ok()) {
     node->stop();
-    return with_context(status, fmt::format("node {}", options.config.name));
+    return status;
   }
   return node;
 }

@@ -216,16 +216,21 @@ absl::Status erase_progress(ClusterBlock& block, const StoredBackup& stored,
 }
 
 absl::Status erase_backup(ClusterBlock& block, std::string_view uuid) {
-  SLUICE_ASSIGN_OR_RETURN(const auto entry, block.get(backup_head_key(uuid)));
-  if (!entry) return not_found("no backup {}", cluster_block::printable(uuid));
-  SLUICE_RETURN_IF_ERROR(erase_all(block, backup_folder_key(uuid)));
-  std::vector<ClusterOp> ops{ClusterOp::erase(entry->key)};
-  // A head that cannot be read is erased all the same; its name is found by what it points to.
-  SLUICE_ASSIGN_OR_RETURN(const ClusterListing names, block.list(kBackupNamesPrefix));
-  for (const ClusterEntry& name : names.entries) {
-    if (name.value == uuid) ops.push_back(ClusterOp::erase(name.key));
+  for (int i = 0; i < kSwapTries; ++i) {
+    SLUICE_ASSIGN_OR_RETURN(const auto entry, block.get(backup_head_key(uuid)));
+    if (!entry) return not_found("no backup {}", cluster_block::printable(uuid));
+    SLUICE_RETURN_IF_ERROR(erase_all(block, backup_folder_key(uuid)));
+    // As they were read: when others have erased them, the name may be a later backup's.
+    std::vector<ClusterOp> ops{ClusterOp::erase(entry->key, entry->revision)};
+    // A head that cannot be read is erased all the same; its name is found by what it points to.
+    SLUICE_ASSIGN_OR_RETURN(const ClusterListing names, block.list(kBackupNamesPrefix));
+    for (const ClusterEntry& name : names.entries) {
+      if (name.value == uuid) ops.push_back(ClusterOp::erase(name.key, name.revision));
+    }
+    const absl::Status status = block.commit(ops).status();
+    if (!absl::IsAborted(status)) return status;
   }
-  return block.commit(ops).status();
+  return unavailable("backup {} could not be erased: others change it all the time", uuid);
 }
 
 }  // namespace sluice

@@ -8,7 +8,7 @@
 namespace sluice {
 namespace {
 
-constexpr char kHeadFormat[] = "sluice.backup.2";
+constexpr char kHeadFormat[] = "sluice.backup.3";
 constexpr char kProgressFormat[] = "sluice.progress.1";
 constexpr size_t kMaxList = 4096;
 constexpr size_t kMaxText = 4096;
@@ -206,6 +206,7 @@ std::string encode(const BackupHead& head) {
                     {"deleting", head.deleting},
                     {"created_ms", head.created_ms},
                     {"changed_ms", head.changed_ms},
+                    {"elapsed_ms", head.elapsed_ms},
                     {"error", head.error}});
 }
 
@@ -236,6 +237,7 @@ absl::StatusOr<BackupHead> decode_backup_head(std::string_view key, std::string_
   json.get("deleting", &head.deleting);
   json.get("created_ms", &head.created_ms);
   json.get("changed_ms", &head.changed_ms);
+  json.get("elapsed_ms", &head.elapsed_ms);
   json.get("error", &head.error);
   if (json.status().ok() && key != backup_head_key(head.uuid)) {
     json.fail("it is that of another backup");

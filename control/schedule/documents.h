@@ -92,6 +92,8 @@ struct BackupHead {
   bool deleting = false;
   int64_t created_ms = 0;
   int64_t changed_ms = 0;
+  // How long its coordinators have been at work, by their monotonic clocks: wall clocks are set.
+  uint64_t elapsed_ms = 0;
   std::string error;  // why it failed or was cancelled
   friend bool operator==(const BackupHead&, const BackupHead&) = default;
 };

@@ -17,6 +17,7 @@
 #include "control/service/backup_role.h"
 #include "control/service/job_fence.h"
 #include "control/service/local_archives.h"
+#include "dataplane/archive/part_identity.h"
 #include "dataplane/archive/writer.h"
 
 namespace sluice {
@@ -30,6 +31,21 @@ constexpr size_t kLargestManifest = size_t{1} << 30;
 bool is_running(BackupState state) {
   return state == BackupState::kEnabled || state == BackupState::kSent ||
          state == BackupState::kCopyCompleted || state == BackupState::kConsolidated;
+}
+
+// A part that is not in this node's archive directory is gone, unless it stands where it was made:
+// the node has another archive directory now.
+absl::Status check_moved_away(const NodeContext& context, const BackupHead& head,
+                              const ArchivePartId& id) {
+  for (const ArchivePart& part : head.archives) {
+    if (part.node != context.name || part.path == archive_path(context, head)) continue;
+    const auto found = identify_part(part.path);
+    if (!found.ok() || !check_identity(part.path, *found, id).ok()) continue;
+    return failed_precondition(
+        "its part is in {}, and its archive directory is {} now: move the part there", part.path,
+        context.archive_folder);
+  }
+  return absl::OkStatus();
 }
 
 }  // namespace
@@ -90,14 +106,15 @@ void BackupRoles::look() {
     if (is_running(stored.head.state)) running.insert(stored.head.uuid);
   }
   end_roles_except(running);
-  for (const StoredBackup& stored : list->backups) {
-    if (running.contains(stored.head.uuid)) follow(stored);
-  }
   drop_finished_cuts(*list);
   forget_ended_jobs(*list);
+  // Before anything begins: what is left of an earlier backup of its name would be in its way.
   delete_parts(*list);
   remove_left_parts(*list);
   remove_forgotten_parts(*list);
+  for (const StoredBackup& stored : list->backups) {
+    if (running.contains(stored.head.uuid)) follow(stored);
+  }
 }
 
 bool BackupRoles::is_holder(const BackupHead& head) const {
@@ -143,6 +160,7 @@ absl::Status BackupRoles::delete_part(const BackupHead& head) {
   const ArchivePartId id{context_.cluster().uuid, head.uuid, context_.name, head.manifest_digest};
   const absl::Status removed = context_.archives->remove(head.name, id, Removable::kAny);
   if (!removed.ok() && !absl::IsNotFound(removed)) return removed;
+  if (!removed.ok()) SLUICE_RETURN_IF_ERROR(check_moved_away(context_, head, id));
   spdlog::info("{}: backup {} is being deleted: {}", context_.name, head.name,
                removed.ok() ? "its part is removed" : "nothing of its part is there");
   return strike_part(*context_.block, head.uuid, context_.name, context_.clock->wall_ms());
@@ -297,8 +315,9 @@ void BackupRoles::drop_finished_cuts(const BackupList& list) {
       const auto head = context_.block->get(backup_head_key(cut.backup));
       over = over && head.ok() && !head->has_value();
     } else if (stored->head.state == BackupState::kFailed) {
-      over = std::any_of(stored + 1, list.backups.end(), [](const StoredBackup& later) {
-        return later.head.state == BackupState::kCompleted;
+      // By their cuts: clocks may have been set between the two.
+      over = std::any_of(list.backups.begin(), list.backups.end(), [&](const StoredBackup& other) {
+        return other.head.state == BackupState::kCompleted && other.head.cut > cut.cut;
       });
     } else {
       over = stored->head.state == BackupState::kCompleted ||

@@ -24,6 +24,8 @@ BackupRun::BackupRun(const NodeContext& context, StoredBackup stored,
       dry_run_(kind == Kind::kDryRun),
       resumed_(kind == Kind::kResumed),
       uuid_(stored.head.uuid),
+      elapsed_before_ms_(stored.head.elapsed_ms),
+      begun_ns_(context.clock->monotonic_ns()),
       lock_(std::move(lock)),
       stored_(std::move(stored)) {
   report_.head = stored_.head;
@@ -83,6 +85,9 @@ absl::Status BackupRun::store(const BackupHead& head, std::string message) {
   BackupHead changed = head;
   changed.coordinator = context_.name;
   changed.changed_ms = context_.clock->wall_ms();
+  changed.elapsed_ms =
+      elapsed_before_ms_ +
+      static_cast<uint64_t>(context_.clock->monotonic_ns() - begun_ns_) / 1'000'000;
   if (dry_run_) {
     stored_.head = std::move(changed);
   } else {

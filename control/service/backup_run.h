@@ -116,6 +116,8 @@ class BackupRun {
   const bool dry_run_;
   const bool resumed_;
   const std::string uuid_;
+  const uint64_t elapsed_before_ms_;  // of earlier coordinators
+  const int64_t begun_ns_;
   std::unique_ptr<LeaseLock> lock_;
   std::atomic<bool> cancelled_{false};
   std::atomic<bool> abandoned_{false};

@@ -1,5 +1,6 @@
-// What stands between gRPC and the handlers: nobody is served before the node has joined, how many
-// calls of each kind may be in work at once, and the end of every exception. Thread-safe.
+// What stands between gRPC and the handlers: nobody is served before the node has joined, or who
+// meant another node, how many calls of each kind may be in work at once, and the end of every
+// exception. Thread-safe.
 //
 // A call occupies a thread of its node until it ends, and a stream does so for as long as its
 // reader likes. The bounds below leave threads for what nodes ask of each other (kCluster), which
@@ -86,7 +87,7 @@ struct HandlerTypes<grpc::Status (Service::*)(grpc::ServerContext*, const Asked*
                       const HandlerTypes<decltype(&Service::method)>::Request* request,  \
                       HandlerTypes<decltype(&Service::method)>::Reply* reply) override { \
     return to_grpc(guarded(#method, [&]() -> absl::Status {                              \
-      SLUICE_RETURN_IF_ERROR(Unguarded::check_ready());                                  \
+      SLUICE_RETURN_IF_ERROR(Unguarded::check_ready(*call));                             \
       const Admission::Call admitted(admission_, Admission::Kind::kind);                 \
       SLUICE_RETURN_IF_ERROR(admitted.check(#method));                                   \
       return from_handler(Unguarded::method(call, request, reply));                      \

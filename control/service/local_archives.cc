@@ -28,7 +28,12 @@ absl::StatusOr<std::string> LocalArchives::directory_of(const std::string& backu
     return unavailable("the archive directory {} of {} is not there", context_.archive_folder,
                        context_.name);
   }
-  return context_.archive_folder + "/" + backup_name;
+  std::string directory = context_.archive_folder + "/" + backup_name;
+  // Most likely the disk that it leads to is not mounted: what is there is not gone.
+  if (std::filesystem::is_symlink(directory, error) && !std::filesystem::exists(directory, error)) {
+    return unavailable("{}: {} is a link that leads nowhere", context_.name, directory);
+  }
+  return directory;
 }
 
 absl::Status LocalArchives::check_idle_locked(const ArchivePartId& id) const {

@@ -61,9 +61,6 @@ absl::Status PeerService::apply(const v1::ApplyRequest& request, v1::ApplyReply*
     }
     records.push_back(view);
   }
-  if (request.witness() != 0) {
-    SLUICE_RETURN_IF_ERROR(context_.store->clock().observe(request.witness()));
-  }
   SLUICE_ASSIGN_OR_RETURN(const auto results, context_.store->apply(records));
   for (const ApplyResult& result : results) {
     auto* out = reply->add_results();
@@ -115,13 +112,7 @@ absl::Status PeerService::scan(const v1::ScanRequest& request, grpc::ServerConte
     if (!more) break;
     const RecordSummary& summary = cursor->summary();
     v1::ScanItem* item = page.add_items();
-    item->set_key(cursor->key().data(), cursor->key().size());
-    item->set_stamp(summary.version.stamp);
-    item->set_node(summary.version.node);
-    item->set_tombstone(summary.tombstone);
-    item->set_value_bytes(summary.value_bytes);
-    item->set_digest_low(summary.value_digest.low);
-    item->set_digest_high(summary.value_digest.high);
+    fill(cursor->key(), summary, item);
     bytes += cursor->key().size() + 64;
     if (request.values() && !summary.tombstone) {
       RecordSummary current;

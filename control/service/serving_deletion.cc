@@ -1,6 +1,7 @@
 // The part of ServingService that deletes backups.
 #include <spdlog/spdlog.h>
 
+#include <algorithm>
 #include <map>
 #include <mutex>
 #include <string>
@@ -21,6 +22,7 @@ namespace {
 
 constexpr int64_t kCheckMs = 10'000;
 constexpr int64_t kDeleteMs = 60'000;
+constexpr int64_t kDownMs = 2'000;
 constexpr int kTries = 8;
 // Of a backup whose document cannot be read: nobody comes after it.
 constexpr uint64_t kLastAttempt = ~uint64_t{0};
@@ -42,7 +44,9 @@ std::map<std::string, absl::Status> ask_holders(const NodeContext& context, cons
     absl::Status status = peer.status();
     if (peer.ok()) {
       grpc::ClientContext call;
-      set_timeout(call, timeout_ms);
+      // One that is down removes its part when it returns.
+      const bool live = context.directory->snapshot()->live(node);
+      set_timeout(call, live ? timeout_ms : std::min(timeout_ms, kDownMs));
       const grpc::Status answer = ask((*peer)->peer(), call, reference_to(context, head, node));
       (*peer)->note(answer);
       status = from_peer(answer, node);

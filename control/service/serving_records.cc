@@ -34,6 +34,11 @@ absl::Status check_item(const v1::WriteRequest::Item& item) {
   return absl::OkStatus();
 }
 
+void fill(const absl::Status& status, v1::WriteReply::Result* result) {
+  result->set_code(static_cast<uint32_t>(status.code()));
+  if (!status.ok()) result->set_reason(std::string(message_of(status).substr(0, 1000)));
+}
+
 absl::Status check_slots(uint32_t first, uint32_t slots, uint32_t there_are) {
   if (first <= there_are && slots <= there_are - first) return absl::OkStatus();
   return invalid_argument("slots {} and {} on: there are {}", first, slots, there_are);
@@ -66,31 +71,41 @@ grpc::Status ServingService::Write(grpc::ServerContext*, const v1::WriteRequest*
                                    v1::WriteReply* reply) {
   const auto share = budget_.take(request->ByteSizeLong(), kBudgetWaitMs);
   if (!share.ok()) return to_grpc(share.status());
-  std::vector<absl::Status> results(static_cast<size_t>(request->items_size()));
-  std::vector<WriteItem> items;
-  std::vector<size_t> positions;
-  std::unordered_set<std::string_view> keys;
   const WriteOrigin origin{{request->version().stamp(), request->version().node()},
                            request->in_doubt()};
+  if (origin.version.stamp == 0) {
+    return to_grpc(invalid_argument("a write without a version: ask a node for one"));
+  }
+  std::vector<WriteItem> items;
+  std::vector<int> positions;
+  std::unordered_set<std::string_view> keys;
   for (int i = 0; i < request->items_size(); ++i) {
     const auto& item = request->items(i);
-    const auto position = static_cast<size_t>(i);
-    results[position] = check_item(item);
-    if (!results[position].ok()) continue;
-    if (origin.version.stamp != 0 && !keys.insert(item.key()).second) {
-      results[position] = invalid_argument("a key comes twice in a request that has one version");
+    auto* result = reply->add_results();
+    absl::Status refused = check_item(item);
+    if (refused.ok() && !keys.insert(item.key()).second) {
+      refused = invalid_argument("a key comes twice in one request");
+    }
+    if (!refused.ok()) {
+      fill(refused, result);
       continue;
     }
-    items.push_back({item.key(), item.value(), item.tombstone()});
-    positions.push_back(position);
+    items.push_back({item.key(),
+                     item.value(),
+                     item.tombstone(),
+                     {item.restamp().answered().begin(), item.restamp().answered().end()}});
+    positions.push_back(i);
   }
-  const auto written = writes_.write(items, origin);
-  for (size_t i = 0; i < positions.size(); ++i) results[positions[i]] = written.results[i];
-  reply->set_stamp(written.stamp);
-  for (const absl::Status& result : results) {
-    auto* out = reply->add_results();
-    out->set_code(static_cast<uint32_t>(result.code()));
-    if (!result.ok()) out->set_reason(std::string(message_of(result).substr(0, 1000)));
+  const std::vector<WriteResult> written = writes_.write(items, origin);
+  for (size_t i = 0; i < positions.size(); ++i) {
+    auto* result = reply->mutable_results(positions[i]);
+    fill(written[i].status, result);
+    if (written[i].status.ok()) reply->set_stamp(origin.version.stamp);
+    if (written[i].restamp_above == 0) continue;
+    result->mutable_restamp()->set_above(written[i].restamp_above);
+    for (const std::string& node : written[i].answered) {
+      result->mutable_restamp()->add_answered(node);
+    }
   }
   return grpc::Status::OK;
 }

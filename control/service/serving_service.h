@@ -16,8 +16,12 @@ namespace sluice {
 
 class ServingService : public v1::Sluice::Service {
  public:
-  // UNAVAILABLE before the node has joined, and once it stops.
-  absl::Status check_ready() const { return context_.check_ready(); }
+  // UNAVAILABLE before the node has joined, once it stops, and where a call is meant for another
+  // node.
+  absl::Status check_ready(const grpc::ServerContext& call) const {
+    SLUICE_RETURN_IF_ERROR(context_.check_ready());
+    return check_callee(call, context_.cluster().uuid, context_.name);
+  }
 
   // Writes in work are bounded by `budget_bytes`; beyond it they wait, then get RESOURCE_EXHAUSTED.
   ServingService(const NodeContext& context, BackupManager& backups,

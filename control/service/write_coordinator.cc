@@ -7,7 +7,6 @@
 #include <memory>
 #include <mutex>
 #include <string>
-#include <unordered_set>
 #include <utility>
 
 #include "base/status.h"
@@ -19,14 +18,12 @@ struct WriteCoordinator::Pending {
   size_t index = 0;  // in the caller's items
   WriteItem item;
   uint32_t slot = 0;
-  Version version;        // stamp 0: to be stamped
-  bool in_doubt = false;  // a sending with this version may have been applied
-  uint64_t above = 0;     // stamps that replicas answered with: a new one is larger
-  // Replicas that answered, and then held nothing above the version that the write has now.
-  std::vector<std::string> answered;
+  bool in_doubt = false;  // it may have been applied by an earlier sending
   absl::Status status;
 
-  RecordView view() const { return {item.key, item.value, version, item.tombstone}; }
+  RecordView view(const Version& version) const {
+    return {item.key, item.value, version, item.tombstone};
+  }
 };
 
 // One sending of some writes to their replicas. Outlives the caller while calls of slow replicas
@@ -41,7 +38,7 @@ struct WriteCoordinator::Round {
     size_t unknown = 0;     // calls that failed, and may have been carried out
     uint64_t above = 0;
     bool in_doubt = false;
-    std::vector<std::string> answered;  // as in Pending
+    std::vector<std::string> answered;  // as in WriteItem
     std::vector<std::string> behind;    // replicas that hold something newer
 
     size_t acknowledged() const { return held + overtaken; }
@@ -176,66 +173,29 @@ absl::Status overtaken(uint32_t slot) {
 WriteCoordinator::WriteCoordinator(const NodeContext& context, const Options& options)
     : context_(context), options_(options), quorum_(context.cluster().write_quorum()) {}
 
-WriteCoordinator::Written WriteCoordinator::write(std::span<const WriteItem> items,
-                                                  const WriteOrigin& origin) {
-  Written written;
-  written.results.resize(items.size());
-  std::vector<size_t> left(items.size());
-  for (size_t i = 0; i < items.size(); ++i) left[i] = i;
-  // Writes of one key go one after the other, in the caller's order.
-  while (!left.empty()) {
-    std::unordered_set<std::string_view> keys;
-    std::vector<size_t> wave, later;
-    for (const size_t i : left) (keys.insert(items[i].key).second ? wave : later).push_back(i);
-    write_distinct(items, wave, origin, &written);
-    left = std::move(later);
-  }
-  return written;
-}
-
-void WriteCoordinator::stamp(std::vector<Pending>& pending, Written* written) {
-  HybridClock& clock = context_.store->clock();
-  std::erase_if(pending, [&](Pending& item) {
-    if (item.version.stamp != 0) return false;
-    // What a replica holds or has cut at is a fact, however far ahead it is of the time here.
-    absl::Status status = item.above == 0 ? absl::OkStatus() : clock.observe(item.above);
-    if (status.ok()) {
-      const absl::StatusOr<uint64_t> stamp = clock.stamp();
-      if (stamp.ok()) item.version = {*stamp, context_.number};
-      status = stamp.status();
-    }
-    item.in_doubt = false;
-    if (status.ok()) return false;
-    written->results[item.index] = std::move(status);
-    return true;
-  });
-}
-
-void WriteCoordinator::write_distinct(std::span<const WriteItem> items,
-                                      std::span<const size_t> wave, const WriteOrigin& origin,
-                                      Written* written) {
+std::vector<WriteResult> WriteCoordinator::write(std::span<const WriteItem> items,
+                                                 const WriteOrigin& origin) {
+  std::vector<WriteResult> results(items.size());
   std::vector<Pending> pending;
-  for (const size_t i : wave) {
+  for (size_t i = 0; i < items.size(); ++i) {
     Pending item;
     item.index = i;
     item.item = items[i];
     item.slot = slot_of(items[i].key, context_.cluster().slot_bits);
-    item.version = origin.version;
     item.in_doubt = origin.in_doubt;
+    item.status = deadline_exceeded("the write was not sent in time");
     pending.push_back(std::move(item));
   }
   const int64_t deadline = context_.clock->monotonic_ns() + options_.timeout_ms * 1'000'000;
   for (int number = 0; number < options_.rounds && !pending.empty(); ++number) {
     const int64_t left_ms = (deadline - context_.clock->monotonic_ns()) / 1'000'000;
     if (left_ms <= 0) break;
-    stamp(pending, written);
-    if (pending.empty()) break;
     // The first two rounds pass over replicas that lately did not answer; later ones ask them too.
-    const auto round = send_round(pending, number >= 2, options_.call_ms);
+    const auto round = send_round(pending, origin.version, number >= 2, options_.call_ms);
     std::unique_lock lock(round->mutex);
     round->changed.wait_for(lock, std::chrono::milliseconds(left_ms),
                             [&] { return round->all_decided(); });
-    const bool quorum_failed = take_round(*round, pending, written);
+    const bool quorum_failed = take_round(*round, pending, results);
     const bool stale = round->stale_epoch;
     lock.unlock();
     if (pending.empty()) break;
@@ -249,20 +209,22 @@ void WriteCoordinator::write_distinct(std::span<const WriteItem> items,
       context_.clock->sleep_ns(int64_t{50'000'000} << number);
     }
   }
-  for (const Pending& item : pending) written->results[item.index] = item.status;
+  for (Pending& item : pending) results[item.index].status = std::move(item.status);
+  return results;
 }
 
-bool WriteCoordinator::take_round(Round& round, std::vector<Pending>& pending, Written* written) {
+bool WriteCoordinator::take_round(Round& round, std::vector<Pending>& pending,
+                                  std::vector<WriteResult>& results) {
   std::vector<Pending> again;
   bool quorum_failed = false;
   for (size_t i = 0; i < pending.size(); ++i) {
     const Round::Item& answer = round.items_[i];
+    WriteResult& result = results[pending[i].index];
     const bool restamp =
         answer.may_restamp(quorum_) &&
         (answer.superseded > 0 || (answer.late > 0 && answer.acknowledged() < quorum_));
     if (!restamp && answer.acknowledged() >= quorum_) {
-      written->results[pending[i].index] = absl::OkStatus();
-      written->stamp = std::max(written->stamp, pending[i].version.stamp);
+      result.status = absl::OkStatus();
       continue;
     }
     Pending& item = pending[i];
@@ -278,18 +240,19 @@ bool WriteCoordinator::take_round(Round& round, std::vector<Pending>& pending, W
     item.status = short_of_quorum(item.slot, answer.acknowledged(), quorum_,
                                   reasons.empty() ? "the others did not answer in time" : reasons);
     if (answer.superseded > 0) item.status = overtaken(item.slot);
-    item.answered = answer.answered;
     if (restamp) {
-      item.version = {};
-      item.above = std::max(item.above, answer.above);
-      // Its next version will be above what these hold.
-      item.answered.insert(item.answered.end(), answer.behind.begin(), answer.behind.end());
-    } else {
-      quorum_failed = true;
-      item.in_doubt |= answer.held + answer.late + answer.overtaken + answer.superseded +
-                           answer.unknown + answer.open >
-                       0;
+      result.status = std::move(item.status);
+      result.restamp_above = answer.above;
+      // Its next version will be above what those that are behind hold.
+      result.answered = answer.answered;
+      result.answered.insert(result.answered.end(), answer.behind.begin(), answer.behind.end());
+      continue;
     }
+    quorum_failed = true;
+    item.item.answered = answer.answered;
+    item.in_doubt |= answer.held + answer.late + answer.overtaken + answer.superseded +
+                         answer.unknown + answer.open >
+                     0;
     again.push_back(std::move(item));
   }
   pending = std::move(again);
@@ -297,12 +260,13 @@ bool WriteCoordinator::take_round(Round& round, std::vector<Pending>& pending, W
 }
 
 std::shared_ptr<WriteCoordinator::Round> WriteCoordinator::send_round(std::vector<Pending>& items,
+                                                                      const Version& version,
                                                                       bool everyone,
                                                                       int64_t timeout_ms) {
   auto round = std::make_shared<Round>(items.size(), quorum_);
   for (size_t i = 0; i < items.size(); ++i) {
     round->items_[i].in_doubt = items[i].in_doubt;
-    round->items_[i].answered = items[i].answered;
+    round->items_[i].answered = items[i].item.answered;
   }
   const auto snapshot = context_.directory->snapshot();
   if (snapshot->table == nullptr) {
@@ -324,19 +288,19 @@ std::shared_ptr<WriteCoordinator::Round> WriteCoordinator::send_round(std::vecto
     if (node == context_.name) {
       here = &indexes;
     } else {
-      apply_there(round, node, snapshot->epoch(), items, indexes, everyone, timeout_ms);
+      apply_there(round, node, snapshot->epoch(), items, version, indexes, everyone, timeout_ms);
     }
   }
-  if (here != nullptr) apply_here(round, items, *here);
+  if (here != nullptr) apply_here(round, items, version, *here);
   return round;
 }
 
 void WriteCoordinator::apply_here(const std::shared_ptr<Round>& round,
-                                  const std::vector<Pending>& items,
+                                  const std::vector<Pending>& items, const Version& version,
                                   std::span<const size_t> indexes) {
   std::vector<RecordView> records;
   records.reserve(indexes.size());
-  for (const size_t index : indexes) records.push_back(items[index].view());
+  for (const size_t index : indexes) records.push_back(items[index].view(version));
   const auto applied = context_.store->apply(records);
   const std::lock_guard lock(round->mutex);
   for (size_t i = 0; i < indexes.size(); ++i) {
@@ -357,16 +321,13 @@ void WriteCoordinator::apply_here(const std::shared_ptr<Round>& round,
 
 void WriteCoordinator::apply_there(const std::shared_ptr<Round>& round, const std::string& node,
                                    uint64_t epoch, const std::vector<Pending>& items,
-                                   std::span<const size_t> indexes, bool everyone,
-                                   int64_t timeout_ms) {
+                                   const Version& version, std::span<const size_t> indexes,
+                                   bool everyone, int64_t timeout_ms) {
   auto call = std::make_unique<Call>();
   call->request.set_epoch(epoch);
-  uint64_t witness = 0;
   for (const size_t index : indexes) {
-    fill(items[index].view(), call->request.add_records());
-    witness = std::max(witness, items[index].above);
+    fill(items[index].view(version), call->request.add_records());
   }
-  call->request.set_witness(witness);
   call->bytes = static_cast<int64_t>(call->request.ByteSizeLong());
   call->indexes.assign(indexes.begin(), indexes.end());
   call->round = round;

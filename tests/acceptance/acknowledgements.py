@@ -40,5 +40,23 @@ def test_order_and_acknowledgements_while_a_node_is_killed(scratch):
           "a line before the last of its key won")
 
 
+def test_a_node_of_another_cluster_takes_no_write(scratch):
+    """It was started on the port that a node had which is down now."""
+    mine, other = scratch.cluster("mine", 1), scratch.cluster("other", 1)
+
+    def listens(cluster):
+        config = (cluster.folder / "n1.toml").read_text()
+        return next(line for line in config.splitlines() if line.startswith("control_listen"))
+    before = listens(mine)
+    mine.kill("n1")
+    other.kill("n1")
+    config = other.folder / "n1.toml"
+    config.write_text(config.read_text().replace(listens(other), before))
+    other.start("n1")
+    refused = mine.run("record", "put", "key", "of mine", expect=1).stderr.decode()
+    check("not one of cluster" in refused, f"it does not say why: {refused}")
+    check_equal(other.json("record", "count")["count"], 0, "records of the other cluster")
+
+
 if __name__ == "__main__":
     harness.main(globals())

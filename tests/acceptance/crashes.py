@@ -98,6 +98,37 @@ def test_node_killed_during_restore(scratch):
     check(target.records(scratch.path("new.jsonl")) == records, "the restore does not hold the records")
 
 
+def test_stopped_coordinator_has_no_say(scratch):
+    """Another node completes the backup of a coordinator that stands still; when that goes on, it changes nothing."""
+    cluster, records = filled_cluster(scratch, "c", SEED + 3)
+    process = cluster.background("backup", "create", "--name", "b")
+    shown = {}
+
+    def coordinated():
+        shown.update(cluster.json("backup", "show", "b", expect=None))
+        return shown.get("state") in ("enabled", "sent") or process.poll() is not None
+    harness.wait_for(coordinated, "the backup has a plan")
+    check(process.poll() is None, "the backup ended before its coordinator was stopped")
+    stopped = shown["coordinator"]
+    os.kill(cluster.pids[stopped], signal.SIGSTOP)
+    try:
+        def taken_over():
+            shown.update(cluster.json("backup", "show", "b"))
+            return shown["state"] == "completed" or shown["state"] == "failed"
+        harness.wait_for(taken_over, "another node ends the backup")
+    finally:
+        os.kill(cluster.pids[stopped], signal.SIGCONT)
+    check_equal(shown["state"], "completed", f"state: {shown}")
+    check(shown["coordinator"] != stopped, f"{stopped} coordinates still")
+    check_equal(finish(process).get("state"), "completed", "what the client is told")
+    harness.wait_for(lambda: all(n["state"] == "live" for n in cluster.json("nodes")["nodes"]), "all nodes are live")
+    check_equal(cluster.json("backup", "verify", "b")["bad"], [], "bad blocks")
+    check_equal(cluster.json("backup", "show", "b")["records"], len(records), "records")
+    cluster.run("backup", "delete", "b")
+    left = [p for name in cluster.names for p in (cluster.folder / f"{name}-archive").iterdir()]
+    check_equal(left, [], "what the deletion left")
+
+
 def test_interrupted_backup_is_cancelled(scratch):
     cluster, _ = filled_cluster(scratch, "c", SEED + 2)
     process = cluster.background("backup", "create", "--name", "b")

@@ -7,6 +7,7 @@
 
 #include "base/status.h"
 #include "control/client/rpc.h"
+#include "control/membership/documents.h"
 #include "control/proto/peer.grpc.pb.h"
 #include "control/proto/sluice.grpc.pb.h"
 #include "tests/control/node/test_cluster.h"
@@ -33,13 +34,12 @@ class NodeStub {
     }
   }
 
-  v1::ApplyReply apply(const RecordView& record, uint64_t witness) {
+  v1::ApplyReply apply(const RecordView& record) {
     grpc::ClientContext asking;
     v1::ClockReply clock;
     EXPECT_TRUE(peer_->ReadClock(&asking, {}, &clock).ok());
     v1::ApplyRequest request;
     request.set_epoch(clock.epoch());
-    request.set_witness(witness);
     fill(record, request.add_records());
     grpc::ClientContext context;
     v1::ApplyReply reply;
@@ -49,27 +49,43 @@ class NodeStub {
     return reply;
   }
 
-  v1::Version stamp() {
+  v1::Version stamp(uint64_t after = 0) {
+    v1::StampRequest request;
+    request.set_after(after);
     grpc::ClientContext context;
     v1::Version version;
-    EXPECT_TRUE(serving_->Stamp(&context, {}, &version).ok());
+    EXPECT_TRUE(serving_->Stamp(&context, request, &version).ok());
     return version;
   }
 
-  absl::StatusCode write(const std::string& key, const std::string& value,
-                         const v1::Version& version, bool in_doubt) {
+  // One request, as it is.
+  v1::WriteReply::Result send(const std::string& key, const std::string& value,
+                              const v1::Version& version, bool in_doubt,
+                              const v1::Restamp& restamp = {}) {
     v1::WriteRequest request;
     *request.mutable_version() = version;
     request.set_in_doubt(in_doubt);
     auto* item = request.add_items();
     item->set_key(key);
     item->set_value(value);
+    *item->mutable_restamp() = restamp;
     grpc::ClientContext context;
     v1::WriteReply reply;
     const grpc::Status status = serving_->Write(&context, request, &reply);
     EXPECT_TRUE(status.ok()) << status.error_message();
-    return reply.results_size() == 1 ? static_cast<absl::StatusCode>(reply.results(0).code())
-                                     : absl::StatusCode::kUnknown;
+    EXPECT_EQ(reply.results_size(), 1);
+    return reply.results_size() == 1 ? reply.results(0) : v1::WriteReply::Result();
+  }
+
+  // As a client that waits for its end.
+  absl::StatusCode write(const std::string& key, const std::string& value,
+                         const v1::Version& version, bool in_doubt) {
+    v1::WriteReply::Result result = send(key, value, version, in_doubt);
+    while (result.has_restamp()) {
+      const v1::Restamp restamp = result.restamp();
+      result = send(key, value, stamp(restamp.above()), false, restamp);
+    }
+    return static_cast<absl::StatusCode>(result.code());
   }
 
   Record read(const std::string& key) {
@@ -101,7 +117,7 @@ TEST(Acknowledgement, AWriteBehindRecordsOfTheFutureIsStampedAboveThem) {
       const uint64_t future = stamp_ahead(round * kHourMs);
       const v1::Version version = nodes[coordinator].stamp();
       for (size_t i = 0; i < 3; ++i) {
-        if ((holders >> i & 1) != 0) nodes[i].apply({key, "old", {future, 7}, false}, future);
+        if ((holders >> i & 1) != 0) nodes[i].apply({key, "old", {future, 7}, false});
       }
       ASSERT_EQ(nodes[coordinator].write(key, "new", version, false), absl::StatusCode::kOk);
       size_t above = 0;
@@ -122,7 +138,7 @@ TEST(Acknowledgement, AWriteThatAnotherValueOfItsVersionBeatsIsStampedAnew) {
     const std::string key = fmt::format("key{}", k);
     const v1::Version version = first.stamp();
     for (NodeStub* node : {&second, &third}) {
-      node->apply({key, {}, {version.stamp(), version.node()}, true}, 0);
+      node->apply({key, {}, {version.stamp(), version.node()}, true});
     }
     ASSERT_EQ(first.write(key, "value", version, false), absl::StatusCode::kOk);
     EXPECT_EQ(client->get(key).value_or("(deleted)"), "value");
@@ -147,6 +163,43 @@ TEST(Acknowledgement, ARepeatedRequestHasItsPlaceAndUndoesNoOtherWrite) {
   const v1::Version lost = first.stamp();
   ASSERT_EQ(second.write("key", "late", lost, true), absl::StatusCode::kOk);
   EXPECT_EQ(client->get("key").value(), "late");
+}
+
+// Its node was stopped before it took the request; the client has repeated it elsewhere, and then
+// somebody wrote something else.
+TEST(Acknowledgement, ARequestThatIsCarriedOutLateHasNoEffect) {
+  TestCluster cluster;
+  const auto client = cluster.client();
+  NodeStub stopped(*client, "n1"), other(*client, "n2");
+  const v1::Version version = stopped.stamp();
+  ASSERT_EQ(other.write("key", "first", version, true), absl::StatusCode::kOk);
+  ASSERT_TRUE(client->put("key", "second").ok());
+  const Record second = other.read("key");
+  // Nothing tells the node that its client has given it up.
+  EXPECT_EQ(static_cast<absl::StatusCode>(stopped.send("key", "first", version, false).code()),
+            absl::StatusCode::kAborted);
+  EXPECT_EQ(client->get("key").value(), "second");
+  EXPECT_EQ(other.read("key").version, second.version);
+}
+
+// A node that comes back may have the port that another one had.
+TEST(Acknowledgement, OneNodeIsNotCountedAsTwo) {
+  TestCluster cluster;
+  const auto client = cluster.client();
+  ASSERT_TRUE(client->put("key", "value").ok());
+  cluster.stop(1);
+  const auto entry = cluster.block().get(node_key("n2"));
+  ASSERT_TRUE(entry.ok() && entry->has_value());
+  auto info = decode_node_info((*entry)->key, (*entry)->value);
+  ASSERT_TRUE(info.ok()) << info.status();
+  info->control_address = cluster.node(0).control_address();
+  ASSERT_TRUE(cluster.block().put(node_key("n2"), encode(*info)).ok());
+  EXPECT_TRUE(client->put("key", "two of three").ok());
+  cluster.stop(2);
+  const absl::Status put = client->put("key", "one of three");
+  EXPECT_EQ(put.code(), absl::StatusCode::kUnavailable) << put;
+  EXPECT_THAT(std::string(message_of(put)), ::testing::HasSubstr("at its address is node n1"));
+  EXPECT_EQ(client->get("key").status().code(), absl::StatusCode::kUnavailable);
 }
 
 TEST(Acknowledgement, ManyWritersOfOneKeyAllEnd) {

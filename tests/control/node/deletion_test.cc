@@ -4,16 +4,20 @@
 
 #include <filesystem>
 #include <thread>
+#include <utility>
 
 #include "base/file.h"
+#include "base/random.h"
 #include "base/status.h"
 #include "control/client/archive_reference.h"
 #include "control/client/directory.h"
 #include "control/client/peers.h"
 #include "control/client/rpc.h"
+#include "control/cluster_block/memory_cluster_block.h"
 #include "control/schedule/backup_deletion.h"
 #include "control/schedule/backup_store.h"
 #include "control/service/local_archives.h"
+#include "tests/control/node/forwarding_block.h"
 #include "tests/control/node/test_cluster.h"
 
 namespace sluice {
@@ -220,6 +224,73 @@ TEST_F(Deletion, LinksAndMissingPartsAreNoObstacle) {
   EXPECT_FALSE(fs::exists(cluster_.folder() + "/elsewhere"));
   EXPECT_FALSE(fs::is_symlink(part(1, "x")));
   EXPECT_TRUE(client_->backup_list()->empty());
+}
+
+// While its caller erases a backup, others erase it, and somebody makes another one of its name.
+class ReusedNameBlock final : public ForwardingBlock {
+ public:
+  ReusedNameBlock(ClusterBlock& block, std::string uuid, BackupHead next)
+      : ForwardingBlock(block), uuid_(std::move(uuid)), next_(std::move(next)) {}
+  absl::StatusOr<ClusterListing> list(std::string_view prefix) override {
+    auto listing = block_.list(prefix);
+    if (prefix == kBackupNamesPrefix && !std::exchange(reused_, true)) {
+      EXPECT_TRUE(erase_backup(block_, uuid_).ok());
+      EXPECT_TRUE(create_backup(block_, next_).ok());
+    }
+    return listing;
+  }
+
+ private:
+  const std::string uuid_;
+  const BackupHead next_;
+  bool reused_ = false;
+};
+
+TEST(DeletionRace, OneThatWasStoppedLeavesTheNextBackupOfItsNameAlone) {
+  const auto block = make_memory_cluster_block();
+  BackupHead head;
+  head.name = "nightly";
+  head.uuid = make_uuid();
+  ASSERT_TRUE(create_backup(*block, head).ok());
+  BackupHead next = head;
+  next.uuid = make_uuid();
+  ReusedNameBlock reused(*block, head.uuid, next);
+  EXPECT_TRUE(absl::IsNotFound(erase_backup(reused, head.uuid)));
+  const auto found = load_backup(*block, "nightly");
+  ASSERT_TRUE(found.ok()) << found.status();
+  EXPECT_EQ(found->head.uuid, next.uuid);
+}
+
+// Neither is gone: a link to a disk that is not mounted, and a part in the archive directory that
+// the node had before.
+TEST_F(Deletion, APartThatStandsElsewhereIsNotTakenForRemoved) {
+  back_up("x");
+  const std::string elsewhere = cluster_.folder() + "/elsewhere";
+  fs::create_directory_symlink(elsewhere, part(1, "moved"));
+  fs::rename(part(1, "x"), cluster_.folder() + "/kept");
+  fs::rename(part(1, "moved"), part(1, "x"));
+  cluster_.stop(2);
+  fs::rename(cluster_.folder() + "/n3/archives", cluster_.folder() + "/n3/before");
+  fs::create_directories(cluster_.folder() + "/n3/archives");
+  auto stored = load_backup(cluster_.block(), "x");
+  ASSERT_TRUE(stored.ok());
+  BackupHead head = stored->head;
+  for (ArchivePart& held : head.archives) {
+    if (held.node == "n3") held.path = cluster_.folder() + "/n3/before/x";
+  }
+  ASSERT_TRUE(update_backup(cluster_.block(), *stored, head).ok());
+  cluster_.start(2);
+  const absl::Status unfinished = client_->backup_delete("x");
+  EXPECT_EQ(unfinished.code(), absl::StatusCode::kAborted) << unfinished;
+  EXPECT_THAT(text_of(unfinished), HasSubstr("a link that leads nowhere"));
+  EXPECT_THAT(text_of(unfinished), HasSubstr("/n3/before/x"));
+  EXPECT_EQ(client_->backup_show("x")->archives.size(), 2u);
+  // Both go once they are back.
+  fs::rename(cluster_.folder() + "/kept", elsewhere);
+  fs::rename(cluster_.folder() + "/n3/before/x", part(2, "x"));
+  EXPECT_TRUE(eventually(20'000, [&] { return client_->backup_list()->empty(); }));
+  EXPECT_FALSE(fs::exists(elsewhere));
+  EXPECT_FALSE(fs::exists(part(2, "x")));
 }
 
 // Whoever reads has begun before the deletion, which waits for them.

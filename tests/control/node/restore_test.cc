@@ -10,10 +10,12 @@
 
 #include "base/status.h"
 #include "control/client/cluster_client_impl.h"
+#include "control/client/lease_lock.h"
 #include "control/client/restore_proof.h"
 #include "control/client/restore_runner.h"
 #include "control/client/restore_store.h"
 #include "dataplane/archive/reader.h"
+#include "tests/control/node/forwarding_block.h"
 #include "tests/control/node/test_cluster.h"
 
 namespace sluice {
@@ -229,7 +231,8 @@ TEST(Restore, AnInterruptedOneGoesOn) {
   EXPECT_EQ(read_cluster(*client), read_cluster(*source));
 }
 
-TEST(Restore, AnEmptyClusterThatDiffersFromTheArchiveAfterwardsHasNotCompleted) {
+// As another restore does that runs at the same time.
+TEST(Restore, WhatOthersWriteMeanwhileIsNotHeldAgainstIt) {
   TestCluster from;
   const auto source = from.client();
   fill_and_back_up(*source, 100);
@@ -244,17 +247,13 @@ TEST(Restore, AnEmptyClusterThatDiffersFromTheArchiveAfterwardsHasNotCompleted) 
   ASSERT_EQ(partial->state, "failed");
   from.start(1);
   ASSERT_TRUE(client->put("not of the archive", "x").ok());
-  const auto differs = client->restore(request, nullptr);
-  ASSERT_TRUE(differs.ok()) << message_of(differs.status());
-  EXPECT_EQ(differs->state, "failed");
-  EXPECT_EQ(differs->failed, 0u);
-  EXPECT_EQ(differs->proof.differing, 3u);
-  EXPECT_THAT(differs->reason, HasSubstr("3 of 192 slot copies differ"));
-  // It is begun again in a cluster that is known to hold other records, and sends everything.
-  const auto again = client->restore(request, nullptr);
-  ASSERT_TRUE(again.ok()) << message_of(again.status());
-  EXPECT_EQ(again->state, "completed") << again->reason;
-  EXPECT_EQ(again->written, 100u);
+  const auto whole = client->restore(request, nullptr);
+  ASSERT_TRUE(whole.ok()) << message_of(whole.status());
+  EXPECT_EQ(whole->state, "completed") << whole->reason;
+  EXPECT_EQ(whole->failed, 0u);
+  EXPECT_EQ(whole->proof.differing, 0u);
+  EXPECT_EQ(whole->proof.newer, 3u);
+  EXPECT_EQ(whole->proof.equal, whole->proof.copies - 3);
 }
 
 TEST(Restore, OnlyWhatCompletedWithFailuresIsRetried) {
@@ -278,7 +277,10 @@ TEST(Restore, OnlyWhatCompletedWithFailuresIsRetried) {
   stored.head.state = "completed_with_failures";
   ASSERT_TRUE(store_restore(cluster.block(), stored).ok());
   const auto lost = client->restore_retry(nullptr);
-  EXPECT_EQ(lost.status().code(), absl::StatusCode::kDataLoss);
+  ASSERT_TRUE(lost.ok()) << message_of(lost.status());
+  EXPECT_EQ(lost->state, "failed");
+  EXPECT_TRUE(lost->data_bad);
+  EXPECT_EQ(lost->failed, 5u);
   EXPECT_EQ(load_restore(cluster.block(), "r")->head.failed, 5u);
 }
 
@@ -459,15 +461,9 @@ TEST(Restore, RecordsThatALiveReplicaLacksAreNamedAndRestoredByTheNextRun) {
 }
 
 // Storage that takes no commits of restores for a while.
-class StalledBlock final : public ClusterBlock {
+class StalledBlock final : public ForwardingBlock {
  public:
-  StalledBlock(ClusterBlock& block, int commits) : block_(block), left_(commits) {}
-  absl::StatusOr<std::optional<ClusterEntry>> get(std::string_view key) override {
-    return block_.get(key);
-  }
-  absl::StatusOr<ClusterListing> list(std::string_view prefix) override {
-    return block_.list(prefix);
-  }
+  StalledBlock(ClusterBlock& block, int commits) : ForwardingBlock(block), left_(commits) {}
   absl::StatusOr<Revision> commit(const std::vector<ClusterOp>& ops) override {
     for (const ClusterOp& op : ops) {
       if (op.key.starts_with("restore") && op.lease == 0 && left_.fetch_sub(1) > 0) {
@@ -476,16 +472,8 @@ class StalledBlock final : public ClusterBlock {
     }
     return block_.commit(ops);
   }
-  absl::StatusOr<LeaseId> grant(int64_t ttl_ms) override { return block_.grant(ttl_ms); }
-  absl::Status keep_alive(LeaseId lease) override { return block_.keep_alive(lease); }
-  absl::Status revoke(LeaseId lease) override { return block_.revoke(lease); }
-  absl::StatusOr<WatchHandle> watch(std::string_view prefix, Revision after,
-                                    WatchCallback callback) override {
-    return block_.watch(prefix, after, std::move(callback));
-  }
 
  private:
-  ClusterBlock& block_;
   std::atomic<int> left_;
 };
 
@@ -546,6 +534,65 @@ TEST(Restore, ARetryListIsSwitchedInOneStep) {
   EXPECT_EQ(load_failed_units(block, stored.head, "n1")->size(), 1u);
   ASSERT_TRUE(erase_unnamed(block, stored).ok());
   EXPECT_EQ(block.list("restore/r/")->entries.size(), 1u);
+}
+
+TEST(Restore, ARetryListThatLacksAChunkIsNotTakenForAWholeOne) {
+  TestCluster cluster;
+  ClusterBlock& block = cluster.block();
+  StoredRestore stored;
+  stored.head.id = "r";
+  stored.head.state = "completed_with_failures";
+  stored.head.attempt = 1;
+  stored.head.driven = true;
+  stored.head.lists = {{"n1", "1-1"}};
+  ASSERT_TRUE(store_restore(block, stored).ok());
+  std::vector<RestoreUnit> units;
+  for (uint32_t i = 0; i < 2500; ++i) units.push_back({"n1", i, 0, 1, "n2", "down"});
+  for (const char* lost : {"000001", "000002"}) {
+    ASSERT_TRUE(store_failed_units(block, fence_of(stored), "n1", "1-1", units).ok());
+    ASSERT_EQ(load_failed_units(block, stored.head, "n1")->size(), 2500u);
+    ASSERT_TRUE(block.erase(fmt::format("restore/r/failed/1-1/n1/{}", lost)).ok());
+    EXPECT_EQ(load_failed_units(block, stored.head, "n1").status().code(),
+              absl::StatusCode::kDataLoss);
+  }
+}
+
+// Ends a lock's lease, and gives the lock to somebody else, while its holder reads what it is to
+// change.
+class OvertakingBlock final : public ForwardingBlock {
+ public:
+  using ForwardingBlock::ForwardingBlock;
+  absl::StatusOr<std::optional<ClusterEntry>> get(std::string_view key) override {
+    auto entry = block_.get(key);
+    if (!key.starts_with("restores/") || overtaken_.exchange(true)) return entry;
+    const auto locks = block_.list("restore-locks/");
+    EXPECT_TRUE(locks.ok() && locks->entries.size() == 1);
+    if (!locks.ok() || locks->entries.empty()) return entry;
+    EXPECT_TRUE(block_.revoke(locks->entries[0].lease).ok());
+    auto taken = LeaseLock::take(block_, locks->entries[0].key, "another process");
+    EXPECT_TRUE(taken.ok()) << taken.status();
+    if (taken.ok()) lock_ = *std::move(taken);
+    return entry;
+  }
+
+ private:
+  std::atomic<bool> overtaken_{false};
+  std::unique_ptr<LeaseLock> lock_;
+};
+
+TEST(Restore, WhoWasStoppedBehindTakingTheLockSupersedesNobody) {
+  TestCluster from;
+  const auto source = from.client();
+  const BackupView backup = fill_and_back_up(*source, 50);
+  TestCluster to;
+  OvertakingBlock block(to.block());
+  auto client = ClusterClient::open(block, to.url());
+  ASSERT_TRUE(client.ok()) << message_of(client.status());
+  RestoreRequest request;
+  request.archive_folders = folders_of(backup);
+  const auto restored = (*client)->restore(request, nullptr);
+  EXPECT_EQ(restored.status().code(), absl::StatusCode::kAborted) << restored.status();
+  EXPECT_EQ(load_restore(to.block(), backup.uuid)->revision, 0u);
 }
 
 TEST(Restore, APartThatIsAskedForAfterItsAttemptIsOverDoesNothing) {

@@ -29,6 +29,7 @@ BackupHead some_head(const std::string& name = "nightly") {
   head.manifest_digest = {1, 2};
   head.created_ms = 17;
   head.changed_ms = -1;
+  head.elapsed_ms = 18;
   head.error = "bad \"thing\"\n";
   return head;
 }
