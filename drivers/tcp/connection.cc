@@ -121,6 +121,13 @@ void Connection::start_close() {
   }
 }
 
+// Nothing of the buffers is under way but what the kernel holds of sent ones, which the reset
+// drops.
+void Connection::abort() {
+  const absl::Status why = cancelled("the connection to {} was aborted", peer_address_);
+  finish(why, why, true);
+}
+
 void Connection::begin_closing() {
   deadline_ns_ = shared_->now_ns + shared_->options.close_timeout_ms * kMillisecond;
 }
@@ -155,9 +162,10 @@ void Connection::check_deadline() {
 
 void Connection::fail(const absl::Status& status) { finish(status, status); }
 
-void Connection::finish(const absl::Status& connection_status, const absl::Status& buffer_status) {
+void Connection::finish(const absl::Status& connection_status, const absl::Status& buffer_status,
+                        bool reset) {
   if (finished()) return;
-  if (!sends_.empty()) {
+  if (reset || !sends_.empty()) {
     ++shared_->counters.system_calls;
     reset_on_close(fd_.get());
   }

@@ -52,6 +52,7 @@ class Connection {
   size_t post_send(std::span<SendRequest> requests);
   size_t credits() const;
   void start_close();
+  void abort();
 
   // Remembers what epoll said (edge-triggered).
   void on_events(uint32_t events);
@@ -113,7 +114,9 @@ class Connection {
   void begin_closing();
   void made_progress();
   void check_closed();
-  void finish(const absl::Status& connection_status, const absl::Status& buffer_status);
+  // `reset`: the peer is to see a broken connection, and the kernel to drop what it holds.
+  void finish(const absl::Status& connection_status, const absl::Status& buffer_status,
+              bool reset = false);
   absl::Status broken_protocol(const absl::Status& reason) const;
   absl::Status lost(std::string_view why) const;
   bool closing() const { return close_requested_ || peer_closed_; }

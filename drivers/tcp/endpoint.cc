@@ -195,6 +195,15 @@ void TcpEndpoint::close(ConnectionId id) {
   enqueue(connection);
 }
 
+void TcpEndpoint::abort(ConnectionId id) {
+  Connection* connection = find(id);
+  if (connection == nullptr) return;
+  const bool before = connection->half_open();
+  connection->abort();
+  update_half_open(before, false);
+  enqueue(connection);
+}
+
 size_t TcpEndpoint::post_recv(ConnectionId id, std::span<BlockBuffer> buffers) {
   Connection* connection = find(id);
   if (connection == nullptr) return 0;
