@@ -88,7 +88,7 @@ void FaultEndpoint::spoil(Lane* lane, Completion* completion) {
   }
   if (++lane->messages == options_.cut_after_messages) {
     lane->cut = true;
-    inner_->close(completion->connection);
+    inner_->abort(completion->connection);
   }
 }
 

@@ -3,8 +3,8 @@
 // the checksums above it.
 //
 // Reordering: completions of one connection keep their order, those of different connections do
-// not. A cut is seen here as a lost connection; the peer sees an orderly close (a fabric of
-// drivers/sim can break both ends).
+// not. A cut is seen as a lost connection at both ends. What an abort() gives back may be held back
+// like all completions.
 #ifndef SLUICE_DRIVERS_FAULT_H_
 #define SLUICE_DRIVERS_FAULT_H_
 
@@ -58,6 +58,7 @@ class FaultEndpoint final : public Endpoint {
   std::string address() const override { return inner_->address(); }
   absl::StatusOr<ConnectionId> connect(std::string_view address) override;
   void close(ConnectionId connection) override { inner_->close(connection); }
+  void abort(ConnectionId connection) override { inner_->abort(connection); }
   size_t post_recv(ConnectionId connection, std::span<BlockBuffer> buffers) override;
   size_t post_send(ConnectionId connection, std::span<SendRequest> requests) override;
   size_t credits(ConnectionId connection) const override;

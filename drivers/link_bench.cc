@@ -11,6 +11,7 @@
 #include "base/bytes.h"
 #include "base/checksum.h"
 #include "base/clock.h"
+#include "base/newcomers.h"
 #include "base/random.h"
 #include "base/status.h"
 
@@ -109,27 +110,84 @@ class LinkEnd {
   double cpu_begin_s_ = 0;
 };
 
+// Who connects is a newcomer until it sends the first block.
 class LinkReceiver final : public LinkEnd {
  public:
-  using LinkEnd::LinkEnd;
+  LinkReceiver(std::unique_ptr<BlockPool> pool, std::unique_ptr<Endpoint> endpoint,
+               int64_t patience_ns)
+      : LinkEnd(std::move(pool), std::move(endpoint), patience_ns),
+        places_(std::min(pool_->size() - 1, kPlaces)),
+        newcomers_({.room = kRoom + places_, .places = places_}) {}
 
  private:
+  static constexpr size_t kPlaces = 4;
+  static constexpr size_t kRoom = 32;
+
   absl::Status take(Completion completion) override {
-    if (completion.kind == CompletionKind::kAccepted) {
-      if (peer_ == 0) {
-        peer_ = completion.connection;
-        cpu_begin_s_ = thread_cpu_s();
-      } else {
-        endpoint_->close(completion.connection);
-      }
+    if (completion.connection != peer_) {
+      take_from_newcomer(completion);
+      if (completion.connection != peer_) return absl::OkStatus();
     }
-    if (completion.connection != peer_) return absl::OkStatus();
     if (completion.kind == CompletionKind::kReceived && completion.status.ok()) receive(completion);
     if (completion.kind != CompletionKind::kClosed) return absl::OkStatus();
     if (!ended_)
       return aborted("link: the sender left before its end: {}", message_of(completion.status));
     done_ = true;
     return absl::OkStatus();
+  }
+
+  void take_from_newcomer(const Completion& completion) {
+    const ConnectionId id = completion.connection;
+    if (completion.kind == CompletionKind::kAccepted) {
+      if (peer_ == 0) {
+        newcomers_.add(id, completion.peer);
+        if (newcomers_.overfull()) turn_away(newcomers_.to_turn_away());
+      } else {
+        endpoint_->abort(id);
+      }
+      return;
+    }
+    if (completion.kind == CompletionKind::kClosed) newcomers_.remove(id);
+    if (completion.kind != CompletionKind::kReceived) return;
+    --placed_;
+    if (peer_ != 0 || !completion.status.ok()) return;
+    if (completion.bytes < kLinkHeaderBytes ||
+        load_header(completion.buffer.data()).magic != kMagic) {
+      turn_away(id);
+      return;
+    }
+    newcomers_.remove(id);
+    peer_ = id;
+    cpu_begin_s_ = thread_cpu_s();
+    while (newcomers_.waiting() > 0) turn_away(newcomers_.next_to_serve());
+    for (const ConnectionId other : std::exchange(holders_, {})) {
+      if (other != id) turn_away(other);
+    }
+  }
+
+  void turn_away(ConnectionId id) {
+    if (newcomers_.remove(id)) endpoint_->abort(id);
+  }
+
+  // Gives each of the newcomers a buffer for its first block; silent ones give theirs back while
+  // others wait.
+  bool serve_newcomers() {
+    bool posted = false;
+    while (newcomers_.waiting() > 0) {
+      const int64_t now = system_clock().monotonic_ns();
+      if (placed_ == places_) {
+        turn_away(newcomers_.to_evict(now));
+        return posted;
+      }
+      BlockBuffer buffer = pool_->try_take();
+      const ConnectionId id = newcomers_.next_to_serve();
+      if (!buffer || endpoint_->post_recv(id, {&buffer, 1}) == 0) return posted;
+      newcomers_.hold_place(id, now);
+      holders_.push_back(id);
+      ++placed_;
+      posted = true;
+    }
+    return posted;
   }
 
   void receive(const Completion& completion) {
@@ -156,7 +214,7 @@ class LinkReceiver final : public LinkEnd {
   }
 
   bool post() override {
-    if (peer_ == 0) return false;
+    if (peer_ == 0) return serve_newcomers();
     bool posted = false;
     if (ended_ && !reported_ && endpoint_->credits(peer_) > 0) {
       SendRequest report{pool_->try_take(), kReportBytes};
@@ -180,6 +238,10 @@ class LinkReceiver final : public LinkEnd {
     return posted;
   }
 
+  const size_t places_;
+  Newcomers newcomers_;
+  size_t placed_ = 0;                  // buffers that are posted for newcomers, or were
+  std::vector<ConnectionId> holders_;  // who got one
   bool ended_ = false;
   bool reported_ = false;
 };

@@ -29,9 +29,9 @@ struct LinkResult {
   double cpu_s = 0;         // of the calling thread
 };
 
-// Listens, says where, serves the first sender to its end. Further connections are closed.
-// DEADLINE_EXCEEDED when nothing arrives for idle_timeout_ns. Takes up to 32 of the arena's free
-// buffers.
+// Listens, says where, serves the first peer that sends a block to its end. Others are cut off;
+// those that connect and send nothing hold nobody up (base/newcomers.h). DEADLINE_EXCEEDED when
+// nothing arrives for idle_timeout_ns. Takes up to 32 of the arena's free buffers.
 absl::StatusOr<LinkResult> run_link_receiver(
     Transport& transport, Arena& arena, std::string_view listen,
     const std::function<void(std::string_view bound_address)>& on_listening,

@@ -9,7 +9,12 @@
 // Ownership. A buffer enters with a post and comes back with exactly one completion, on success and
 // on failure. After a failure (or close) of a connection all its posted buffers come back, each
 // with the error (unused receive buffers after an orderly close: CANCELLED), and then exactly one
-// kClosed, after which the connection id is never used again.
+// kClosed, after which the connection id is never used again. A buffer that has come back is
+// neither read nor written by the transport any more, whatever the peer still sends.
+//
+// Two ways to end a connection. close() is for good peers: it delivers what was sent, waits for the
+// peer, and therefore ends when the peer lets it, or after the driver's limit. abort() is for all
+// others (one that is silent, breaks the protocol, is refused, is too many): it waits for nobody.
 //
 // What each side guarantees
 //  1. Blocks arrive in the order of post_send, whole, at most once, with the length they were sent
@@ -104,6 +109,12 @@ class Endpoint {
   // Begins an orderly close: what was sent before is still delivered. Returns nothing; kClosed
   // follows. Unknown and closed connections are ignored by this and every other call.
   virtual void close(ConnectionId connection) = 0;
+  // Ends the connection now, in any state, also one that is being closed. What was sent before may
+  // or may not arrive, nothing else is accepted, and the peer's end closes with an error as soon as
+  // it hears of it. What had been received comes first; then the posted buffers and kClosed follow,
+  // all CANCELLED, with the next poll() that has room for them. The peer is not waited for; a
+  // device that is still reading a sent buffer is, within the driver's limit.
+  virtual void abort(ConnectionId connection) = 0;
   virtual size_t post_recv(ConnectionId connection, std::span<BlockBuffer> buffers) = 0;
   virtual size_t post_send(ConnectionId connection, std::span<SendRequest> requests) = 0;
   // Blocks that post_send would accept now.

@@ -103,7 +103,7 @@ absl::Status RestoreParts::run_here(const RestoreHead& head,
   options.arena = arena.get();
   options.transport = transport.get();
   options.node = "restore";
-  options.hello_buffers = 1;
+  options.own_buffers = 2;
   options.control_buffers = 8;
   options.receive_blocks = kReceiveBlocks;
   SLUICE_ASSIGN_OR_RETURN(const auto exchange, Exchange::open(options));

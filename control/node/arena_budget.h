@@ -21,7 +21,7 @@ inline size_t backup_buffers(size_t nodes) {
   const ConsolidationOptions target;
   const SendCopiesOptions source;
   constexpr size_t kAcknowledgements = 2;  // a block for each of the two streams to a target
-  return exchange.hello_buffers + exchange.control_buffers +                           //
+  return exchange.hello_buffers + exchange.own_buffers + exchange.control_buffers +    //
          nodes * (target.agreed_receive_blocks + target.merge_receive_blocks) +        // in
          nodes * (source.agreed_buffers + source.merge_buffers + kAcknowledgements) +  // out
          target.merge_buffers;                                                         // merged

@@ -15,6 +15,7 @@
 #include <thread>
 #include <utility>
 
+#include "base/descriptors.h"
 #include "base/file.h"
 #include "base/status.h"
 #include "control/client/directory.h"
@@ -435,6 +436,7 @@ absl::Status run_node(const NodeConfig& config) {
   sigaddset(&signals, SIGINT);
   pthread_sigmask(SIG_BLOCK, &signals, nullptr);
   signal(SIGPIPE, SIG_IGN);
+  raise_descriptor_limit();
   NodeOptions options;
   options.config = config;
   SLUICE_ASSIGN_OR_RETURN(const auto node, Node::start(options));

@@ -8,6 +8,7 @@
 #include "control/client/rpc.h"
 #include "control/service/job_fence.h"
 #include "control/service/page_writer.h"
+#include "control/service/request_limits.h"
 #include "control/service/slot_cursor.h"
 
 namespace sluice {
@@ -40,6 +41,7 @@ grpc::Status PeerService::Apply(grpc::ServerContext*, const v1::ApplyRequest* re
 }
 
 absl::Status PeerService::apply(const v1::ApplyRequest& request, v1::ApplyReply* reply) {
+  SLUICE_RETURN_IF_ERROR(check_count("records", request.records_size()));
   SLUICE_ASSIGN_OR_RETURN(const auto share, budget_.take(request.ByteSizeLong(), kBudgetWaitMs));
   auto snapshot = context_.directory->snapshot();
   if (request.epoch() > snapshot->epoch() || snapshot->table == nullptr) {
@@ -79,6 +81,9 @@ absl::Status PeerService::apply(const v1::ApplyRequest& request, v1::ApplyReply*
 
 grpc::Status PeerService::Read(grpc::ServerContext*, const v1::ReadRequest* request,
                                v1::ReadReply* reply) {
+  if (const absl::Status few = check_count("keys", request->keys_size()); !few.ok()) {
+    return to_grpc(few);
+  }
   for (const std::string& key : request->keys()) {
     auto found = context_.store->get(key);
     if (!found.ok()) return to_grpc(found.status());
@@ -102,6 +107,8 @@ absl::Status PeerService::scan(const v1::ScanRequest& request, grpc::ServerConte
   if (request.slot() >= context_.cluster().slots()) {
     return invalid_argument("there is no slot {}", request.slot());
   }
+  SLUICE_RETURN_IF_ERROR(check_key_length("a prefix", request.prefix().size()));
+  SLUICE_RETURN_IF_ERROR(check_key_length("a place to begin after", request.after().size()));
   const auto cursor =
       open_local_cursor(*context_.store, {request.slot(), request.prefix(), request.after()});
   PageWriter<v1::ScanPage> pages(call, writer);
@@ -153,6 +160,7 @@ absl::Status PeerService::find_missing(const v1::FindMissingRequest& request,
   if (request.slot() >= context_.cluster().slots()) {
     return invalid_argument("there is no slot {}", request.slot());
   }
+  SLUICE_RETURN_IF_ERROR(check_count("keys", request.items_size()));
   if (request.items().empty()) return absl::OkStatus();
   const auto scan = context_.store->scan(request.slot(), request.items(0).key());
   SlotScan::Item here;
@@ -230,8 +238,7 @@ grpc::Status PeerService::CutDigests(grpc::ServerContext* call,
   if (const auto pass = context_.fence->enter(request->backup(), request->attempt()); !pass.ok()) {
     return to_grpc(pass.status());
   }
-  const int64_t wait_ms =
-      std::min<int64_t>(static_cast<int64_t>(request->wait_ms()), kLongestWaitMs);
+  const auto wait_ms = static_cast<int64_t>(std::min<uint64_t>(request->wait_ms(), kLongestWaitMs));
   const int64_t deadline = context_.clock->monotonic_ns() + wait_ms * 1'000'000;
   while (true) {
     const auto cuts = context_.store->cuts();

@@ -7,6 +7,8 @@
 #include "control/client/archive_reference.h"
 #include "control/client/rpc.h"
 #include "control/schedule/backup_deletion.h"
+#include "control/service/page_writer.h"
+#include "control/service/request_limits.h"
 #include "control/service/serving_service.h"
 
 namespace sluice {
@@ -19,6 +21,9 @@ constexpr int64_t kVerifyMs = 24 * 3600 * int64_t{1000};
 grpc::Status ServingService::CreateBackup(grpc::ServerContext* call,
                                           const v1::CreateBackupRequest* request,
                                           grpc::ServerWriter<v1::BackupUpdate>* writer) {
+  if (const absl::Status few = check_count("targets", request->targets_size()); !few.ok()) {
+    return to_grpc(few);
+  }
   BackupWish wish;
   wish.name = request->name();
   wish.targets.assign(request->targets().begin(), request->targets().end());
@@ -38,6 +43,7 @@ absl::Status ServingService::follow(absl::StatusOr<std::shared_ptr<BackupRun>> b
                                     grpc::ServerWriter<v1::BackupUpdate>& writer) {
   if (!begun.ok()) return begun.status();
   const std::shared_ptr<BackupRun> run = *std::move(begun);
+  PageWriter<v1::BackupUpdate> pages(call, writer);
   uint64_t version = 0;
   bool first = true;
   while (true) {
@@ -63,7 +69,7 @@ absl::Status ServingService::follow(absl::StatusOr<std::shared_ptr<BackupRun>> b
       update.set_last(true);
       update.set_result(encode(head));
     }
-    if (!writer.Write(update)) return cancelled("the client went away");
+    SLUICE_RETURN_IF_ERROR(pages.write(update));
     if (report.finished) return absl::OkStatus();
   }
 }
@@ -84,9 +90,9 @@ namespace {
 // What the holders of a backup's parts found, in one stream. Confined to one thread.
 class Verification {
  public:
-  Verification(const NodeContext& context, const BackupHead& head,
+  Verification(const NodeContext& context, const BackupHead& head, grpc::ServerContext& call,
                grpc::ServerWriter<v1::VerifyUpdate>& writer, const std::function<bool()>& stop)
-      : context_(context), head_(head), writer_(writer), stop_(stop) {}
+      : context_(context), head_(head), pages_(call, writer), stop_(stop) {}
 
   // CANCELLED when the client goes away. Everything else is told in the stream, or by finish().
   absl::Status check(const ArchivePart& part);
@@ -95,11 +101,11 @@ class Verification {
 
  private:
   absl::Status read(const std::string& node, grpc::ClientReader<v1::VerifyUpdate>& reader);
-  void add(const ArchivePart& part, const absl::Status& status, bool damage);
+  absl::Status add(const ArchivePart& part, const absl::Status& status, bool damage);
 
   const NodeContext& context_;
   const BackupHead& head_;
-  grpc::ServerWriter<v1::VerifyUpdate>& writer_;
+  PageWriter<v1::VerifyUpdate> pages_;
   const std::function<bool()>& stop_;
   uint64_t blocks_ = 0;
   uint64_t bytes_ = 0;
@@ -109,10 +115,7 @@ class Verification {
 
 absl::Status Verification::check(const ArchivePart& part) {
   const auto peer = context_.peers->find(part.node);
-  if (!peer.ok()) {
-    add(part, peer.status(), false);
-    return absl::OkStatus();
-  }
+  if (!peer.ok()) return add(part, peer.status(), false);
   grpc::ClientContext call;
   set_timeout(call, kVerifyMs);
   const v1::ArchiveReference request = make_reference(
@@ -128,8 +131,7 @@ absl::Status Verification::check(const ArchivePart& part) {
   if (status.ok()) return absl::OkStatus();
   const bool damage = status.error_code() == grpc::StatusCode::NOT_FOUND ||
                       status.error_code() == grpc::StatusCode::DATA_LOSS;
-  add(part, damage ? from_grpc(status) : from_peer(status, part.node), damage);
-  return absl::OkStatus();
+  return add(part, damage ? from_grpc(status) : from_peer(status, part.node), damage);
 }
 
 absl::Status Verification::read(const std::string& node,
@@ -147,22 +149,21 @@ absl::Status Verification::read(const std::string& node,
         problem.set_file(fmt::format("{}:{}", node, problem.file()));
       }
     }
-    if (stop_() || !writer_.Write(update)) {
-      return cancelled("the client went away, or the node stops");
-    }
+    if (stop_()) return cancelled("the client went away, or the node stops");
+    SLUICE_RETURN_IF_ERROR(pages_.write(update));
   }
   return absl::OkStatus();
 }
 
-void Verification::add(const ArchivePart& part, const absl::Status& status, bool damage) {
+absl::Status Verification::add(const ArchivePart& part, const absl::Status& status, bool damage) {
   v1::VerifyUpdate update;
   v1::Problem* problem = damage ? update.add_bad() : update.add_unreadable();
   problem->set_file(fmt::format("{}:{}", part.node, part.path));
   problem->set_slot(-1);
   problem->set_reason(std::string(message_of(status)));
-  writer_.Write(update);
   bad_ = bad_ || damage;
   if (!damage && unchecked_.ok()) unchecked_ = status;
+  return pages_.write(update);
 }
 
 absl::Status Verification::finish() {
@@ -180,8 +181,7 @@ absl::Status Verification::finish() {
   last.set_last(true);
   last.set_blocks(blocks_);
   last.set_bytes(bytes_);
-  writer_.Write(last);
-  return absl::OkStatus();
+  return pages_.write(last);
 }
 
 }  // namespace
@@ -192,7 +192,7 @@ absl::Status ServingService::verify(const std::string& backup, grpc::ServerConte
   SLUICE_ASSIGN_OR_RETURN(const StoredBackup stored, load_backup(*context_.block, backup));
   SLUICE_RETURN_IF_ERROR(check_completed(stored.head));
   const std::function<bool()> stop = [&] { return stopping_ || call.IsCancelled(); };
-  Verification verification(context_, stored.head, writer, stop);
+  Verification verification(context_, stored.head, call, writer, stop);
   for (const ArchivePart& part : stored.head.archives) {
     SLUICE_RETURN_IF_ERROR(verification.check(part));
   }

@@ -9,6 +9,7 @@
 #include "control/client/rpc.h"
 #include "control/service/clock_monitor.h"
 #include "control/service/page_writer.h"
+#include "control/service/request_limits.h"
 #include "control/service/serving_service.h"
 
 namespace sluice {
@@ -69,6 +70,9 @@ grpc::Status ServingService::Stamp(grpc::ServerContext*, const v1::StampRequest*
 
 grpc::Status ServingService::Write(grpc::ServerContext*, const v1::WriteRequest* request,
                                    v1::WriteReply* reply) {
+  if (const absl::Status few = check_count("records", request->items_size()); !few.ok()) {
+    return to_grpc(few);
+  }
   const auto share = budget_.take(request->ByteSizeLong(), kBudgetWaitMs);
   if (!share.ok()) return to_grpc(share.status());
   const WriteOrigin origin{{request->version().stamp(), request->version().node()},
@@ -127,11 +131,10 @@ grpc::Status ServingService::Get(grpc::ServerContext*, const v1::GetRequest* req
 
 grpc::Status ServingService::Count(grpc::ServerContext* call, const v1::CountRequest* request,
                                    v1::CountReply* reply) {
-  if (const auto status =
-          check_slots(request->first_slot(), request->slots(), context_.cluster().slots());
-      !status.ok()) {
-    return to_grpc(status);
-  }
+  absl::Status fits =
+      check_slots(request->first_slot(), request->slots(), context_.cluster().slots());
+  if (fits.ok()) fits = check_key_length("a prefix", request->prefix().size());
+  if (!fits.ok()) return to_grpc(fits);
   const auto count = reads_.count(request->first_slot(), request->slots(), request->prefix(),
                                   [&] { return stopping_ || call->IsCancelled(); });
   if (!count.ok()) return to_grpc(count.status());
@@ -149,6 +152,8 @@ absl::Status ServingService::export_slots(const v1::ExportRequest& request,
                                           grpc::ServerWriter<v1::ExportPage>& writer) {
   SLUICE_RETURN_IF_ERROR(
       check_slots(request.first_slot(), request.slots(), context_.cluster().slots()));
+  SLUICE_RETURN_IF_ERROR(check_key_length("a prefix", request.prefix().size()));
+  SLUICE_RETURN_IF_ERROR(check_key_length("a place to begin after", request.after().size()));
   PageWriter<v1::ExportPage> pages(call, writer);
   const auto stopped = [&] { return stopping_ || call.IsCancelled(); };
   for (uint32_t i = 0; i < request.slots(); ++i) {

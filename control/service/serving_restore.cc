@@ -7,6 +7,8 @@
 #include "control/client/restore_runner.h"
 #include "control/client/rpc.h"
 #include "control/service/local_archives.h"
+#include "control/service/page_writer.h"
+#include "control/service/request_limits.h"
 #include "control/service/serving_service.h"
 
 namespace sluice {
@@ -25,6 +27,7 @@ grpc::Status ServingService::RestorePart(grpc::ServerContext* call,
 absl::Status ServingService::restore_part(const v1::RestorePartRequest& request,
                                           grpc::ServerContext& call,
                                           grpc::ServerWriter<v1::RestoreUpdate>& writer) {
+  SLUICE_RETURN_IF_ERROR(check_key_length("a prefix", request.prefix().size()));
   SLUICE_ASSIGN_OR_RETURN(const auto reading,
                           context_.archives->read(request.archive(), "a restore"));
   std::unique_ptr<ClusterBlock> block;
@@ -50,20 +53,21 @@ absl::Status ServingService::restore_part(const v1::RestorePartRequest& request,
   run.check = request.check();
   run.check_slots = slots_of_bitmap(request.check_slots());
   run.cancellation = &cancellation;
+  PageWriter<v1::RestoreUpdate> pages(call, writer);
   run.progress = [&](uint64_t bytes) {
     v1::RestoreUpdate update;
     update.set_bytes_done(bytes);
-    if (stopping_ || call.IsCancelled() || !writer.Write(update)) cancellation.cancel();
+    if (stopping_ || call.IsCancelled() || !pages.write(update).ok()) cancellation.cancel();
   };
   SLUICE_ASSIGN_OR_RETURN(v1::RestorePartResult result, run_restore(run));
   v1::RestoreUpdate last;
   last.set_bytes_done(result.bytes());
   *last.mutable_result() = std::move(result);
-  writer.Write(last);
-  return absl::OkStatus();
+  return pages.write(last);
 }
 
-grpc::Status ServingService::ReadUnits(grpc::ServerContext*, const v1::ReadUnitsRequest* request,
+grpc::Status ServingService::ReadUnits(grpc::ServerContext* call,
+                                       const v1::ReadUnitsRequest* request,
                                        grpc::ServerWriter<v1::UnitKeys>* writer) {
   const auto reading = context_.archives->read(request->archive(), "a list of failed records");
   if (!reading.ok()) return to_grpc(reading.status());
@@ -78,9 +82,10 @@ grpc::Status ServingService::ReadUnits(grpc::ServerContext*, const v1::ReadUnits
     each.first_sequence = unit.first_sequence();
     each.blocks = unit.blocks();
   }
+  PageWriter<v1::UnitKeys> pages(*call, *writer);
   v1::UnitKeys page;
   const auto send = [&]() -> absl::Status {
-    if (page.keys_size() > 0 && !writer->Write(page)) return cancelled("the client went away");
+    if (page.keys_size() > 0) SLUICE_RETURN_IF_ERROR(pages.write(page));
     page.clear_keys();
     page.clear_deletions();
     return absl::OkStatus();
@@ -98,8 +103,7 @@ grpc::Status ServingService::ReadUnits(grpc::ServerContext*, const v1::ReadUnits
     v1::UnitKeys problem;
     problem.set_unit(static_cast<uint32_t>(unit));
     problem.set_problem(std::string(message_of(why)));
-    if (!writer->Write(problem)) return cancelled("the client went away");
-    return absl::OkStatus();
+    return pages.write(problem);
   };
   absl::Status status = read_unit_keys((*reading)->directory(), (*reading)->id(), units, visitor);
   if (status.ok()) status = send();

@@ -5,6 +5,7 @@
 #include "base/arena.h"
 #include "base/clock.h"
 #include "base/status.h"
+#include "control/service/page_writer.h"
 #include "dataplane/archive/reader.h"
 
 namespace sluice {
@@ -15,7 +16,7 @@ constexpr size_t kArenaBuffers = 16;
 constexpr int64_t kReportNs = 500'000'000;
 constexpr int kProblemsPerMessage = 500;
 
-using Writer = grpc::ServerWriter<v1::VerifyUpdate>;
+using Pages = PageWriter<v1::VerifyUpdate>;
 
 void fill(const VerifyProblem& problem, v1::Problem* out) {
   out->set_file(problem.file);
@@ -24,11 +25,11 @@ void fill(const VerifyProblem& problem, v1::Problem* out) {
   out->set_reason(problem.reason);
 }
 
-absl::Status write_problems(const VerifyReport& report, Writer& writer) {
+absl::Status write_problems(const VerifyReport& report, Pages& pages) {
   v1::VerifyUpdate update;
   const auto flush = [&](int at_least) -> absl::Status {
     if (update.bad_size() + update.unreadable_size() < at_least) return absl::OkStatus();
-    if (!writer.Write(update)) return cancelled("the reader went away");
+    SLUICE_RETURN_IF_ERROR(pages.write(update));
     update.Clear();
     return absl::OkStatus();
   };
@@ -46,7 +47,9 @@ absl::Status write_problems(const VerifyReport& report, Writer& writer) {
 }  // namespace
 
 absl::Status stream_verification(const std::string& directory, const ArchivePartId& expected,
-                                 grpc::ServerContext& call, Writer& writer) {
+                                 grpc::ServerContext& call,
+                                 grpc::ServerWriter<v1::VerifyUpdate>& writer) {
+  Pages pages(call, writer);
   SLUICE_ASSIGN_OR_RETURN(const auto arena, Arena::create({.bytes = kArenaBuffers * kBufferBytes}));
   int64_t reported = 0;
   const auto progress = [&](uint64_t done, uint64_t total) {
@@ -57,19 +60,18 @@ absl::Status stream_verification(const std::string& directory, const ArchivePart
     v1::VerifyUpdate update;
     update.set_done(done);
     update.set_total(total);
-    return writer.Write(update);
+    return pages.write(update).ok();
   };
   SLUICE_ASSIGN_OR_RETURN(const VerifyReport report,
                           verify_archive({directory}, *arena, progress, &expected));
-  SLUICE_RETURN_IF_ERROR(write_problems(report, writer));
+  SLUICE_RETURN_IF_ERROR(write_problems(report, pages));
   v1::VerifyUpdate last;
   last.set_done(report.bytes);
   last.set_total(report.bytes);
   last.set_blocks(report.blocks);
   last.set_bytes(report.bytes);
   last.set_last(true);
-  writer.Write(last);
-  return absl::OkStatus();
+  return pages.write(last);
 }
 
 }  // namespace sluice

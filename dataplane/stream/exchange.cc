@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cassert>
 #include <chrono>
+#include <cstring>
 
 #include "base/status.h"
 #include "dataplane/stream/exchange_impl.h"
@@ -12,7 +13,8 @@ namespace sluice {
 absl::StatusOr<std::unique_ptr<Exchange>> Exchange::open(const Options& options) {
   assert(options.arena != nullptr && options.transport != nullptr);
   if (options.receive_blocks == 0 || options.send_queue == 0 || options.control_buffers == 0 ||
-      options.hello_buffers == 0 || options.max_streams == 0) {
+      options.hello_buffers == 0 || options.own_buffers == 0 || options.max_streams == 0 ||
+      options.max_strangers == 0) {
     return invalid_argument("exchange: every bound must be at least 1");
   }
   if (options.arena->buffer_bytes() < kBufferBytes) {
@@ -31,15 +33,30 @@ constexpr int64_t kMs = 1'000'000;
 constexpr int64_t kTimerNs = 50 * kMs;
 constexpr size_t kPostBatch = 16;
 
+Newcomers::Options newcomer_options(const Exchange::Options& options) {
+  Newcomers::Options newcomers;
+  newcomers.places = options.hello_buffers;
+  newcomers.room = options.max_strangers + options.hello_buffers;
+  newcomers.patience_ns = options.hello_grace_ms * kMs;
+  newcomers.least_patience_ns = std::min(newcomers.least_patience_ns, newcomers.patience_ns);
+  return newcomers;
+}
+
 }  // namespace
 
 ExchangeImpl::ExchangeImpl(const Options& options)
-    : options_(options), clock_(options.clock != nullptr ? options.clock : &system_clock()) {}
+    : options_(options),
+      clock_(options.clock != nullptr ? options.clock : &system_clock()),
+      newcomers_(newcomer_options(options)) {}
 
 absl::Status ExchangeImpl::start() {
   limits_ = options_.transport->limits();
-  SLUICE_ASSIGN_OR_RETURN(hello_pool_,
-                          options_.arena->make_pool("exchange: hello", options_.hello_buffers));
+  if (!options_.listen.empty()) {
+    SLUICE_ASSIGN_OR_RETURN(hello_pool_,
+                            options_.arena->make_pool("exchange: hello", options_.hello_buffers));
+  }
+  SLUICE_ASSIGN_OR_RETURN(own_pool_,
+                          options_.arena->make_pool("exchange: own", options_.own_buffers));
   SLUICE_ASSIGN_OR_RETURN(control_pool_,
                           options_.arena->make_pool("exchange: control", options_.control_buffers));
   is_control_.assign(options_.arena->buffers(), 0);
@@ -64,12 +81,10 @@ ExchangeImpl::~ExchangeImpl() {
     std::erase_if(retired_, [](const SessionPtr& session) {
       return session->pool->free() == session->pool->size();
     });
-    if (retired_.empty() && control_pool_ != nullptr && hello_pool_ != nullptr &&
-        control_pool_->free() == control_pool_->size() &&
-        hello_pool_->free() == hello_pool_->size()) {
-      break;
-    }
-    if (control_pool_ == nullptr || hello_pool_ == nullptr) break;
+    const auto whole = [](const std::unique_ptr<BlockPool>& pool) {
+      return pool == nullptr || pool->free() == pool->size();
+    };
+    if (retired_.empty() && whole(control_pool_) && whole(own_pool_) && whole(hello_pool_)) break;
     std::this_thread::sleep_for(std::chrono::milliseconds(1));
   }
 }
@@ -154,13 +169,14 @@ void ExchangeImpl::run() {
       // Copied: pump() may end the session.
       const SessionPtr session = sending_[i];
       progress |= pump(*session);
-      if (session->has_outgoing() && session->phase != Session::Phase::kOver) {
+      if (has_waiting(*session) && session->phase != Session::Phase::kOver) {
         ++i;
       } else {
         sending_[i] = std::move(sending_.back());
         sending_.pop_back();
       }
     }
+    if (newcomers_.waiting() > 0) serve_newcomers();
     if (clock_->monotonic_ns() >= next_timer_ns_) {
       run_timers();
       next_timer_ns_ = clock_->monotonic_ns() + kTimerNs;
@@ -173,10 +189,21 @@ void ExchangeImpl::run() {
       std::lock_guard lock(work_mutex_);
       nothing_new = dirty_.empty() && connect_requests_.empty();
     }
-    if (nothing_new && !stopping_.load()) endpoint_->wait(kTimerNs);
+    if (nothing_new && !stopping_.load()) endpoint_->wait(idle_wait_ns());
     sleeping_.store(false);
   }
   stop_all();
+}
+
+// Until the next timer, or until a silent stranger's time is over that others wait for.
+int64_t ExchangeImpl::idle_wait_ns() {
+  const int64_t eviction = newcomers_.next_eviction_ns();
+  if (eviction == 0 || newcomers_.waiting() <= buffers_awaited_) return kTimerNs;
+  return std::clamp<int64_t>(eviction - clock_->monotonic_ns(), 0, kTimerNs);
+}
+
+bool ExchangeImpl::has_waiting(Session& session) {
+  return !session.own.empty() || session.has_outgoing();
 }
 
 bool ExchangeImpl::take_work() {
@@ -194,14 +221,13 @@ bool ExchangeImpl::take_work() {
     post_receives(*session);
     bool close_requested = false;
     absl::Status reason;
-    bool waiting = false;
     {
       std::lock_guard lock(session->mutex);
       close_requested = session->close_requested;
       reason = session->reason;
-      waiting = !session->outgoing.empty();
     }
     if (close_requested && session->phase == Session::Phase::kOpen) begin_close(*session, reason);
+    const bool waiting = has_waiting(*session) || session->phase == Session::Phase::kClosing;
     if (waiting && std::find(sending_.begin(), sending_.end(), session) == sending_.end()) {
       sending_.push_back(session);
     }
@@ -211,11 +237,39 @@ bool ExchangeImpl::take_work() {
   return progress;
 }
 
+// Puts the exchange's own messages into buffers as the peer has credit for them.
+bool ExchangeImpl::send_own(Session& session) {
+  bool sent = false;
+  while (!session.own.empty() && endpoint_->credits(session.connection) > 0) {
+    const OwnMessage& message = session.own.front();
+    SendRequest request;
+    request.buffer = own_pool_->try_take();
+    if (!request.buffer) break;
+    if (!message.payload.empty()) {
+      std::memcpy(request.buffer.data(), message.payload.data(), message.payload.size());
+    }
+    Envelope envelope;
+    envelope.kind = message.kind;
+    envelope.payload_bytes = static_cast<uint32_t>(message.payload.size());
+    const uint32_t bytes = request.bytes = Envelope::seal(envelope, request.buffer);
+    if (endpoint_->post_send(session.connection, {&request, 1}) == 0) break;
+    session.own.pop_front();
+    session.last_sent_ns = clock_->monotonic_ns();
+    sent = true;
+    std::lock_guard lock(session.mutex);
+    session.counters.sent_bytes += bytes;
+    ++session.counters.sent_messages;
+  }
+  return sent;
+}
+
 bool ExchangeImpl::pump(Session& session) {
   using Phase = Session::Phase;
   if (session.phase == Phase::kConnecting || session.phase == Phase::kOver || session.close_begun) {
     return false;
   }
+  const bool sent = send_own(session);
+  if (!session.own.empty()) return sent;
   const size_t credits = std::min(endpoint_->credits(session.connection), kPostBatch);
   if (credits > 0) {
     send_scratch_.clear();
@@ -252,15 +306,15 @@ bool ExchangeImpl::pump(Session& session) {
     endpoint_->close(session.connection);
     return true;
   }
-  return false;
+  return sent;
 }
 
 bool ExchangeImpl::post_receives(Session& session) {
   using Phase = Session::Phase;
   if (session.phase == Phase::kAwaitHello && session.hello_buffer) {
-    if (endpoint_->post_recv(session.connection, {&session.hello_buffer, 1}) > 0) return true;
-    mark_dirty(&session);  // the driver takes none right now
-    return false;
+    session.posted = endpoint_->post_recv(session.connection, {&session.hello_buffer, 1});
+    if (session.posted == 0) mark_dirty(&session);  // the driver takes none right now
+    return session.posted > 0;
   }
   if (session.pool == nullptr || session.phase == Phase::kConnecting ||
       session.phase == Phase::kAwaitHello || session.phase == Phase::kOver || session.close_begun) {

@@ -11,16 +11,32 @@
 // writer's, another stream's), upon which the buffer is posted again: that is the credit for one
 // more message. So a slow consumer stops its own peer and nobody else.
 //
+// Strangers. Who connects is a stranger until its hello is accepted, and a connection says nothing
+// before it is given a buffer to say hello into (transport.h: a posted buffer is the credit). There
+// are hello_buffers of them, so a stranger holds one only while it is silent: answers to hellos,
+// and the exchange's own hellos, keepalives and errors, stand in buffers of their own
+// (own_buffers), in which they are put only once the peer has credit for them.
+//  - At most max_strangers connections are strangers'. base/newcomers.h has the rule by which they
+//    share the hello buffers and by which some are turned away, and what it guarantees: an honest
+//    peer, which says hello as soon as it is let, gets through however many are silent. Nobody is
+//    silent for longer than hello_timeout_ms.
+//  - A stranger that goes for cause (silent, refused, turned away, no exchange at all) is aborted,
+//    so its buffer is back at once. A refused one is first told why, if it takes that in time.
+//  - Strangers never take what streams need: streams that were accepted and those that connect are
+//    counted apart, max_streams each.
+// (Rejected: granting a hello buffer once bytes are waiting. No driver can tell: a message begins
+// with a credit, and packets of a block without a posted buffer are thrown away.)
+//
 // Arena budget, in buffers (kBufferBytes each), for a node in a cluster of n members while every
 // member backs up to every other and restores at the same time, with the default sizes:
-//     exchange      hello_buffers 8 + control_buffers 16                                       24
+//     exchange      hello_buffers 8 + own_buffers 3 + control_buffers 16                       27
 //     backup, in    per source: agreed 4, merge 2 (receive_blocks)                             6 n
 //     backup, out   per target: agreed sends 4, merge sends 2, acks 1 + 1                      8 n
 //     merge output  one consolidation                                                          4
 //     writes, in    per client stream 3, per forwarding member 2                               5 n
 //     writes, out   replies: per coordinator 2, per forward 2                                  4 n
 //     restore       requests in flight 12                                                      12
-//   n = 8: 24 + 48 + 64 + 4 + 40 + 32 + 12 = 224 of the 255 buffers of 256 MiB.
+//   n = 8: 27 + 48 + 64 + 4 + 40 + 32 + 12 = 227 of the 255 buffers of 256 MiB.
 // Beyond that, smaller `receive_blocks` (1 works, 2 keeps the wire busy) or a larger arena; a
 // stream for which no buffers are left is refused with RESOURCE_EXHAUSTED and that advice, and
 // nothing else is disturbed.
@@ -135,8 +151,11 @@ class Exchange {
         cluster;  // UUID: a hello of another cluster is refused. Empty: any (a restoring client)
     std::string node;
     uint64_t incarnation = 0;
-    size_t max_streams = 256;
-    size_t hello_buffers = 8;  // connections that have not said hello yet: at most as many
+    size_t max_streams = 256;      // accepted ones, and as many that this side connects
+    size_t max_strangers = 128;    // connections whose hello is not accepted (yet)
+    size_t hello_buffers = 8;      // of them, those that can say hello; none without `listen`
+    int64_t hello_grace_ms = 200;  // a silent one keeps its buffer for so long while others wait
+    size_t own_buffers = 3;        // hellos, answers to them, keepalives, errors
     size_t control_buffers = 16;
     size_t receive_blocks = 4;  // of a stream, where nothing else is said
     size_t send_queue = 8;      // messages queued on one stream

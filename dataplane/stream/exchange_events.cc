@@ -1,5 +1,5 @@
-// What happens on the exchange's connections: accepting, handshakes, messages, closes and time
-// limits. Everything here runs on the exchange's thread.
+// What happens on the exchange's connections: connecting, messages, closes and time limits.
+// Everything here runs on the exchange's thread.
 #include <algorithm>
 #include <cstring>
 #include <utility>
@@ -14,12 +14,7 @@ namespace {
 constexpr int64_t kMs = 1'000'000;
 // How long a closing session may take to hand over what it has queued.
 constexpr int64_t kLingerNs = 5'000 * kMs;
-
-Envelope envelope_of(MessageKind kind) {
-  Envelope envelope;
-  envelope.kind = kind;
-  return envelope;
-}
+constexpr size_t kConnectTries = 4;
 
 }  // namespace
 
@@ -59,34 +54,16 @@ void ExchangeImpl::on_completion(Completion& completion) {
   }
 }
 
-void ExchangeImpl::on_accepted(Completion& completion) {
-  BlockBuffer buffer;
-  if (awaiting_hello_ < options_.hello_buffers && sessions_.size() < options_.max_streams) {
-    buffer = hello_pool_->try_take();
-  }
-  if (!buffer) {
-    endpoint_->close(completion.connection);
-    return;
-  }
-  auto session = std::make_shared<Session>(this, false);
-  session->connection = completion.connection;
-  session->peer = completion.peer;
-  session->phase = Session::Phase::kAwaitHello;
-  session->deadline_ns = clock_->monotonic_ns() + options_.hello_timeout_ms * kMs;
-  session->hello_buffer = std::move(buffer);
-  ++awaiting_hello_;
-  post_receives(*session);
-  sessions_.emplace(completion.connection, std::move(session));
-}
-
 void ExchangeImpl::begin_connect(const ConnectingPtr& connecting) {
   Session& session = *connecting->session;
   connecting_.emplace(&session, connecting);
-  if (sessions_.size() >= options_.max_streams) {
-    finish_connect(session, resource_exhausted("{} streams are open, the most there may be",
-                                               options_.max_streams));
+  if (connectors_ >= options_.max_streams) {
+    finish_connect(session,
+                   resource_exhausted("{} streams are connected from here, the most there may be",
+                                      options_.max_streams));
     return;
   }
+  ++session.tries;
   absl::StatusOr<ConnectionId> id = endpoint_->connect(connecting->address);
   if (!id.ok()) {
     finish_connect(session, id.status());
@@ -94,6 +71,27 @@ void ExchangeImpl::begin_connect(const ConnectingPtr& connecting) {
   }
   session.connection = *id;
   sessions_.emplace(*id, connecting->session);
+  ++connectors_;
+}
+
+// A connection that is lost before its hello is answered was one too many for the peer, most often:
+// it is made again, while there is time.
+bool ExchangeImpl::connect_again(const SessionPtr& session, const absl::Status& status) {
+  const auto found = connecting_.find(session.get());
+  if (found == connecting_.end() || session->phase != Session::Phase::kAwaitReply ||
+      !absl::IsUnavailable(status) || session->tries >= kConnectTries || stopping_.load() ||
+      clock_->monotonic_ns() > session->deadline_ns) {
+    return false;
+  }
+  const ConnectingPtr connecting = std::move(found->second);
+  connecting_.erase(found);
+  sessions_.erase(session->connection);
+  --connectors_;
+  session->own.clear();
+  session->phase = Session::Phase::kConnecting;
+  session->posted = 0;
+  begin_connect(connecting);
+  return true;
 }
 
 void ExchangeImpl::finish_connect(Session& session, const absl::Status& status) {
@@ -121,9 +119,8 @@ void ExchangeImpl::on_connected(Session& session, Completion& completion) {
   session.phase = Session::Phase::kAwaitReply;
   session.last_sent_ns = session.last_received_ns = clock_->monotonic_ns();
   post_receives(session);
-  if (!send_own(session, envelope_of(MessageKind::kHello), session.hello.encode())) {
-    begin_close(session, resource_exhausted("no buffer free for a hello"));
-  }
+  session.own.push_back({MessageKind::kHello, session.hello.encode()});
+  mark_dirty(&session);
 }
 
 void ExchangeImpl::on_received(const SessionPtr& session, Completion& completion) {
@@ -145,7 +142,7 @@ void ExchangeImpl::on_received(const SessionPtr& session, Completion& completion
   Message message{*envelope, std::move(completion.buffer)};
   switch (session->phase) {
     case Phase::kAwaitHello:
-      on_hello(session, std::move(message));
+      on_hello(session, message);
       break;
     case Phase::kAwaitReply:
       on_hello_reply(session, message);
@@ -153,96 +150,6 @@ void ExchangeImpl::on_received(const SessionPtr& session, Completion& completion
     default:
       on_message(session, std::move(message));
   }
-}
-
-absl::Status ExchangeImpl::check_hello(const Hello& hello) const {
-  if (options_.gate) SLUICE_RETURN_IF_ERROR(options_.gate());
-  if (!options_.cluster.empty() && hello.cluster != options_.cluster) {
-    return failed_precondition("this is cluster {}, not {}", options_.cluster, hello.cluster);
-  }
-  if (!hello.target.empty() && hello.target != options_.node) {
-    return failed_precondition("this is node {}, not {}", options_.node, hello.target);
-  }
-  return absl::OkStatus();
-}
-
-void ExchangeImpl::on_hello(const SessionPtr& session, Message message) {
-  --awaiting_hello_;
-  session->phase = Session::Phase::kClosing;  // until it is accepted
-  absl::Status refusal;
-  if (message.envelope.kind != MessageKind::kHello) {
-    refusal = data_loss("first message is no hello");
-  } else if (absl::StatusOr<Hello> hello = Hello::decode(as_string_view(message.payload()));
-             !hello.ok()) {
-    refusal = hello.status();
-  } else {
-    session->hello = *std::move(hello);
-    refusal = check_hello(session->hello);
-  }
-  if (!refusal.ok()) {
-    reply_and_close(session, std::move(message.buffer), refusal);
-    return;
-  }
-  // Held over accepted(): after withdraw() a handler is not called any more.
-  std::lock_guard lock(handlers_mutex_);
-  auto found = handlers_.find({session->hello.kind, session->hello.job});
-  if (found == handlers_.end()) found = handlers_.find({session->hello.kind, std::string()});
-  if (found == handlers_.end()) {
-    reply_and_close(session, std::move(message.buffer),
-                    not_found("{} does not serve {} streams of \"{}\" now", options_.node,
-                              stream_kind_name(session->hello.kind), session->hello.job));
-    return;
-  }
-  absl::StatusOr<StreamHandler::Admission> admission = found->second->admit(session->hello);
-  absl::Status status = admission.status();
-  if (status.ok()) {
-    const size_t wanted =
-        admission->receive_blocks > 0 ? admission->receive_blocks : options_.receive_blocks;
-    absl::StatusOr<std::unique_ptr<BlockPool>> pool =
-        options_.arena->make_pool("stream from " + session->hello.node,
-                                  std::min(wanted, std::max<size_t>(limits_.receive_depth, 1)));
-    status = pool.status();
-    if (status.ok()) session->pool = *std::move(pool);
-  }
-  if (!status.ok()) {
-    reply_and_close(session, std::move(message.buffer), status);
-    return;
-  }
-  session->inbox = std::static_pointer_cast<InboxImpl>(admission->inbox);
-  session->pool->set_home_hook([this, raw = session.get()] { mark_dirty(raw); });
-  auto stream = std::make_shared<StreamHandle>(session);
-  session->handle = stream;
-  session->counted = true;
-  ++open_streams_;
-  open_session(session);
-  Envelope reply = envelope_of(MessageKind::kHelloReply);
-  const std::string payload = encode_status(absl::OkStatus());
-  std::memcpy(message.buffer.data(), payload.data(), payload.size());
-  reply.payload_bytes = static_cast<uint32_t>(payload.size());
-  const uint32_t bytes = Envelope::seal(reply, message.buffer);
-  {
-    std::lock_guard session_lock(session->mutex);
-    session->outgoing.push_back({std::move(message.buffer), bytes});
-  }
-  mark_dirty(session.get());
-  found->second->accepted(std::move(stream));
-}
-
-void ExchangeImpl::reply_and_close(const SessionPtr& session, BlockBuffer buffer,
-                                   const absl::Status& refusal) {
-  const std::string payload = encode_status(refusal);
-  std::memcpy(buffer.data(), payload.data(), payload.size());
-  Envelope reply = envelope_of(MessageKind::kHelloReply);
-  reply.payload_bytes = static_cast<uint32_t>(payload.size());
-  const uint32_t bytes = Envelope::seal(reply, buffer);
-  session->wire_reason = refusal;
-  session->phase = Session::Phase::kClosing;
-  session->deadline_ns = clock_->monotonic_ns() + kLingerNs;
-  {
-    std::lock_guard lock(session->mutex);
-    session->outgoing.push_back({std::move(buffer), bytes});
-  }
-  mark_dirty(session.get());
 }
 
 void ExchangeImpl::open_session(const SessionPtr& session) {
@@ -285,29 +192,10 @@ void ExchangeImpl::on_message(const SessionPtr& session, Message message) {
   }
 }
 
-bool ExchangeImpl::send_own(Session& session, const Envelope& envelope, std::string_view payload) {
-  BlockBuffer buffer = hello_pool_->try_take();
-  if (!buffer) return false;
-  if (!payload.empty()) std::memcpy(buffer.data(), payload.data(), payload.size());
-  Envelope sealed = envelope;
-  sealed.payload_bytes = static_cast<uint32_t>(payload.size());
-  const uint32_t bytes = Envelope::seal(sealed, buffer);
-  {
-    std::lock_guard lock(session.mutex);
-    session.outgoing.push_back({std::move(buffer), bytes});
-  }
-  mark_dirty(&session);
-  return true;
-}
-
-void ExchangeImpl::begin_close(Session& session, const absl::Status& reason) {
-  using Phase = Session::Phase;
-  if (session.phase == Phase::kClosing || session.phase == Phase::kOver) return;
-  if (session.phase == Phase::kAwaitHello) --awaiting_hello_;
+// Ends a session for its users, with the first reason given.
+void ExchangeImpl::stop_taking(Session& session, const absl::Status& reason) {
   if (session.wire_reason.ok()) session.wire_reason = reason;
-  const bool was_open = session.phase == Phase::kOpen;
-  session.phase = Phase::kClosing;
-  session.deadline_ns = clock_->monotonic_ns() + kLingerNs;
+  session.phase = Session::Phase::kClosing;
   std::deque<Outgoing> dropped;
   {
     std::lock_guard lock(session.mutex);
@@ -319,34 +207,60 @@ void ExchangeImpl::begin_close(Session& session, const absl::Status& reason) {
     if (!reason.ok()) dropped.swap(session.outgoing);
   }
   session.changed.notify_all();
-  if (!reason.ok()) {
-    for (Outgoing& message : dropped) release(session, std::move(message.buffer));
-    if (was_open) {
-      send_own(session, envelope_of(MessageKind::kError), encode_status(reason));
-    }
+  for (Outgoing& message : dropped) release(session, std::move(message.buffer));
+}
+
+void ExchangeImpl::begin_close(Session& session, const absl::Status& reason) {
+  using Phase = Session::Phase;
+  if (session.phase == Phase::kClosing || session.phase == Phase::kOver) return;
+  const bool was_open = session.phase == Phase::kOpen;
+  if (!was_open && !reason.ok()) {
+    abort(session, reason);
+    return;
   }
-  if (was_open && endpoint_->credits(session.connection) == 0 && !reason.ok()) {
-    // A peer that gives no credit may never: do not make others wait for it.
-    session.deadline_ns = clock_->monotonic_ns();
+  stop_taking(session, reason);
+  session.deadline_ns = clock_->monotonic_ns() + kLingerNs;
+  session.for_cause = !reason.ok();
+  // A peer that gives no credit may never: it is not waited for.
+  if (!reason.ok() && endpoint_->credits(session.connection) > 0) {
+    session.own.push_back({MessageKind::kError, encode_status(reason)});
   }
-  if (!session.has_outgoing() || !was_open) {
+  if (has_waiting(session) && was_open) {
+    mark_dirty(&session);
+  } else {
     session.close_begun = true;
     endpoint_->close(session.connection);
   }
 }
 
+void ExchangeImpl::abort(Session& session, const absl::Status& reason) {
+  if (session.phase == Session::Phase::kOver || session.aborted) return;
+  if (session.stranger) {
+    newcomers_.remove(session.connection);
+    session.hello_buffer.reset();
+    session.buffer_awaited = session.posted > 0;
+    if (session.buffer_awaited) ++buffers_awaited_;
+  }
+  stop_taking(session, reason);
+  session.aborted = session.close_begun = true;
+  session.own.clear();
+  endpoint_->abort(session.connection);
+}
+
 void ExchangeImpl::on_closed(const SessionPtr& session, const absl::Status& status) {
-  using Phase = Session::Phase;
-  if (session->phase == Phase::kOver) return;
-  if (session->phase == Phase::kAwaitHello) --awaiting_hello_;
-  session->phase = Phase::kOver;
+  if (session->phase == Session::Phase::kOver || connect_again(session, status)) return;
+  if (session->stranger) newcomers_.remove(session->connection);
+  if (session->buffer_awaited) --buffers_awaited_;
+  if (session->admitted) --admitted_;
+  session->phase = Session::Phase::kOver;
   const absl::Status reason = !session->wire_reason.ok() ? session->wire_reason : status;
   finish_connect(*session, reason.ok() ? unavailable("{} closed the connection", session->peer)
                                        : with_context(reason, session->peer));
   if (session->counted) --open_streams_;
   session->hello_buffer.reset();
+  session->own.clear();
   for (Outgoing& message : session->end(reason)) release(*session, std::move(message.buffer));
-  sessions_.erase(session->connection);
+  if (sessions_.erase(session->connection) > 0 && session->connector) --connectors_;
   if (session->pool != nullptr) retired_.push_back(session);
 }
 
@@ -357,6 +271,7 @@ void ExchangeImpl::run_timers() {
     return true;
   });
   const int64_t now = clock_->monotonic_ns();
+  report_turned_away(now);
   std::vector<SessionPtr> all;
   all.reserve(sessions_.size());
   for (auto& [id, session] : sessions_) all.push_back(session);
@@ -376,10 +291,13 @@ void ExchangeImpl::check_session_time(Session& session, int64_t now) {
       }
       break;
     case Phase::kAwaitHello:
-      if (now > session.deadline_ns) begin_close(session, deadline_exceeded("no hello came"));
+      if (now > session.deadline_ns) turn_away(session, deadline_exceeded("no hello came"));
       break;
     case Phase::kClosing:
-      if (now > session.deadline_ns && !session.close_begun) {
+      if (now <= session.deadline_ns) break;
+      if (session.for_cause) {
+        abort(session, session.wire_reason);
+      } else if (!session.close_begun) {
         session.close_begun = true;
         endpoint_->close(session.connection);
       }
@@ -388,11 +306,13 @@ void ExchangeImpl::check_session_time(Session& session, int64_t now) {
       // While nothing is posted the peer cannot say a word, so its silence means nothing.
       if (session.posted == 0) session.last_received_ns = now;
       if (now - session.last_received_ns > options_.idle_timeout_ms * kMs) {
-        begin_close(session, unavailable("nothing from {} for {} s", session.peer,
-                                         options_.idle_timeout_ms / 1000));
+        abort(session, unavailable("nothing from {} for {} s", session.peer,
+                                   options_.idle_timeout_ms / 1000));
       } else if (now - session.last_sent_ns > options_.keepalive_ms * kMs &&
-                 !session.has_outgoing() && endpoint_->credits(session.connection) > 0) {
-        send_own(session, envelope_of(MessageKind::kKeepalive), {});
+                 !has_waiting(session) && endpoint_->credits(session.connection) > 0 &&
+                 own_pool_->free() > 0) {
+        session.own.push_back({MessageKind::kKeepalive, {}});
+        mark_dirty(&session);
       }
       break;
     case Phase::kOver:

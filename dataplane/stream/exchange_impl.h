@@ -14,6 +14,7 @@
 #include <utility>
 #include <vector>
 
+#include "base/newcomers.h"
 #include "dataplane/stream/session.h"
 
 namespace sluice::stream {
@@ -59,6 +60,9 @@ class ExchangeImpl final : public Exchange, public SessionHost {
   void run();
   bool take_work();
   bool pump(Session& session);
+  bool send_own(Session& session);
+  static bool has_waiting(Session& session);
+  int64_t idle_wait_ns();
   bool post_receives(Session& session);
   void release(Session& session, BlockBuffer buffer);
   void snapshot_counters();
@@ -67,33 +71,41 @@ class ExchangeImpl final : public Exchange, public SessionHost {
   // exchange_events.cc: what happens on connections.
   bool poll_completions();
   void on_completion(Completion& completion);
-  void on_accepted(Completion& completion);
   void on_connected(Session& session, Completion& completion);
   void on_received(const SessionPtr& session, Completion& completion);
-  void on_hello(const SessionPtr& session, Message message);
   void on_hello_reply(const SessionPtr& session, const Message& message);
   void on_message(const SessionPtr& session, Message message);
   void on_closed(const SessionPtr& session, const absl::Status& status);
-  absl::Status check_hello(const Hello& hello) const;
-  absl::StatusOr<std::shared_ptr<Stream>> admit(const SessionPtr& session);
   void begin_connect(const ConnectingPtr& connecting);
+  bool connect_again(const SessionPtr& session, const absl::Status& status);
   void finish_connect(Session& session, const absl::Status& status);
-  void reply_and_close(const SessionPtr& session, BlockBuffer buffer, const absl::Status& refusal);
   void open_session(const SessionPtr& session);
   // Ends a session from this side: tells the peer `reason` when it is an error and can be told,
   // then closes.
   void begin_close(Session& session, const absl::Status& reason);
+  // Ends it now, waiting for nobody; on_closed() follows.
+  void abort(Session& session, const absl::Status& reason);
+  void stop_taking(Session& session, const absl::Status& reason);
   void run_timers();
   void check_session_time(Session& session, int64_t now);
-  // A small message of the exchange's own, if one of its buffers is free.
-  bool send_own(Session& session, const Envelope& envelope, std::string_view payload);
+
+  // exchange_strangers.cc: accepted connections up to their hello.
+  void on_accepted(Completion& completion);
+  void serve_newcomers();
+  void turn_away(Session& session, const absl::Status& reason);
+  void report_turned_away(int64_t now);
+  void on_hello(const SessionPtr& session, const Message& message);
+  absl::Status check_hello(const Hello& hello) const;
+  absl::Status admit(const SessionPtr& session);
+  void refuse(Session& session, const absl::Status& refusal);
 
   const Options options_;
   Clock* const clock_;
   TransportLimits limits_;
   std::string address_;
   std::unique_ptr<Endpoint> endpoint_;
-  std::unique_ptr<BlockPool> hello_pool_;  // first messages, hello replies, keepalives, errors
+  std::unique_ptr<BlockPool> hello_pool_;  // for strangers' hellos; null where nobody can connect
+  std::unique_ptr<BlockPool> own_pool_;    // hellos, answers to them, keepalives, errors
   std::unique_ptr<BlockPool> control_pool_;
   std::vector<uint8_t>
       is_control_;  // by buffer index; set before a buffer is queued, cleared when it is done
@@ -121,7 +133,13 @@ class ExchangeImpl final : public Exchange, public SessionHost {
   std::array<Completion, 64> completions_;
   std::vector<BlockBuffer> post_scratch_;
   std::vector<SendRequest> send_scratch_;
-  size_t awaiting_hello_ = 0;
+  Newcomers newcomers_;
+  size_t buffers_awaited_ = 0;  // of strangers that were aborted
+  size_t admitted_ = 0;         // accepted streams
+  size_t connectors_ = 0;       // connections that were begun here
+  size_t turned_away_ = 0;      // since the last report
+  std::string last_turned_away_;
+  int64_t next_report_ns_ = 0;
   int64_t next_timer_ns_ = 0;
 };
 

@@ -47,6 +47,12 @@ struct Outgoing {
   uint32_t bytes = 0;
 };
 
+// A message of the exchange itself, not in a buffer yet.
+struct OwnMessage {
+  MessageKind kind = MessageKind::kKeepalive;
+  std::string payload;
+};
+
 // Thread rule: what stands under `mutex` is for everybody, the rest of the data members for the
 // exchange's thread alone. The host outlives the session's open life; after the session is over
 // nothing of the host is used.
@@ -94,12 +100,19 @@ class Session : public std::enable_shared_from_this<Session> {
 
   Phase phase = Phase::kConnecting;
   std::unique_ptr<BlockPool> pool;
-  BlockBuffer hello_buffer;  // to be posted for the peer's hello
+  BlockBuffer hello_buffer;     // to be posted for the peer's hello
+  std::deque<OwnMessage> own;   // before `outgoing`: at most a hello or its answer, and an error
+  bool stranger = false;        // accepted, and its hello was not (yet)
+  bool admitted = false;        // accepted, and so was its hello
+  bool buffer_awaited = false;  // was aborted while it held a hello buffer
+  size_t tries = 0;             // of connecting
   size_t posted = 0;
   int64_t deadline_ns = 0;  // of the handshake, later of the closing
   int64_t last_sent_ns = 0;
   int64_t last_received_ns = 0;
   bool close_begun = false;  // the endpoint was told
+  bool for_cause = false;    // closing because of the peer: it is not waited for beyond deadline_ns
+  bool aborted = false;      // the endpoint was told
   bool counted = false;      // in Exchange::streams()
   absl::Status
       wire_reason;  // for the peer and the users, where the exchange itself ends the session

@@ -123,6 +123,16 @@ void PacketEndpoint::close(ConnectionId id) {
   activate(connection);
 }
 
+// A connection that is draining already has a bound of its own.
+void PacketEndpoint::abort(ConnectionId id) {
+  Connection* const connection = find(id);
+  if (connection == nullptr || connection->greeting()) return;
+  shared_.now_ns = clock_.monotonic_ns();
+  connection->fail(cancelled("the connection to {} was aborted", connection->peer_text()),
+                   ResetCode::kGone);
+  activate(connection);
+}
+
 // The peer is told by the next poll, so that posts made one by one travel together.
 size_t PacketEndpoint::post_recv(ConnectionId id, std::span<BlockBuffer> buffers) {
   Connection* const connection = find(id);

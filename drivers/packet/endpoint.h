@@ -59,6 +59,7 @@ class PacketEndpoint final : public Endpoint {
   std::string address() const override { return listens_ ? port_->address() : std::string(); }
   absl::StatusOr<ConnectionId> connect(std::string_view address) override;
   void close(ConnectionId connection) override;
+  void abort(ConnectionId connection) override;
   size_t post_recv(ConnectionId connection, std::span<BlockBuffer> buffers) override;
   size_t post_send(ConnectionId connection, std::span<SendRequest> requests) override;
   size_t credits(ConnectionId connection) const override;

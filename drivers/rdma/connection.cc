@@ -67,6 +67,10 @@ void Connection::start_close() {
   }
 }
 
+// Destroying the queue pairs, which finish() does first, ends all that the device does with the
+// buffers; completions of what was flushed name a life of the slot that is over.
+void Connection::abort() { fail(cancelled("the connection to {} was aborted", peer_)); }
+
 void Connection::made_progress() {
   if (state_ == State::kOpen && closing()) {
     deadline_ns_ = shared_->now_ns + shared_->options.close_timeout_ms * kMillisecond;

@@ -89,6 +89,7 @@ class Connection {
   size_t post_send(std::span<SendRequest> requests);
   size_t credits() const;
   void start_close();
+  void abort();
 
   // Hands what was posted to the device, and tells the peer what is due. `idle`: nothing else is
   // happening, so small news are told too.

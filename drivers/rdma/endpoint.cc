@@ -362,6 +362,14 @@ void RdmaEndpoint::close(ConnectionId id) {
   enqueue(connection);
 }
 
+void RdmaEndpoint::abort(ConnectionId id) {
+  Connection* const connection = find(id);
+  if (connection == nullptr) return;
+  connection->abort();
+  count(connection);
+  enqueue(connection);
+}
+
 // The device and the peer are told by the next poll, so that posts made one by one travel together.
 size_t RdmaEndpoint::post_recv(ConnectionId id, std::span<BlockBuffer> buffers) {
   Connection* const connection = find(id);

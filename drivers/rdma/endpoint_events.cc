@@ -72,6 +72,11 @@ void RdmaEndpoint::handle(const ManagerEvent& event) {
     }
     return;
   }
+  if (connection->finished()) {  // closed or aborted since the last poll, which lets go of it
+    connection->disconnected |=
+        event.type == RDMA_CM_EVENT_DISCONNECTED || event.type == RDMA_CM_EVENT_REJECTED;
+    return;
+  }
   absl::Status status = proceed(connection, event);
   if (!status.ok()) connection->lose(status);
   count(connection);

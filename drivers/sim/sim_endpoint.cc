@@ -242,6 +242,18 @@ void SimEndpoint::close(ConnectionId id) {
   check_finished(half);
 }
 
+void SimEndpoint::abort(ConnectionId id) {
+  std::lock_guard lock(fabric_.mutex());
+  const HalfPtr half = find(id);
+  if (half == nullptr) return;
+  if (const HalfPtr peer = half->peer; peer != nullptr) {
+    transmit(fabric_, half, peer, 0, [peer, node = node_] {
+      finish(peer, unavailable("connection to {} lost: the peer aborted it", node));
+    });
+  }
+  finish(half, cancelled("the connection to {} was aborted", half->peer_node));
+}
+
 // Behind all that was sent before, since a path keeps the order.
 void SimEndpoint::send_close(SimFabric& fabric, const HalfPtr& half) {
   half->closing = true;

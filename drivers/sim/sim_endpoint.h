@@ -55,6 +55,7 @@ class SimEndpoint final : public Endpoint, public SimParticipant {
   std::string address() const override { return address_; }
   absl::StatusOr<ConnectionId> connect(std::string_view address) override;
   void close(ConnectionId connection) override;
+  void abort(ConnectionId connection) override;
   size_t post_recv(ConnectionId connection, std::span<BlockBuffer> buffers) override;
   size_t post_send(ConnectionId connection, std::span<SendRequest> requests) override;
   size_t credits(ConnectionId connection) const override;

@@ -15,14 +15,12 @@ namespace {
 
 constexpr int64_t kMillisecond = 1'000'000;
 
-// Makes close() drop what the kernel still holds of our buffers, instead of sending it later with
-// whatever the buffers then contain.
+}  // namespace
+
 void reset_on_close(int fd) {
   const linger now{1, 0};
   setsockopt(fd, SOL_SOCKET, SO_LINGER, &now, sizeof(now));
 }
-
-}  // namespace
 
 Connection::Connection(Shared* shared, ConnectionId id, UniqueFd fd, const SocketAddress& peer,
                        bool connecting)
@@ -121,6 +119,10 @@ void Connection::start_close() {
   }
 }
 
+// Nothing of the buffers is under way but what the kernel holds of sent ones, which the reset
+// drops.
+void Connection::abort() { cut_off(cancelled("the connection to {} was aborted", peer_address_)); }
+
 void Connection::begin_closing() {
   deadline_ns_ = shared_->now_ns + shared_->options.close_timeout_ms * kMillisecond;
 }
@@ -155,9 +157,10 @@ void Connection::check_deadline() {
 
 void Connection::fail(const absl::Status& status) { finish(status, status); }
 
-void Connection::finish(const absl::Status& connection_status, const absl::Status& buffer_status) {
+void Connection::finish(const absl::Status& connection_status, const absl::Status& buffer_status,
+                        bool reset) {
   if (finished()) return;
-  if (!sends_.empty()) {
+  if (reset || !sends_.empty()) {
     ++shared_->counters.system_calls;
     reset_on_close(fd_.get());
   }

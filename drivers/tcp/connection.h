@@ -38,6 +38,10 @@ struct Shared {
   Ring<Completion> completions;  // bounded by the depths of the connections
 };
 
+// Makes close() drop what the kernel still holds of our buffers, instead of sending it later with
+// whatever the buffers then contain.
+void reset_on_close(int fd);
+
 class Connection {
  public:
   // `connecting`: the socket's connect is under way; otherwise it was accepted.
@@ -52,6 +56,7 @@ class Connection {
   size_t post_send(std::span<SendRequest> requests);
   size_t credits() const;
   void start_close();
+  void abort();
 
   // Remembers what epoll said (edge-triggered).
   void on_events(uint32_t events);
@@ -63,13 +68,17 @@ class Connection {
   void check_deadline();
   // Returns all buffers, says kClosed and closes the socket.
   void fail(const absl::Status& status);
+  // Likewise, and resets the connection, so that nothing of it remains in the kernel.
+  void cut_off(const absl::Status& status) { finish(status, status, true); }
 
   ConnectionId id() const { return id_; }
   int fd() const { return fd_.get(); }
+  const std::string& peer() const { return peer_address_; }
   int64_t deadline_ns() const { return deadline_ns_; }
   bool finished() const { return state_ == State::kFinished; }
   // Accepted, and its preamble still to come.
   bool half_open() const { return !initiator_ && state_ == State::kGreeting; }
+  bool accepted() const { return !initiator_; }
 
   bool queued = false;  // the endpoint's: whether it is in the list of connections with work
 
@@ -113,7 +122,9 @@ class Connection {
   void begin_closing();
   void made_progress();
   void check_closed();
-  void finish(const absl::Status& connection_status, const absl::Status& buffer_status);
+  // `reset`: the peer is to see a broken connection, and the kernel to drop what it holds.
+  void finish(const absl::Status& connection_status, const absl::Status& buffer_status,
+              bool reset = false);
   absl::Status broken_protocol(const absl::Status& reason) const;
   absl::Status lost(std::string_view why) const;
   bool closing() const { return close_requested_ || peer_closed_; }

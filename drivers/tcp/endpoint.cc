@@ -2,6 +2,7 @@
 
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <spdlog/spdlog.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/socket.h>
@@ -16,6 +17,7 @@
 #include <utility>
 
 #include "base/clock.h"
+#include "base/descriptors.h"
 #include "base/status.h"
 
 namespace sluice::tcp {
@@ -29,8 +31,9 @@ constexpr uint64_t kFirstConnection = 3;
 constexpr int64_t kMillisecond = 1'000'000;
 constexpr int64_t kScanEvery = 10 * kMillisecond;
 constexpr int64_t kAcceptPause = 100 * kMillisecond;
+constexpr int64_t kReportEvery = 10'000 * kMillisecond;
 constexpr int kBacklog = 1024;
-constexpr int kAcceptsAtOnce = 64;
+constexpr size_t kAcceptsAtOnce = 64;
 
 void ignore_sigpipe() {
   static std::once_flag once;
@@ -86,7 +89,8 @@ absl::StatusOr<std::unique_ptr<Endpoint>> TcpEndpoint::open(const TcpOptions& op
   return absl::StatusOr<std::unique_ptr<Endpoint>>(std::move(endpoint));
 }
 
-TcpEndpoint::TcpEndpoint(const TcpOptions& options, Arena& arena) : next_id_(kFirstConnection) {
+TcpEndpoint::TcpEndpoint(const TcpOptions& options, Arena& arena)
+    : half_open_({.room = options.max_half_open}), next_id_(kFirstConnection) {
   shared_.options = options;
   shared_.max_message_bytes = std::min(options.max_message_bytes, arena.buffer_bytes());
   shared_.memfd = arena.memfd();
@@ -155,13 +159,15 @@ ConnectionId TcpEndpoint::add(UniqueFd fd, const SocketAddress& peer, bool conne
   auto made = std::make_unique<Connection>(&shared_, id, std::move(fd), peer, connecting);
   Connection* connection = made.get();
   connections_.emplace(id, std::move(made));
-  if (connection->half_open()) ++half_open_;
+  if (!connecting) {
+    ++accepted_;
+    half_open_.add(id, to_string(peer));
+  }
   absl::Status watched = status;
   if (watched.ok()) watched = watch(raw, id, EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET);
   if (!watched.ok()) {
-    const bool before = connection->half_open();
     connection->fail(watched);
-    update_half_open(before, false);
+    note_half_open(*connection);
   }
   enqueue(connection);
   return id;
@@ -189,9 +195,16 @@ absl::StatusOr<ConnectionId> TcpEndpoint::connect(std::string_view text) {
 void TcpEndpoint::close(ConnectionId id) {
   Connection* connection = find(id);
   if (connection == nullptr) return;
-  const bool before = connection->half_open();
   connection->start_close();
-  update_half_open(before, connection->half_open());
+  note_half_open(*connection);
+  enqueue(connection);
+}
+
+void TcpEndpoint::abort(ConnectionId id) {
+  Connection* connection = find(id);
+  if (connection == nullptr) return;
+  connection->abort();
+  note_half_open(*connection);
   enqueue(connection);
 }
 
@@ -282,10 +295,10 @@ void TcpEndpoint::advance_queued() {
   working_.swap(work_);
   for (Connection* connection : working_) {
     connection->queued = false;
-    const bool before = connection->half_open();
     const bool more = connection->advance();
-    update_half_open(before, connection->half_open());
+    note_half_open(*connection);
     if (connection->finished()) {
+      if (connection->accepted()) --accepted_;
       connections_.erase(connection->id());
     } else if (more) {
       enqueue(connection);
@@ -297,16 +310,16 @@ void TcpEndpoint::advance_queued() {
 void TcpEndpoint::check_deadlines() {
   next_scan_ns_ = shared_.now_ns + kScanEvery;
   for (const auto& [id, connection] : connections_) {
-    const bool before = connection->half_open();
     connection->check_deadline();
     if (!connection->finished()) continue;
-    update_half_open(before, false);
+    note_half_open(*connection);
     enqueue(connection.get());
   }
   if (accept_again_ns_ != 0 && shared_.now_ns >= accept_again_ns_) {
     accept_again_ns_ = 0;
-    set_accepting(half_open_ < shared_.options.max_half_open);
+    set_accepting(true);
   }
+  report_turned_away();
 }
 
 int64_t TcpEndpoint::next_deadline_ns() const {
@@ -319,10 +332,21 @@ int64_t TcpEndpoint::next_deadline_ns() const {
   return next == 0 ? 0 : std::max(next, next_scan_ns_);
 }
 
-void TcpEndpoint::update_half_open(bool before, bool after) {
-  if (!before || after) return;
-  --half_open_;
-  if (!accepting_ && accept_again_ns_ == 0) set_accepting(true);
+// Once it is not half-open any more.
+void TcpEndpoint::note_half_open(const Connection& connection) {
+  if (connection.accepted() && !connection.half_open()) half_open_.remove(connection.id());
+}
+
+// Closes a half-open connection; false when there is none.
+bool TcpEndpoint::turn_one_away(const absl::Status& why) {
+  Connection* const connection = find(half_open_.to_turn_away());
+  if (connection == nullptr) return false;
+  ++turned_away_;
+  last_turned_away_ = connection->peer();
+  connection->cut_off(with_context(why, fmt::format("peer {} turned away", connection->peer())));
+  note_half_open(*connection);
+  enqueue(connection);
+  return true;
 }
 
 void TcpEndpoint::set_accepting(bool on) {
@@ -341,11 +365,9 @@ void TcpEndpoint::set_accepting(bool on) {
 void TcpEndpoint::accept_some() {
   if (!accept_ready_) return;
   accept_ready_ = false;
-  for (int i = 0; i < kAcceptsAtOnce; ++i) {
-    if (half_open_ >= shared_.options.max_half_open) {
-      set_accepting(false);
-      return;
-    }
+  // Few at once, so that those that were let in are heard before more of them make the oldest go.
+  const size_t most = std::clamp<size_t>(shared_.options.max_half_open / 8, 1, kAcceptsAtOnce);
+  for (size_t i = 0; i < most; ++i) {
     SocketAddress peer;
     ++shared_.counters.system_calls;
     UniqueFd fd(accept4(listener_.get(), peer.get(), &peer.length, SOCK_NONBLOCK | SOCK_CLOEXEC));
@@ -354,21 +376,54 @@ void TcpEndpoint::accept_some() {
       continue;
     }
     if (errno == EMFILE || errno == ENFILE || errno == ENOMEM || errno == ENOBUFS) {
+      // Epoll would tell of the listener again and again.
+      turn_one_away(resource_exhausted("{}", message_of(errno_status(errno, "accept"))));
       set_accepting(false);
       accept_again_ns_ = shared_.now_ns + kAcceptPause;
     }
     if (errno != EINTR && errno != ECONNABORTED) return;
   }
+  // There may be more: after what has come on the other connections.
+  accept_ready_ = true;
+}
+
+// Whether one more connection can be accepted, which has this descriptor.
+bool TcpEndpoint::make_room(int fd) {
+  const TcpOptions& options = shared_.options;
+  const size_t most = std::min(options.max_accepted, options.max_connections);
+  if (accepted_ >= most || connections_.size() >= options.max_connections) {
+    return turn_one_away(resource_exhausted("{} connections are open, which is the limit", most));
+  }
+  ++shared_.counters.system_calls;
+  if (!is_reserved_descriptor(fd)) return true;
+  return turn_one_away(resource_exhausted("the process's descriptors are nearly all in use"));
 }
 
 void TcpEndpoint::accept_one(UniqueFd fd, const SocketAddress& peer) {
-  if (connections_.size() >= shared_.options.max_connections) {
-    ++shared_.counters.system_calls;
-    return;  // turned away: the socket is closed
+  if (!make_room(fd.get())) {
+    ++turned_away_;
+    last_turned_away_ = to_string(peer);
+    shared_.counters.system_calls += 2;
+    reset_on_close(fd.get());
+    return;
   }
   set_up_socket(fd.get(), shared_.options.dead_peer_timeout_ms);
   shared_.counters.system_calls += 6;
   add(std::move(fd), peer, false, absl::OkStatus());
+  if (half_open_.overfull()) {
+    turn_one_away(resource_exhausted("more than {} connections have sent no preamble",
+                                     shared_.options.max_half_open));
+  }
+}
+
+void TcpEndpoint::report_turned_away() {
+  if (turned_away_ == 0 || shared_.now_ns < next_report_ns_) return;
+  spdlog::warn(
+      "tcp: {}: {} connections were turned away, the last one from {}; {} are open, {} of them "
+      "have sent no preamble",
+      address_, turned_away_, last_turned_away_, connections_.size(), half_open_.size());
+  turned_away_ = 0;
+  next_report_ns_ = shared_.now_ns + kReportEvery;
 }
 
 }  // namespace sluice::tcp

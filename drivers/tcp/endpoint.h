@@ -16,6 +16,7 @@
 #include "absl/status/statusor.h"
 #include "base/arena.h"
 #include "base/file.h"
+#include "base/newcomers.h"
 #include "drivers/tcp/connection.h"
 #include "drivers/transport.h"
 
@@ -30,6 +31,7 @@ class TcpEndpoint final : public Endpoint {
   std::string address() const override { return address_; }
   absl::StatusOr<ConnectionId> connect(std::string_view address) override;
   void close(ConnectionId connection) override;
+  void abort(ConnectionId connection) override;
   size_t post_recv(ConnectionId connection, std::span<BlockBuffer> buffers) override;
   size_t post_send(ConnectionId connection, std::span<SendRequest> requests) override;
   size_t credits(ConnectionId connection) const override;
@@ -56,7 +58,10 @@ class TcpEndpoint final : public Endpoint {
   void set_accepting(bool on);
   void advance_queued();
   void check_deadlines();
-  void update_half_open(bool before, bool after);
+  void note_half_open(const Connection& connection);
+  bool turn_one_away(const absl::Status& why);
+  bool make_room(int fd);
+  void report_turned_away();
   int64_t next_deadline_ns() const;
 
   Shared shared_;
@@ -67,7 +72,11 @@ class TcpEndpoint final : public Endpoint {
   bool accepting_ = false;
   bool accept_ready_ = false;
   int64_t accept_again_ns_ = 0;  // when the process ran out of descriptors: do not try before
-  size_t half_open_ = 0;
+  Newcomers half_open_;
+  size_t accepted_ = 0;     // of connections_
+  size_t turned_away_ = 0;  // since the last report
+  std::string last_turned_away_;
+  int64_t next_report_ns_ = 0;
   ConnectionId next_id_;
   int64_t next_scan_ns_ = 0;
   std::unordered_map<ConnectionId, std::unique_ptr<Connection>> connections_;

@@ -39,9 +39,13 @@ struct TcpOptions {
   size_t max_message_bytes = kBufferBytes;
   size_t receive_depth = 1024;
   size_t send_depth = 1024;
-  size_t max_connections = 4096;  // of one endpoint; more are turned away at once
-  size_t max_half_open =
-      256;  // accepted, their preamble outstanding; more wait in the kernel's queue
+  size_t max_connections = 4096;  // of one endpoint
+  // Of them, accepted ones: the rest remains for connect(). The limit on descriptors holds as well
+  // (base/descriptors.h). Beyond, a half-open connection makes room, or the new one is turned away.
+  size_t max_accepted = 3072;
+  // Accepted, their preamble outstanding. Beyond, the oldest one of the host that has the most is
+  // turned away (base/newcomers.h): a peer that speaks at once is let in however many are silent.
+  size_t max_half_open = 256;
   int64_t connect_timeout_ms = 5'000;
   int64_t handshake_timeout_ms = 5'000;
   // An orderly close gives up after so long without progress.

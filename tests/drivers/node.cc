@@ -43,6 +43,7 @@ void Node::take(Completion completion) {
   ASSERT_NE(completion.connection, 0u);
   Link& link = links[completion.connection];
   EXPECT_FALSE(link.closed) << "a completion after kClosed";
+  if (completion.buffer && absl::IsCancelled(completion.status)) ++link.cancelled;
   switch (completion.kind) {
     case CompletionKind::kAccepted:
       accepted.push_back(completion.connection);

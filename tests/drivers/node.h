@@ -36,6 +36,7 @@ struct Link {
   uint64_t sent = 0;
   uint64_t sent_bytes = 0;
   uint64_t send_failed = 0;
+  uint64_t cancelled = 0;  // of the failed ones, those with CANCELLED
 };
 
 class Node {

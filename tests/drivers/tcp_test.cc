@@ -1,14 +1,23 @@
 // What is special to tcp: hostile and broken peers, played by raw sockets; addresses; time limits.
 #include "drivers/tcp/tcp.h"
 
+#include <fcntl.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <poll.h>
+#include <signal.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <atomic>
+#include <cerrno>
 #include <cstring>
+#include <deque>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "base/bytes.h"
@@ -361,23 +370,136 @@ TEST_F(TcpTest, CountersAreTheBytesOfTheSocketExactly) {
   EXPECT_GT(counters.system_calls, 10u);
 }
 
-TEST_F(TcpTest, HalfOpenConnectionsAreBoundedAndTheRestWaitsItsTurn) {
+TEST_F(TcpTest, HalfOpenConnectionsAreBoundedAndHoldNobodyUp) {
   TcpOptions options;
-  options.max_half_open = 2;
-  options.handshake_timeout_ms = 100;
+  options.max_half_open = 8;
+  options.handshake_timeout_ms = 60'000;
   start(options);
   std::vector<std::unique_ptr<RawPeer>> silent;
-  for (int i = 0; i < 5; ++i)
+  const auto open_ones = [&] {
+    return std::count_if(silent.begin(), silent.end(), [](auto& peer) { return !peer->ended(); });
+  };
+  // Of them, some say a part of their preamble.
+  for (int i = 0; i < 40; ++i) {
     silent.push_back(std::make_unique<RawPeer>(node_->endpoint->address()));
-  ASSERT_TRUE(run([&] {
-    size_t served = 0;
-    for (auto& peer : silent) served += peer->heard().empty() ? 0 : 1;
-    return served == 2;
-  }));
-  for (int i = 0; i < 10; ++i) node_->pump();
-  EXPECT_TRUE(silent[2]->heard().empty());
-  ASSERT_TRUE(run([&] { return silent[4]->ended(); }));
+    if (i % 3 == 0) silent.back()->say(preamble().substr(0, 20));
+  }
   expect_node_still_works();
+  ASSERT_TRUE(run([&] { return open_ones() <= 8; })) << open_ones();
+  EXPECT_FALSE(silent.back()->ended()) << "the oldest go first";
+}
+
+TEST_F(TcpTest, AFloodOfHalfOpenConnectionsLetsPeersInThatSpeak) {
+  TcpOptions options;
+  options.max_half_open = 16;
+  options.handshake_timeout_ms = 60'000;
+  start(options);
+  const std::string address = node_->endpoint->address();
+  std::atomic<bool> stop{false};
+  std::thread flood([&] {
+    std::deque<RawPeer> silent;
+    while (!stop) {
+      silent.emplace_back(address);
+      if (silent.size() > 30) silent.pop_front();
+    }
+  });
+  for (int i = 0; i < 20; ++i) expect_node_still_works();
+  stop = true;
+  flood.join();
+}
+
+// A limit on descriptors for as long as it lives.
+class FewDescriptors {
+ public:
+  explicit FewDescriptors(rlim_t most) {
+    getrlimit(RLIMIT_NOFILE, &before_);
+    const rlimit few{most, before_.rlim_max};
+    setrlimit(RLIMIT_NOFILE, &few);
+  }
+  ~FewDescriptors() { setrlimit(RLIMIT_NOFILE, &before_); }
+
+ private:
+  rlimit before_{};
+};
+
+// A process of its own, with descriptors of its own, that connects and says nothing.
+class SilentProcess {
+ public:
+  explicit SilentProcess(const std::string& address) {
+    auto parsed = parse_address(address);
+    int ends[2];
+    EXPECT_EQ(socketpair(AF_UNIX, SOCK_STREAM, 0, ends), 0);
+    child_ = fork();
+    if (child_ == 0) {
+      char count = 0;
+      while (read(ends[1], &count, 1) == 1) {
+        for (char i = 0; i < count; ++i) {
+          const int fd = socket(AF_INET, SOCK_STREAM, 0);
+          if (fd < 0 || ::connect(fd, parsed->get(), parsed->length) != 0) _exit(1);
+        }
+        if (write(ends[1], &count, 1) != 1) _exit(1);
+      }
+      _exit(0);
+    }
+    close(ends[1]);
+    orders_.reset(ends[0]);
+  }
+  ~SilentProcess() {
+    kill(child_, SIGKILL);
+    waitpid(child_, nullptr, 0);
+  }
+  // Returns once the kernel has them all, in the listener's queue.
+  void connect(char count) {
+    EXPECT_EQ(write(orders_.get(), &count, 1), 1);
+    EXPECT_EQ(read(orders_.get(), &count, 1), 1);
+  }
+
+ private:
+  UniqueFd orders_;
+  pid_t child_ = -1;
+};
+
+TEST_F(TcpTest, AFloodLeavesDescriptorsForTheRestOfTheProcess) {
+  start();
+  const FewDescriptors few(200);
+  SilentProcess flood(node_->endpoint->address());
+  flood.connect(100);
+  flood.connect(60);
+  for (int i = 0; i < 50; ++i) node_->pump();
+  std::vector<UniqueFd> files;
+  for (int i = 0; i < 30; ++i) {
+    files.emplace_back(open("/dev/null", O_RDONLY | O_CLOEXEC));
+    ASSERT_TRUE(files.back()) << i << ": " << std::strerror(errno);
+  }
+  expect_node_still_works();
+}
+
+TEST_F(TcpTest, WithoutDescriptorsItNeitherSpinsNorStopsAcceptingForGood) {
+  start();
+  const FewDescriptors few(200);
+  SilentProcess flood(node_->endpoint->address());
+  std::vector<UniqueFd> files;
+  for (UniqueFd fd(dup(0)); fd; fd.reset(dup(0))) files.push_back(std::move(fd));
+  flood.connect(20);
+  const uint64_t calls = node_->endpoint->counters().system_calls;
+  for (int i = 0; i < 50; ++i) node_->pump();
+  EXPECT_LT(node_->endpoint->counters().system_calls - calls, 75u);
+  files.clear();
+  expect_node_still_works();
+}
+
+TEST_F(TcpTest, AcceptedConnectionsLeaveSomeForConnecting) {
+  TcpOptions options;
+  options.max_connections = 3;
+  options.max_accepted = 2;
+  start(options);
+  ConnectionId first = 0;
+  ConnectionId second = 0;
+  auto one = let_in(0, &first);
+  auto two = let_in(0, &second);
+  RawPeer three(node_->endpoint->address());
+  ASSERT_TRUE(run([&] { return three.ended(); }));
+  EXPECT_TRUE(node_->endpoint->connect("127.0.0.1:1").ok());
 }
 
 TEST_F(TcpTest, ConnectionsBeyondTheLimitAreTurnedAway) {
