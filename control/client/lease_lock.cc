@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <chrono>
 #include <optional>
+#include <utility>
 
 #include "base/guard.h"
 #include "base/status.h"
@@ -11,26 +12,13 @@ namespace sluice {
 
 namespace {
 
-constexpr int64_t kMs = 1'000'000;
-
 std::string tenure_key(std::string_view key) { return fmt::format("lock-tenures/{}", key); }
 
 }  // namespace
 
-LeaseLock::LeaseLock(ClusterBlock& block, Clock& clock, std::string_view key,
-                     std::string_view value, const LeaseLockOptions& options, LeaseId lease,
-                     Revision tenure, int64_t asked_ns)
-    : block_(block),
-      clock_(clock),
-      options_(options),
-      key_(key),
-      value_(value),
-      tenure_key_(tenure_key(key)),
-      tenure_(tenure),
-      lease_(lease) {
-  extend(asked_ns);
-  if (options_.keeper) keeper_ = guarded_thread("keeping a lock", [this] { keep(); });
-}
+LeaseLock::LeaseLock(ClusterBlock& block, std::string_view key, std::string_view value,
+                     const LeaseLockOptions& options)
+    : block_(block), options_(options), key_(key), value_(value), tenure_key_(tenure_key(key)) {}
 
 LeaseLock::~LeaseLock() {
   {
@@ -40,46 +28,59 @@ LeaseLock::~LeaseLock() {
   changed_.notify_all();
   if (keeper_.joinable()) keeper_.join();
   // A lease that cannot be revoked ends by itself, and the next holder writes over the tenure.
-  if (block_.revoke(lease_).ok()) block_.erase(tenure_key_, tenure_).IgnoreError();
+  if (lease_ == nullptr || !lease_->revoke().ok() || tenure_ == 0) return;
+  block_.erase(tenure_key_, tenure_).IgnoreError();
 }
 
 absl::StatusOr<std::unique_ptr<LeaseLock>> LeaseLock::take(ClusterBlock& block,
                                                            std::string_view key,
                                                            std::string_view value,
                                                            const LeaseLockOptions& options) {
-  Clock& clock = options.clock == nullptr ? system_clock() : *options.clock;
-  const int64_t asked_ns = clock.monotonic_ns();
-  SLUICE_ASSIGN_OR_RETURN(const LeaseId lease, block.grant(options.lease_ms));
-  const auto taken = block.commit({ClusterOp::put(std::string(key), std::string(value), 0, lease),
-                                   ClusterOp::put(tenure_key(key), std::string(value))});
-  if (taken.ok()) {
-    return std::unique_ptr<LeaseLock>(
-        new LeaseLock(block, clock, key, value, options, lease, *taken, asked_ns));
+  std::unique_ptr<LeaseLock> lock(new LeaseLock(block, key, value, options));
+  SLUICE_ASSIGN_OR_RETURN(lock->lease_, LeaseKeeper::grant(block, lock->keeping()));
+  SLUICE_ASSIGN_OR_RETURN(
+      lock->tenure_, block.commit({ClusterOp::put(lock->key_, lock->value_, 0, lock->lease_->id()),
+                                   ClusterOp::put(lock->tenure_key_, lock->value_)}));
+  if (options.has_threads) {
+    SLUICE_ASSIGN_OR_RETURN(lock->keeper_,
+                            start_thread("keeping a lock", [held = lock.get()] { held->keep(); }));
   }
-  block.revoke(lease).IgnoreError();
-  return taken.status();
+  return lock;
 }
 
-bool LeaseLock::held() const { return !lost_ && clock_.monotonic_ns() < held_until_ns_; }
+LeaseKeeper::Options LeaseLock::keeping() {
+  const auto changed = [this] {
+    // Not between a waiter's look and its sleep.
+    { const std::lock_guard lock(mutex_); }
+    changed_.notify_all();
+  };
+  return {options_.clock, options_.lease_ms, options_.has_threads, changed};
+}
+
+std::shared_ptr<LeaseKeeper> LeaseLock::lease() const {
+  const std::lock_guard lock(mutex_);
+  return lease_;
+}
+
+void LeaseLock::set_lease(std::unique_ptr<LeaseKeeper> lease) {
+  std::shared_ptr<LeaseKeeper> next = std::move(lease);
+  {
+    const std::lock_guard lock(mutex_);
+    lease_.swap(next);
+  }
+  changed_.notify_all();
+}
+
+bool LeaseLock::held() const { return !lost_ && lease()->held(); }
 
 absl::Status LeaseLock::wait_held(int64_t timeout_ms) {
   std::unique_lock lock(mutex_);
   changed_.wait_for(lock, std::chrono::milliseconds(timeout_ms),
-                    [this] { return lost_ || held(); });
+                    [this] { return lost_ || lease_->held(); });
   if (lost_) return aborted("lock {} was taken over by another process", key_);
-  if (held()) return absl::OkStatus();
+  if (lease_->held()) return absl::OkStatus();
   return unavailable("the lease of lock {} has ended, and the cluster block does not renew it",
                      key_);
-}
-
-// The lease runs from some time within the call that granted or renewed it: counted from before it,
-// and given up a quarter before it ends, it is never held longer here than there.
-void LeaseLock::extend(int64_t asked_ns) {
-  {
-    const std::lock_guard lock(mutex_);
-    held_until_ns_ = asked_ns + options_.lease_ms * 3 / 4 * kMs;
-  }
-  changed_.notify_all();
 }
 
 absl::Status LeaseLock::lose() {
@@ -94,44 +95,45 @@ absl::Status LeaseLock::lose() {
 absl::Status LeaseLock::renew() {
   const std::lock_guard lock(renew_mutex_);
   if (lost_) return lose();
-  const int64_t asked_ns = clock_.monotonic_ns();
-  const absl::Status kept = block_.keep_alive(lease_);
-  if (absl::IsNotFound(kept)) return retake();
-  if (kept.ok()) extend(asked_ns);
-  return kept;
+  const auto current = lease();
+  const absl::Status kept =
+      current->has_ended() ? not_found("lease {} has ended", current->id()) : current->renew();
+  return absl::IsNotFound(kept) ? retake() : kept;
 }
 
 // Needs renew_mutex_.
 absl::Status LeaseLock::retake() {
-  const int64_t asked_ns = clock_.monotonic_ns();
-  SLUICE_ASSIGN_OR_RETURN(const LeaseId lease, block_.grant(options_.lease_ms));
+  SLUICE_ASSIGN_OR_RETURN(auto next, LeaseKeeper::grant(block_, keeping()));
   const absl::Status taken =
-      block_.commit({ClusterOp::put(key_, value_, 0, lease), fence()}).status();
+      block_.commit({ClusterOp::put(key_, value_, 0, next->id()), fence()}).status();
   if (taken.ok()) {
-    lease_ = lease;
-    extend(asked_ns);
+    set_lease(std::move(next));
     return absl::OkStatus();
   }
-  block_.revoke(lease).IgnoreError();
+  next->revoke().IgnoreError();
   if (!absl::IsAborted(taken)) return taken;
   // The key first: while the tenure is unchanged after it was read, it is this object's, from a
   // commit whose answer was lost.
   SLUICE_ASSIGN_OR_RETURN(const auto entry, block_.get(key_));
   SLUICE_ASSIGN_OR_RETURN(const auto tenure, block_.get(tenure_key_));
   if (!tenure.has_value() || tenure->revision != tenure_) return lose();
-  if (entry.has_value()) lease_ = entry->lease;
+  if (entry.has_value()) {
+    SLUICE_ASSIGN_OR_RETURN(auto found, LeaseKeeper::adopt(block_, entry->lease, keeping()));
+    set_lease(std::move(found));
+  }
   return unavailable("lock {} is being taken again", key_);
 }
 
 void LeaseLock::keep() {
   std::unique_lock lock(mutex_);
-  int64_t pause_ms = options_.lease_ms / 5;
-  while (!changed_.wait_for(lock, std::chrono::milliseconds(pause_ms),
-                            [this] { return stopping_ || lost_; })) {
+  const auto pause = std::chrono::milliseconds(std::max<int64_t>(options_.lease_ms / 20, 1));
+  for (;;) {
+    changed_.wait(lock, [this] { return stopping_ || lost_ || lease_->has_ended(); });
+    if (stopping_ || lost_) return;
     lock.unlock();
-    const absl::Status renewed = guarded("renewing a lock", [this] { return renew(); });
-    pause_ms = std::max<int64_t>(options_.lease_ms / (renewed.ok() ? 5 : 20), 1);
+    const bool retaken = guarded("taking a lock again", [this] { return renew(); }).ok();
     lock.lock();
+    if (!retaken) changed_.wait_for(lock, pause, [this] { return stopping_ || lost_; });
   }
 }
 

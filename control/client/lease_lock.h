@@ -2,14 +2,16 @@
 // object keeps alive.
 //
 // The holder looks at the time: held() compares its own monotonic clock with the lease's end, less
-// a margin, so a process that was stopped for any length of time does not hold the lock when it
-// goes on. A lease that ended although nobody else took the lock (the cluster block took no writes
-// for a while, this process was stopped) is renewed under a new one, and the lock is held again;
-// it is lost, for good, only when somebody else has taken it since, even if they have released it
-// by now. That is what the tenure tells: a second key, without a lease, which each take() writes
-// anew. Commits that carry fence() fail from the moment somebody else takes the lock.
+// a margin (control/cluster_block/lease_keeper.h), so a process that was stopped for any length of
+// time does not hold the lock when it goes on. Renewing the lease waits for no commit. A lease that
+// ended although nobody else took the lock (the cluster block took no writes for a while, this
+// process was stopped) is renewed under a new one, and the lock is held again; it is lost, for
+// good, only when somebody else has taken it since, even if they have released it by now. That is
+// what the tenure tells: a second key, without a lease, which each take() writes anew. Commits that
+// carry fence() fail from the moment somebody else takes the lock.
 //
-// Thread-safe. Runs one thread. The block and the clock outlive it.
+// Thread-safe. Runs two threads: one renews the lease, one takes the lock again. The block and the
+// clock outlive it.
 #ifndef SLUICE_CONTROL_CLIENT_LEASE_LOCK_H_
 #define SLUICE_CONTROL_CLIENT_LEASE_LOCK_H_
 
@@ -25,13 +27,14 @@
 #include "absl/status/statusor.h"
 #include "base/clock.h"
 #include "control/cluster_block/cluster_block.h"
+#include "control/cluster_block/lease_keeper.h"
 
 namespace sluice {
 
 struct LeaseLockOptions {
   Clock* clock = nullptr;  // the system's when null
   int64_t lease_ms = 4000;
-  bool keeper = true;  // false: the owner calls renew() itself, for tests
+  bool has_threads = true;  // false: the owner calls renew() itself, for tests
 };
 
 class LeaseLock {
@@ -60,28 +63,28 @@ class LeaseLock {
   absl::Status renew();
 
  private:
-  LeaseLock(ClusterBlock& block, Clock& clock, std::string_view key, std::string_view value,
-            const LeaseLockOptions& options, LeaseId lease, Revision tenure, int64_t asked_ns);
+  LeaseLock(ClusterBlock& block, std::string_view key, std::string_view value,
+            const LeaseLockOptions& options);
+  LeaseKeeper::Options keeping();
+  std::shared_ptr<LeaseKeeper> lease() const;
+  void set_lease(std::unique_ptr<LeaseKeeper> lease);
   void keep();
   absl::Status retake();
-  void extend(int64_t asked_ns);
   absl::Status lose();
 
   ClusterBlock& block_;
-  Clock& clock_;
   const LeaseLockOptions options_;
   const std::string key_;
   const std::string value_;
   const std::string tenure_key_;
-  const Revision tenure_;
-  std::mutex renew_mutex_;  // before mutex_; guards lease_
-  LeaseId lease_;
-  std::atomic<int64_t> held_until_ns_{0};
+  Revision tenure_ = 0;
+  std::mutex renew_mutex_;  // before mutex_; serializes changes of lease_
   std::atomic<bool> lost_{false};
-  std::mutex mutex_;
+  mutable std::mutex mutex_;
   std::condition_variable changed_;
   bool stopping_ = false;
   std::thread keeper_;
+  std::shared_ptr<LeaseKeeper> lease_;  // its thread uses what is above
 };
 
 }  // namespace sluice

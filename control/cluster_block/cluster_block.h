@@ -42,7 +42,8 @@ struct ClusterEntry {
 };
 
 // All entries under a prefix, in key order, as they were together at `revision`: watch(prefix,
-// revision, ...) goes on from there.
+// revision, ...) goes on from there. Without the keys of leases that have ended by now, also where
+// their erasure takes a later revision.
 struct ClusterListing {
   std::vector<ClusterEntry> entries;
   Revision revision = 0;
@@ -134,12 +135,16 @@ class ClusterBlock {
   // FAILED_PRECONDITION when a put's lease has ended. A key may occur once.
   virtual absl::StatusOr<Revision> commit(const std::vector<ClusterOp>& ops) = 0;
 
-  // A lease ends when it was neither kept alive for ttl_ms nor revoked before. kMinLeaseMs <=
-  // ttl_ms <= kMaxLeaseMs.
+  // A lease ends when it was not kept alive for ttl_ms, or is revoked. Its keys are gone from that
+  // moment on for everybody, and it never comes back. An end that nobody has noticed yet may still
+  // be prevented by keep_alive(); whoever looks while it may have stood still together with the
+  // lease's holder lets it run on for up to half of ttl_ms, once. kMinLeaseMs <= ttl_ms <=
+  // kMaxLeaseMs. RESOURCE_EXHAUSTED when the block has no room for another lease.
   virtual absl::StatusOr<LeaseId> grant(int64_t ttl_ms) = 0;
-  // NOT_FOUND when the lease has ended.
+  // NOT_FOUND when the lease has ended. Waits for no commit.
   virtual absl::Status keep_alive(LeaseId lease) = 0;
-  // Ends it; its keys are erased in the same step. A lease that has ended already is no error.
+  // Ends it, and erases its keys. A lease that has ended already is not an error. After UNAVAILABLE
+  // it may have ended all the same.
   virtual absl::Status revoke(LeaseId lease) = 0;
 
   // Reports what changes under `prefix` after revision `after`: for each changed key its newest

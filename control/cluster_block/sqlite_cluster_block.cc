@@ -1,13 +1,16 @@
 #include "control/cluster_block/sqlite_cluster_block.h"
 
 #include <algorithm>
-#include <limits>
+#include <map>
 #include <mutex>
 #include <utility>
 
 #include "base/status.h"
 #include "control/cluster_block/checks.h"
+#include "control/cluster_block/lease_table.h"
+#include "control/cluster_block/pulse.h"
 #include "control/cluster_block/sqlite_database.h"
+#include "control/cluster_block/sqlite_leases.h"
 #include "control/cluster_block/sqlite_schema.h"
 #include "control/cluster_block/watch_loop.h"
 
@@ -16,28 +19,23 @@ namespace {
 
 using namespace cluster_block;
 
-constexpr int64_t kNever = std::numeric_limits<int64_t>::max();
+// The watches' thread has more to do than to wait for other writers: it tries again with its next
+// poll.
+constexpr int kWatchBusyMs = 100;
 
-absl::StatusOr<Database> connect(const SqliteClusterBlockOptions& options, bool create) {
-  SLUICE_ASSIGN_OR_RETURN(Database database,
-                          Database::open(options.path, create, options.busy_timeout_ms));
-  SLUICE_RETURN_IF_ERROR(prepare_schema(database, create, options.busy_timeout_ms));
+absl::StatusOr<Database> connect(const SqliteClusterBlockOptions& options, bool create,
+                                 int busy_timeout_ms) {
+  SLUICE_ASSIGN_OR_RETURN(Database database, Database::open(options.path, create, busy_timeout_ms));
+  SLUICE_RETURN_IF_ERROR(prepare_schema(database, create, busy_timeout_ms));
   return database;
 }
 
-// What both connections do inside a transaction.
+// What the connections that write do inside a transaction.
 
 absl::StatusOr<Revision> next_revision(Database& db) {
   SLUICE_RETURN_IF_ERROR(db.execute("UPDATE meta SET revision = revision + 1"));
   SLUICE_ASSIGN_OR_RETURN(const int64_t revision, db.number("SELECT revision FROM meta"));
   return static_cast<Revision>(revision);
-}
-
-absl::StatusOr<int64_t> first_deadline(Database& db) {
-  SLUICE_ASSIGN_OR_RETURN(Statement query,
-                          db.prepare("SELECT min(deadline_ns) FROM leases HAVING count(*) > 0"));
-  SLUICE_ASSIGN_OR_RETURN(const bool row, query.step());
-  return row ? query.number(0) : kNever;
 }
 
 absl::Status erase_key(Database& db, std::string_view key, Revision revision) {
@@ -62,7 +60,7 @@ absl::Status trim_erasures(Database& db, uint64_t kept) {
   return note.bind(1, floor).run();
 }
 
-absl::Status end_lease(Database& db, LeaseId lease, uint64_t kept_erasures) {
+absl::Status erase_keys_of(Database& db, LeaseId lease, uint64_t kept_erasures) {
   std::vector<std::string> keys;
   SLUICE_ASSIGN_OR_RETURN(Statement query,
                           db.prepare("SELECT key FROM kv WHERE lease = ?1 AND lease <> 0"));
@@ -72,36 +70,25 @@ absl::Status end_lease(Database& db, LeaseId lease, uint64_t kept_erasures) {
     if (!row) break;
     keys.emplace_back(query.bytes(0));
   }
-  SLUICE_ASSIGN_OR_RETURN(Statement remove, db.prepare("DELETE FROM leases WHERE id = ?1"));
-  SLUICE_RETURN_IF_ERROR(remove.bind(1, static_cast<int64_t>(lease)).run());
   if (keys.empty()) return absl::OkStatus();
   SLUICE_ASSIGN_OR_RETURN(const Revision revision, next_revision(db));
   for (const std::string& key : keys) SLUICE_RETURN_IF_ERROR(erase_key(db, key, revision));
   return trim_erasures(db, kept_erasures);
 }
 
-absl::Status end_due_leases(Database& db, int64_t now_ns, uint64_t kept_erasures) {
-  std::vector<LeaseId> due;
-  SLUICE_ASSIGN_OR_RETURN(
-      Statement query,
-      db.prepare("SELECT id FROM leases WHERE deadline_ns <= ?1 ORDER BY deadline_ns, id"));
-  query.bind(1, now_ns);
-  for (;;) {
-    SLUICE_ASSIGN_OR_RETURN(const bool row, query.step());
-    if (!row) break;
-    due.push_back(static_cast<LeaseId>(query.number(0)));
-  }
-  for (const LeaseId lease : due) SLUICE_RETURN_IF_ERROR(end_lease(db, lease, kept_erasures));
-  return absl::OkStatus();
-}
-
-// Two connections: one for the methods, under a mutex, and one for the thread of the watches.
+// Three connections, so that nobody waits for more than what the work itself waits for: a commit
+// may wait for the disk and for other writers, what reads waits for neither, and renewing a lease
+// needs none of them.
 class SqliteClusterBlock final : public ClusterBlock, public WatchSource {
  public:
-  SqliteClusterBlock(const SqliteClusterBlockOptions& options, Database database)
+  SqliteClusterBlock(const SqliteClusterBlockOptions& options, Database writing, Database reading,
+                     Clock& clock, std::shared_ptr<LeaseTable> table)
       : options_(options),
-        clock_(options.clock != nullptr ? *options.clock : system_clock()),
-        database_(std::move(database)),
+        clock_(clock),
+        writing_(std::move(writing)),
+        reading_(std::move(reading)),
+        table_(std::move(table)),
+        pulse_(clock, options.poll_ms),
         loop_(std::make_shared<WatchLoop>(this, options.poll_ms)) {}
   ~SqliteClusterBlock() override { loop_->stop(); }
 
@@ -115,69 +102,108 @@ class SqliteClusterBlock final : public ClusterBlock, public WatchSource {
                                     WatchCallback callback) override;
 
  private:
-  // Of the methods' connection; these need mutex_.
-  absl::StatusOr<Transaction> begin_write();
-  absl::Status end_leases_before_reading();
-  absl::Status compare(const ClusterOp& op);
+  std::shared_ptr<LeaseTable> mapped_table();
+  // The table of leases, opened again where it was replaced.
+  absl::StatusOr<std::shared_ptr<LeaseTable>> table();
+  bool is_alive(LeaseTable& table, LeaseId lease) { return table.is_alive(lease, clock_, pulse_); }
+  // Within a transaction that writes: erases the keys of leases that are over.
+  absl::Status erase_what_ended(Database& db, LeaseTable& table);
+
+  // These need write_mutex_.
+  absl::StatusOr<std::shared_ptr<LeaseTable>> reopened_table();
+  absl::StatusOr<Transaction> begin_write(LeaseTable& table);
+  absl::Status compare(const ClusterOp& op, LeaseTable& table);
   absl::Status apply(const ClusterOp& op, Revision revision);
 
   // Of the watches' thread.
   bool poll() override;
   absl::StatusOr<bool> poll_storage();
+  absl::Status erase_in_the_background(LeaseTable& table);
   absl::StatusOr<WatchBatch> changes(const std::string& prefix, Revision after) override;
 
   const SqliteClusterBlockOptions options_;
   Clock& clock_;
-  std::mutex mutex_;
-  Database database_;
+  // In this order. table_mutex_ guards table_ alone.
+  std::mutex read_mutex_;
+  std::mutex write_mutex_;
+  std::mutex table_mutex_;
+  Database writing_;
+  Database reading_;
+  std::shared_ptr<LeaseTable> table_;
+  Pulse pulse_;
 
-  std::unique_ptr<Database> watching_;
+  std::unique_ptr<Database> watching_;  // made under write_mutex_, then of the watches' thread
   int64_t data_version_ = -1;
-  int64_t first_deadline_ = kNever;
+  std::vector<LeaseId> leases_of_keys_;
 
   std::shared_ptr<WatchLoop> loop_;
 };
 
-absl::StatusOr<Transaction> SqliteClusterBlock::begin_write() {
-  SLUICE_ASSIGN_OR_RETURN(Transaction transaction,
-                          Transaction::begin(database_, Transaction::Kind::kWrite));
-  // After the lock is held: the wait for it counts against leases.
-  SLUICE_RETURN_IF_ERROR(end_due_leases(database_, clock_.monotonic_ns(), options_.kept_erasures));
-  return transaction;
+std::shared_ptr<LeaseTable> SqliteClusterBlock::mapped_table() {
+  const std::lock_guard lock(table_mutex_);
+  return table_;
 }
 
-absl::Status SqliteClusterBlock::end_leases_before_reading() {
-  SLUICE_ASSIGN_OR_RETURN(const int64_t deadline, first_deadline(database_));
-  if (deadline > clock_.monotonic_ns()) return absl::OkStatus();
-  SLUICE_ASSIGN_OR_RETURN(Transaction transaction, begin_write());
-  return transaction.commit();
+absl::StatusOr<std::shared_ptr<LeaseTable>> SqliteClusterBlock::table() {
+  auto mapped = mapped_table();
+  if (mapped->is_whole() && mapped->has_its_name()) return mapped;
+  const std::lock_guard lock(write_mutex_);
+  return reopened_table();
+}
+
+absl::StatusOr<std::shared_ptr<LeaseTable>> SqliteClusterBlock::reopened_table() {
+  auto mapped = mapped_table();
+  if (mapped->is_whole() && (mapped->has_its_name() || writing_.has_moved())) return mapped;
+  SLUICE_ASSIGN_OR_RETURN(auto opened, open_lease_table(writing_, clock_));
+  const std::lock_guard lock(table_mutex_);
+  table_ = std::move(opened);
+  return table_;
+}
+
+absl::Status SqliteClusterBlock::erase_what_ended(Database& db, LeaseTable& table) {
+  SLUICE_ASSIGN_OR_RETURN(const std::vector<LeaseId> leases, leases_of_keys(db));
+  for (const LeaseId lease : leases) {
+    if (is_alive(table, lease)) continue;
+    SLUICE_RETURN_IF_ERROR(erase_keys_of(db, lease, options_.kept_erasures));
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<Transaction> SqliteClusterBlock::begin_write(LeaseTable& table) {
+  SLUICE_ASSIGN_OR_RETURN(Transaction transaction,
+                          Transaction::begin(writing_, Transaction::Kind::kWrite));
+  // After the lock is held: the wait for it counts against leases.
+  SLUICE_RETURN_IF_ERROR(erase_what_ended(writing_, table));
+  return transaction;
 }
 
 absl::StatusOr<std::optional<ClusterEntry>> SqliteClusterBlock::get(std::string_view key) {
   SLUICE_RETURN_IF_ERROR(check_key(key));
-  std::lock_guard lock(mutex_);
-  SLUICE_RETURN_IF_ERROR(end_leases_before_reading());
-  SLUICE_ASSIGN_OR_RETURN(
-      Statement query, database_.prepare("SELECT value, revision, lease FROM kv WHERE key = ?1"));
+  SLUICE_ASSIGN_OR_RETURN(const auto leases, table());
+  std::lock_guard lock(read_mutex_);
+  SLUICE_ASSIGN_OR_RETURN(Statement query,
+                          reading_.prepare("SELECT value, revision, lease FROM kv WHERE key = ?1"));
   SLUICE_ASSIGN_OR_RETURN(const bool row, query.bind_bytes(1, key).step());
   if (!row) return std::optional<ClusterEntry>();
-  return std::optional<ClusterEntry>(ClusterEntry{std::string(key), std::string(query.bytes(0)),
-                                                  static_cast<Revision>(query.number(1)),
-                                                  static_cast<LeaseId>(query.number(2))});
+  ClusterEntry entry{std::string(key), std::string(query.bytes(0)),
+                     static_cast<Revision>(query.number(1)), static_cast<LeaseId>(query.number(2))};
+  // After the key was read: a lease that is not over now was not then.
+  if (entry.lease != 0 && !is_alive(*leases, entry.lease)) return std::optional<ClusterEntry>();
+  return std::optional<ClusterEntry>(std::move(entry));
 }
 
 absl::StatusOr<ClusterListing> SqliteClusterBlock::list(std::string_view prefix) {
   SLUICE_RETURN_IF_ERROR(check_prefix(prefix));
-  std::lock_guard lock(mutex_);
-  SLUICE_RETURN_IF_ERROR(end_leases_before_reading());
+  SLUICE_ASSIGN_OR_RETURN(const auto leases, table());
+  std::lock_guard lock(read_mutex_);
   SLUICE_ASSIGN_OR_RETURN(Transaction transaction,
-                          Transaction::begin(database_, Transaction::Kind::kRead));
+                          Transaction::begin(reading_, Transaction::Kind::kRead));
   ClusterListing listing;
-  SLUICE_ASSIGN_OR_RETURN(const int64_t revision, database_.number("SELECT revision FROM meta"));
+  SLUICE_ASSIGN_OR_RETURN(const int64_t revision, reading_.number("SELECT revision FROM meta"));
   listing.revision = static_cast<Revision>(revision);
   SLUICE_ASSIGN_OR_RETURN(
       Statement query,
-      database_.prepare("SELECT key, value, revision, lease FROM kv WHERE key >= ?1 ORDER BY key"));
+      reading_.prepare("SELECT key, value, revision, lease FROM kv WHERE key >= ?1 ORDER BY key"));
   query.bind_bytes(1, prefix);
   for (;;) {
     SLUICE_ASSIGN_OR_RETURN(const bool row, query.step());
@@ -186,43 +212,46 @@ absl::StatusOr<ClusterListing> SqliteClusterBlock::list(std::string_view prefix)
                                static_cast<Revision>(query.number(2)),
                                static_cast<LeaseId>(query.number(3))});
   }
+  // After all keys were read, and each lease once: its keys are listed together or not at all.
+  std::map<LeaseId, bool> alive;
+  std::erase_if(listing.entries, [&](const ClusterEntry& entry) {
+    if (entry.lease == 0) return false;
+    const auto [known, is_new] = alive.try_emplace(entry.lease, false);
+    if (is_new) known->second = is_alive(*leases, entry.lease);
+    return !known->second;
+  });
   return listing;
 }
 
-absl::Status SqliteClusterBlock::compare(const ClusterOp& op) {
+absl::Status SqliteClusterBlock::compare(const ClusterOp& op, LeaseTable& table) {
   if (op.expected) {
     SLUICE_ASSIGN_OR_RETURN(Statement query,
-                            database_.prepare("SELECT revision FROM kv WHERE key = ?1"));
+                            writing_.prepare("SELECT revision FROM kv WHERE key = ?1"));
     SLUICE_ASSIGN_OR_RETURN(const bool row, query.bind_bytes(1, op.key).step());
     const Revision actual = row ? static_cast<Revision>(query.number(0)) : 0;
     if (actual != *op.expected) return revision_mismatch(op.key, actual, *op.expected);
   }
-  if (op.kind == ClusterOp::Kind::kPut && op.lease != 0) {
-    SLUICE_ASSIGN_OR_RETURN(Statement query,
-                            database_.prepare("SELECT 1 FROM leases WHERE id = ?1"));
-    SLUICE_ASSIGN_OR_RETURN(const bool row, query.bind(1, static_cast<int64_t>(op.lease)).step());
-    if (!row) return lease_ended(op.lease);
-  }
-  return absl::OkStatus();
+  const bool with_lease = op.kind == ClusterOp::Kind::kPut && op.lease != 0;
+  return with_lease && !is_alive(table, op.lease) ? lease_ended(op.lease) : absl::OkStatus();
 }
 
 absl::Status SqliteClusterBlock::apply(const ClusterOp& op, Revision revision) {
   if (op.kind == ClusterOp::Kind::kCheck) return absl::OkStatus();
   if (op.kind == ClusterOp::Kind::kErase) {
-    SLUICE_ASSIGN_OR_RETURN(Statement query, database_.prepare("SELECT 1 FROM kv WHERE key = ?1"));
+    SLUICE_ASSIGN_OR_RETURN(Statement query, writing_.prepare("SELECT 1 FROM kv WHERE key = ?1"));
     SLUICE_ASSIGN_OR_RETURN(const bool row, query.bind_bytes(1, op.key).step());
-    return row ? erase_key(database_, op.key, revision) : absl::OkStatus();
+    return row ? erase_key(writing_, op.key, revision) : absl::OkStatus();
   }
   SLUICE_ASSIGN_OR_RETURN(
       Statement put,
-      database_.prepare("INSERT INTO kv VALUES(?1, ?2, ?3, ?4) ON CONFLICT(key) DO UPDATE SET "
-                        "value = ?2, revision = ?3, lease = ?4"));
+      writing_.prepare("INSERT INTO kv VALUES(?1, ?2, ?3, ?4) ON CONFLICT(key) DO UPDATE SET "
+                       "value = ?2, revision = ?3, lease = ?4"));
   SLUICE_RETURN_IF_ERROR(put.bind_bytes(1, op.key)
                              .bind_bytes(2, op.value)
                              .bind(3, static_cast<int64_t>(revision))
                              .bind(4, static_cast<int64_t>(op.lease))
                              .run());
-  SLUICE_ASSIGN_OR_RETURN(Statement back, database_.prepare("DELETE FROM erased WHERE key = ?1"));
+  SLUICE_ASSIGN_OR_RETURN(Statement back, writing_.prepare("DELETE FROM erased WHERE key = ?1"));
   return back.bind_bytes(1, op.key).run();
 }
 
@@ -230,12 +259,13 @@ absl::StatusOr<Revision> SqliteClusterBlock::commit(const std::vector<ClusterOp>
   SLUICE_RETURN_IF_ERROR(check_ops(ops));
   Revision revision = 0;
   {
-    std::lock_guard lock(mutex_);
-    SLUICE_ASSIGN_OR_RETURN(Transaction transaction, begin_write());
-    for (const ClusterOp& op : ops) SLUICE_RETURN_IF_ERROR(compare(op));
-    SLUICE_ASSIGN_OR_RETURN(revision, next_revision(database_));
+    std::lock_guard lock(write_mutex_);
+    SLUICE_ASSIGN_OR_RETURN(const auto leases, reopened_table());
+    SLUICE_ASSIGN_OR_RETURN(Transaction transaction, begin_write(*leases));
+    for (const ClusterOp& op : ops) SLUICE_RETURN_IF_ERROR(compare(op, *leases));
+    SLUICE_ASSIGN_OR_RETURN(revision, next_revision(writing_));
     for (const ClusterOp& op : ops) SLUICE_RETURN_IF_ERROR(apply(op, revision));
-    SLUICE_RETURN_IF_ERROR(trim_erasures(database_, options_.kept_erasures));
+    SLUICE_RETURN_IF_ERROR(trim_erasures(writing_, options_.kept_erasures));
     SLUICE_RETURN_IF_ERROR(transaction.commit());
   }
   loop_->wake();
@@ -244,37 +274,22 @@ absl::StatusOr<Revision> SqliteClusterBlock::commit(const std::vector<ClusterOp>
 
 absl::StatusOr<LeaseId> SqliteClusterBlock::grant(int64_t ttl_ms) {
   SLUICE_RETURN_IF_ERROR(check_ttl(ttl_ms));
-  std::lock_guard lock(mutex_);
-  SLUICE_ASSIGN_OR_RETURN(Transaction transaction, begin_write());
-  SLUICE_ASSIGN_OR_RETURN(const int64_t id, database_.number("SELECT next_lease FROM meta"));
-  SLUICE_RETURN_IF_ERROR(database_.execute("UPDATE meta SET next_lease = next_lease + 1"));
-  SLUICE_ASSIGN_OR_RETURN(Statement insert,
-                          database_.prepare("INSERT INTO leases VALUES(?1, ?2, ?3)"));
-  const int64_t deadline = clock_.monotonic_ns() + ttl_ms * 1'000'000;
-  SLUICE_RETURN_IF_ERROR(insert.bind(1, id).bind(2, ttl_ms).bind(3, deadline).run());
-  SLUICE_RETURN_IF_ERROR(transaction.commit());
-  return static_cast<LeaseId>(id);
+  SLUICE_ASSIGN_OR_RETURN(const auto leases, table());
+  return leases->grant(ttl_ms, clock_);
 }
 
 absl::Status SqliteClusterBlock::keep_alive(LeaseId lease) {
-  std::lock_guard lock(mutex_);
-  SLUICE_ASSIGN_OR_RETURN(Transaction transaction, begin_write());
-  SLUICE_ASSIGN_OR_RETURN(
-      Statement update,
-      database_.prepare("UPDATE leases SET deadline_ns = ?1 + ttl_ms * 1000000 WHERE id = ?2"));
-  SLUICE_RETURN_IF_ERROR(
-      update.bind(1, clock_.monotonic_ns()).bind(2, static_cast<int64_t>(lease)).run());
-  SLUICE_ASSIGN_OR_RETURN(const int64_t changed, database_.number("SELECT changes()"));
-  SLUICE_RETURN_IF_ERROR(transaction.commit());
-  if (changed == 0) return not_found("lease {} has ended", lease);
-  return absl::OkStatus();
+  SLUICE_ASSIGN_OR_RETURN(const auto leases, table());
+  if (leases->renew(lease, clock_)) return absl::OkStatus();
+  return not_found("lease {} has ended", lease);
 }
 
 absl::Status SqliteClusterBlock::revoke(LeaseId lease) {
   {
-    std::lock_guard lock(mutex_);
-    SLUICE_ASSIGN_OR_RETURN(Transaction transaction, begin_write());
-    SLUICE_RETURN_IF_ERROR(end_lease(database_, lease, options_.kept_erasures));
+    SLUICE_ASSIGN_OR_RETURN(const auto leases, table());
+    leases->end(lease);
+    std::lock_guard lock(write_mutex_);
+    SLUICE_ASSIGN_OR_RETURN(Transaction transaction, begin_write(*leases));
     SLUICE_RETURN_IF_ERROR(transaction.commit());
   }
   loop_->wake();
@@ -285,9 +300,10 @@ absl::StatusOr<WatchHandle> SqliteClusterBlock::watch(std::string_view prefix, R
                                                       WatchCallback callback) {
   SLUICE_RETURN_IF_ERROR(check_prefix(prefix));
   {
-    std::lock_guard lock(mutex_);
+    std::lock_guard lock(write_mutex_);
     if (watching_ == nullptr) {
-      SLUICE_ASSIGN_OR_RETURN(Database database, connect(options_, false));
+      SLUICE_ASSIGN_OR_RETURN(Database database, connect(options_, false, kWatchBusyMs));
+      SLUICE_RETURN_IF_ERROR(pulse_.start());
       watching_ = std::make_unique<Database>(std::move(database));
     }
   }
@@ -303,22 +319,30 @@ bool SqliteClusterBlock::poll() {
 }
 
 absl::StatusOr<bool> SqliteClusterBlock::poll_storage() {
-  Database& db = *watching_;
-  bool ended = false;
-  if (first_deadline_ <= clock_.monotonic_ns()) {
-    SLUICE_ASSIGN_OR_RETURN(Transaction transaction,
-                            Transaction::begin(db, Transaction::Kind::kWrite));
-    SLUICE_RETURN_IF_ERROR(end_due_leases(db, clock_.monotonic_ns(), options_.kept_erasures));
-    SLUICE_RETURN_IF_ERROR(transaction.commit());
-    SLUICE_ASSIGN_OR_RETURN(first_deadline_, first_deadline(db));
-    ended = true;
+  SLUICE_ASSIGN_OR_RETURN(const auto leases, table());
+  SLUICE_ASSIGN_OR_RETURN(const int64_t version, watching_->number("PRAGMA data_version"));
+  bool changed = version != data_version_;
+  if (changed) {
+    // The version is kept only after what depends on it was read.
+    SLUICE_ASSIGN_OR_RETURN(leases_of_keys_, leases_of_keys(*watching_));
+    data_version_ = version;
   }
-  SLUICE_ASSIGN_OR_RETURN(const int64_t version, db.number("PRAGMA data_version"));
-  if (version == data_version_) return ended;
-  // The version is kept only after what depends on it was read.
-  SLUICE_ASSIGN_OR_RETURN(first_deadline_, first_deadline(db));
-  data_version_ = version;
-  return true;
+  // All of them are looked at: what one poll does not end, because this process stood still, has to
+  // be given its time by this very poll.
+  bool ended = false;
+  for (const LeaseId lease : leases_of_keys_) ended |= !is_alive(*leases, lease);
+  // Others write for long at times: the changes before theirs are reported meanwhile.
+  if (ended && erase_in_the_background(*leases).ok()) changed = true;
+  return changed;
+}
+
+absl::Status SqliteClusterBlock::erase_in_the_background(LeaseTable& table) {
+  SLUICE_ASSIGN_OR_RETURN(Transaction transaction,
+                          Transaction::begin(*watching_, Transaction::Kind::kWrite));
+  SLUICE_RETURN_IF_ERROR(erase_what_ended(*watching_, table));
+  SLUICE_RETURN_IF_ERROR(transaction.commit());
+  SLUICE_ASSIGN_OR_RETURN(leases_of_keys_, leases_of_keys(*watching_));
+  return absl::OkStatus();
 }
 
 absl::StatusOr<WatchBatch> SqliteClusterBlock::changes(const std::string& prefix, Revision after) {
@@ -366,9 +390,13 @@ absl::StatusOr<WatchBatch> SqliteClusterBlock::changes(const std::string& prefix
 
 absl::StatusOr<std::unique_ptr<ClusterBlock>> open_sqlite_cluster_block(
     const SqliteClusterBlockOptions& options) {
-  SLUICE_ASSIGN_OR_RETURN(Database database, connect(options, options.create));
-  return std::unique_ptr<ClusterBlock>(
-      std::make_unique<SqliteClusterBlock>(options, std::move(database)));
+  Clock& clock = options.clock != nullptr ? *options.clock : system_clock();
+  SLUICE_ASSIGN_OR_RETURN(Database writing,
+                          connect(options, options.create, options.busy_timeout_ms));
+  SLUICE_ASSIGN_OR_RETURN(Database reading, connect(options, false, options.busy_timeout_ms));
+  SLUICE_ASSIGN_OR_RETURN(auto table, open_lease_table(writing, clock));
+  return std::unique_ptr<ClusterBlock>(std::make_unique<SqliteClusterBlock>(
+      options, std::move(writing), std::move(reading), clock, std::move(table)));
 }
 
 }  // namespace sluice

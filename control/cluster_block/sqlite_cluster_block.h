@@ -3,7 +3,11 @@
 //
 // Durable: what commit() returned OK for survives a crash of the process and of the machine (WAL,
 // synchronous FULL). Leases run on the machine's monotonic clock, which all its processes share;
-// those of an earlier boot have ended.
+// those of an earlier boot have ended. They are kept in a table beside the database
+// (control/cluster_block/lease_table.h): granting and renewing one waits for no commit, nobody's,
+// and neither does reading. While another writer holds the database for longer than
+// busy_timeout_ms, commit() and revoke() are UNAVAILABLE, and nothing else is; a lease that was
+// revoked has ended nevertheless.
 #ifndef SLUICE_CONTROL_CLUSTER_BLOCK_SQLITE_CLUSTER_BLOCK_H_
 #define SLUICE_CONTROL_CLUSTER_BLOCK_SQLITE_CLUSTER_BLOCK_H_
 
@@ -20,8 +24,9 @@ struct SqliteClusterBlockOptions {
   Clock* clock =
       nullptr;  // the system's when null; its monotonic time must be common to all processes
   int busy_timeout_ms =
-      10'000;        // how long a method waits for other writers before it is UNAVAILABLE
-  int poll_ms = 20;  // how often watches look for changes
+      10'000;  // how long a method waits for other writers before it is UNAVAILABLE
+  // How often watches look for changes, and for leases that have ended.
+  int poll_ms = 20;
   uint64_t kept_erasures =
       4096;  // how many erased keys are remembered for watches; beyond them: kResync
 };

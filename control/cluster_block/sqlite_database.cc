@@ -66,6 +66,17 @@ absl::Status Database::error(int code) const {
   }
 }
 
+std::string Database::file() const {
+  const char* name = sqlite3_db_filename(db_.get(), "main");
+  return name == nullptr || *name == '\0' ? path_ : name;
+}
+
+bool Database::has_moved() const {
+  int moved = 0;
+  return sqlite3_file_control(db_.get(), "main", SQLITE_FCNTL_HAS_MOVED, &moved) == SQLITE_OK &&
+         moved != 0;
+}
+
 absl::Status Database::execute(const char* sql) {
   return error(sqlite3_exec(db_.get(), sql, nullptr, nullptr, nullptr));
 }

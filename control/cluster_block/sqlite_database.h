@@ -30,6 +30,10 @@ class Database {
   // The connection's last error as a Status: which file, what failed.
   absl::Status error(int code) const;
   const std::string& path() const { return path_; }
+  // Absolute, and without symbolic links: what SQLite's own files are named after.
+  std::string file() const;
+  // The file is no longer where it was opened: moved, removed or replaced.
+  bool has_moved() const;
 
  private:
   struct Close {

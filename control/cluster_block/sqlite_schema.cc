@@ -3,29 +3,28 @@
 #include <chrono>
 #include <thread>
 
-#include "base/file.h"
 #include "base/status.h"
 
 namespace sluice::cluster_block {
 namespace {
 
 constexpr int64_t kApplicationId = 0x534c5543;  // "SLUC"
-constexpr int64_t kFormat = 1;
+constexpr int64_t kFormat = 2;
 
 // kv: the entries. erased: keys that are gone, for watches, the oldest forgotten first; meta.floor
-// is the newest forgotten one.
+// is the newest forgotten one. meta.leases: the id of the table of leases (lease_table.h), of the
+// boot meta.boot.
 constexpr char kTables[] = R"(
 CREATE TABLE kv(key BLOB PRIMARY KEY, value BLOB NOT NULL, revision INTEGER NOT NULL, lease INTEGER NOT NULL);
 CREATE INDEX kv_revision ON kv(revision);
 CREATE INDEX kv_lease ON kv(lease) WHERE lease <> 0;
 CREATE TABLE erased(key BLOB PRIMARY KEY, revision INTEGER NOT NULL) WITHOUT ROWID;
 CREATE INDEX erased_revision ON erased(revision);
-CREATE TABLE leases(id INTEGER PRIMARY KEY, ttl_ms INTEGER NOT NULL, deadline_ns INTEGER NOT NULL);
 CREATE TABLE meta(one INTEGER PRIMARY KEY CHECK(one = 1), revision INTEGER NOT NULL, floor INTEGER NOT NULL,
-                  next_lease INTEGER NOT NULL, boot BLOB NOT NULL);
-INSERT INTO meta VALUES(1, 0, 0, 1, x'');
+                  boot BLOB NOT NULL, leases BLOB NOT NULL);
+INSERT INTO meta VALUES(1, 0, 0, x'', x'');
 PRAGMA application_id = 1397511491;
-PRAGMA user_version = 1;
+PRAGMA user_version = 2;
 )";
 static_assert(kApplicationId == 1397511491);
 
@@ -70,26 +69,6 @@ absl::Status create_tables(Database& database, int busy_timeout_ms) {
   return transaction.commit();
 }
 
-absl::StatusOr<bool> is_boot(Database& database, const std::string& id) {
-  SLUICE_ASSIGN_OR_RETURN(Statement query, database.prepare("SELECT 1 FROM meta WHERE boot = ?1"));
-  return query.bind_bytes(1, id).step();
-}
-
-absl::Status end_leases_of_earlier_boots(Database& database) {
-  auto boot = read_file("/proc/sys/kernel/random/boot_id", 128);
-  const std::string id = boot.ok() ? *boot : "unknown";
-  SLUICE_ASSIGN_OR_RETURN(const bool known, is_boot(database, id));
-  if (known) return absl::OkStatus();
-  SLUICE_ASSIGN_OR_RETURN(Transaction transaction,
-                          Transaction::begin(database, Transaction::Kind::kWrite));
-  SLUICE_ASSIGN_OR_RETURN(const bool known_by_now, is_boot(database, id));
-  if (known_by_now) return absl::OkStatus();
-  SLUICE_ASSIGN_OR_RETURN(Statement update, database.prepare("UPDATE meta SET boot = ?1"));
-  SLUICE_RETURN_IF_ERROR(update.bind_bytes(1, id).run());
-  SLUICE_RETURN_IF_ERROR(database.execute("UPDATE leases SET deadline_ns = -1"));
-  return transaction.commit();
-}
-
 }  // namespace
 
 absl::Status prepare_connection(Database& database) {
@@ -105,8 +84,7 @@ absl::Status prepare_schema(Database& database, bool create, int busy_timeout_ms
     }
     SLUICE_RETURN_IF_ERROR(create_tables(database, busy_timeout_ms));
   }
-  SLUICE_RETURN_IF_ERROR(prepare_connection(database));
-  return end_leases_of_earlier_boots(database);
+  return prepare_connection(database);
 }
 
 }  // namespace sluice::cluster_block

@@ -10,9 +10,8 @@
 namespace sluice::cluster_block {
 
 // Makes the tables where `create` allows it and there are none; checks that they are this format's.
-// Ends leases of an earlier boot of the machine, whose deadlines mean nothing now. NOT_FOUND for an
-// empty file that must not be filled; FAILED_PRECONDITION for a database of another program or
-// another format version.
+// NOT_FOUND for an empty file that must not be filled; FAILED_PRECONDITION for a database of
+// another program or another format version.
 absl::Status prepare_schema(Database& database, bool create, int busy_timeout_ms);
 
 // Settings that each connection needs.

@@ -17,17 +17,38 @@ namespace {
 // A change to a document that others change too is tried this often.
 constexpr int kSwapTries = 16;
 constexpr int64_t kWaitStepNs = 20'000'000;
+// How long a node that joins asks a cluster block again that takes no writes.
+constexpr int64_t kJoinPatienceNs = 30'000'000'000;
+// Publishing takes at most this part of a node's time, so that it leaves a slow cluster block to
+// those who have more to write.
+constexpr int64_t kPublishingShare = 5;
 
+// A document as it is now; without `info` where there is none.
+template <typename Info>
 struct Known {
-  std::optional<NodeInfo> info;
+  std::optional<Info> info;
   Revision revision = 0;
 };
+enum class Damaged { kIsAnError, kIsReplaced };
 
-absl::StatusOr<Known> load_node(ClusterBlock& block, std::string_view name) {
-  SLUICE_ASSIGN_OR_RETURN(const auto entry, block.get(node_key(name)));
-  if (!entry) return Known{};
-  SLUICE_ASSIGN_OR_RETURN(NodeInfo info, decode_node_info(entry->key, entry->value));
-  return Known{std::move(info), entry->revision};
+// A damaged document that is to be replaced counts as none, at its revision.
+template <typename Info>
+absl::StatusOr<Known<Info>> load(ClusterBlock& block, const std::string& key,
+                                 absl::StatusOr<Info> (*decode)(std::string_view, std::string_view),
+                                 Damaged damaged = Damaged::kIsAnError) {
+  SLUICE_ASSIGN_OR_RETURN(const auto entry, block.get(key));
+  if (!entry) return Known<Info>{};
+  absl::StatusOr<Info> info = decode(entry->key, entry->value);
+  if (info.ok()) return Known<Info>{*std::move(info), entry->revision};
+  if (absl::IsDataLoss(info.status()) && damaged == Damaged::kIsReplaced) {
+    return Known<Info>{std::nullopt, entry->revision};
+  }
+  return info.status();
+}
+
+using KnownNode = Known<NodeInfo>;
+absl::StatusOr<KnownNode> load_node(ClusterBlock& block, std::string_view name) {
+  return load<NodeInfo>(block, node_key(name), decode_node_info);
 }
 
 absl::StatusOr<std::pair<uint32_t, Revision>> next_number(ClusterBlock& block) {
@@ -42,16 +63,17 @@ absl::StatusOr<std::pair<uint32_t, Revision>> next_number(ClusterBlock& block) {
   return std::pair<uint32_t, Revision>{number, entry->revision};
 }
 
-struct KnownStore {
-  std::optional<StoreInfo> info;
-  Revision revision = 0;
-};
-
-absl::StatusOr<KnownStore> load_store(ClusterBlock& block, std::string_view name) {
-  SLUICE_ASSIGN_OR_RETURN(const auto entry, block.get(store_key(name)));
-  if (!entry) return KnownStore{};
-  SLUICE_ASSIGN_OR_RETURN(StoreInfo info, decode_store_info(entry->key, entry->value));
-  return KnownStore{std::move(info), entry->revision};
+// `accept_data_loss`: whatever the store was, it is replaced.
+absl::StatusOr<Known<StoreInfo>> load_store(ClusterBlock& block, std::string_view name,
+                                            bool accept_data_loss) {
+  auto known = load<StoreInfo>(block, store_key(name), decode_store_info,
+                               accept_data_loss ? Damaged::kIsReplaced : Damaged::kIsAnError);
+  if (!absl::IsDataLoss(known.status())) return known;
+  return data_loss(
+      "{}; so it is not known whether node '{}' has the data directory that it served from last. "
+      "To "
+      "continue with the one that it has, join with accept_data_loss",
+      message_of(known.status()), name);
 }
 
 absl::Status data_lost(const NodeInfo& before, const NodeInfo& now) {
@@ -101,7 +123,7 @@ absl::Status check_store(const StoreInfo& known, const Membership::Options& opti
 }
 
 // What the node's document is to be, from what the cluster knows of it.
-absl::StatusOr<NodeInfo> merged(const Known& known, const Membership::Options& options) {
+absl::StatusOr<NodeInfo> merged(const KnownNode& known, const Membership::Options& options) {
   NodeInfo info = options.node;
   if (!known.info) return info;
   const NodeInfo& before = *known.info;
@@ -158,7 +180,7 @@ absl::StatusOr<std::vector<Member>> list_members(ClusterBlock& block) {
 
 absl::StatusOr<Member> find_member(ClusterBlock& block, std::string_view name) {
   SLUICE_RETURN_IF_ERROR(check_node_name(name));
-  SLUICE_ASSIGN_OR_RETURN(const Known known, load_node(block, name));
+  SLUICE_ASSIGN_OR_RETURN(const KnownNode known, load_node(block, name));
   if (!known.info) return not_found("no node '{}' in this cluster", name);
   SLUICE_ASSIGN_OR_RETURN(const auto live, block.get(live_key(name)));
   return Member{*known.info, live.has_value()};
@@ -184,7 +206,7 @@ absl::Status remove_node(ClusterBlock& block, std::string_view name) {
 absl::Status set_weight(ClusterBlock& block, std::string_view name, double weight) {
   SLUICE_RETURN_IF_ERROR(check_node_name(name));
   for (int i = 0; i < kSwapTries; ++i) {
-    SLUICE_ASSIGN_OR_RETURN(Known known, load_node(block, name));
+    SLUICE_ASSIGN_OR_RETURN(KnownNode known, load_node(block, name));
     if (!known.info) return not_found("no node '{}' in this cluster", name);
     if (weight != 0) known.info->weight = weight;
     known.info->weight_explicit = weight != 0;
@@ -214,10 +236,12 @@ absl::StatusOr<std::unique_ptr<Membership>> Membership::join(ClusterBlock& block
   const std::string& name = options.node.name;
   const LiveInfo live{make_uuid(), options.node.store_id, options.node.incarnation, ::getpid(),
                       options.found.lock};
-  const int64_t deadline = options.clock->monotonic_ns() + options.takeover_wait_ms * 1'000'000;
-  SLUICE_ASSIGN_OR_RETURN(const LeaseId lease, block.grant(options.ttl_ms));
+  const int64_t begun_ns = options.clock->monotonic_ns();
+  const int64_t deadline = begun_ns + options.takeover_wait_ms * 1'000'000;
+  // Renewed from here on: the commit below may take longer than a lease.
+  SLUICE_ASSIGN_OR_RETURN(std::shared_ptr<LeaseKeeper> lease, grant(block, options));
   const auto give_up = [&](absl::Status status) {
-    block.revoke(lease).IgnoreError();
+    lease->revoke().IgnoreError();
     return status;
   };
   for (;;) {
@@ -225,7 +249,7 @@ absl::StatusOr<std::unique_ptr<Membership>> Membership::join(ClusterBlock& block
     if (!known.ok()) return give_up(known.status());
     auto info = merged(*known, options);
     if (!info.ok()) return give_up(info.status());
-    const auto store = load_store(block, name);
+    const auto store = load_store(block, name, options.accept_data_loss);
     if (!store.ok()) return give_up(store.status());
     if (store->info && !options.accept_data_loss) {
       if (absl::Status status = check_store(*store->info, options); !status.ok()) {
@@ -237,7 +261,10 @@ absl::StatusOr<std::unique_ptr<Membership>> Membership::join(ClusterBlock& block
     Revision held = 0;
     if (*holder) {
       const auto other = decode_live_info((*holder)->key, (*holder)->value);
-      if (other.ok() && is_surely_dead(*other, options)) held = (*holder)->revision;
+      // This process itself is the holder after a commit whose answer was lost.
+      const bool is_free =
+          other.ok() && (other->instance == live.instance || is_surely_dead(*other, options));
+      if (is_free) held = (*holder)->revision;
       if (held == 0) {
         if (options.clock->monotonic_ns() >= deadline) {
           return give_up(already_exists(
@@ -247,7 +274,6 @@ absl::StatusOr<std::unique_ptr<Membership>> Membership::join(ClusterBlock& block
                   ? " with another copy of this data directory"
                   : ""));
         }
-        block.keep_alive(lease).IgnoreError();
         options.clock->sleep_ns(kWaitStepNs);
         continue;
       }
@@ -261,7 +287,7 @@ absl::StatusOr<std::unique_ptr<Membership>> Membership::join(ClusterBlock& block
           ClusterOp::put(kNextNumberKey, std::to_string(number->first + 1), number->second));
     }
     ops.push_back(ClusterOp::put(node_key(name), encode(*info), known->revision));
-    ops.push_back(ClusterOp::put(live_key(name), encode(live), held, lease));
+    ops.push_back(ClusterOp::put(live_key(name), encode(live), held, lease->id()));
     Joined joined{*std::move(info), live, {}, 0, lease, store->info ? store->info->ceiling : 0};
     joined.store = {options.node.store_id, options.node.incarnation, options.found.joining,
                     options.found.sequence, joined.clock_floor};
@@ -270,8 +296,16 @@ absl::StatusOr<std::unique_ptr<Membership>> Membership::join(ClusterBlock& block
     const absl::Status& status = committed.status();
     if (status.ok()) {
       joined.store_revision = *committed;
-      return std::unique_ptr<Membership>(
+      std::unique_ptr<Membership> membership(
           new Membership(block, std::move(options), std::move(joined)));
+      SLUICE_RETURN_IF_ERROR(membership->start());
+      return membership;
+    }
+    // The cluster block takes no writes now, because its disk is slow or others write.
+    const int64_t waited_ns = options.clock->monotonic_ns() - begun_ns;
+    if (absl::IsUnavailable(status) && waited_ns < kJoinPatienceNs) {
+      options.clock->sleep_ns(kWaitStepNs);
+      continue;
     }
     // Somebody else joined or changed something at the same time: all is looked at again.
     if (!absl::IsAborted(status)) return give_up(status);
@@ -287,8 +321,20 @@ Membership::Membership(ClusterBlock& block, Options options, Joined joined)
       store_(std::move(joined.store)),
       store_revision_(joined.store_revision),
       info_(std::move(joined.node)),
-      lease_(joined.lease),
-      keeper_(guarded_thread("keeping the membership", [this] { keep(); })) {}
+      lease_(std::move(joined.lease)) {}
+
+absl::StatusOr<std::unique_ptr<LeaseKeeper>> Membership::grant(ClusterBlock& block,
+                                                               const Options& options) {
+  LeaseKeeper::Options keeping;
+  keeping.clock = options.clock;
+  keeping.ttl_ms = options.ttl_ms;
+  return LeaseKeeper::grant(block, std::move(keeping));
+}
+
+absl::Status Membership::start() {
+  SLUICE_ASSIGN_OR_RETURN(keeper_, start_thread("keeping a node's membership", [this] { keep(); }));
+  return absl::OkStatus();
+}
 
 Membership::~Membership() {
   {
@@ -296,10 +342,15 @@ Membership::~Membership() {
     stopping_ = true;
   }
   wake_.notify_all();
-  keeper_.join();
+  if (keeper_.joinable()) keeper_.join();
   if (!lost_) publish().IgnoreError();
   // Not waited for beyond the block's own bounds: the lease ends by itself.
-  block_.revoke(lease_).IgnoreError();
+  lease_->revoke().IgnoreError();
+}
+
+std::shared_ptr<LeaseKeeper> Membership::lease() const {
+  std::lock_guard lock(mutex_);
+  return lease_;
 }
 
 NodeInfo Membership::info() const {
@@ -313,13 +364,20 @@ absl::Status Membership::status() const {
 }
 
 void Membership::keep() {
+  int64_t publish_after_ns = 0;
   std::unique_lock lock(mutex_);
   while (!stopping_ && !lost_) {
     wake_.wait_for(lock, std::chrono::milliseconds(std::max<int64_t>(options_.ttl_ms / 4, 1)),
                    [&] { return stopping_; });
     if (stopping_) return;
     lock.unlock();
-    const absl::Status status = guarded("keeping the membership", [this] { return beat(); });
+    absl::Status status = guarded("keeping the membership", [this] { return check_in(); });
+    const int64_t begun_ns = options_.clock->monotonic_ns();
+    if (status.ok() && begun_ns >= publish_after_ns) {
+      status = guarded("keeping the membership", [this] { return publish(); });
+      const int64_t ended_ns = options_.clock->monotonic_ns();
+      publish_after_ns = ended_ns + (ended_ns - begun_ns) * (kPublishingShare - 1);
+    }
     lock.lock();
     status_ = status;
     lost_ = absl::IsAlreadyExists(status);
@@ -331,14 +389,14 @@ void Membership::keep() {
 }
 
 // ALREADY_EXISTS when the name is another process's now.
-absl::Status Membership::beat() {
-  const absl::Status kept = block_.keep_alive(lease_);
+absl::Status Membership::check_in() {
+  const absl::Status kept = lease()->status();
   if (!kept.ok() && !absl::IsNotFound(kept)) return kept;
   SLUICE_ASSIGN_OR_RETURN(const auto holder, block_.get(live_key(options_.node.name)));
   if (!holder) return revive(0);
   const auto live = decode_live_info(holder->key, holder->value);
   if (!live.ok()) return revive(holder->revision);
-  if (live->instance == live_.instance) return publish();
+  if (live->instance == live_.instance) return absl::OkStatus();
   return already_exists("node name '{}' was taken over by process {}", options_.node.name,
                         live->process);
 }
@@ -381,31 +439,33 @@ absl::Status Membership::revive(Revision held) {
     return already_exists("node '{}' was removed from the cluster", options_.node.name);
   }
   // Another process may have joined and gone meanwhile: what it acknowledged is not here.
-  const auto store = load_store(block_, options_.node.name);
+  const auto store = load_store(block_, options_.node.name, true);
   if (store.ok() && store->info && store->info->token != store_.token) {
     return already_exists("node '{}' was joined by another process, in incarnation {}",
                           options_.node.name, store->info->incarnation);
   }
-  SLUICE_ASSIGN_OR_RETURN(const LeaseId lease, block_.grant(options_.ttl_ms));
+  SLUICE_ASSIGN_OR_RETURN(std::shared_ptr<LeaseKeeper> lease, grant(block_, options_));
   const absl::Status status =
       block_
-          .commit({ClusterOp::put(live_key(options_.node.name), encode(live_), held, lease),
+          .commit({ClusterOp::put(live_key(options_.node.name), encode(live_), held, lease->id()),
                    ClusterOp::check(known->key, known->revision)})
           .status();
   if (!status.ok()) {
-    block_.revoke(lease).IgnoreError();
+    lease->revoke().IgnoreError();
     if (absl::IsAborted(status))
       return unavailable("node '{}' is not live: {}", options_.node.name, message_of(status));
     return status;
   }
-  std::lock_guard lock(mutex_);
-  lease_ = lease;
+  {
+    std::lock_guard lock(mutex_);
+    lease_.swap(lease);
+  }
   return absl::OkStatus();
 }
 
 absl::Status Membership::update(const std::function<void(NodeInfo&)>& change) {
   for (int i = 0; i < kSwapTries; ++i) {
-    SLUICE_ASSIGN_OR_RETURN(const Known known, load_node(block_, options_.node.name));
+    SLUICE_ASSIGN_OR_RETURN(const KnownNode known, load_node(block_, options_.node.name));
     if (!known.info) return not_found("no node '{}' in this cluster", options_.node.name);
     NodeInfo info = *known.info;
     change(info);

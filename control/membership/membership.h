@@ -19,6 +19,7 @@
 #include "absl/status/statusor.h"
 #include "base/clock.h"
 #include "control/cluster_block/cluster_block.h"
+#include "control/cluster_block/lease_keeper.h"
 #include "control/membership/documents.h"
 
 namespace sluice {
@@ -56,7 +57,9 @@ class MemberWatch {
 };
 
 // One node's own membership: joined when made, left when destroyed. Thread-safe. The block must
-// outlive it.
+// outlive it. The lease is renewed on a thread of its own, so nothing that is published, and no
+// commit, makes a renewal late; another one, the keeper thread, looks whose the name is and
+// publishes.
 class Membership {
  public:
   struct Options {
@@ -71,7 +74,7 @@ class Membership {
       std::string lock;
     };
     Found found;
-    // What the folder has come to; asked with each renewal of the lease, on the keeper thread, and
+    // What the folder has come to; asked four times in a lease's time, on the keeper thread, and
     // once at the end.
     struct Progress {
       uint64_t sequence = 0;
@@ -120,12 +123,16 @@ class Membership {
     LiveInfo live;
     StoreInfo store;
     Revision store_revision = 0;
-    LeaseId lease = 0;
+    std::shared_ptr<LeaseKeeper> lease;
     uint64_t clock_floor = 0;
   };
+  static absl::StatusOr<std::unique_ptr<LeaseKeeper>> grant(ClusterBlock& block,
+                                                            const Options& options);
   Membership(ClusterBlock& block, Options options, Joined joined);
+  absl::Status start();
+  std::shared_ptr<LeaseKeeper> lease() const;
   void keep();
-  absl::Status beat();
+  absl::Status check_in();
   absl::Status publish();
   absl::Status revive(Revision held);
 
@@ -139,7 +146,7 @@ class Membership {
   mutable std::mutex mutex_;
   std::condition_variable wake_;
   NodeInfo info_;
-  LeaseId lease_;
+  std::shared_ptr<LeaseKeeper> lease_;
   absl::Status status_;
   bool stopping_ = false;
   bool lost_ = false;

@@ -255,7 +255,9 @@ absl::Status NodeImpl::join() {
   clock_monitor_->start();
   // Peers count on a live node: nothing that can wait comes before it serves.
   if (!joined.weight_explicit && !options_.config.weight.has_value()) {
-    SLUICE_RETURN_IF_ERROR(membership_->offer_measured_weight(measured).status());
+    const absl::Status offered = membership_->offer_measured_weight(measured).status();
+    // A cluster block that takes no writes now keeps the weight that it knows.
+    if (!absl::IsUnavailable(offered)) SLUICE_RETURN_IF_ERROR(offered);
   }
   return absl::OkStatus();
 }

@@ -4,7 +4,9 @@ and takes bounded time."""
 import json
 import os
 import signal
+import sqlite3
 import subprocess
+import threading
 import time
 
 import harness
@@ -22,6 +24,54 @@ class Paused:
 
     def __exit__(self, *_):
         os.kill(self.pid, signal.SIGCONT)
+
+
+LEASE_MS = 2000
+# While the file SLOW_SYNC_FILE exists, each sync of a cluster block's file takes twice a lease.
+SLOW_SYNC = r"""
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+static void wait_for_disk(int fd) {
+  char link[64], path[PATH_MAX] = "";
+  const char *file = getenv("SLOW_SYNC_FILE");
+  snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
+  if (file && access(file, F_OK) == 0 && readlink(link, path, sizeof path - 1) > 0 && strstr(path, "cluster.db")) sleep(4);
+}
+int fsync(int fd) {
+  wait_for_disk(fd);
+  return ((int (*)(int))dlsym(RTLD_NEXT, "fsync"))(fd);
+}
+int fdatasync(int fd) {
+  wait_for_disk(fd);
+  return ((int (*)(int))dlsym(RTLD_NEXT, "fdatasync"))(fd);
+}
+"""
+
+
+def with_short_leases(scratch, nodes):
+    """A cluster whose nodes' leases last LEASE_MS."""
+    cluster = scratch.cluster("cluster", nodes)
+    harness.run("local", "down", "--dir", cluster.folder)
+    for name in cluster.names:
+        with open(cluster.folder / f"{name}.toml", "a", encoding="utf-8") as config:
+            config.write(f"lease_ms = {LEASE_MS}\n")
+    return harness.Cluster(cluster.folder, nodes)
+
+
+def check_all_live_until(cluster, ended, what):
+    """Lists the nodes, and reads a record, again and again until ended()."""
+    looks = 0
+    while not ended():
+        states = {node["name"]: node["state"] for node in cluster.json("nodes")["nodes"]}
+        check_equal(states, {name: "live" for name in cluster.names}, f"nodes while {what}")
+        check_equal(cluster.run("record", "get", "before").stdout, b"yes", f"a read while {what}")
+        looks += 1
+    check(looks > 1, f"the nodes were listed {looks} times while {what}")
 
 
 def all_run(cluster):
@@ -70,6 +120,54 @@ def test_a_node_with_a_full_disk_is_passed_over_and_comes_back(scratch):
     finally:
         harness.run("local", "down", "--dir", scratch.path("cluster"), expect=None)
         subprocess.run(["umount", folder], check=False, capture_output=True)
+
+
+def test_nodes_stay_live_while_the_cluster_block_takes_no_writes(scratch):
+    cluster = with_short_leases(scratch, 5)
+    cluster.run("record", "put", "before", "yes")
+    block = sqlite3.connect(scratch.path("cluster") / "cluster.db", timeout=30, isolation_level=None)
+    block.execute("BEGIN IMMEDIATE")
+    begun = time.monotonic()
+    try:
+        check_all_live_until(cluster, lambda: time.monotonic() - begun > 3.5 * LEASE_MS / 1000, "a writer holds the file")
+        cluster.serves()
+    finally:
+        block.execute("ROLLBACK")
+        block.close()
+    check(all_run(cluster), "a node's process ended")
+    cluster.serves()
+    check_equal(cluster.json("backup", "create", "--name", "b")["state"], "completed", "a backup afterwards")
+    logs = "".join((scratch.path("cluster") / f"{name}.log").read_text() for name in cluster.names)
+    check("not live" not in logs, f"a node lost its lease: {logs[-2000:]}")
+
+
+def test_nodes_stay_live_on_a_disk_that_syncs_slower_than_a_lease(scratch):
+    source, shim, slow = scratch.path("slow.c"), scratch.path("slow.so"), scratch.path("slow")
+    source.write_text(SLOW_SYNC)
+    subprocess.run(["cc", "-shared", "-fPIC", "-o", shim, source, "-ldl"], check=True)
+    os.environ.update(LD_PRELOAD=os.fspath(shim), SLOW_SYNC_FILE=os.fspath(slow))
+    try:
+        cluster = with_short_leases(scratch, 5)
+        cluster.run("record", "put", "before", "yes")
+        slow.touch()
+        backup = cluster.background("backup", "create", "--name", "slow")
+        stop = threading.Timer(4 * LEASE_MS / 1000, slow.unlink)
+        stop.start()
+        check_all_live_until(cluster, lambda: not slow.exists(), "each commit takes two leases")
+        stop.join()
+        stdout, stderr = backup.communicate(timeout=120)
+        check_equal((backup.returncode, json.loads(stdout).get("state")), (0, "completed"),
+                    f"a backup whose commits take two leases each: {stdout.decode()} {stderr.decode()}")
+        cluster.kill("n5")
+        # A node joins, and stays, on such a disk: its own commits take longer than its lease.
+        slow.touch()
+        cluster.start("n5")
+        begun = time.monotonic()
+        check_all_live_until(cluster, lambda: time.monotonic() - begun > 1.5 * LEASE_MS / 1000, "a node has joined")
+        slow.unlink()
+        cluster.serves()
+    finally:
+        del os.environ["LD_PRELOAD"], os.environ["SLOW_SYNC_FILE"]
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ class FlakyBlock final : public ClusterBlock {
   explicit FlakyBlock(ClusterBlock& block) : block_(block) {}
   enum class Mode { kWorks, kAway, kAnswersAreLost };
   std::atomic<Mode> mode{Mode::kWorks};
+  std::atomic<int64_t> commit_ms{0};  // after the change was made
 
   absl::StatusOr<std::optional<ClusterEntry>> get(std::string_view key) override {
     if (mode == Mode::kAway) return away();
@@ -35,6 +36,7 @@ class FlakyBlock final : public ClusterBlock {
   absl::StatusOr<Revision> commit(const std::vector<ClusterOp>& ops) override {
     if (mode == Mode::kAway) return away();
     auto revision = block_.commit(ops);
+    system_clock().sleep_ns(commit_ms * kMs);
     if (mode == Mode::kAnswersAreLost && revision.ok()) return away();
     return revision;
   }
@@ -192,6 +194,25 @@ TEST_F(LeaseLockTest, FindsItsOwnKeyWhereTheAnswerWasLost) {
   pass(2'500);
   EXPECT_TRUE(lock->renew().ok());
   EXPECT_EQ(holder(), "mine");
+}
+
+// The commit that takes the lock lasts longer than its lease, as on a slow disk.
+TEST(LeaseLock, IsHeldAfterACommitThatTookLongerThanItsLease) {
+  const auto inner = make_memory_cluster_block(system_clock());
+  FlakyBlock slow(*inner);
+  LeaseLockOptions options;
+  options.lease_ms = 500;
+  slow.commit_ms = 1200;
+  const auto lock = LeaseLock::take(slow, kKey, "patient", options);
+  ASSERT_TRUE(lock.ok()) << lock.status();
+  EXPECT_TRUE((*lock)->held());
+  // So does the one that takes it again.
+  ASSERT_TRUE(inner->revoke((*inner->get(kKey))->lease).ok());
+  const int64_t deadline = system_clock().monotonic_ns() + 20'000 * kMs;
+  while ((*lock)->held() && system_clock().monotonic_ns() < deadline) system_clock().sleep_ns(kMs);
+  EXPECT_TRUE((*lock)->wait_held(20'000).ok());
+  EXPECT_TRUE(inner->get(kKey)->has_value());
+  slow.commit_ms = 0;
 }
 
 TEST(LeaseLock, ItsKeeperTakesItAgain) {

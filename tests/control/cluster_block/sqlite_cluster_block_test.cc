@@ -6,10 +6,13 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <fstream>
 #include <functional>
+#include <thread>
 
 #include "base/status.h"
+#include "control/cluster_block/lease_keeper.h"
 #include "tests/control/cluster_block/harness.h"
 
 namespace sluice {
@@ -262,6 +265,45 @@ TEST_F(SqliteClusterBlockTest, LeasesOfAnEarlierBootHaveEnded) {
   EXPECT_TRUE(absl::IsNotFound(block->keep_alive(lease)));
 }
 
+// Holds the one write lock that SQLite has, as a writer does whose disk is slow.
+class Writer {
+ public:
+  explicit Writer(const std::string& path) {
+    EXPECT_EQ(sqlite3_open(path.c_str(), &raw_), SQLITE_OK);
+    EXPECT_EQ(sqlite3_exec(raw_, "BEGIN IMMEDIATE", nullptr, nullptr, nullptr), SQLITE_OK);
+  }
+  ~Writer() {
+    EXPECT_EQ(sqlite3_exec(raw_, "ROLLBACK", nullptr, nullptr, nullptr), SQLITE_OK);
+    sqlite3_close(raw_);
+  }
+
+ private:
+  sqlite3* raw_ = nullptr;
+};
+
+class LeasesOfSqliteTest : public SqliteClusterBlockTest {
+ protected:
+  std::unique_ptr<ClusterBlock> open_with(Clock* clock, int busy_timeout_ms) {
+    SqliteClusterBlockOptions options;
+    options.path = path();
+    options.create = true;
+    options.clock = clock;
+    options.busy_timeout_ms = busy_timeout_ms;
+    options.poll_ms = 2;
+    auto block = open_sqlite_cluster_block(options);
+    EXPECT_TRUE(block.ok()) << block.status();
+    return block.ok() ? *std::move(block) : nullptr;
+  }
+  static bool has(ClusterBlock& block, const std::string& key) {
+    const auto entry = block.get(key);
+    const auto listing = block.list(key);
+    EXPECT_TRUE(entry.ok() && listing.ok()) << entry.status() << listing.status();
+    EXPECT_EQ(entry->has_value(), !listing->entries.empty()) << key;
+    return entry->has_value();
+  }
+  std::string leases() const { return path() + "-leases"; }
+};
+
 TEST_F(SqliteClusterBlockTest, AWriterThatHoldsTheFileForLongMakesOthersUnavailable) {
   SqliteClusterBlockOptions options;
   options.path = path();
@@ -269,15 +311,244 @@ TEST_F(SqliteClusterBlockTest, AWriterThatHoldsTheFileForLongMakesOthersUnavaila
   options.busy_timeout_ms = 50;
   const auto block = open_sqlite_cluster_block(options);
   ASSERT_TRUE(block.ok());
-  sqlite3* raw = nullptr;
-  ASSERT_EQ(sqlite3_open(path().c_str(), &raw), SQLITE_OK);
-  ASSERT_EQ(sqlite3_exec(raw, "BEGIN IMMEDIATE", nullptr, nullptr, nullptr), SQLITE_OK);
-  const auto blocked = (*block)->put("a", "1");
-  EXPECT_TRUE(absl::IsUnavailable(blocked.status())) << blocked.status();
-  EXPECT_TRUE((*block)->get("a").ok());
-  ASSERT_EQ(sqlite3_exec(raw, "ROLLBACK", nullptr, nullptr, nullptr), SQLITE_OK);
-  sqlite3_close(raw);
+  {
+    const Writer writer(path());
+    const auto blocked = (*block)->put("a", "1");
+    EXPECT_TRUE(absl::IsUnavailable(blocked.status())) << blocked.status();
+    EXPECT_TRUE((*block)->get("a").ok());
+  }
   EXPECT_TRUE((*block)->put("a", "1").ok());
+}
+
+TEST_F(LeasesOfSqliteTest, AreKeptWhileAWriterHoldsTheFile) {
+  ManualClock clock;
+  const auto block = open_with(&clock, 50);
+  const auto other = open_with(&clock, 50);
+  EventLog log;
+  const auto watch = other->watch("live/", 0, log.callback());
+  const auto kept = block->grant(1000);
+  const auto dead = block->grant(1000);
+  ASSERT_TRUE(block->put("live/kept", "1", *kept).ok());
+  ASSERT_TRUE(block->put("live/dead", "1", *dead).ok());
+  ASSERT_TRUE(log.wait_for("live/dead", Kind::kPut, "1"));
+  {
+    const Writer writer(path());
+    for (int i = 0; i < 50; ++i) {
+      clock.advance_ns(200'000'000);
+      ASSERT_TRUE(block->keep_alive(*kept).ok()) << i;
+      ASSERT_TRUE(has(*other, "live/kept")) << i;
+      ASSERT_TRUE(has(*open_with(&clock, 50), "live/kept")) << i;
+    }
+    // What nobody could write down yet is seen all the same, and one more lease can be had.
+    EXPECT_FALSE(has(*other, "live/dead"));
+    EXPECT_TRUE(block->grant(1000).ok());
+    EXPECT_TRUE(absl::IsUnavailable(block->revoke(*kept)));
+    EXPECT_FALSE(has(*other, "live/kept")) << "a revoked lease has ended";
+  }
+  EXPECT_TRUE(log.wait_for("live/dead", Kind::kErase));
+  EXPECT_TRUE(log.wait_for("live/kept", Kind::kErase));
+  EXPECT_TRUE(block->compare_and_swap("live/dead", "2", 0).ok());
+}
+
+TEST_F(LeasesOfSqliteTest, AreKeptAndReadWhileTheSameBlockCommits) {
+  const auto block = open_with(nullptr, 60'000);
+  const auto lease = block->grant(60'000);
+  ASSERT_TRUE(block->put("live/a", "1", *lease).ok());
+  std::atomic<bool> committed{false};
+  std::thread committing;
+  {
+    const Writer writer(path());
+    committing = std::thread([&] {
+      EXPECT_TRUE(block->put("b", "1").ok());
+      committed = true;
+    });
+    for (int i = 0; i < 50; ++i) {
+      EXPECT_TRUE(block->keep_alive(*lease).ok());
+      EXPECT_TRUE(has(*block, "live/a"));
+      system_clock().sleep_ns(1'000'000);
+    }
+    EXPECT_FALSE(committed);
+  }
+  committing.join();
+}
+
+// The keeper's own thread, in real time.
+TEST_F(LeasesOfSqliteTest, AKeeperHoldsOnWhileAWriterHoldsTheFile) {
+  const auto block = open_with(nullptr, 60'000);
+  LeaseKeeper::Options options;
+  options.ttl_ms = 800;
+  const auto keeper = LeaseKeeper::grant(*block, options);
+  ASSERT_TRUE(keeper.ok());
+  ASSERT_TRUE(block->put("live/a", "1", (*keeper)->id()).ok());
+  {
+    const Writer writer(path());
+    const int64_t end = system_clock().monotonic_ns() + 2'000'000'000;
+    while (system_clock().monotonic_ns() < end) {
+      ASSERT_TRUE(has(*block, "live/a"));
+      system_clock().sleep_ns(5'000'000);
+    }
+    EXPECT_FALSE((*keeper)->has_ended());
+  }
+  EXPECT_TRUE((*keeper)->revoke().ok());
+  EXPECT_FALSE((*keeper)->held());
+  EXPECT_FALSE(has(*block, "live/a"));
+}
+
+TEST_F(LeasesOfSqliteTest, AProcessKilledBetweenItsStepsLeavesNothingThatStays) {
+  ManualClock clock;
+  { const auto block = open_with(&clock, 10'000); }
+  for (const bool with_key : {false, true}) {
+    int ready[2];
+    ASSERT_EQ(::pipe(ready), 0);
+    const pid_t child = in_child([&] {
+      const auto own = open_with(&clock, 10'000);
+      const auto lease = own->grant(1000);
+      if (!lease.ok() || (with_key && !own->put("live/n1", "x", *lease).ok())) return 1;
+      if (::write(ready[1], "r", 1) != 1) return 2;
+      for (;;) ::pause();
+    });
+    char done = 0;
+    ASSERT_EQ(::read(ready[0], &done, 1), 1);
+    ASSERT_EQ(::kill(child, SIGKILL), 0);
+    EXPECT_EQ(exit_code_of(child), -SIGKILL);
+    ::close(ready[0]);
+    ::close(ready[1]);
+    const auto block = open_with(&clock, 10'000);
+    EXPECT_EQ(has(*block, "live/n1"), with_key);
+    clock.advance_ns(1'000'000'000);
+    EXPECT_FALSE(has(*block, "live/n1"));
+    EXPECT_TRUE(block->compare_and_swap("live/n1", "y", 0).ok());
+    EXPECT_TRUE(block->erase("live/n1").ok());
+  }
+}
+
+TEST_F(LeasesOfSqliteTest, AreCarriedOverWhereTheirTableIsLost) {
+  ManualClock clock;
+  const auto block = open_with(&clock, 10'000);
+  const auto lease = block->grant(1000);
+  ASSERT_TRUE(block->put("live/a", "1", *lease).ok());
+  const std::vector<std::function<void()>> losses = {
+      [&] { std::filesystem::remove(leases()); },
+      [&] { std::filesystem::rename(leases(), leases() + ".away"); },
+      [&] { std::filesystem::resize_file(leases(), 0); },
+      [&] { std::filesystem::resize_file(leases(), 100'000); },
+      [&] {
+        std::ofstream(leases() + "x") << std::string(4096, 'x');
+        std::filesystem::rename(leases() + "x", leases());
+      },
+      // A crash while one was made, before and after it got its name.
+      [&] {
+        std::ofstream(leases() + ".new") << "half";
+        std::filesystem::remove(leases());
+      },
+  };
+  for (size_t i = 0; i < losses.size(); ++i) {
+    losses[i]();
+    clock.advance_ns(900'000'000);
+    // Who has it open and who opens it meet in the same table again.
+    const auto other = open_with(&clock, 10'000);
+    EXPECT_TRUE(has(*other, "live/a")) << i;
+    EXPECT_TRUE(block->keep_alive(*lease).ok()) << i;
+    clock.advance_ns(900'000'000);
+    EXPECT_TRUE(has(*other, "live/a")) << i;
+    EXPECT_TRUE(other->keep_alive(*lease).ok()) << i;
+    clock.advance_ns(900'000'000);
+    EXPECT_TRUE(has(*block, "live/a")) << i;
+    EXPECT_TRUE(block->keep_alive(*lease).ok()) << i;
+    EXPECT_EQ(std::filesystem::file_size(leases()), 4096u) << i;
+  }
+  clock.advance_ns(1'000'000'000);
+  EXPECT_FALSE(has(*block, "live/a"));
+}
+
+TEST_F(LeasesOfSqliteTest, AForeignFileInTheTablesPlaceIsNamed) {
+  { const auto block = open(); }
+  std::filesystem::remove(leases());
+  std::filesystem::create_directory(leases());
+  const absl::Status refused = open_error(false);
+  EXPECT_FALSE(refused.ok());
+  EXPECT_NE(message_of(refused).find(leases()), std::string_view::npos) << refused;
+}
+
+// A directory that is moved while it is open goes on with its own files, whatever gets its name.
+TEST_F(LeasesOfSqliteTest, FollowADirectoryThatWasMoved) {
+  ManualClock clock;
+  const std::string before = folder_.file("before");
+  const std::string after = folder_.file("after");
+  std::filesystem::create_directory(before);
+  const auto open_at = [&](const std::string& directory) {
+    SqliteClusterBlockOptions options;
+    options.path = directory + "/cluster.db";
+    options.create = true;
+    options.clock = &clock;
+    auto block = open_sqlite_cluster_block(options);
+    EXPECT_TRUE(block.ok()) << block.status();
+    return block.ok() ? *std::move(block) : nullptr;
+  };
+  const auto block = open_at(before);
+  const auto lease = block->grant(1000);
+  ASSERT_TRUE(block->put("live/a", "1", *lease).ok());
+  std::filesystem::rename(before, after);
+  EXPECT_TRUE(block->keep_alive(*lease).ok());
+  std::filesystem::create_directory(before);
+  const auto stranger = open_at(before);
+  const auto theirs = stranger->grant(1000);
+  ASSERT_TRUE(stranger->put("live/b", "1", *theirs).ok());
+  const auto moved = open_at(after);
+  for (int i = 0; i < 5; ++i) {
+    clock.advance_ns(900'000'000);
+    ASSERT_TRUE(block->keep_alive(*lease).ok());
+    ASSERT_TRUE(stranger->keep_alive(*theirs).ok());
+    EXPECT_TRUE(has(*moved, "live/a") && has(*block, "live/a") && has(*stranger, "live/b"));
+  }
+}
+
+// With the table and without it, as a backup of the files may be.
+TEST_F(LeasesOfSqliteTest, OfACopyEndByThemselves) {
+  ManualClock clock;
+  const auto block = open_with(&clock, 10'000);
+  const auto lease = block->grant(1000);
+  ASSERT_TRUE(block->put("live/a", "1", *lease).ok());
+  for (const bool with_table : {true, false}) {
+    const std::string copy = folder_.file(with_table ? "copy" : "bare");
+    std::filesystem::create_directory(copy);
+    for (const auto& file :
+         std::filesystem::directory_iterator(std::filesystem::path(path()).parent_path())) {
+      const std::string name = file.path().filename();
+      if (!file.is_regular_file() || (!with_table && name.ends_with("-leases"))) continue;
+      std::filesystem::copy(file.path(), copy + "/" + name);
+    }
+    SqliteClusterBlockOptions options;
+    options.path = copy + "/cluster.db";
+    options.clock = &clock;
+    const auto other = open_sqlite_cluster_block(options);
+    ASSERT_TRUE(other.ok()) << other.status();
+    for (int i = 0; i < 10; ++i) {
+      clock.advance_ns(200'000'000);
+      ASSERT_TRUE(block->keep_alive(*lease).ok());
+    }
+    EXPECT_FALSE(has(**other, "live/a"));
+    EXPECT_TRUE(has(*block, "live/a"));
+  }
+}
+
+TEST_F(LeasesOfSqliteTest, AStandstillOfAllEndsNone) {
+  ManualClock clock;
+  const auto block = open_with(&clock, 10'000);
+  EventLog log;
+  const auto watch = block->watch("live/", 0, log.callback());
+  const auto lease = block->grant(1000);
+  ASSERT_TRUE(block->put("live/a", "1", *lease).ok());
+  ASSERT_TRUE(log.wait_for("live/a", Kind::kPut, "1"));
+  clock.advance_ns(60'000'000'000);
+  EXPECT_TRUE(has(*block, "live/a"));
+  EXPECT_TRUE(block->keep_alive(*lease).ok());
+  // Whoever does not come back is gone after half of its time.
+  clock.advance_ns(60'000'000'000);
+  EXPECT_TRUE(has(*block, "live/a"));
+  clock.advance_ns(500'000'000);
+  EXPECT_FALSE(has(*block, "live/a"));
+  EXPECT_TRUE(log.wait_for("live/a", Kind::kErase));
 }
 
 }  // namespace

@@ -246,6 +246,49 @@ TEST_F(MembershipTest, ANodeStaysLiveBeyondItsTtlAndComesBackAfterALapse) {
   EXPECT_TRUE(find_member(*block_, "n1")->live);
 }
 
+// What a node publishes, and what it asks its store for that, may take as long as a disk takes.
+TEST_F(MembershipTest, NothingThatIsPublishedMakesARenewalLate) {
+  std::atomic<bool> asked{false};
+  std::atomic<bool> slow{true};
+  Membership::Options options = options_for("n1");
+  options.ttl_ms = 600;
+  options.progress = [&] {
+    asked = true;
+    eventually([&] { return !slow.load(); });
+    return Membership::Options::Progress{};
+  };
+  auto node = join(std::move(options));
+  ASSERT_TRUE(eventually([&] { return asked.load(); }));
+  const auto end = std::chrono::steady_clock::now() + std::chrono::milliseconds(2000);
+  EXPECT_FALSE(!eventually([&] {
+    EXPECT_TRUE(find_member(*block_, "n1")->live);
+    return HasFailure() || std::chrono::steady_clock::now() > end;
+  }));
+  slow = false;
+  EXPECT_TRUE(node->status().ok()) << node->status();
+}
+
+TEST_F(MembershipTest, ADamagedStoreDocumentIsReplacedWhereTheLossOfDataIsAccepted) {
+  auto options = options_for("n1");
+  options.found = {"", "first", 10, 0, ""};
+  join(std::move(options)).reset();
+  ASSERT_TRUE(block_->put("stores/n1", "garbage").ok());
+  auto again = options_for("n1");
+  again.found = {"first", "second", 10, 0, ""};
+  const absl::Status refused = Membership::join(*block_, again).status();
+  EXPECT_TRUE(absl::IsDataLoss(refused)) << refused;
+  EXPECT_NE(message_of(refused).find("'stores/n1'"), std::string_view::npos) << refused;
+  EXPECT_NE(message_of(refused).find("accept_data_loss"), std::string_view::npos) << refused;
+  again.accept_data_loss = true;
+  const auto node = join(again);
+  ASSERT_NE(node, nullptr);
+  const auto stored = block_->get("stores/n1");
+  ASSERT_TRUE(stored.ok() && stored->has_value());
+  const auto info = decode_store_info("stores/n1", (*stored)->value);
+  ASSERT_TRUE(info.ok()) << info.status();
+  EXPECT_EQ(info->token, "second");
+}
+
 TEST_F(MembershipTest, ARemovedNodeIsLost) {
   std::atomic<bool> lost{false};
   auto options = options_for("n1");
