@@ -87,6 +87,10 @@ TEST(Bounds, AbsurdRequestsAreRefusedAndTheRestIsServed) {
   for (int i = 0; i < 10'000; ++i) write.add_items()->set_key(fmt::format("k{}", i));
   write.mutable_items(3)->set_key(std::string(kMaxKeyBytes + 1, 'k'));
   write.mutable_items(5)->clear_key();
+  EXPECT_EQ(code_of([&](auto* call) {
+              return stub->Stamp(call, v1::StampRequest(), write.mutable_version());
+            }),
+            Code::OK);
   EXPECT_EQ(code_of([&](auto* call) { return stub->Write(call, write, &written); }), Code::OK);
   ASSERT_EQ(written.results_size(), 10'000);
   for (int i = 0; i < 10'000; ++i) {
