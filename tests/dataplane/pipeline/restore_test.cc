@@ -349,6 +349,17 @@ TEST(SlotLedgerTest, ASlotWhoseUnitsMetTwoStoresOfOneNodeIsNotComplete) {
   ledger.add(3, unit, 0);
   ledger.add(3, later, 0);  // another table
   EXPECT_FALSE(ledger.complete(3).has_value());
+  // One unit, whose blocks met two stores or two tables.
+  SlotLedger::Unit stores;
+  stores.add(1, {{"n1", "a"}, {"n2", "b"}});
+  stores.add(1, {{"n1", "a"}, {"n2", "c"}});
+  ledger.add(4, stores, 0);
+  EXPECT_FALSE(ledger.complete(4).has_value());
+  SlotLedger::Unit tables;
+  tables.add(1, {{"n1", "a"}});
+  tables.add(2, {{"n1", "a"}});
+  ledger.add(5, tables, 0);
+  EXPECT_FALSE(ledger.complete(5).has_value());
 }
 
 TEST(WriteReplyTest, RoundTripsAndRefusesDamage) {

@@ -142,6 +142,29 @@ TEST(HybridClock, NoClockAndNoArchiveExhaustsIt) {
   EXPECT_TRUE(peer.observe(*clock.stamp()).ok());
 }
 
+// A wall clock at any number of milliseconds, also beyond what nanoseconds can count.
+class LateClock final : public Clock {
+ public:
+  explicit LateClock(int64_t ms) : ms_(ms) {}
+  int64_t wall_ms() const override { return ms_; }
+  int64_t monotonic_ns() const override { return 0; }
+  void sleep_ns(int64_t) override {}
+
+ private:
+  const int64_t ms_;
+};
+
+TEST(HybridClock, AClockAtTheEndOfItsRangeMakesNoStampThatPeersRefuse) {
+  Durable durable;
+  for (const int bits : {45, 46, 47, 48, 62}) {
+    LateClock late(int64_t{1} << bits);
+    HybridClock clock(late, 0, durable.persist());
+    const uint64_t stamp = *clock.stamp();
+    EXPECT_LT(stamp, HybridClock::kArchiveLimit) << bits;
+    EXPECT_EQ(stamp, Version::make_stamp(HybridClock::kLatestWallMs - 1, 0)) << bits;
+  }
+}
+
 TEST(HybridClock, HandsOutNothingThatIsNotDurable) {
   ManualClock wall(kStart);
   Durable durable;
