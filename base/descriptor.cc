@@ -1,12 +1,17 @@
 #include "base/descriptor.h"
 
 #include <poll.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 
 namespace sluice {
 namespace {
+
+constexpr rlim_t kMost = 65'536;
+constexpr rlim_t kMostReserved = 512;
 
 // False for an error that waiting does not end.
 bool may_go_on(int error, int fd, short events) {
@@ -39,6 +44,24 @@ ssize_t read_some(int fd, void* into, size_t size) {
     if (got >= 0) return got;
     if (!may_go_on(errno, fd, POLLIN)) return -errno;
   }
+}
+
+int raise_descriptor_limit() {
+  rlimit limit{};
+  if (getrlimit(RLIMIT_NOFILE, &limit) != 0) return -1;
+  const rlim_t wanted = std::min(limit.rlim_max, kMost);
+  if (limit.rlim_cur < wanted) {
+    limit.rlim_cur = wanted;
+    setrlimit(RLIMIT_NOFILE, &limit);
+    getrlimit(RLIMIT_NOFILE, &limit);
+  }
+  return static_cast<int>(std::min(limit.rlim_cur, kMost));
+}
+
+bool is_reserved_descriptor(int fd) {
+  rlimit limit{};
+  if (getrlimit(RLIMIT_NOFILE, &limit) != 0) return false;
+  return static_cast<rlim_t>(fd) >= limit.rlim_cur - std::min(limit.rlim_cur / 4, kMostReserved);
 }
 
 }  // namespace sluice

@@ -5,8 +5,7 @@
 // leaving (refused, and being told so). The hosts that they come from share places and room:
 //  1. A free place goes to the host that has the fewest peers here; of a host, to the oldest peer.
 //  2. While somebody waits, the peer that has held a place for the longest, of the host that has
-//  the
-//     most peers here, may be evicted once that is longer than patience().
+//     the most peers here, may be evicted once that is longer than patience().
 //  3. When there is no room, a peer that holds no place is turned away: of the host that has the
 //     most peers here, the oldest one.
 // patience() is patience_ns while nobody waits and falls to least_patience_ns as the room fills up.

@@ -10,8 +10,7 @@
 // 2. A lease is over once its id (slot, generation, time to live) is not in the table. It never
 //    comes back, because each grant of a slot takes the next generation.
 // 3. The database says only which keys have which lease. Keys whose lease is over are gone from
-// that
-//    moment on; who next writes erases them.
+//    that moment on; who next writes erases them.
 // 4. What the file holds is not trusted. A file that is missing, damaged or of an earlier boot is
 //    replaced by another file, never changed in size, and whoever has mapped the old one notices.
 //

@@ -15,7 +15,7 @@
 #include <thread>
 #include <utility>
 
-#include "base/descriptors.h"
+#include "base/descriptor.h"
 #include "base/file.h"
 #include "base/status.h"
 #include "control/client/directory.h"
@@ -266,11 +266,9 @@ absl::Status NodeImpl::join() {
 // cluster block may be behind by one renewal of the lease.
 uint64_t NodeImpl::ask_peers_of_store() {
   const Store::Found& found = store_->found();
-  std::vector<std::string> names;
-  for (const std::string& name : directory_->snapshot()->live_names()) {
-    if (name != context_.name) names.push_back(name);
-  }
   if (found.joined.empty()) return 0;
+  std::vector<std::string> names = directory_->snapshot()->live_names();
+  std::erase(names, context_.name);
   std::atomic<uint64_t> largest{0};
   parallel_for(names.size(), [&](size_t i) {
     const auto peer = peers_->find(names[i]);

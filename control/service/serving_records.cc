@@ -49,8 +49,7 @@ absl::Status check_slots(uint32_t first, uint32_t slots, uint32_t there_are) {
 
 grpc::Status ServingService::Stamp(grpc::ServerContext*, const v1::StampRequest* request,
                                    v1::Version* reply) {
-  // What coordinates a write may have to stamp it again, so it must be able to. The client goes to
-  // the next node.
+  // The write comes next, and this node cannot take it. The client goes to the next node.
   if (const absl::Status writable = context_.store->writable(); !writable.ok()) {
     return to_grpc(cannot_coordinate(context_.name, writable));
   }

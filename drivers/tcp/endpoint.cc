@@ -17,7 +17,7 @@
 #include <utility>
 
 #include "base/clock.h"
-#include "base/descriptors.h"
+#include "base/descriptor.h"
 #include "base/status.h"
 
 namespace sluice::tcp {

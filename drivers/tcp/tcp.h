@@ -41,7 +41,7 @@ struct TcpOptions {
   size_t send_depth = 1024;
   size_t max_connections = 4096;  // of one endpoint
   // Of them, accepted ones: the rest remains for connect(). The limit on descriptors holds as well
-  // (base/descriptors.h). Beyond, a half-open connection makes room, or the new one is turned away.
+  // (base/descriptor.h). Beyond, a half-open connection makes room, or the new one is turned away.
   size_t max_accepted = 3072;
   // Accepted, their preamble outstanding. Beyond, the oldest one of the host that has the most is
   // turned away (base/newcomers.h): a peer that speaks at once is let in however many are silent.
