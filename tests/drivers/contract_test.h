@@ -33,6 +33,18 @@ class ContractTest : public testing::TestWithParam<NetworkKind> {
   bool run(const std::function<bool()>& done) { return run_until({a_.get(), b_.get()}, done); }
   Link& at_a() { return a_->link(ab_); }
   Link& at_b() { return b_->link(ba_); }
+  // Messages under way in both directions.
+  void send_both_ways(uint64_t messages, uint32_t bytes) {
+    ASSERT_TRUE(b_->post_receives(ba_, messages));
+    ASSERT_TRUE(a_->post_receives(ab_, messages));
+    ASSERT_TRUE(run([&] {
+      return a_->endpoint->credits(ab_) == messages && b_->endpoint->credits(ba_) == messages;
+    }));
+    for (uint64_t i = 0; i < messages; ++i) {
+      ASSERT_TRUE(a_->send(ab_, bytes, i));
+      ASSERT_TRUE(b_->send(ba_, bytes, i));
+    }
+  }
   void close_and_check_buffers() {
     a_->endpoint->close(ab_);
     ASSERT_TRUE(run([&] { return at_a().closed && at_b().closed; }));

@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <functional>
 #include <future>
 #include <memory>
 #include <string>
@@ -29,7 +30,11 @@ struct Both {
   absl::StatusOr<LinkResult> receiver;
 };
 
-Both run_link(Transport& sending, Transport& receiving, size_t block_bytes, bool checksum) {
+// `before` is called with the receiver's address when it listens, before the sender begins.
+Both run_link(
+    Transport& sending, Transport& receiving, size_t block_bytes, bool checksum,
+    int64_t patience_ns = 20 * kSecond,
+    const std::function<void(const std::string& address)>& before = [](const std::string&) {}) {
   auto arena = make_arena();
   auto other_arena = make_arena();
   std::promise<std::string> bound;
@@ -37,48 +42,40 @@ Both run_link(Transport& sending, Transport& receiving, size_t block_bytes, bool
   std::thread receiver([&] {
     received = run_link_receiver(
         receiving, *other_arena, "127.0.0.1:0",
-        [&](std::string_view address) { bound.set_value(std::string(address)); }, 20 * kSecond);
+        [&](std::string_view address) { bound.set_value(std::string(address)); }, patience_ns);
   });
-  auto sent =
-      run_link_sender(sending, *arena, bound.get_future().get(), 0.1, block_bytes, checksum);
+  const std::string address = bound.get_future().get();
+  before(address);
+  auto sent = run_link_sender(sending, *arena, address, 0.1, block_bytes, checksum);
   receiver.join();
   return {std::move(sent), std::move(received)};
 }
 
 TEST(LinkBench, SilentPeersHoldNoSenderUp) {
   TcpTransport transport;
-  auto arena = make_arena();
-  auto other_arena = make_arena();
-  std::promise<std::string> bound;
-  absl::StatusOr<LinkResult> received = unavailable("did not run");
-  std::thread receiver([&] {
-    received = run_link_receiver(
-        transport, *other_arena, "127.0.0.1:0",
-        [&](std::string_view address) { bound.set_value(std::string(address)); }, 60 * kSecond);
-  });
-  const std::string address = bound.get_future().get();
   std::vector<std::unique_ptr<Node>> silent;
-  for (int i = 0; i < 50; ++i) {
-    silent.push_back(std::make_unique<Node>(transport, "", 2, 4096));
-    ASSERT_TRUE(silent.back()->endpoint->connect(address).ok());
-    silent.back()->pump();
-  }
-  // An arena of another buffer size is refused; these are silent without even saying that.
   std::vector<std::unique_ptr<Node>> quiet;
-  for (int i = 0; i < 10; ++i) {
-    quiet.push_back(std::make_unique<Node>(transport, "", 2, kBufferBytes));
-    auto id = quiet.back()->endpoint->connect(address);
-    ASSERT_TRUE(id.ok());
-    ASSERT_TRUE(run_until({quiet.back().get()}, [&] {
-      return quiet.back()->link(*id).up || quiet.back()->link(*id).closed;
-    }));
-  }
-  auto sent = run_link_sender(transport, *arena, address, 0.1, 5000, true);
-  receiver.join();
-  ASSERT_TRUE(sent.ok()) << sent.status();
-  ASSERT_TRUE(received.ok()) << received.status();
-  EXPECT_EQ(received->blocks, sent->blocks);
-  EXPECT_EQ(received->bad_blocks, 0u);
+  const auto crowd = [&](const std::string& address) {
+    for (int i = 0; i < 50; ++i) {
+      silent.push_back(std::make_unique<Node>(transport, "", 2, 4096));
+      ASSERT_TRUE(silent.back()->endpoint->connect(address).ok());
+      silent.back()->pump();
+    }
+    // An arena of another buffer size is refused; these are silent without even saying that.
+    for (int i = 0; i < 10; ++i) {
+      quiet.push_back(std::make_unique<Node>(transport, "", 2, kBufferBytes));
+      auto id = quiet.back()->endpoint->connect(address);
+      ASSERT_TRUE(id.ok());
+      ASSERT_TRUE(run_until({quiet.back().get()}, [&] {
+        return quiet.back()->link(*id).up || quiet.back()->link(*id).closed;
+      }));
+    }
+  };
+  const Both both = run_link(transport, transport, 5000, true, 60 * kSecond, crowd);
+  ASSERT_TRUE(both.sender.ok()) << both.sender.status();
+  ASSERT_TRUE(both.receiver.ok()) << both.receiver.status();
+  EXPECT_EQ(both.receiver->blocks, both.sender->blocks);
+  EXPECT_EQ(both.receiver->bad_blocks, 0u);
 }
 
 TEST(LinkBench, CountsWhatWasVerified) {

@@ -211,14 +211,7 @@ TEST_P(TransportAbort, IsIgnoredWhereNothingIsOpen) {
 
 TEST_P(TransportAbort, MayComeFromBothSidesAtOnce) {
   make_pair();
-  ASSERT_TRUE(b_->post_receives(ba_, 4));
-  ASSERT_TRUE(a_->post_receives(ab_, 4));
-  ASSERT_TRUE(
-      run([&] { return a_->endpoint->credits(ab_) == 4 && b_->endpoint->credits(ba_) == 4; }));
-  for (uint64_t i = 0; i < 4; ++i) {
-    ASSERT_TRUE(a_->send(ab_, 90'000, i));
-    ASSERT_TRUE(b_->send(ba_, 90'000, i));
-  }
+  ASSERT_NO_FATAL_FAILURE(send_both_ways(4, 90'000));
   a_->endpoint->abort(ab_);
   b_->endpoint->abort(ba_);
   expect_closed(*a_, ab_);

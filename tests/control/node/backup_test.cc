@@ -15,6 +15,7 @@
 #include "control/membership/membership.h"
 #include "control/schedule/backup_store.h"
 #include "dataplane/archive/writer.h"
+#include "tests/control/node/forwarding_block.h"
 #include "tests/control/node/test_cluster.h"
 
 namespace sluice {
@@ -303,24 +304,24 @@ struct BlockFaults {
   }
 };
 
-class FaultyBlock final : public ClusterBlock {
+class FaultyBlock final : public ForwardingBlock {
  public:
   FaultyBlock(std::unique_ptr<ClusterBlock> inner, BlockFaults& faults)
-      : inner_(std::move(inner)), faults_(faults) {}
+      : ForwardingBlock(std::move(inner)), faults_(faults) {}
   absl::StatusOr<std::optional<ClusterEntry>> get(std::string_view key) override {
     if (key.starts_with(kBackupsPrefix) && BlockFaults::spend(faults_.gets)) {
       return unavailable("out of reach");
     }
-    return inner_->get(key);
+    return block_.get(key);
   }
   absl::StatusOr<ClusterListing> list(std::string_view prefix) override {
     if (prefix.ends_with("/progress/") && BlockFaults::spend(faults_.lists)) {
       return unavailable("out of reach");
     }
-    return inner_->list(prefix);
+    return block_.list(prefix);
   }
   absl::StatusOr<Revision> commit(const std::vector<ClusterOp>& ops) override {
-    auto revision = inner_->commit(ops);
+    auto revision = block_.commit(ops);
     for (const ClusterOp& op : ops) {
       if (revision.ok() && op.kind == ClusterOp::Kind::kPut && op.key.starts_with(kBackupsPrefix) &&
           BlockFaults::spend(faults_.commits)) {
@@ -329,16 +330,8 @@ class FaultyBlock final : public ClusterBlock {
     }
     return revision;
   }
-  absl::StatusOr<LeaseId> grant(int64_t ttl_ms) override { return inner_->grant(ttl_ms); }
-  absl::Status keep_alive(LeaseId lease) override { return inner_->keep_alive(lease); }
-  absl::Status revoke(LeaseId lease) override { return inner_->revoke(lease); }
-  absl::StatusOr<WatchHandle> watch(std::string_view prefix, Revision after,
-                                    WatchCallback callback) override {
-    return inner_->watch(prefix, after, std::move(callback));
-  }
 
  private:
-  const std::unique_ptr<ClusterBlock> inner_;
   BlockFaults& faults_;
 };
 

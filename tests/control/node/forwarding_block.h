@@ -2,6 +2,7 @@
 #ifndef SLUICE_TESTS_CONTROL_NODE_FORWARDING_BLOCK_H_
 #define SLUICE_TESTS_CONTROL_NODE_FORWARDING_BLOCK_H_
 
+#include <memory>
 #include <utility>
 
 #include "control/cluster_block/cluster_block.h"
@@ -11,6 +12,8 @@ namespace sluice {
 class ForwardingBlock : public ClusterBlock {
  public:
   explicit ForwardingBlock(ClusterBlock& block) : block_(block) {}
+  explicit ForwardingBlock(std::unique_ptr<ClusterBlock> block)
+      : owned_(std::move(block)), block_(*owned_) {}
   absl::StatusOr<std::optional<ClusterEntry>> get(std::string_view key) override {
     return block_.get(key);
   }
@@ -27,6 +30,9 @@ class ForwardingBlock : public ClusterBlock {
                                     WatchCallback callback) override {
     return block_.watch(prefix, after, std::move(callback));
   }
+
+ private:
+  const std::unique_ptr<ClusterBlock> owned_;
 
  protected:
   ClusterBlock& block_;

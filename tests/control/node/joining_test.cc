@@ -16,21 +16,16 @@
 #include "control/proto/sluice.grpc.pb.h"
 #include "dataplane/stream/exchange.h"
 #include "drivers/registry.h"
+#include "tests/control/node/forwarding_block.h"
 #include "tests/control/node/test_cluster.h"
 
 namespace sluice {
 namespace {
 
 // Holds up the commit that joins, until it is let go.
-class HeldUpBlock final : public ClusterBlock {
+class HeldUpBlock final : public ForwardingBlock {
  public:
-  explicit HeldUpBlock(std::unique_ptr<ClusterBlock> inner) : inner_(std::move(inner)) {}
-  absl::StatusOr<std::optional<ClusterEntry>> get(std::string_view key) override {
-    return inner_->get(key);
-  }
-  absl::StatusOr<ClusterListing> list(std::string_view prefix) override {
-    return inner_->list(prefix);
-  }
+  using ForwardingBlock::ForwardingBlock;
   absl::StatusOr<Revision> commit(const std::vector<ClusterOp>& ops) override {
     for (const ClusterOp& op : ops) {
       if (!op.key.starts_with(kLivePrefix)) continue;
@@ -39,14 +34,7 @@ class HeldUpBlock final : public ClusterBlock {
       changed_.notify_all();
       changed_.wait(lock, [this] { return released_; });
     }
-    return inner_->commit(ops);
-  }
-  absl::StatusOr<LeaseId> grant(int64_t ttl_ms) override { return inner_->grant(ttl_ms); }
-  absl::Status keep_alive(LeaseId lease) override { return inner_->keep_alive(lease); }
-  absl::Status revoke(LeaseId lease) override { return inner_->revoke(lease); }
-  absl::StatusOr<WatchHandle> watch(std::string_view prefix, Revision after,
-                                    WatchCallback callback) override {
-    return inner_->watch(prefix, after, std::move(callback));
+    return block_.commit(ops);
   }
   bool wait_until_joining() {
     std::unique_lock lock(mutex_);
@@ -59,7 +47,6 @@ class HeldUpBlock final : public ClusterBlock {
   }
 
  private:
-  const std::unique_ptr<ClusterBlock> inner_;
   std::mutex mutex_;
   std::condition_variable changed_;
   bool joining_ = false;

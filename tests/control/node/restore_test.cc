@@ -47,6 +47,31 @@ BackupView fill_and_back_up(ClusterClient& client, int records) {
   return *std::move(backup);
 }
 
+RestoreRequest from_cluster(const TestCluster& cluster) {
+  RestoreRequest request;
+  request.backup = "b";
+  request.source_cluster = cluster.url();
+  return request;
+}
+
+RestoreRequest from_folders(const BackupView& backup) {
+  RestoreRequest request;
+  request.archive_folders = folders_of(backup);
+  return request;
+}
+
+// A restore that lacks the part of a node that is down, and so some of the archive's records.
+void begin_without(TestCluster& from, size_t node, ClusterClient& client, uint64_t records) {
+  from.stop(node);
+  const auto partial = client.restore(from_cluster(from), nullptr);
+  ASSERT_TRUE(partial.ok()) << message_of(partial.status());
+  ASSERT_EQ(partial->state, "failed");
+  EXPECT_THAT(partial->reason, HasSubstr(fmt::format("n{}", node + 1)));
+  ASSERT_GT(partial->written, 0u);
+  EXPECT_LT(partial->written, records);
+  from.start(node);
+}
+
 // The retry lists, and how many records they say remain.
 struct Listed {
   std::vector<FailedRecord> entries;
@@ -97,9 +122,7 @@ TEST(Restore, IntoAnotherClusterEndsWithProof) {
   other.replicas = 2;
   TestCluster to(other);
   const auto client = to.client();
-  RestoreRequest request;
-  request.backup = "b";
-  request.source_cluster = from.url();
+  RestoreRequest request = from_cluster(from);
   request.dry_run = true;
   const auto dry = client->restore(request, nullptr);
   ASSERT_TRUE(dry.ok()) << message_of(dry.status());
@@ -169,12 +192,8 @@ TEST(Restore, WhatADeadNodeMissesIsListedAndDrivenAgain) {
   TestCluster to;
   const auto client = to.client();
   to.stop(2);
-  ASSERT_TRUE(eventually(5'000, [&] {
-    const auto nodes = client->nodes();
-    return nodes.ok() && (*nodes)[2].state == "down";
-  }));
-  RestoreRequest request;
-  request.archive_folders = folders_of(backup);
+  ASSERT_TRUE(goes_down(*client, 2));
+  const RestoreRequest request = from_folders(backup);
   const auto partial = client->restore(request, nullptr);
   ASSERT_TRUE(partial.ok()) << message_of(partial.status());
   EXPECT_EQ(partial->state, "completed_with_failures");
@@ -210,18 +229,8 @@ TEST(Restore, AnInterruptedOneGoesOn) {
   fill_and_back_up(*source, 300);
   TestCluster to;
   const auto client = to.client();
-  from.stop(1);
-  RestoreRequest request;
-  request.backup = "b";
-  request.source_cluster = from.url();
-  const auto partial = client->restore(request, nullptr);
-  ASSERT_TRUE(partial.ok()) << message_of(partial.status());
-  EXPECT_EQ(partial->state, "failed");
-  EXPECT_THAT(partial->reason, HasSubstr("n2"));
-  EXPECT_GT(partial->written, 0u);
-  EXPECT_LT(partial->written, 300u);
-  from.start(1);
-  const auto whole = client->restore(request, nullptr);
+  ASSERT_NO_FATAL_FAILURE(begin_without(from, 1, *client, 300));
+  const auto whole = client->restore(from_cluster(from), nullptr);
   ASSERT_TRUE(whole.ok()) << message_of(whole.status());
   EXPECT_EQ(whole->state, "completed") << whole->reason;
   EXPECT_EQ(whole->records, 300u);
@@ -238,16 +247,9 @@ TEST(Restore, WhatOthersWriteMeanwhileIsNotHeldAgainstIt) {
   fill_and_back_up(*source, 100);
   TestCluster to;
   const auto client = to.client();
-  from.stop(1);
-  RestoreRequest request;
-  request.backup = "b";
-  request.source_cluster = from.url();
-  const auto partial = client->restore(request, nullptr);
-  ASSERT_TRUE(partial.ok()) << message_of(partial.status());
-  ASSERT_EQ(partial->state, "failed");
-  from.start(1);
+  ASSERT_NO_FATAL_FAILURE(begin_without(from, 1, *client, 100));
   ASSERT_TRUE(client->put("not of the archive", "x").ok());
-  const auto whole = client->restore(request, nullptr);
+  const auto whole = client->restore(from_cluster(from), nullptr);
   ASSERT_TRUE(whole.ok()) << message_of(whole.status());
   EXPECT_EQ(whole->state, "completed") << whole->reason;
   EXPECT_EQ(whole->failed, 0u);
@@ -328,12 +330,8 @@ TEST(Restore, NothingIsBegunWhereASlotHasNoLiveReplica) {
   TestCluster to(single);
   const auto client = to.client();
   to.stop(0);
-  ASSERT_TRUE(eventually(5'000, [&] {
-    const auto nodes = client->nodes();
-    return nodes.ok() && (*nodes)[0].state == "down";
-  }));
-  RestoreRequest request;
-  request.archive_folders = folders_of(backup);
+  ASSERT_TRUE(goes_down(*client, 0));
+  const RestoreRequest request = from_folders(backup);
   const auto refused = client->restore(request, nullptr);
   EXPECT_EQ(refused.status().code(), absl::StatusCode::kUnavailable);
   EXPECT_TRUE(list_failed(*client).entries.empty());
@@ -348,8 +346,7 @@ TEST(Restore, ADamagedArchiveWithAReplicaDownListsEveryRecordWithItsCause) {
   const auto client = to.client();
   to.stop(2);
   ASSERT_TRUE(goes_down(*client, 2));
-  RestoreRequest request;
-  request.archive_folders = folders_of(backup);
+  const RestoreRequest request = from_folders(backup);
   const auto partial = client->restore(request, nullptr);
   ASSERT_TRUE(partial.ok()) << message_of(partial.status());
   EXPECT_EQ(partial->state, "completed_with_failures");
@@ -389,19 +386,11 @@ TEST(Restore, SlotsThatAReplacedStoreLostAreRestoredAgain) {
   fill_and_back_up(*source, 300);
   TestCluster to;
   const auto client = to.client();
-  from.stop(1);
-  RestoreRequest request;
-  request.backup = "b";
-  request.source_cluster = from.url();
-  const auto partial = client->restore(request, nullptr);
-  ASSERT_TRUE(partial.ok()) << message_of(partial.status());
-  ASSERT_EQ(partial->state, "failed");
-  ASSERT_GT(partial->written, 0u);
-  from.start(1);
+  ASSERT_NO_FATAL_FAILURE(begin_without(from, 1, *client, 300));
   to.stop(2);
   std::filesystem::remove_all(to.folder() + "/n3/data");
   to.start(2, /*accept_data_loss=*/true);
-  const auto whole = client->restore(request, nullptr);
+  const auto whole = client->restore(from_cluster(from), nullptr);
   ASSERT_TRUE(whole.ok()) << message_of(whole.status());
   EXPECT_EQ(whole->state, "completed") << whole->reason;
   EXPECT_EQ(whole->written, 300u);
@@ -419,8 +408,7 @@ TEST(Restore, RecordsThatALiveReplicaLacksAreNamedAndRestoredByTheNextRun) {
   TestCluster to;
   const auto client = to.client();
   ASSERT_TRUE(client->put("of the cluster's own", "x").ok());  // so it is not empty
-  RestoreRequest request;
-  request.archive_folders = folders_of(backup);
+  const RestoreRequest request = from_folders(backup);
   const auto first = client->restore(request, nullptr);
   ASSERT_TRUE(first.ok()) << message_of(first.status());
   EXPECT_EQ(first->state, "completed") << first->reason;
@@ -485,8 +473,7 @@ TEST(Restore, GoesOnWhenTheClusterBlockTakesNoWritesForAWhile) {
   StalledBlock stalled(to.block(), 12);
   auto client = ClusterClient::open(stalled, to.url());
   ASSERT_TRUE(client.ok()) << message_of(client.status());
-  RestoreRequest request;
-  request.archive_folders = folders_of(backup);
+  const RestoreRequest request = from_folders(backup);
   const auto restored = (*client)->restore(request, nullptr);
   ASSERT_TRUE(restored.ok()) << message_of(restored.status());
   EXPECT_EQ(restored->state, "completed") << restored->reason;
@@ -588,8 +575,7 @@ TEST(Restore, WhoWasStoppedBehindTakingTheLockSupersedesNobody) {
   OvertakingBlock block(to.block());
   auto client = ClusterClient::open(block, to.url());
   ASSERT_TRUE(client.ok()) << message_of(client.status());
-  RestoreRequest request;
-  request.archive_folders = folders_of(backup);
+  const RestoreRequest request = from_folders(backup);
   const auto restored = (*client)->restore(request, nullptr);
   EXPECT_EQ(restored.status().code(), absl::StatusCode::kAborted) << restored.status();
   EXPECT_EQ(load_restore(to.block(), backup.uuid)->revision, 0u);
