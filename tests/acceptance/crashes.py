@@ -4,6 +4,7 @@ import json
 import os
 import random
 import signal
+import sqlite3
 import time
 
 import harness
@@ -98,6 +99,28 @@ def test_node_killed_during_restore(scratch):
     check(target.records(scratch.path("new.jsonl")) == records, "the restore does not hold the records")
 
 
+def block_takes_writes(cluster):
+    """Whether nobody holds the lock of the cluster block's file."""
+    connection = sqlite3.connect(cluster.url.removeprefix("sqlite:"), timeout=2, isolation_level=None)
+    try:
+        connection.execute("BEGIN IMMEDIATE")
+        connection.execute("ROLLBACK")
+        return True
+    except sqlite3.OperationalError:
+        return False
+    finally:
+        connection.close()
+
+
+def stop_outside_a_commit(cluster, name):
+    """SIGSTOP, but not while the process holds the lock of the cluster block, which would stop everybody."""
+    os.kill(cluster.pids[name], signal.SIGSTOP)
+    while not block_takes_writes(cluster):
+        os.kill(cluster.pids[name], signal.SIGCONT)
+        time.sleep(0.005)
+        os.kill(cluster.pids[name], signal.SIGSTOP)
+
+
 def test_stopped_coordinator_has_no_say(scratch):
     """Another node completes the backup of a coordinator that stands still; when that goes on, it changes nothing."""
     cluster, records = filled_cluster(scratch, "c", SEED + 3)
@@ -110,7 +133,7 @@ def test_stopped_coordinator_has_no_say(scratch):
     harness.wait_for(coordinated, "the backup has a plan")
     check(process.poll() is None, "the backup ended before its coordinator was stopped")
     stopped = shown["coordinator"]
-    os.kill(cluster.pids[stopped], signal.SIGSTOP)
+    stop_outside_a_commit(cluster, stopped)
     try:
         def taken_over():
             shown.update(cluster.json("backup", "show", "b"))
