@@ -47,7 +47,7 @@ absl::Status out_of_order(std::string_view why, const BlockEntry& entry) {
 
 absl::StatusOr<CheckedBlock> StoreImpl::check_block(std::span<const uint8_t> block) const {
   SLUICE_ASSIGN_OR_RETURN(BlockReader reader, BlockReader::open(block));
-  CheckedBlock checked{reader, 0, ~uint64_t{0}, {}};
+  CheckedBlock checked(reader);
   if (reader.header().slot_bits != options_.slot_bits || checked.slot() >= digests_.size()) {
     return failed_precondition(
         "a block of slot {} with {} slot bits; this cluster has {}: repack it", checked.slot(),
@@ -65,6 +65,8 @@ absl::StatusOr<CheckedBlock> StoreImpl::check_block(std::span<const uint8_t> blo
     }
     checked.largest_stamp = std::max(checked.largest_stamp, entry.version.stamp);
     checked.smallest_stamp = std::min(checked.smallest_stamp, entry.version.stamp);
+    checked.key_bytes += entry.key.size();
+    checked.fragment_bytes += entry.fragment.size();
     checked.value_digests.push_back(entry.whole() ? xxh3_128(entry.fragment) : Digest128());
   }
 }

@@ -83,6 +83,7 @@ absl::Status StoreImpl::start() {
   SLUICE_RETURN_IF_ERROR(load_digests());
   SLUICE_RETURN_IF_ERROR(load_attempts());
   SLUICE_RETURN_IF_ERROR(remove_staging());
+  SLUICE_RETURN_IF_ERROR(remove_table_files());
   return load_cuts();
 }
 

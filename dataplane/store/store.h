@@ -80,6 +80,8 @@ class CutReader {
   virtual const std::vector<SlotDigest>& digests() const = 0;  // by slot
 };
 
+class SlotIngest;
+
 struct CutInfo {
   std::string backup;  // UUID
   uint64_t cut = 0;    // T: a stamp
@@ -152,6 +154,9 @@ class Store {
   // restart, or when more runs were open in these slots than are kept (8 in 1/1024 of the slots).
   virtual absl::StatusOr<BlockResult> apply_block(std::span<const uint8_t> block) = 0;
 
+  // The way in for many blocks of whole slots: see SlotIngest.
+  virtual std::unique_ptr<SlotIngest> begin_ingest() = 0;
+
   // NOT_FOUND is not an error here: nullopt for a key never seen. A tombstone is returned as one.
   virtual absl::StatusOr<std::optional<Record>> get(std::string_view key) = 0;
   // From the live store, as of now (a RocksDB snapshot).
@@ -189,6 +194,27 @@ class Store {
 
   // Free bytes of the folder's file system.
   virtual absl::StatusOr<uint64_t> free_bytes() const = 0;
+};
+
+// Gathers blocks in memory and makes their records durable in one step: where a slot holds nothing
+// between the first and the last key that came for it, its rows go into a sorted table file that is
+// ingested by move, together with the slots' digests, without reading a record or writing a log. A
+// slot that holds these very records already is left alone; any other is written record by record,
+// the newer one wins. Blocks may come in any order and more than once; the pieces of a value have
+// to be complete at commit().
+//
+// Thread-safe, except for commit(). Must be gone before the Store.
+class SlotIngest {
+ public:
+  virtual ~SlotIngest() = default;
+  // Checks the block and copies it. Errors of the block as Store::apply_block(); RESOURCE_EXHAUSTED
+  // for one whose keys unfold to a multiple of it, which apply_block() takes.
+  virtual absl::Status add(std::span<const uint8_t> block) = 0;
+  // Memory held, in bytes.
+  virtual uint64_t bytes() const = 0;
+  // The last call. Durable when it returns OK: a crash at any point before leaves each slot that is
+  // ingested as it was or with all of its records. Stamps are trusted (the clock moves past them).
+  virtual absl::StatusOr<Store::BlockResult> commit() = 0;
 };
 
 }  // namespace sluice

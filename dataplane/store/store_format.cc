@@ -57,32 +57,40 @@ std::string fragment_row_key(std::string_view prefix, uint64_t offset) {
   return row;
 }
 
+void store_stored_head(char* at, const RecordSummary& summary, bool fragmented) {
+  store_le<uint64_t>(at, summary.version.stamp);
+  store_le<uint32_t>(at + 8, summary.version.node);
+  store_le<uint8_t>(at + 12, static_cast<uint8_t>((summary.tombstone ? kTombstoneFlag : 0) |
+                                                  (fragmented ? kFragmentsFlag : 0)));
+  store_le<uint64_t>(at + 13, summary.value_bytes);
+  store_le<uint64_t>(at + 21, summary.value_digest.low);
+  store_le<uint64_t>(at + 29, summary.value_digest.high);
+}
+
+RecordSummary load_stored_head(const char* at) {
+  RecordSummary summary;
+  summary.version = {load_le<uint64_t>(at), load_le<uint32_t>(at + 8)};
+  summary.tombstone = (load_le<uint8_t>(at + 12) & kTombstoneFlag) != 0;
+  summary.value_bytes = load_le<uint64_t>(at + 13);
+  summary.value_digest = {load_le<uint64_t>(at + 21), load_le<uint64_t>(at + 29)};
+  return summary;
+}
+
 std::string encode_stored_head(const RecordSummary& summary, bool fragmented, uint64_t set) {
-  std::string row;
-  ByteWriter out(&row);
-  out.put<uint64_t>(summary.version.stamp);
-  out.put<uint32_t>(summary.version.node);
-  out.put<uint8_t>(static_cast<uint8_t>((summary.tombstone ? kTombstoneFlag : 0) |
-                                        (fragmented ? kFragmentsFlag : 0)));
-  out.put<uint64_t>(summary.value_bytes);
-  out.put<uint64_t>(summary.value_digest.low);
-  out.put<uint64_t>(summary.value_digest.high);
-  if (fragmented) out.put<uint64_t>(set);
+  std::string row(kStoredHeadBytes, '\0');
+  store_stored_head(row.data(), summary, fragmented);
+  if (fragmented) ByteWriter(&row).put<uint64_t>(set);
   return row;
 }
 
 bool decode_stored(std::string_view row, StoredRecord* stored) {
-  ByteReader in(row);
-  uint8_t flags = 0;
-  RecordSummary& summary = stored->summary;
-  if (!in.get(&summary.version.stamp) || !in.get(&summary.version.node) || !in.get(&flags) ||
-      !in.get(&summary.value_bytes) || !in.get(&summary.value_digest.low) ||
-      !in.get(&summary.value_digest.high)) {
-    return false;
-  }
+  if (row.size() < kStoredHeadBytes) return false;
+  stored->summary = load_stored_head(row.data());
+  const uint8_t flags = load_le<uint8_t>(row.data() + 12);
+  const RecordSummary& summary = stored->summary;
+  ByteReader in(row.substr(kStoredHeadBytes));
   if ((flags & ~(kTombstoneFlag | kFragmentsFlag)) != 0 || summary.value_bytes > kMaxValueBytes)
     return false;
-  summary.tombstone = (flags & kTombstoneFlag) != 0;
   stored->fragmented = (flags & kFragmentsFlag) != 0;
   if (summary.tombstone && summary.value_bytes != 0) return false;
   if (stored->fragmented) {

@@ -48,6 +48,10 @@ struct StoredRecord {
   std::string_view inline_value;
 };
 std::string encode_stored_head(const RecordSummary& summary, bool fragmented, uint64_t set);
+// The part before the set or the value, written to and read from memory of that length.
+inline constexpr size_t kStoredHeadBytes = 37;
+void store_stored_head(char* at, const RecordSummary& summary, bool fragmented);
+RecordSummary load_stored_head(const char* at);
 bool decode_stored(std::string_view row, StoredRecord* stored);
 
 // Rows of `meta`.
@@ -56,7 +60,9 @@ inline constexpr std::string_view kIncarnationRow = "incarnation";  // u64
 inline constexpr std::string_view kJoinRow = "join";                // Store::Found
 inline constexpr std::string_view kCeilingRow = "clock_ceiling";    // u64
 inline constexpr std::string_view kLastCutRow =
-    "last_cut";                                         // u64, the largest T a cut was taken for
+    "last_cut";  // u64, the largest T a cut was taken for
+inline constexpr std::string_view kIngestedRow =
+    "ingested";  // u64, counts ingestions: they take no number of the log's sequence
 inline constexpr std::string_view kCutPrefix = "cut/";  // + backup -> CutInfo
 inline constexpr std::string_view kAttemptPrefix =
     "attempt/";  // + job -> u64, the highest attempt seen

@@ -32,13 +32,20 @@ namespace sluice {
 // A block that has been checked to its end, to be read a second time when it is applied. (Its keys
 // are not kept: with shared prefixes they can be hundreds of times the block.)
 struct CheckedBlock {
+  explicit CheckedBlock(const BlockReader& block) : reader(block) {}
   BlockReader reader;  // at its first entry
   uint64_t largest_stamp = 0;
   uint64_t smallest_stamp = ~uint64_t{0};
   std::vector<Digest128> value_digests;  // by entry; of whole ones
+  size_t key_bytes = 0;                  // of all entries
+  size_t fragment_bytes = 0;             // likewise
 
   uint32_t slot() const { return reader.header().slot; }
 };
+
+class SlotRows;
+struct SlotWork;
+struct StampRange;
 
 // A value that arrives over several blocks. Its rows are staged: written, but no record points at
 // them.
@@ -85,6 +92,7 @@ class StoreImpl final : public Store {
   absl::StatusOr<BlockResult> apply_block(std::span<const uint8_t> block) override;
   absl::StatusOr<std::optional<Record>> get(std::string_view key) override;
   std::unique_ptr<SlotScan> scan(uint32_t slot, std::string_view first_key) override;
+  std::unique_ptr<SlotIngest> begin_ingest() override;
   SlotDigest digest(uint32_t slot) const override;
   std::vector<SlotDigest> digests() const override;
   absl::Status arm_cut(const CutInfo& cut) override;
@@ -134,6 +142,16 @@ class StoreImpl final : public Store {
                             BlockResult* result);
   absl::Status give_up_run(const StagedRun& run, Mutation& mutation);
 
+  // slot_ingest.cc
+  friend class SlotIngestImpl;
+  absl::StatusOr<BlockResult> ingest(std::map<uint32_t, SlotRows>& slots);
+  absl::Status choose_ways(std::vector<SlotWork>& work, bool tables);
+  absl::StatusOr<bool> ingest_tables(std::vector<SlotWork>& work, const StampRange& stamps,
+                                     BlockResult* result);
+  absl::Status compare_slot(uint32_t slot, const SlotRows& rows, const StampRange& stamps,
+                            BlockResult* result);
+  absl::Status remove_table_files();
+
   // attempts.cc
   absl::Status load_attempts();
 
@@ -155,6 +173,8 @@ class StoreImpl final : public Store {
   std::unique_ptr<HybridClock> clock_;
   std::unique_ptr<FragmentSets> sets_;
   GroupSync sync_;
+
+  std::atomic<uint64_t> ingestions_{0};  // numbers for table files
 
   mutable SlotGates slot_gates_;
   std::vector<SlotDigest> digests_;                             // each under its slot's gate

@@ -10,58 +10,12 @@
 namespace sluice {
 namespace {
 
-using Block = std::vector<uint8_t>;
-
 class ApplyBlockTest : public StoreTest {
  protected:
-  // Packs records of one slot, in key order, into as many blocks as they take.
-  std::vector<Block> pack(const std::vector<Record>& records, uint32_t slot_bits = 4) {
-    std::vector<Block> blocks;
-    Block memory(kMaxBlockBytes);
-    BlockBuilder builder;
-    const uint32_t slot = slot_of(records.at(0).key, slot_bits);
-    builder.begin(memory, slot, slot_bits);
-    const auto finish = [&] {
-      memory.resize(builder.finish());
-      blocks.push_back(memory);
-      memory.resize(kMaxBlockBytes);
-      builder.begin(memory, slot, slot_bits);
-    };
-    for (const Record& record : records) {
-      BlockEntry entry{record.key, record.version, record.tombstone, record.value.size(),
-                       0,          record.value};
-      for (;;) {
-        const size_t added = builder.add(entry);
-        if (added == BlockBuilder::kFull) {
-          finish();
-          continue;
-        }
-        entry.fragment_offset += added;
-        entry.fragment.remove_prefix(added);
-        if (entry.fragment.empty()) break;
-        finish();
-      }
-    }
-    if (!builder.empty()) finish();
-    return blocks;
-  }
   Store::BlockResult apply_block(const Block& block) {
     const auto result = store_->apply_block(block);
     EXPECT_TRUE(result.ok()) << result.status();
     return result.ok() ? *result : Store::BlockResult{};
-  }
-  // Keys of slot 3, in order.
-  std::vector<std::string> keys(size_t count) {
-    std::vector<std::string> keys;
-    for (int i = 0; keys.size() < count; ++i) {
-      std::string key = fmt::format("key-{:06}", i);
-      if (slot_of(key, 4) == 3) keys.push_back(std::move(key));
-    }
-    return keys;
-  }
-  std::string large_value(size_t size = 3'500'000) {
-    Random random(size);
-    return random_bytes(random, size);
   }
 };
 

@@ -4,7 +4,9 @@
 #include <rocksdb/file_system.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
+#include <filesystem>
 #include <mutex>
 #include <thread>
 #include <unordered_map>
@@ -79,6 +81,11 @@ class LossyFileSystem final : public rocksdb::FileSystemWrapper {
     std::lock_guard lock(mutex_);
     lost_ = true;
   }
+  // Loses it once so many more bytes were written.
+  void lose_power_after(uint64_t bytes) {
+    std::lock_guard lock(mutex_);
+    bytes_left_ = bytes;
+  }
   bool lost() {
     std::lock_guard lock(mutex_);
     return lost_;
@@ -112,6 +119,8 @@ class LossyFileSystem final : public rocksdb::FileSystemWrapper {
       std::lock_guard lock(system_.mutex_);
       auto status = target()->Append(data, options, context);
       if (status.ok() && !system_.lost_) state_->written += data.size();
+      system_.lost_ = system_.lost_ || data.size() > system_.bytes_left_;
+      system_.bytes_left_ -= std::min<uint64_t>(data.size(), system_.bytes_left_);
       return status;
     }
     rocksdb::IOStatus Append(const rocksdb::Slice& data, const rocksdb::IOOptions& options,
@@ -149,6 +158,7 @@ class LossyFileSystem final : public rocksdb::FileSystemWrapper {
 
   std::mutex mutex_;
   bool lost_ = false;
+  uint64_t bytes_left_ = ~uint64_t{0};
   uint64_t lost_bytes_ = 0;
   std::unordered_map<std::string, std::shared_ptr<FileState>> files_;
 };
@@ -252,6 +262,55 @@ TEST_F(PowerLossTest, LosesNothingAcknowledgedAndKeepsDigestsAndCutsTrue) {
   }
   // Otherwise this test would have tested nothing.
   EXPECT_GT(lost_bytes_, 0u);
+}
+
+TEST_F(PowerLossTest, AnIngestionIsWholeOrAbsent) {
+  const uint64_t seed = entropy();
+  SCOPED_TRACE(fmt::format("seed {}", seed));
+  Random random(seed);
+  std::map<uint32_t, std::vector<Record>> slots;
+  for (uint32_t slot = 0; slot < 16; ++slot) {
+    for (const std::string& key : keys(60, slot)) {
+      const size_t size = random.chance(0.03) ? random.below(300'000) : random.below(3'000);
+      slots[slot].push_back(make_record(key, random_bytes(random, size), stamp_at(5)));
+    }
+  }
+  store_.reset();
+  size_t whole = 0;
+  size_t absent = 0;
+  for (int round = 0; round < 24; ++round) {
+    std::filesystem::remove_all(options().folder);
+    const auto system = std::make_shared<LossyFileSystem>();
+    const std::unique_ptr<rocksdb::Env> env = rocksdb::NewCompositeEnv(system);
+    auto opened = open_store(small_options(), env.get());
+    ASSERT_TRUE(opened.ok()) << opened.status();
+    system->lose_power_after(random.below(6'000'000));
+    std::vector<uint32_t> confirmed;
+    for (uint32_t first = 0; first < 16 && !system->lost(); first += 4) {
+      const std::unique_ptr<SlotIngest> ingest = (*opened)->begin_ingest();
+      for (uint32_t slot = first; slot < first + 4; ++slot) {
+        for (const Block& block : pack(slots[slot])) ASSERT_TRUE(ingest->add(block).ok());
+      }
+      if (!ingest->commit().ok() || system->lost()) break;
+      for (uint32_t slot = first; slot < first + 4; ++slot) confirmed.push_back(slot);
+    }
+    opened->reset();
+    system->drop_unsynced(random);
+
+    open();
+    ASSERT_TRUE(store_ != nullptr);
+    expect_digests_match_scans();
+    for (uint32_t slot = 0; slot < 16; ++slot) {
+      const bool is_here = store_->digest(slot) == digest_of(slots[slot]);
+      ASSERT_TRUE(is_here || store_->digest(slot).empty()) << "slot " << slot << " is here in part";
+      ++(is_here ? whole : absent);
+    }
+    for (const uint32_t slot : confirmed) ASSERT_FALSE(store_->digest(slot).empty()) << slot;
+    store_.reset();
+  }
+  // Otherwise this test would have tested nothing.
+  EXPECT_GT(whole, 0u);
+  EXPECT_GT(absent, 0u);
 }
 
 }  // namespace

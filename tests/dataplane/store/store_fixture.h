@@ -15,9 +15,11 @@
 #include <utility>
 #include <vector>
 
+#include "base/arena.h"
 #include "base/clock.h"
 #include "base/random.h"
 #include "base/status.h"
+#include "dataplane/block/block.h"
 #include "dataplane/store/store.h"
 #include "dataplane/store/store_db.h"
 
@@ -90,6 +92,54 @@ inline SlotDigest digest_of(const std::vector<Record>& records) {
   SlotDigest digest;
   for (const Record& record : records) digest.add(record.key, record.view().summary());
   return digest;
+}
+
+using Block = std::vector<uint8_t>;
+
+// Packs records of one slot, in key order, into as many blocks as they take.
+inline std::vector<Block> pack(const std::vector<Record>& records, uint32_t slot_bits = 4) {
+  std::vector<Block> blocks;
+  Block memory(kMaxBlockBytes);
+  BlockBuilder builder;
+  const uint32_t slot = slot_of(records.at(0).key, slot_bits);
+  builder.begin(memory, slot, slot_bits);
+  const auto finish = [&] {
+    memory.resize(builder.finish());
+    blocks.push_back(memory);
+    memory.resize(kMaxBlockBytes);
+    builder.begin(memory, slot, slot_bits);
+  };
+  for (const Record& record : records) {
+    BlockEntry entry{record.key, record.version, record.tombstone, record.value.size(),
+                     0,          record.value};
+    for (;;) {
+      const size_t added = builder.add(entry);
+      if (added == BlockBuilder::kFull) {
+        finish();
+        continue;
+      }
+      entry.fragment_offset += added;
+      entry.fragment.remove_prefix(added);
+      if (entry.fragment.empty()) break;
+      finish();
+    }
+  }
+  if (!builder.empty()) finish();
+  return blocks;
+}
+
+// Keys of one slot of 16, in order.
+inline std::vector<std::string> keys(size_t count, uint32_t slot = 3) {
+  std::vector<std::string> keys;
+  for (int i = 0; keys.size() < count; ++i) {
+    std::string key = fmt::format("key-{:06}", i);
+    if (slot_of(key, 4) == slot) keys.push_back(std::move(key));
+  }
+  return keys;
+}
+inline std::string large_value(size_t size = 3'500'000) {
+  Random random(size);
+  return random_bytes(random, size);
 }
 
 class StoreTest : public ::testing::Test {
