@@ -2,6 +2,11 @@
 #ifndef SLUICE_CONTROL_CLIENT_DIRECTORY_ROUTER_H_
 #define SLUICE_CONTROL_CLIENT_DIRECTORY_ROUTER_H_
 
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <vector>
+
 #include "control/client/directory.h"
 #include "dataplane/pipeline/slot_router.h"
 
@@ -13,12 +18,20 @@ class DirectoryRouter final : public SlotRouter {
   explicit DirectoryRouter(Directory& directory) : directory_(directory) {}
   uint32_t slot_bits() const override { return directory_.cluster().slot_bits; }
   uint64_t epoch() const override { return directory_.snapshot()->epoch(); }
-  // Live replicas first: the first one takes requests for all.
+  // Live replicas first, of these the one that the table names first: it takes requests for all.
   absl::StatusOr<SlotRoute> route(uint32_t slot) override;
+  absl::StatusOr<std::shared_ptr<const SlotPlacement>> placement() override;
   void refresh() override;
 
  private:
+  absl::Status place(std::shared_ptr<const Directory::Snapshot> snapshot);
+
   Directory& directory_;
+  std::mutex mutex_;  // what follows
+  std::shared_ptr<const Directory::Snapshot> placed_;
+  std::shared_ptr<const SlotPlacement> placement_;  // as of placed_
+  // The first replica of each slot, an index into its group.
+  std::shared_ptr<const std::vector<uint8_t>> first_of_;
 };
 
 }  // namespace sluice

@@ -1,5 +1,7 @@
 #include "control/client/import_writer.h"
 
+#include <spdlog/spdlog.h>
+
 #include <algorithm>
 #include <chrono>
 #include <utility>
@@ -7,15 +9,32 @@
 #include "base/checksum.h"
 #include "base/status.h"
 #include "control/client/rpc.h"
+#include "dataplane/block/record_batch.h"
+#include "dataplane/pipeline/record_writes.h"
 
 namespace sluice {
 
 namespace {
 constexpr int kTries = 4;
-constexpr size_t kImportBatchRecords = 512;
+// A request carries a batch of at most this, unless it is one record.
+constexpr size_t kFullBytes = size_t{768} << 10;
+constexpr size_t kOpenBytes = size_t{32} << 20;  // of all batches that are being filled
+constexpr size_t kGrpcRecords = 512;
 // Each occupies a thread of its node while it is in work, however small its records are.
 constexpr size_t kBatchesInFlight = 32;
 constexpr int64_t kStampMs = 5'000;
+constexpr size_t kSendBuffers = 16;
+constexpr int64_t kSendMs = 10'000;
+constexpr int64_t kPauseNs = 20'000'000;
+// Ascending, and of a batch of `records`.
+bool are_indexes(const std::vector<RecordWriteReply::Exception>& exceptions, size_t records) {
+  for (size_t i = 0; i < exceptions.size(); ++i) {
+    if (exceptions[i].index >= records) return false;
+    if (i > 0 && exceptions[i].index <= exceptions[i - 1].index) return false;
+  }
+  return true;
+}
+
 }  // namespace
 
 struct ImportWriterImpl::Batch {
@@ -30,12 +49,18 @@ struct ImportWriterImpl::Batch {
   v1::StampRequest after;
   uint64_t above = 0;  // its version is to be
   std::unique_ptr<grpc::ClientContext> context;
-  std::string first;
+  uint32_t group = 0;
+  std::shared_ptr<const SlotPlacement> placement;
+  bool bulk = false;       // is, or was, sent over the transport
+  v1::WriteRequest later;  // items that wait for another version until the others are decided
+  std::vector<size_t> later_places;
+  int64_t due_ns = 0;
   std::shared_ptr<PeerNode> node;
   std::vector<Writes> writes;
-  std::vector<size_t> places;  // of the request's items in `writes`
-  size_t bytes = 0;            // of the request's items
-  int tries = 0;               // with the version that it has
+  std::vector<size_t> places;                        // of the request's items in `writes`
+  size_t bytes = 0;                                  // of the request's items
+  size_t packed = RecordBatchBuilder::kHeaderBytes;  // of the items as a batch of records
+  int tries = 0;                                     // with the version that it has
   int restamps = 0;
   size_t predecessors = 0;         // sent before, with a key of this one; one for each key
   std::vector<Batch*> successors;  // those that have this one as a predecessor
@@ -45,7 +70,28 @@ std::unique_ptr<ImportWriter> ClusterClientImpl::import() {
   return std::make_unique<ImportWriterImpl>(*this);
 }
 
-ImportWriterImpl::ImportWriterImpl(ClusterClientImpl& client) : client_(client) {}
+ImportWriterImpl::ImportWriterImpl(ClusterClientImpl& client)
+    : client_(client), router_(client.directory()) {
+  if (const absl::Status status = open_bulk(); !status.ok()) {
+    spdlog::info("records go by gRPC: {}", message_of(status));
+  }
+}
+
+absl::Status ImportWriterImpl::open_bulk() {
+  const size_t members = client_.directory().snapshot()->members.size();
+  SLUICE_ASSIGN_OR_RETURN(exchange_,
+                          ClientExchange::open(client_.directory(), "import",
+                                               ClientExchange::arena_bytes(members, kSendBuffers)));
+  SLUICE_ASSIGN_OR_RETURN(buffers_,
+                          exchange_->exchange().arena().make_pool("import", kSendBuffers));
+  RequestClient::Options options;
+  options.kind = StreamKind::kWrite;
+  options.cluster = client_.cluster().uuid;
+  options.job = "import";
+  options.receive_blocks = ClientExchange::kReceiveBlocks;
+  requests_ = std::make_unique<RequestClient>(exchange_->exchange(), options);
+  return absl::OkStatus();
+}
 
 ImportWriterImpl::~ImportWriterImpl() { finish(); }
 
@@ -62,6 +108,7 @@ absl::Status ImportWriterImpl::add(std::string_view key, std::string_view value,
   if (value.size() > kMaxValueBytes) {
     return invalid_argument("value of {} bytes: at most {}", value.size(), kMaxValueBytes);
   }
+  if (has_ready_.load(std::memory_order_relaxed)) pump(/*wait=*/false);
   const uint64_t hash = xxh3_64(key);
   Batch* batch = nullptr;
   if (const auto place = open_keys_.find(hash); place != open_keys_.end()) {
@@ -70,21 +117,32 @@ absl::Status ImportWriterImpl::add(std::string_view key, std::string_view value,
     if (item->key() == key) {
       batch->bytes += value.size();
       batch->bytes -= item->value().size();
+      const size_t before =
+          RecordBatchBuilder::bytes_of({key, item->value(), {}, item->tombstone()});
+      const size_t after = RecordBatchBuilder::bytes_of({key, value, {}, tombstone});
+      batch->packed += after - before;
+      open_bytes_ += after - before;
       item->set_value(value.data(), value.size());
       item->set_tombstone(tombstone);
       auto& writes = batch->writes[static_cast<size_t>(place->second.item)];
       ++writes.count;
       writes.bytes += key.size() + value.size();
-      if (batch->bytes >= kBatchBytes) close(batch);
+      if (batch->packed >= kFullBytes) close(batch);
       return absl::OkStatus();
     }
     close(batch);  // another key of the same hash: the order goes by hashes
   }
-  const std::string first = client_.primary_of(key);
-  auto& open = open_[first];
+  const uint32_t group = group_of(key);
+  const size_t packed = RecordBatchBuilder::bytes_of({key, value, {}, tombstone});
+  if (const auto open = open_.find(group);
+      open != open_.end() && open->second->packed + packed > kFullBytes) {
+    close(open->second.get());
+  }
+  auto& open = open_[group];
   if (open == nullptr) {
     open = std::make_unique<Batch>();
-    open->first = first;
+    open->group = group;
+    open->placement = placement_;
   }
   batch = open.get();
   open_keys_[hash] = {batch, batch->request.items_size()};
@@ -95,36 +153,90 @@ absl::Status ImportWriterImpl::add(std::string_view key, std::string_view value,
   batch->places.push_back(batch->writes.size());
   batch->writes.push_back({hash, 1, key.size() + value.size()});
   batch->bytes += key.size() + value.size();
-  if (batch->bytes >= kBatchBytes || batch->writes.size() >= kImportBatchRecords) close(batch);
+  batch->packed += packed;
+  open_bytes_ += packed;
+  const size_t records = requests_ == nullptr ? kGrpcRecords : kMaxBatchRecords;
+  if (batch->packed >= kFullBytes || batch->writes.size() >= records) close(batch);
+  if (open_bytes_ > kOpenBytes) close_largest();
   return absl::OkStatus();
 }
 
-void ImportWriterImpl::close(Batch* batch) {
-  const auto open = open_.find(batch->first);
-  std::unique_ptr<Batch> full = std::move(open->second);
-  open_.erase(open);
-  for (const Batch::Writes& writes : full->writes) open_keys_.erase(writes.hash);
-  send(std::move(full));
+void ImportWriterImpl::close_largest() {
+  const auto largest = std::max_element(
+      open_.begin(), open_.end(),
+      [](const auto& a, const auto& b) { return a.second->packed < b.second->packed; });
+  close(largest->second.get());
 }
 
-void ImportWriterImpl::send(std::unique_ptr<Batch> batch) {
-  bool ready = false;
-  {
-    std::unique_lock lock(mutex_);
+uint32_t ImportWriterImpl::group_of(std::string_view key) {
+  auto placement = router_.placement();
+  if (placement.ok() && *placement != placement_) {
+    close_all();  // their groups are the former table's
+    placement_ = *std::move(placement);
+  }
+  if (placement_ == nullptr) return 0;
+  return placement_->group_of[slot_of(key, placement_->slot_bits)];
+}
+
+void ImportWriterImpl::close(Batch* batch) {
+  const auto open = open_.find(batch->group);
+  std::unique_ptr<Batch> full = std::move(open->second);
+  open_.erase(open);
+  open_bytes_ -= full->packed - RecordBatchBuilder::kHeaderBytes;
+  for (const Batch::Writes& writes : full->writes) open_keys_.erase(writes.hash);
+  admit(std::move(full));
+}
+
+void ImportWriterImpl::close_all() {
+  while (!open_.empty()) close(open_.begin()->second.get());
+}
+
+void ImportWriterImpl::admit(std::unique_ptr<Batch> batch) {
+  const auto has_room = [&] {
+    const std::lock_guard lock(mutex_);
     const size_t limit = client_.options().import_bytes_in_flight;
-    while ((bytes_in_flight_ > 0 && bytes_in_flight_ + batch->bytes > limit) ||
-           batches_in_flight_ >= kBatchesInFlight) {
-      if (again_.empty()) changed_.wait(lock);
-      lock.unlock();
-      retry_waiting();
-      lock.lock();
-    }
+    return (bytes_in_flight_ == 0 || bytes_in_flight_ + batch->bytes <= limit) &&
+           batches_in_flight_ < kBatchesInFlight;
+  };
+  while (!has_room()) pump(/*wait=*/true);
+  {
+    const std::lock_guard lock(mutex_);
     bytes_in_flight_ += batch->bytes;
     ++batches_in_flight_;
-    ready = enqueue(batch);
+    if (enqueue(batch)) ready_.push_back(std::move(batch));
   }
-  retry_waiting();
-  if (ready) send_once(std::move(batch));
+  pump(/*wait=*/false);
+}
+
+void ImportWriterImpl::pump(bool wait) {
+  for (bool sent = false;;) {
+    std::unique_ptr<Batch> next;
+    int64_t pause_ns = 0;
+    {
+      std::unique_lock lock(mutex_);
+      const auto now = client_.clock().monotonic_ns();
+      const auto due = std::find_if(ready_.begin(), ready_.end(),
+                                    [&](const auto& batch) { return batch->due_ns <= now; });
+      if (due != ready_.end()) {
+        next = std::move(*due);
+        ready_.erase(due);
+        has_ready_ = !ready_.empty();
+      } else if (sent || !wait || batches_in_flight_ == 0) {
+        return;
+      } else if (ready_.empty()) {
+        changed_.wait(lock);
+        return;
+      } else {
+        pause_ns = kPauseNs;
+      }
+    }
+    if (next != nullptr) {
+      dispatch(std::move(next));
+      sent = true;
+    } else {
+      client_.clock().sleep_ns(pause_ns);
+    }
+  }
 }
 
 bool ImportWriterImpl::enqueue(std::unique_ptr<Batch>& batch) {
@@ -142,8 +254,7 @@ bool ImportWriterImpl::enqueue(std::unique_ptr<Batch>& batch) {
   return false;
 }
 
-std::vector<std::unique_ptr<ImportWriterImpl::Batch>> ImportWriterImpl::retire(Batch& batch) {
-  std::vector<std::unique_ptr<Batch>> ready;
+void ImportWriterImpl::retire(Batch& batch) {
   for (const Batch::Writes& writes : batch.writes) {
     const auto last = last_.find(writes.hash);
     if (last != last_.end() && last->second == &batch) last_.erase(last);
@@ -151,17 +262,25 @@ std::vector<std::unique_ptr<ImportWriterImpl::Batch>> ImportWriterImpl::retire(B
   for (Batch* successor : batch.successors) {
     if (--successor->predecessors > 0) continue;
     const auto waits = waiting_.find(successor);
-    ready.push_back(std::move(waits->second));
+    ready_.push_back(std::move(waits->second));
     waiting_.erase(waits);
   }
   bytes_in_flight_ -= batch.bytes;
   --batches_in_flight_;
-  return ready;
 }
 
-// Nothing of the writer may be touched after a call was begun: with its answer the writer may go.
-void ImportWriterImpl::send_once(std::unique_ptr<Batch> batch) {
-  const auto names = client_.candidates(batch->first);
+void ImportWriterImpl::dispatch(std::unique_ptr<Batch> batch) {
+  if (batch->request.has_version() && batch->node != nullptr) {
+    if (write_bulk(batch)) return;
+    return write(std::move(batch));
+  }
+  std::string first;
+  if (batch->placement != nullptr) {
+    // The replicas of a group share the work of coordinating.
+    const auto& replicas = batch->placement->groups[batch->group];
+    first = replicas[sent_++ % replicas.size()].node;
+  }
+  const auto names = client_.candidates(first);
   const auto peer =
       names.empty() ? absl::StatusOr<std::shared_ptr<PeerNode>>(unavailable("no node is known"))
                     : client_.peers().find(names[static_cast<size_t>(batch->tries) % names.size()]);
@@ -169,19 +288,28 @@ void ImportWriterImpl::send_once(std::unique_ptr<Batch> batch) {
   if (!peer.ok()) return answered(std::move(batch), to_grpc(peer.status()), /*written=*/false);
   batch->node = *peer;
   if (batch->request.has_version()) return write(std::move(batch));
+  take_version(std::move(batch));
+}
+
+// The version comes first. The batch is sent from the writer's thread when it has one.
+void ImportWriterImpl::take_version(std::unique_ptr<Batch> batch) {
   batch->context = std::make_unique<grpc::ClientContext>();
   set_timeout(*batch->context, kStampMs);
   batch->after.set_after(std::max(client_.acknowledged_stamp(), batch->above));
   Batch* raw = batch.release();
-  raw->node->serving().async()->Stamp(raw->context.get(), &raw->after,
-                                      raw->request.mutable_version(),
-                                      [this, raw](const grpc::Status& status) {
-                                        raw->node->note(status);
-                                        std::unique_ptr<Batch> stamped(raw);
-                                        if (status.ok()) return write(std::move(stamped));
-                                        stamped->request.clear_version();
-                                        answered(std::move(stamped), status, /*written=*/false);
-                                      });
+  raw->node->serving().async()->Stamp(
+      raw->context.get(), &raw->after, raw->request.mutable_version(),
+      [this, raw](const grpc::Status& status) {
+        raw->node->note(status);
+        std::unique_ptr<Batch> stamped(raw);
+        if (!status.ok()) {
+          stamped->request.clear_version();
+          return answered(std::move(stamped), status, /*written=*/false);
+        }
+        const std::lock_guard lock(mutex_);
+        ready_.push_front(std::move(stamped));
+        tell();
+      });
 }
 
 void ImportWriterImpl::write(std::unique_ptr<Batch> batch) {
@@ -197,47 +325,155 @@ void ImportWriterImpl::write(std::unique_ptr<Batch> batch) {
                                       });
 }
 
-void ImportWriterImpl::answered(std::unique_ptr<Batch> answered_batch, const grpc::Status& status,
-                                bool written) {
-  std::vector<std::unique_ptr<Batch>> ready;
-  {
+// Over the transport: the first sending of a whole batch to one of its replicas. False, with the
+// batch untouched, where that is not possible.
+bool ImportWriterImpl::write_bulk(std::unique_ptr<Batch>& batch) {
+  if (requests_ == nullptr || batch->bulk || batch->placement == nullptr || batch->restamps > 0 ||
+      batch->request.in_doubt() || batch->packed > kMaxBlockBytes) {
+    return false;
+  }
+  const auto& replicas = batch->placement->groups[batch->group];
+  const auto to = std::find_if(replicas.begin(), replicas.end(), [&](const auto& replica) {
+    return replica.node == batch->node->name();
+  });
+  if (to == replicas.end()) return false;
+  BlockBuffer buffer = buffers_->take(kSendMs);
+  if (!buffer) return false;
+  batch->bulk = true;
+  RecordBatchBuilder builder;
+  builder.begin(buffer.span());
+  for (const auto& item : batch->request.items()) {
+    builder.add({item.key(), item.value(), {}, item.tombstone()});
+  }
+  Envelope envelope;
+  envelope.kind = MessageKind::kRecordWrite;
+  envelope.payload_bytes = builder.finish();
+  envelope.attempt = batch->placement->epoch;
+  envelope.sequence = requests_->next_sequence();
+  envelope.version_override = batch->request.version().stamp();
+  envelope.version_node = batch->request.version().node();
+  const uint32_t bytes = Envelope::seal(envelope, buffer);
+  Batch* raw = batch.release();
+  requests_->send(*to, std::move(buffer), bytes, envelope.sequence, kSendMs,
+                  client_.options().request_timeout_ms,
+                  [this, raw](const RequestClient::Outcome& outcome) {
+                    bulk_answered(std::unique_ptr<Batch>(raw), outcome);
+                  });
+  return true;
+}
+
+// What is undecided goes on by gRPC, with the same version. What needs another version waits until
+// that is decided.
+void ImportWriterImpl::bulk_answered(std::unique_ptr<Batch> batch,
+                                     const RequestClient::Outcome& outcome) {
+  absl::StatusOr<RecordWriteReply> reply = RecordWriteReply::of(outcome);
+  // What is not excepted counts as acknowledged, so the list has to be one.
+  if (reply.ok() && reply->refused.ok() &&
+      !are_indexes(reply->exceptions, static_cast<size_t>(batch->request.items_size()))) {
+    reply = data_loss("a reply that excepts records in no order");
+  }
+  if (!reply.ok() || !reply->refused.ok()) {
+    if (!reply.ok() && outcome.sent) batch->request.set_in_doubt(true);
     const std::lock_guard lock(mutex_);
+    ready_.push_front(std::move(batch));
+    tell();
+    return;
+  }
+  v1::WriteRequest undecided;
+  *undecided.mutable_version() = batch->request.version();
+  std::vector<size_t> places;
+  uint64_t records = 0;
+  uint64_t bytes = 0;
+  auto next = reply->exceptions.begin();
+  for (int i = 0; i < batch->request.items_size(); ++i) {
+    auto& item = *batch->request.mutable_items(i);
+    const size_t place = batch->places[static_cast<size_t>(i)];
+    if (next == reply->exceptions.end() || next->index != static_cast<uint32_t>(i)) {
+      records += batch->writes[place].count;
+      bytes += batch->writes[place].bytes;
+      continue;
+    }
+    const RecordWriteReply::Exception& exception = *next++;
+    if (exception.restamp_above != 0) {
+      batch->above = std::max(batch->above, exception.restamp_above);
+      item.mutable_restamp()->set_above(exception.restamp_above);
+      for (const std::string& node : exception.answered) item.mutable_restamp()->add_answered(node);
+      batch->later.add_items()->Swap(&item);
+      batch->later_places.push_back(place);
+    } else {
+      undecided.set_in_doubt(undecided.in_doubt() || exception.in_doubt);
+      undecided.add_items()->Swap(&item);
+      places.push_back(place);
+    }
+  }
+  if (records > 0) client_.acknowledged(batch->request.version().stamp());
+  batch->request = std::move(undecided);
+  batch->places = std::move(places);
+  batch->restamps += batch->later.items_size() > 0;
+  const std::lock_guard lock(mutex_);
+  totals_.records += records;
+  totals_.bytes += bytes;
+  settle(std::move(batch));
+}
+
+// Under the lock: what is left of the batch is sent again, or the batch is done.
+void ImportWriterImpl::settle(std::unique_ptr<Batch> batch) {
+  if (batch->request.items_size() == 0 && batch->later.items_size() > 0) {
+    batch->request = std::move(batch->later);
+    batch->request.clear_version();
+    batch->places = std::move(batch->later_places);
+    batch->later.Clear();
+    batch->later_places.clear();
+    batch->tries = 0;
+    batch->node = nullptr;
+  }
+  if (batch->request.items_size() > 0) {
+    ready_.push_back(std::move(batch));
+  } else {
+    retire(*batch);
     // Goes before the lock does: its node may be the last holder of a channel, which must not
     // outlive the client.
-    std::unique_ptr<Batch> batch = std::move(answered_batch);
-    const bool complete =
-        written && status.ok() && batch->reply.results_size() == batch->request.items_size();
-    if (written && !status.ok() && may_have_been_applied(status)) batch->request.set_in_doubt(true);
-    if (!complete && batch->tries < kTries) {
-      again_.push_back(std::move(batch));
-    } else {
-      if (!complete) {
-        batch->reply.Clear();
-        for (int i = 0; i < batch->request.items_size(); ++i) {
-          auto* result = batch->reply.add_results();
-          result->set_code(static_cast<uint32_t>(grpc::StatusCode::UNAVAILABLE));
-          result->set_reason(std::string(message_of(from_grpc(status))));
-        }
-      }
-      take_results(*batch);
-      if (batch->request.items_size() > 0) {
-        ready.push_back(std::move(batch));
-      } else {
-        ready = retire(*batch);
-      }
-    }
-    // Under the lock: the writer may be gone as soon as it sees that nothing is in flight.
-    changed_.notify_all();
+    batch.reset();
   }
-  for (auto& next : ready) send_once(std::move(next));
+  tell();
+}
+
+// Under the lock.
+void ImportWriterImpl::tell() {
+  has_ready_ = !ready_.empty();
+  changed_.notify_all();
+}
+
+void ImportWriterImpl::answered(std::unique_ptr<Batch> answered_batch, const grpc::Status& status,
+                                bool written) {
+  const std::lock_guard lock(mutex_);
+  std::unique_ptr<Batch> batch = std::move(answered_batch);
+  const bool complete =
+      written && status.ok() && batch->reply.results_size() == batch->request.items_size();
+  if (written && !status.ok() && may_have_been_applied(status)) batch->request.set_in_doubt(true);
+  if (!complete && batch->tries < kTries) {
+    batch->node = nullptr;
+    batch->due_ns = client_.clock().monotonic_ns() + (kPauseNs << batch->tries);
+    ready_.push_back(std::move(batch));
+    tell();
+    return;
+  }
+  if (!complete) {
+    batch->reply.Clear();
+    for (int i = 0; i < batch->request.items_size(); ++i) {
+      auto* result = batch->reply.add_results();
+      result->set_code(static_cast<uint32_t>(grpc::StatusCode::UNAVAILABLE));
+      result->set_reason(std::string(message_of(from_grpc(status))));
+    }
+  }
+  take_results(*batch);
+  settle(std::move(batch));
 }
 
 // Leaves what is to be sent again, with another version.
 void ImportWriterImpl::take_results(Batch& batch) {
   client_.acknowledged(batch.reply.stamp());
   const bool may_restamp = batch.restamps++ < ClusterClientImpl::kMaxRestamps;
-  v1::WriteRequest rest;
-  std::vector<size_t> places;
   for (int i = 0; i < batch.request.items_size(); ++i) {
     auto& item = *batch.request.mutable_items(i);
     auto& result = *batch.reply.mutable_results(i);
@@ -249,8 +485,8 @@ void ImportWriterImpl::take_results(Batch& batch) {
     } else if (result.has_restamp() && may_restamp) {
       batch.above = std::max(batch.above, result.restamp().above());
       item.mutable_restamp()->Swap(result.mutable_restamp());
-      rest.add_items()->Swap(&item);
-      places.push_back(place);
+      batch.later.add_items()->Swap(&item);
+      batch.later_places.push_back(place);
     } else {
       totals_.failed += writes.count;
       if (totals_.failures.size() < WriteTotals::kKeptFailures) {
@@ -258,33 +494,18 @@ void ImportWriterImpl::take_results(Batch& batch) {
       }
     }
   }
-  batch.request = std::move(rest);
-  batch.places = std::move(places);
-  batch.tries = 0;
-}
-
-void ImportWriterImpl::retry_waiting() {
-  std::vector<std::unique_ptr<Batch>> again;
-  {
-    const std::lock_guard lock(mutex_);
-    again = std::move(again_);
-    again_.clear();
-  }
-  for (auto& batch : again) {
-    client_.clock().sleep_ns(int64_t{20'000'000} << batch->tries);
-    send_once(std::move(batch));
-  }
+  batch.request.Clear();
+  batch.places.clear();
 }
 
 WriteTotals ImportWriterImpl::finish() {
-  while (!open_.empty()) close(open_.begin()->second.get());
-  std::unique_lock lock(mutex_);
-  while (batches_in_flight_ > 0) {
-    if (again_.empty()) changed_.wait(lock);
-    lock.unlock();
-    retry_waiting();
-    lock.lock();
-  }
+  close_all();
+  const auto in_flight = [this] {
+    const std::lock_guard lock(mutex_);
+    return batches_in_flight_;
+  };
+  while (in_flight() > 0) pump(/*wait=*/true);
+  const std::lock_guard lock(mutex_);
   return totals_;
 }
 

@@ -6,33 +6,16 @@
 
 #include "base/status.h"
 #include "control/client/archive_reference.h"
+#include "control/client/client_exchange.h"
 #include "control/client/parallel.h"
 #include "control/client/patient_call.h"
 #include "control/client/rpc.h"
-#include "drivers/registry.h"
 
 namespace sluice {
 
 namespace {
 
 constexpr int64_t kLongestJobMs = 7 * 24 * 3600 * int64_t{1000};
-constexpr size_t kReceiveBlocks = 2;
-
-// What a sender must speak so that every live node understands it.
-absl::StatusOr<std::string> common_driver(const Directory::Snapshot& snapshot) {
-  const Member* first = nullptr;
-  for (const Member& member : snapshot.members) {
-    if (!member.live) continue;
-    if (first == nullptr) first = &member;
-    if (member.info.driver != first->info.driver) {
-      return failed_precondition("{} moves blocks by {}, {} by {}: give all nodes the same driver",
-                                 first->info.name, first->info.driver, member.info.name,
-                                 member.info.driver);
-    }
-  }
-  if (first == nullptr) return unavailable("no node of the cluster is live");
-  return first->info.driver;
-}
 
 }  // namespace
 
@@ -71,10 +54,10 @@ absl::Status RestoreParts::run(const RestoreHead& head, const Work& work,
         Ended& each = (*ended)[i];
         if (i < there.size()) {
           each.parts = {there[i].part};
-          each.status = run_there(head, there[i], work, &each);
+          each.status = run_there(head, there[i], parts_here, work, &each);
         } else {
           each.parts = parts_here;
-          each.status = run_here(head, here, work, &each);
+          each.status = run_here(head, here, parts_here, work, &each);
         }
         if (each.status.ok() && each.result.cancelled()) {
           each.status = cancelled("part {} was cancelled", fmt::join(each.parts, ", "));
@@ -92,25 +75,15 @@ std::string RestoreParts::next_list(const RestoreHead& head) {
 }
 
 absl::Status RestoreParts::run_here(const RestoreHead& head,
-                                    const std::vector<std::string>& folders, const Work& work,
+                                    const std::vector<std::string>& folders,
+                                    const std::vector<std::string>& together, const Work& work,
                                     Ended* ended) {
-  SLUICE_ASSIGN_OR_RETURN(const std::string driver, common_driver(*client_.directory().snapshot()));
-  SLUICE_ASSIGN_OR_RETURN(const auto transport, make_transport(driver));
-  SLUICE_ASSIGN_OR_RETURN(
-      const auto arena,
-      Arena::create({.bytes = options_.arena_bytes, .pages = transport->limits().arena_pages}));
-  Exchange::Options options;
-  options.arena = arena.get();
-  options.transport = transport.get();
-  options.node = "restore";
-  options.own_buffers = 2;
-  options.control_buffers = 8;
-  options.receive_blocks = kReceiveBlocks;
-  SLUICE_ASSIGN_OR_RETURN(const auto exchange, Exchange::open(options));
+  SLUICE_ASSIGN_OR_RETURN(const auto exchange, ClientExchange::open(client_.directory(), "restore",
+                                                                    options_.arena_bytes));
   Cancellation cancellation;
   RestoreRun run;
   run.peers = &client_.peers();
-  run.exchange = exchange.get();
+  run.exchange = &exchange->exchange();
   run.folders = folders;
   run.expected = part_id(head, "");
   run.id = head.id;
@@ -121,15 +94,10 @@ absl::Status RestoreParts::run_here(const RestoreHead& head,
   run.dry_run = work.dry_run;
   run.check = work.check;
   run.check_slots = work.check_slots;
+  run.together = {together.begin(), together.end()};
   run.cancellation = &cancellation;
-  // What the streams leave of the arena, half of it for repacking.
-  const size_t streams = 16 + kReceiveBlocks * client_.directory().snapshot()->members.size();
-  if (arena->buffers() < streams + 4) {
-    return resource_exhausted("an arena of {} MiB is too small for {} nodes: give at least {} MiB",
-                              options_.arena_bytes >> 20,
-                              client_.directory().snapshot()->members.size(), streams + 8);
-  }
-  run.requests = std::min<size_t>(12, (arena->buffers() - streams) / 2);
+  // Half of them for repacking.
+  run.requests = std::min<size_t>(12, exchange->spare_buffers() / 2);
   run.progress = [this](uint64_t bytes) { report("", bytes); };
   SLUICE_ASSIGN_OR_RETURN(ended->result, run_restore(run));
   return absl::OkStatus();
@@ -137,7 +105,8 @@ absl::Status RestoreParts::run_here(const RestoreHead& head,
 
 // A part whose node breaks off, or is late, is asked for again: what is durable is not sent twice.
 absl::Status RestoreParts::run_there(const RestoreHead& head, const RestoreSource& source,
-                                     const Work& work, Ended* ended) {
+                                     const std::vector<std::string>& together, const Work& work,
+                                     Ended* ended) {
   SLUICE_ASSIGN_OR_RETURN(const auto cluster, SourceCluster::open(client_, head.source_cluster));
   v1::RestorePartRequest request;
   if (!head.source_cluster.empty()) request.set_cluster_url(options_.url);
@@ -148,6 +117,7 @@ absl::Status RestoreParts::run_there(const RestoreHead& head, const RestoreSourc
   request.set_retry(work.retry);
   request.set_dry_run(work.dry_run);
   request.set_check(work.check);
+  for (const std::string& part : together) request.add_together(part);
   if (work.check) request.set_check_slots(slot_bitmap(work.check_slots));
   std::atomic<int64_t> alive_ns{client_.clock().monotonic_ns()};
   Patience patience;

@@ -67,10 +67,11 @@ class RestoreParts {
   absl::Status run(const RestoreHead& head, const Work& work, std::vector<Ended>* ended);
 
  private:
+  // `together`: the parts whose directories this process reads.
   absl::Status run_here(const RestoreHead& head, const std::vector<std::string>& folders,
-                        const Work& work, Ended* ended);
-  absl::Status run_there(const RestoreHead& head, const RestoreSource& source, const Work& work,
-                         Ended* ended);
+                        const std::vector<std::string>& together, const Work& work, Ended* ended);
+  absl::Status run_there(const RestoreHead& head, const RestoreSource& source,
+                         const std::vector<std::string>& together, const Work& work, Ended* ended);
   std::string next_list(const RestoreHead& head);
   void report(const std::string& part, uint64_t bytes);
 

@@ -344,6 +344,7 @@ RestoreOptions options_of(const RestoreRun& run) {
   options.attempt = run.attempt;
   options.cluster = run.peers->directory().cluster().uuid;
   options.prefix = run.prefix;
+  options.together = run.together;
   options.requests = run.requests;
   options.cancellation = run.cancellation;
   // Where a replica is known to be away, its requests need not be tried for long: they stay on the

@@ -33,6 +33,7 @@ struct RestoreRun {
   bool dry_run = false;            // only counts records and bytes
   bool check = false;              // only checks that all replicas have the records
   std::set<uint32_t> check_slots;  // of the archive's slots
+  std::set<std::string> together;  // parts that one process restores, this one or another
   size_t requests = 12;
   Cancellation* cancellation = nullptr;  // required
   // Called a few times a second, from a thread of the run.

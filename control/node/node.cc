@@ -317,6 +317,10 @@ absl::Status NodeImpl::open() {
   context_.clock_monitor = clock_monitor_.get();
   WriteServer::Options writes;
   writes.node = context_.name;
+  writes.write_quorum = context_.cluster().write_quorum();
+  writes.on_answer = [this](const std::string& node, const std::string& token, uint64_t sequence) {
+    if (const auto peer = peers_->find(node); peer.ok()) (*peer)->remember(token, sequence);
+  };
   SLUICE_ASSIGN_OR_RETURN(write_server_, WriteServer::start(*exchange_, *store_, *router_, writes));
   SLUICE_ASSIGN_OR_RETURN(roles_, BackupRoles::start(context_));
   SLUICE_ASSIGN_OR_RETURN(manager_, BackupManager::start(context_, options_.backup));

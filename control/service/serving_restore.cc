@@ -52,6 +52,7 @@ absl::Status ServingService::restore_part(const v1::RestorePartRequest& request,
   run.dry_run = request.dry_run();
   run.check = request.check();
   run.check_slots = slots_of_bitmap(request.check_slots());
+  run.together = {request.together().begin(), request.together().end()};
   run.cancellation = &cancellation;
   PageWriter<v1::RestoreUpdate> pages(call, writer);
   run.progress = [&](uint64_t bytes) {

@@ -11,6 +11,7 @@
 
 #include "base/status.h"
 #include "control/client/rpc.h"
+#include "dataplane/pipeline/write_tally.h"
 
 namespace sluice {
 
@@ -29,22 +30,6 @@ struct WriteCoordinator::Pending {
 // One sending of some writes to their replicas. Outlives the caller while calls of slow replicas
 // are under way, so it holds nothing of the caller's.
 struct WriteCoordinator::Round {
-  struct Item {
-    size_t open = 0;        // answers that may still come
-    size_t held = 0;        // it is the newest there
-    size_t late = 0;        // it is the newest there, but after the cut
-    size_t overtaken = 0;   // another came above it after the replica had answered it once
-    size_t superseded = 0;  // a newer record stands there
-    size_t unknown = 0;     // calls that failed, and may have been carried out
-    uint64_t above = 0;
-    bool in_doubt = false;
-    std::vector<std::string> answered;  // as in WriteItem
-    std::vector<std::string> behind;    // replicas that hold something newer
-
-    size_t acknowledged() const { return held + overtaken; }
-    // A new version can undo no acknowledged write: rule 3 of the header.
-    bool may_restamp(size_t quorum) const { return !in_doubt || held + late >= quorum; }
-  };
   struct Failure {
     std::string node;
     std::string reason;
@@ -53,36 +38,14 @@ struct WriteCoordinator::Round {
 
   explicit Round(size_t items, size_t needed) : items_(items), quorum(needed) {}
 
-  bool decided(const Item& item) const {
-    if (item.superseded > 0 && item.may_restamp(quorum)) return true;
-    if (item.acknowledged() >= quorum) return true;
-    if (item.acknowledged() + item.open >= quorum) return false;
-    // Short of W: all that may still come is the leave to restamp it.
-    return item.may_restamp(quorum) || item.held + item.late + item.open < quorum;
-  }
   bool all_decided() const {
-    return std::all_of(items_.begin(), items_.end(), [this](const Item& i) { return decided(i); });
-  }
-
-  // Under the mutex, as are all the others that take something.
-  void take_result(size_t index, const std::string& node, const ApplyResult& result) {
-    Item& item = items_[index];
-    const bool superseded = result.outcome == ApplyResult::Outcome::kSuperseded;
-    const bool again =
-        std::find(item.answered.begin(), item.answered.end(), node) != item.answered.end();
-    if (superseded) item.above = std::max(item.above, result.newer.stamp);
-    if (result.after_cut) item.above = std::max(item.above, result.cut);
-    if (!again) (superseded ? item.behind : item.answered).push_back(node);
-    if (!superseded) {
-      ++(result.after_cut ? item.late : item.held);
-    } else {
-      ++(again && !result.after_cut ? item.overtaken : item.superseded);
-    }
+    return std::all_of(items_.begin(), items_.end(),
+                       [this](const WriteTally& item) { return item.decided(quorum); });
   }
 
   std::mutex mutex;
   std::condition_variable changed;
-  std::vector<Item> items_;
+  std::vector<WriteTally> items_;
   std::vector<Failure> failures;
   const size_t quorum;
   bool stale_epoch = false;
@@ -122,7 +85,7 @@ struct WriteCoordinator::Call {
       for (const size_t index : indexes) ++round->items_[index].unknown;
     } else {
       for (size_t i = 0; i < indexes.size(); ++i) {
-        round->take_result(indexes[i], node->name(), result_of(static_cast<int>(i)));
+        round->items_[indexes[i]].take(node->name(), result_of(static_cast<int>(i)));
       }
       node->remember(reply.token(), reply.sequence());
     }
@@ -218,11 +181,9 @@ bool WriteCoordinator::take_round(Round& round, std::vector<Pending>& pending,
   std::vector<Pending> again;
   bool quorum_failed = false;
   for (size_t i = 0; i < pending.size(); ++i) {
-    const Round::Item& answer = round.items_[i];
+    const WriteTally& answer = round.items_[i];
     WriteResult& result = results[pending[i].index];
-    const bool restamp =
-        answer.may_restamp(quorum_) &&
-        (answer.superseded > 0 || (answer.late > 0 && answer.acknowledged() < quorum_));
+    const bool restamp = answer.must_restamp(quorum_);
     if (!restamp && answer.acknowledged() >= quorum_) {
       result.status = absl::OkStatus();
       continue;
@@ -250,9 +211,7 @@ bool WriteCoordinator::take_round(Round& round, std::vector<Pending>& pending,
     }
     quorum_failed = true;
     item.item.answered = answer.answered;
-    item.in_doubt |= answer.held + answer.late + answer.overtaken + answer.superseded +
-                         answer.unknown + answer.open >
-                     0;
+    item.in_doubt |= answer.may_be_somewhere();
     again.push_back(std::move(item));
   }
   pending = std::move(again);
@@ -307,7 +266,7 @@ void WriteCoordinator::apply_here(const std::shared_ptr<Round>& round,
     auto& item = round->items_[indexes[i]];
     --item.open;
     if (applied.ok()) {
-      round->take_result(indexes[i], context_.name, (*applied)[i]);
+      item.take(context_.name, (*applied)[i]);
     } else {
       ++item.unknown;
     }

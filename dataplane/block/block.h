@@ -118,6 +118,9 @@ class BlockReader {
   // `bytes` may be longer than the block (padding, trailer). DATA_LOSS with what is wrong;
   // FAILED_PRECONDITION for a format version, codec or cipher this build does not know.
   static absl::StatusOr<BlockReader> open(std::span<const uint8_t> bytes);
+  // The same without the checksum, for a block whose checksum this process has verified since it
+  // came from a wire or a disk.
+  static absl::StatusOr<BlockReader> open_verified(std::span<const uint8_t> bytes);
   const BlockHeader& header() const { return header_; }
   // The keys of the first and last entry, without reading what is between. Views into the block.
   // What next() hands out is proven to lie between them once it has returned false.

@@ -112,8 +112,15 @@ absl::StatusOr<BlockReader> BlockReader::open(std::span<const uint8_t> bytes) {
   if (xxh3_64(bytes.data() + kMagicAt, stored - kMagicAt) != checksum) {
     return data_loss("block: checksum mismatch");
   }
+  return open_verified(bytes);
+}
+
+absl::StatusOr<BlockReader> BlockReader::open_verified(std::span<const uint8_t> bytes) {
   SLUICE_ASSIGN_OR_RETURN(const BlockHeader header, peek_block_header(bytes));
-  return BlockReader(header, bytes.first(stored));
+  if (header.stored_bytes > bytes.size()) {
+    return data_loss("block: {} bytes long, cut off at {}", header.stored_bytes, bytes.size());
+  }
+  return BlockReader(header, bytes.first(header.stored_bytes));
 }
 
 BlockReader::BlockReader(const BlockHeader& header, std::span<const uint8_t> block)

@@ -1,6 +1,8 @@
 #include "dataplane/pipeline/request_client.h"
 
 #include <chrono>
+#include <condition_variable>
+#include <iterator>
 #include <utility>
 #include <vector>
 
@@ -18,9 +20,12 @@ constexpr int64_t kTakeMs = 200;
 struct RequestClient::Call {
   std::shared_ptr<Stream> stream;
   uint64_t sequence = 0;
+  int64_t deadline_ns = 0;  // of one with on_done
+  Done on_done;
   // Under the client's mutex:
+  std::condition_variable answered;
   bool done = false;
-  absl::StatusOr<WriteReply> reply = absl::UnknownError("no reply");
+  absl::StatusOr<std::string> reply = absl::UnknownError("no reply");
 };
 
 struct RequestClient::Node {
@@ -30,6 +35,7 @@ struct RequestClient::Node {
   std::string address;
   absl::Status failure;
   int64_t failed_ns = 0;
+  bool crowded = false;  // the failure is that it took nothing
 };
 
 RequestClient::RequestClient(Exchange& exchange, const Options& options)
@@ -43,6 +49,9 @@ RequestClient::~RequestClient() {
   thread_.join();
   for (auto& [name, node] : nodes_) {
     if (node->stream != nullptr) node->stream->close(absl::OkStatus());
+  }
+  for (auto& [key, call] : calls_) {
+    if (call->on_done) call->on_done({true, cancelled("the client of requests has ended")});
   }
 }
 
@@ -59,13 +68,14 @@ RequestClient::Node& RequestClient::node_of(const SlotRoute::Replica& replica) {
 absl::StatusOr<std::shared_ptr<Stream>> RequestClient::stream_to(Node& node,
                                                                  const std::string& address) {
   std::lock_guard lock(node.mutex);
+  const int64_t since_ms = (exchange_.clock().monotonic_ns() - node.failed_ns) / kMs;
+  const int64_t pause_ms = node.crowded ? options_.crowded_ms : options_.unreachable_ms;
+  const bool failed = !node.failure.ok() && node.address == address && since_ms < pause_ms;
+  if (failed && node.crowded) return node.failure;
   if (node.stream != nullptr && !node.stream->closed() && node.address == address) {
     return node.stream;
   }
-  if (!node.failure.ok() && node.address == address &&
-      exchange_.clock().monotonic_ns() - node.failed_ns < options_.unreachable_ms * kMs) {
-    return node.failure;
-  }
+  if (failed) return node.failure;
   node.stream.reset();
   node.address = address;
   Exchange::ConnectOptions options;
@@ -80,6 +90,7 @@ absl::StatusOr<std::shared_ptr<Stream>> RequestClient::stream_to(Node& node,
   options.timeout_ms = options_.connect_timeout_ms;
   absl::StatusOr<std::shared_ptr<Stream>> stream = exchange_.connect(options);
   node.failure = stream.status();
+  node.crowded = false;
   node.failed_ns = exchange_.clock().monotonic_ns();
   if (stream.ok()) node.stream = *stream;
   return stream;
@@ -91,7 +102,36 @@ absl::StatusOr<RequestClient::CallPtr> RequestClient::begin(const SlotRoute::Rep
   auto call = std::make_shared<Call>();
   SLUICE_ASSIGN_OR_RETURN(call->stream, stream_to(node_of(to), to.address));
   call->sequence = sequence;
-  const std::pair<const Stream*, uint64_t> key{call->stream.get(), sequence};
+  SLUICE_RETURN_IF_ERROR(post(call, std::move(message), bytes, timeout_ms));
+  return call;
+}
+
+void RequestClient::send(const SlotRoute::Replica& to, BlockBuffer message, uint32_t bytes,
+                         uint64_t sequence, int64_t timeout_ms, int64_t reply_timeout_ms,
+                         Done done) {
+  Node& node = node_of(to);
+  absl::StatusOr<std::shared_ptr<Stream>> stream = stream_to(node, to.address);
+  if (!stream.ok()) return done({false, stream.status()});
+  auto call = std::make_shared<Call>();
+  call->stream = *std::move(stream);
+  call->sequence = sequence;
+  call->deadline_ns = exchange_.clock().monotonic_ns() + reply_timeout_ms * kMs;
+  call->on_done = std::move(done);
+  const absl::Status status = post(call, std::move(message), bytes, timeout_ms);
+  if (status.ok()) return;
+  // One that takes nothing is not waited for by each request after this one.
+  {
+    const std::lock_guard lock(node.mutex);
+    node.failure = status;
+    node.failed_ns = exchange_.clock().monotonic_ns();
+    node.crowded = true;
+  }
+  call->on_done({false, status});
+}
+
+absl::Status RequestClient::post(const CallPtr& call, BlockBuffer message, uint32_t bytes,
+                                 int64_t timeout_ms) {
+  const std::pair<const Stream*, uint64_t> key{call->stream.get(), call->sequence};
   {
     std::lock_guard lock(mutex_);
     calls_.emplace(key, call);
@@ -99,17 +139,18 @@ absl::StatusOr<RequestClient::CallPtr> RequestClient::begin(const SlotRoute::Rep
   if (absl::Status status = call->stream->send(std::move(message), bytes, timeout_ms);
       !status.ok()) {
     std::lock_guard lock(mutex_);
-    calls_.erase(key);
-    return status;
+    // Its stream may have closed meanwhile, which has answered it.
+    return calls_.erase(key) > 0 || !call->on_done ? status : absl::OkStatus();
   }
   if (call->stream->closed())
     on_closed(call->stream);  // its last delivery may have come before the call
-  return call;
+  return absl::OkStatus();
 }
 
-absl::StatusOr<WriteReply> RequestClient::finish(const CallPtr& call, int64_t timeout_ms) {
+absl::StatusOr<std::string> RequestClient::finish(const CallPtr& call, int64_t timeout_ms) {
   std::unique_lock lock(mutex_);
-  if (!changed_.wait_for(lock, std::chrono::milliseconds(timeout_ms), [&] { return call->done; })) {
+  if (!call->answered.wait_for(lock, std::chrono::milliseconds(timeout_ms),
+                               [&] { return call->done; })) {
     calls_.erase({call->stream.get(), call->sequence});
     lock.unlock();
     // A stream that is stuck stays so, and would hold up every further request to its node.
@@ -122,8 +163,14 @@ absl::StatusOr<WriteReply> RequestClient::finish(const CallPtr& call, int64_t ti
 
 void RequestClient::run() {
   Inbox::Delivery delivery;
+  int64_t expired_ns = exchange_.clock().monotonic_ns();
   while (!stopping_) {
-    if (!inbox_->take(kTakeMs, &delivery)) continue;
+    const bool taken = inbox_->take(kTakeMs, &delivery);
+    if (const int64_t now = exchange_.clock().monotonic_ns(); now - expired_ns >= kTakeMs * kMs) {
+      expired_ns = now;
+      expire();
+    }
+    if (!taken) continue;
     if (delivery.closed) {
       on_closed(delivery.stream);
     } else {
@@ -140,26 +187,54 @@ void RequestClient::on_reply(Inbox::Delivery& delivery) {
         data_loss("a message of kind {} where replies are due", static_cast<int>(envelope.kind)));
     return;
   }
-  absl::StatusOr<WriteReply> reply = WriteReply::decode(as_string_view(delivery.message.payload()));
-  std::lock_guard lock(mutex_);
-  const auto found = calls_.find({delivery.stream.get(), envelope.sequence});
-  if (found == calls_.end()) return;  // nobody waits any more
-  found->second->reply = std::move(reply);
-  found->second->done = true;
-  calls_.erase(found);
-  changed_.notify_all();
+  CallPtr call;
+  {
+    std::lock_guard lock(mutex_);
+    const auto found = calls_.find({delivery.stream.get(), envelope.sequence});
+    if (found == calls_.end()) return;  // nobody waits any more
+    call = found->second;
+    calls_.erase(found);
+    call->reply = std::string(as_string_view(delivery.message.payload()));
+    call->done = true;
+    call->answered.notify_one();
+  }
+  if (call->on_done) call->on_done({true, std::move(call->reply)});
+}
+
+// Requests of which nobody waits for the reply. Their stream stays: who is slow answers others.
+void RequestClient::expire() {
+  const int64_t now = exchange_.clock().monotonic_ns();
+  std::vector<CallPtr> late;
+  {
+    std::lock_guard lock(mutex_);
+    for (auto at = calls_.begin(); at != calls_.end();) {
+      const bool over = at->second->on_done && at->second->deadline_ns <= now;
+      if (over) late.push_back(at->second);
+      at = over ? calls_.erase(at) : std::next(at);
+    }
+  }
+  for (const CallPtr& call : late) {
+    call->on_done({true, deadline_exceeded("no reply in time")});
+  }
 }
 
 void RequestClient::on_closed(const std::shared_ptr<Stream>& stream) {
   const absl::Status reason = stream->closed_reason();
-  std::lock_guard lock(mutex_);
-  auto at = calls_.lower_bound({stream.get(), 0});
-  while (at != calls_.end() && at->first.first == stream.get()) {
-    at->second->reply = reason;
-    at->second->done = true;
-    at = calls_.erase(at);
+  std::vector<CallPtr> ended;
+  {
+    std::lock_guard lock(mutex_);
+    auto at = calls_.lower_bound({stream.get(), 0});
+    while (at != calls_.end() && at->first.first == stream.get()) {
+      at->second->reply = reason;
+      at->second->done = true;
+      at->second->answered.notify_one();
+      ended.push_back(at->second);
+      at = calls_.erase(at);
+    }
   }
-  changed_.notify_all();
+  for (const CallPtr& call : ended) {
+    if (call->on_done) call->on_done({true, reason});
+  }
 }
 
 }  // namespace sluice

@@ -1,21 +1,20 @@
 // Sends data writing requests to several nodes and matches their replies: one stream to each node,
-// opened when needed and again after it broke. Used by a restore and by a coordinating replica.
-// Internal to dataplane/pipeline.
+// opened when needed and again after it broke. Used by restores, imports and coordinating replicas.
 #ifndef SLUICE_DATAPLANE_PIPELINE_REQUEST_CLIENT_H_
 #define SLUICE_DATAPLANE_PIPELINE_REQUEST_CLIENT_H_
 
 #include <atomic>
-#include <condition_variable>
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
 #include <mutex>
 #include <string>
 #include <thread>
+#include <utility>
 
 #include "absl/status/statusor.h"
 #include "dataplane/pipeline/slot_router.h"
-#include "dataplane/pipeline/write_server.h"
 #include "dataplane/stream/exchange.h"
 
 namespace sluice {
@@ -31,28 +30,42 @@ class RequestClient {
     size_t receive_blocks = 2;
     int64_t connect_timeout_ms = 3'000;
     int64_t unreachable_ms = 200;  // after a failed connect, further calls fail at once for so long
+    int64_t crowded_ms = 2'000;    // likewise after one that took nothing
   };
   struct Call;
   using CallPtr = std::shared_ptr<Call>;
+  // What became of a request: the payload of its reply.
+  struct Outcome {
+    bool sent = false;  // whether it may have been carried out
+    absl::StatusOr<std::string> reply;
+  };
+  // Called once, on a thread of the client or the caller's own. Must be quick, and not send.
+  using Done = std::function<void(Outcome outcome)>;
 
   RequestClient(Exchange& exchange, const Options& options);
   ~RequestClient();
 
   uint64_t next_sequence() { return next_sequence_.fetch_add(1) + 1; }
-  // Sends a sealed kWriteRequest of this sequence. UNAVAILABLE or the like when the node cannot be
-  // reached.
+  // Sends a sealed request of this sequence. UNAVAILABLE or the like when the node cannot be
+  // reached, or takes nothing for timeout_ms.
   absl::StatusOr<CallPtr> begin(const SlotRoute::Replica& to, BlockBuffer message, uint32_t bytes,
                                 uint64_t sequence, int64_t timeout_ms);
-  // The reply, or why there is none: DEADLINE_EXCEEDED (the stream is closed then, and the next
-  // request opens another), or the reason for which the stream broke.
-  // The request may then have been carried out or not.
-  absl::StatusOr<WriteReply> finish(const CallPtr& call, int64_t timeout_ms);
+  // The same, for who does not wait: `done` is told the outcome, DEADLINE_EXCEEDED when there is no
+  // reply for reply_timeout_ms.
+  void send(const SlotRoute::Replica& to, BlockBuffer message, uint32_t bytes, uint64_t sequence,
+            int64_t timeout_ms, int64_t reply_timeout_ms, Done done);
+  // The reply's payload, or why there is none: DEADLINE_EXCEEDED (the stream is closed then, and
+  // the next request opens another), or the reason for which the stream broke. The request may then
+  // have been carried out or not.
+  absl::StatusOr<std::string> finish(const CallPtr& call, int64_t timeout_ms);
 
  private:
   struct Node;
   Node& node_of(const SlotRoute::Replica& replica);
   absl::StatusOr<std::shared_ptr<Stream>> stream_to(Node& node, const std::string& address);
+  absl::Status post(const CallPtr& call, BlockBuffer message, uint32_t bytes, int64_t timeout_ms);
   void run();
+  void expire();
   void on_reply(Inbox::Delivery& delivery);
   void on_closed(const std::shared_ptr<Stream>& stream);
 
@@ -62,8 +75,7 @@ class RequestClient {
   std::atomic<uint64_t> next_sequence_{0};
   std::atomic<bool> stopping_{false};
 
-  std::mutex mutex_;
-  std::condition_variable changed_;  // a call was answered
+  std::mutex mutex_;  // what follows
   std::map<std::string, std::unique_ptr<Node>> nodes_;
   std::map<std::pair<const Stream*, uint64_t>, CallPtr> calls_;
   std::thread thread_;

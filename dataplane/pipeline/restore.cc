@@ -1,7 +1,9 @@
 #include "dataplane/pipeline/restore.h"
 
 #include <algorithm>
+#include <atomic>
 #include <chrono>
+#include <cstddef>
 #include <mutex>
 #include <optional>
 #include <set>
@@ -16,6 +18,8 @@
 
 namespace sluice {
 namespace {
+
+constexpr size_t kWorkers = 6;
 
 // Why a unit was not written everywhere.
 struct Failure {
@@ -36,8 +40,9 @@ Failure first_of(const std::vector<WriteReply::Failure>& failures) {
   return Failure{first.node, absl::Status(first.status.code(), reason)};
 }
 
-// Each thread carries one unit at a time from the archive to its last reply, so the number of
-// threads is the number of requests in flight, and each needs one buffer (two when it repacks).
+// Threads read units of lots and send them without waiting; replies end them. The buffers bound
+// what is in flight. Other units (repacked, or sent again) are carried by one thread each from the
+// archive to their last reply.
 class RestoreJob {
  public:
   RestoreJob(Exchange& exchange, ArchiveReader& archive, SlotRouter& router,
@@ -49,6 +54,9 @@ class RestoreJob {
     explicit Worker(uint32_t slot_bits, std::string_view prefix) : regrouper(slot_bits, prefix) {}
     BlockRegrouper regrouper;
   };
+  // A node that keeps blocks of a lot, and the token to ask by.
+  using Keeping = std::pair<std::string, uint64_t>;
+  struct KeptUnit;
   // What one try of a unit did.
   struct Try {
     uint64_t records = 0;  // live
@@ -59,11 +67,35 @@ class RestoreJob {
     std::map<std::string, RestoreResult::Node> nodes;
     std::map<uint32_t, SlotDigest> digests;
     std::set<uint32_t> failed_slots;  // of a repacked one: not tried again in this try
+    std::set<Keeping> keeping;        // who keeps blocks of it until the lot's end
     SlotLedger::Unit holders;
     std::optional<Failure> failure;
   };
 
+  // Live records, and deletions, that end in a block.
+  struct BlockCount {
+    uint64_t records = 0;
+    uint64_t deletions = 0;
+    uint64_t bytes = 0;
+  };
+  struct Flight;
+
   void work();
+  void send_lot_unit(const RestorePlan::Unit& unit);
+  void send_lot_block(const std::shared_ptr<Flight>& flight, BlockBuffer buffer,
+                      const BlockLocation& location, const BlockCount& count);
+  void prefer_local(SlotRoute* route) const;
+  void land(const std::shared_ptr<Flight>& flight);
+  static std::optional<Failure> take_reply(const SlotRoute& route,
+                                           const absl::StatusOr<WriteReply>& reply,
+                                           const BlockCount& count, Try* result);
+  static absl::Status count_block(std::span<const uint8_t> block, BlockCount* count);
+  // The lot's number among all restores.
+  uint64_t lot_id(int lot) const;
+  void end_lot(int lot);
+  std::map<Keeping, absl::StatusOr<WriteReply>> ask(int lot, const std::set<Keeping>& questions);
+  absl::StatusOr<RequestClient::CallPtr> send_end(int lot, const std::string& node,
+                                                  const LotEnd& end);
   void try_unit(Worker& worker, RestorePlan::Unit& unit, Try* result);
   void send_plain(BlockBuffer buffer, const BlockLocation& location, const RestorePlan::Unit& unit,
                   Try* result);
@@ -71,7 +103,7 @@ class RestoreJob {
                       const RestorePlan::Unit& unit, Try* result);
   // Until every replica has the block.
   std::optional<Failure> send(BlockBuffer& buffer, uint32_t bytes, uint32_t slot, int tries,
-                              uint64_t records, uint64_t record_bytes, Try* result);
+                              const BlockCount& count, Try* result);
   // Of reading the archive.
   Failure failure_of(const RestorePlan::Unit& unit, const absl::Status& status) const;
   absl::StatusOr<BlockBuffer> take_buffer();
@@ -95,9 +127,37 @@ class RestoreJob {
   RestorePlan plan_;
   std::unique_ptr<BlockPool> pool_;
   std::unique_ptr<RequestClient> client_;
+  std::atomic<bool> stale_route_{false};
   std::mutex mutex_;  // what follows, and callbacks
   SlotLedger ledger_;
   RestoreResult result_;
+  std::map<int, std::vector<KeptUnit>> kept_;     // by lot
+  std::map<std::string, std::string> addresses_;  // of nodes that were routed to
+};
+
+// A unit of a lot whose blocks are on their way.
+struct RestoreJob::Flight {
+  explicit Flight(const RestorePlan::Unit& of) : unit(of) {}
+  void fail(Failure failure) {
+    const std::lock_guard lock(mutex);
+    if (!result.failure.has_value()) result.failure = std::move(failure);
+  }
+  void add(const BlockCount& count) {
+    const std::lock_guard lock(mutex);
+    result.records += count.records;
+    result.deletions += count.deletions;
+    result.bytes += count.bytes;
+  }
+
+  RestorePlan::Unit unit;
+  std::mutex mutex;
+  size_t open = 1;  // replies that may still come, and 1 while blocks are still being sent
+  Try result;
+};
+
+struct RestoreJob::KeptUnit {
+  RestorePlan::Unit unit;
+  Try result;
 };
 
 RestoreJob::RestoreJob(Exchange& exchange, ArchiveReader& archive, SlotRouter& router,
@@ -118,12 +178,15 @@ absl::StatusOr<RestoreResult> RestoreJob::run() {
   // Where archive slots are finer or coarser than the cluster's, the low bits they share say where
   // most of a slot goes.
   const uint32_t mask = (uint32_t{1} << std::min(archive_bits_, cluster_bits_)) - 1;
-  SLUICE_RETURN_IF_ERROR(plan_.build([&](uint32_t slot) -> absl::StatusOr<std::string> {
-    if (!repack_ && completed_before(slot)) return std::string();
-    SLUICE_ASSIGN_OR_RETURN(const SlotRoute route, router_.route(slot & mask));
-    if (route.replicas.empty()) return not_found("slot {} has no replicas", slot & mask);
-    return route.replicas.front().node;
-  }));
+  SLUICE_RETURN_IF_ERROR(plan_.build(
+      [&](uint32_t slot) -> absl::StatusOr<SlotRoute> {
+        SLUICE_ASSIGN_OR_RETURN(SlotRoute route, router_.route(slot & mask));
+        if (route.replicas.empty()) return not_found("slot {} has no replicas", slot & mask);
+        for (const auto& replica : route.replicas) addresses_[replica.node] = replica.address;
+        prefer_local(&route);
+        return route;
+      },
+      /*lots=*/!repack_));
   RequestClient::Options client;
   client.kind = StreamKind::kWrite;
   client.cluster = options_.cluster;
@@ -133,7 +196,8 @@ absl::StatusOr<RestoreResult> RestoreJob::run() {
   if (!repack_) count_completed_slots();
 
   std::vector<std::thread> threads;
-  for (size_t i = 0; i < requests; ++i) threads.emplace_back([this] { work(); });
+  const size_t workers = repack_ ? requests : std::min(requests, kWorkers);
+  for (size_t i = 0; i < workers; ++i) threads.emplace_back([this] { work(); });
   for (std::thread& thread : threads) thread.join();
   client_.reset();
   while (pool_->free() < pool_->size()) std::this_thread::sleep_for(std::chrono::milliseconds(1));
@@ -186,11 +250,225 @@ void RestoreJob::count_completed_slots() {
 
 void RestoreJob::work() {
   Worker worker(cluster_bits_, options_.prefix);
-  while (std::optional<RestorePlan::Unit> unit = plan_.take()) {
+  while (std::optional<RestorePlan::Work> work = plan_.take()) {
+    if (stale_route_.exchange(false)) router_.refresh();
+    if (!work->unit.has_value()) {
+      end_lot(work->ended_lot);
+      continue;
+    }
+    if (work->unit->lot != RestorePlan::kNoLot) {
+      send_lot_unit(*work->unit);
+      continue;
+    }
     Try result;
-    try_unit(worker, *unit, &result);
-    account(*unit, std::move(result));
+    try_unit(worker, *work->unit, &result);
+    account(*work->unit, std::move(result));
   }
+}
+
+// Sends the unit's blocks to be kept, without waiting for the replies.
+void RestoreJob::send_lot_unit(const RestorePlan::Unit& unit) {
+  const auto flight = std::make_shared<Flight>(unit);
+  for (uint32_t i = 0; i < unit.blocks; ++i) {
+    const BlockLocation& location = plan_.blocks(unit.part)[unit.first + i];
+    absl::StatusOr<BlockBuffer> buffer = take_buffer();
+    if (!buffer.ok()) {
+      flight->fail(Failure{"", buffer.status()});
+      break;
+    }
+    absl::Status status = archive_.read_block(unit.part, location, *buffer);
+    BlockCount count;
+    if (status.ok()) status = count_block({buffer->data(), location.bytes}, &count);
+    if (!status.ok()) {
+      flight->fail(failure_of(unit, status));
+      break;
+    }
+    flight->add(count);
+    send_lot_block(flight, *std::move(buffer), location, count);
+  }
+  land(flight);
+}
+
+void RestoreJob::send_lot_block(const std::shared_ptr<Flight>& flight, BlockBuffer buffer,
+                                const BlockLocation& location, const BlockCount& count) {
+  absl::StatusOr<SlotRoute> route = router_.route(location.slot);
+  if (!route.ok() || route->replicas.empty()) {
+    return flight->fail(
+        {"", route.ok() ? not_found("slot {} has no replicas", location.slot) : route.status()});
+  }
+  prefer_local(&*route);
+  Envelope envelope;
+  envelope.kind = MessageKind::kWriteRequest;
+  envelope.slot = location.slot;
+  envelope.attempt = route->epoch;
+  envelope.payload_bytes = location.bytes;
+  envelope.flags = Envelope::kKeep;
+  envelope.lot = lot_id(flight->unit.lot);
+  envelope.sequence = client_->next_sequence();
+  const uint32_t bytes = Envelope::seal(envelope, buffer);
+  {
+    const std::lock_guard lock(flight->mutex);
+    ++flight->open;
+  }
+  client_->send(route->replicas.front(), std::move(buffer), bytes, envelope.sequence,
+                options_.request_timeout_ms, options_.request_timeout_ms,
+                [this, flight, count, route = *route](const RequestClient::Outcome& outcome) {
+                  {
+                    const std::lock_guard lock(flight->mutex);
+                    auto failure =
+                        take_reply(route, WriteReply::of(outcome.reply), count, &flight->result);
+                    if (!flight->result.failure.has_value()) {
+                      flight->result.failure = std::move(failure);
+                    }
+                  }
+                  land(flight);
+                });
+}
+
+// A replica on this node takes the block without a wire.
+void RestoreJob::prefer_local(SlotRoute* route) const {
+  const std::string here = exchange_.address();
+  const auto local = std::find_if(route->replicas.begin(), route->replicas.end(),
+                                  [&](const auto& replica) { return replica.address == here; });
+  if (!here.empty() && local != route->replicas.end()) std::swap(*local, route->replicas.front());
+}
+
+// One of the unit's blocks was answered, or all were sent.
+void RestoreJob::land(const std::shared_ptr<Flight>& flight) {
+  {
+    const std::lock_guard lock(flight->mutex);
+    if (--flight->open > 0) return;
+  }
+  Try& result = flight->result;
+  if (result.failure.has_value() && absl::IsFailedPrecondition(result.failure->status)) {
+    stale_route_ = true;
+  }
+  if (result.failure.has_value() || result.keeping.empty()) {
+    return account(flight->unit, std::move(result));
+  }
+  // Before the plan may hand out the lot's end.
+  {
+    const std::lock_guard lock(mutex_);
+    RestorePlan::Unit unit = flight->unit;
+    unit.in_flight = false;
+    unit.lot = RestorePlan::kNoLot;
+    kept_[flight->unit.lot].push_back({unit, std::move(result)});
+  }
+  plan_.kept(&flight->unit);
+}
+
+// What the replica that was asked, route's first, said of a block for all of them.
+std::optional<Failure> RestoreJob::take_reply(const SlotRoute& route,
+                                              const absl::StatusOr<WriteReply>& reply,
+                                              const BlockCount& count, Try* result) {
+  const std::string& node = route.replicas.front().node;
+  if (!reply.ok()) return Failure{node, reply.status()};
+  if (!reply->failures.empty()) return first_of(reply->failures);
+  if (reply->holders.size() != route.replicas.size()) {
+    return Failure{node, data_loss("its answer names {} of {} replicas that have the block",
+                                   reply->holders.size(), route.replicas.size())};
+  }
+  result->kept_newer += reply->kept_different;
+  result->holders.add(route.epoch, reply->holders);
+  for (const WriteReply::Holder& holder : reply->holders) {
+    if (holder.keeping != 0) result->keeping.insert({holder.node, holder.keeping});
+  }
+  for (const SlotRoute::Replica& holder : route.replicas) {
+    RestoreResult::Node& sum = result->nodes[holder.node];
+    sum.records += count.records;
+    sum.bytes += count.bytes;
+  }
+  return std::nullopt;
+}
+
+uint64_t RestoreJob::lot_id(int lot) const {
+  // 0 says that there is no lot.
+  return std::max<uint64_t>(xxh3_64(fmt::format("{}/{}/{}", options_.id, options_.attempt, lot)),
+                            1);
+}
+
+// Asks all nodes at once what became of the lot's blocks, and accounts for the units by what they
+// say.
+void RestoreJob::end_lot(int lot) {
+  std::vector<KeptUnit> units;
+  {
+    const std::lock_guard lock(mutex_);
+    if (const auto node = kept_.extract(lot); !node.empty()) units = std::move(node.mapped());
+  }
+  // Each node that waits for the lot is told, also where it keeps nothing of this sender.
+  std::set<Keeping> questions;
+  for (const KeptUnit& kept : units)
+    questions.insert(kept.result.keeping.begin(), kept.result.keeping.end());
+  for (const auto& [node, senders] : plan_.holders_of(lot)) {
+    const auto asked = questions.lower_bound({node, 0});
+    if (asked == questions.end() || asked->first != node) questions.insert({node, 0});
+  }
+  std::map<Keeping, absl::StatusOr<WriteReply>> answers = ask(lot, questions);
+  std::map<uint32_t, uint64_t> kept_newer;  // by slot, the largest of its replicas
+  for (const auto& [question, answer] : answers) {
+    if (!answer.ok()) continue;
+    for (const auto& [slot, records] : answer->kept) {
+      kept_newer[slot] = std::max(kept_newer[slot], records);
+    }
+  }
+  for (KeptUnit& kept : units) {
+    for (const Keeping& keeping : kept.result.keeping) {
+      const absl::StatusOr<WriteReply>& answer = answers.at(keeping);
+      if (!answer.ok()) {
+        kept.result.failure = Failure{keeping.first, answer.status()};
+      } else if (!answer->failures.empty()) {
+        kept.result.failure = first_of(answer->failures);
+      }
+      if (kept.result.failure.has_value()) break;
+    }
+    // Counted once, with a slot's first unit.
+    const uint32_t slot = plan_.blocks(kept.unit.part)[kept.unit.first].slot;
+    if (!kept.result.failure.has_value()) {
+      kept.result.kept_newer += std::exchange(kept_newer[slot], 0);
+    }
+    account(kept.unit, std::move(kept.result));
+  }
+  plan_.lot_done(lot);
+}
+
+std::map<RestoreJob::Keeping, absl::StatusOr<WriteReply>> RestoreJob::ask(
+    int lot, const std::set<Keeping>& questions) {
+  std::map<Keeping, absl::StatusOr<WriteReply>> answers;
+  std::vector<std::pair<Keeping, RequestClient::CallPtr>> calls;
+  for (const Keeping& question : questions) {
+    const auto& [node, token] = question;
+    const auto& holders = plan_.holders_of(lot);
+    const auto holder = holders.find(node);
+    LotEnd end;
+    end.sender = plan_.own_sender();
+    end.senders = holder == holders.end() ? 1 : holder->second;
+    end.token = token;
+    absl::StatusOr<RequestClient::CallPtr> call = send_end(lot, node, end);
+    if (call.ok()) {
+      calls.emplace_back(question, *call);
+    } else {
+      answers.emplace(question, call.status());
+    }
+  }
+  for (const auto& [question, call] : calls) {
+    answers.emplace(question, WriteReply::of(client_->finish(call, options_.request_timeout_ms)));
+  }
+  return answers;
+}
+
+absl::StatusOr<RequestClient::CallPtr> RestoreJob::send_end(int lot, const std::string& node,
+                                                            const LotEnd& end) {
+  SLUICE_ASSIGN_OR_RETURN(BlockBuffer buffer, take_buffer());
+  const std::string payload = end.encode();
+  std::copy(payload.begin(), payload.end(), buffer.data());
+  Envelope envelope;
+  envelope.kind = MessageKind::kLotEnd;
+  envelope.lot = lot_id(lot);
+  envelope.payload_bytes = static_cast<uint32_t>(payload.size());
+  envelope.sequence = client_->next_sequence();
+  const uint32_t bytes = Envelope::seal(envelope, buffer);
+  return client_->begin({node, addresses_.at(node)}, std::move(buffer), bytes, envelope.sequence,
+                        options_.request_timeout_ms);
 }
 
 absl::StatusOr<BlockBuffer> RestoreJob::take_buffer() {
@@ -233,30 +511,17 @@ void RestoreJob::try_unit(Worker& worker, RestorePlan::Unit& unit, Try* result) 
 
 void RestoreJob::send_plain(BlockBuffer buffer, const BlockLocation& location,
                             const RestorePlan::Unit& unit, Try* result) {
-  uint64_t records = 0;
-  uint64_t deletions = 0;
-  uint64_t bytes = 0;
-  absl::StatusOr<BlockReader> reader = BlockReader::open({buffer.data(), location.bytes});
-  absl::Status status = reader.status();
-  BlockEntry entry;
-  while (status.ok()) {
-    absl::StatusOr<bool> more = reader->next(&entry);
-    status = more.status();
-    if (!status.ok() || !*more) break;
-    if (entry.tombstone) ++deletions;
-    if (entry.tombstone || !entry.last()) continue;
-    ++records;
-    bytes += entry.key.size() + entry.value_bytes;
-  }
-  result->records += records;
-  result->deletions += deletions;
-  result->bytes += bytes;
+  BlockCount count;
+  const absl::Status status = count_block({buffer.data(), location.bytes}, &count);
+  result->records += count.records;
+  result->deletions += count.deletions;
+  result->bytes += count.bytes;
   if (!status.ok()) {
     result->failure = failure_of(unit, status);
     return;
   }
   if (result->failure.has_value()) return;
-  result->failure = send(buffer, location.bytes, location.slot, unit.tries, records, bytes, result);
+  result->failure = send(buffer, location.bytes, location.slot, unit.tries, count, result);
 }
 
 void RestoreJob::send_regrouped(Worker& worker, BlockBuffer buffer, bool completed,
@@ -283,7 +548,7 @@ void RestoreJob::send_regrouped(Worker& worker, BlockBuffer buffer, bool complet
     if (completed || result->failed_slots.contains(slot)) return absl::OkStatus();
     const RestoreResult::Node count = std::exchange(unsent[slot], {});
     std::optional<Failure> failure =
-        send(block, block_bytes, slot, unit.tries, count.records, count.bytes, result);
+        send(block, block_bytes, slot, unit.tries, {count.records, 0, count.bytes}, result);
     if (failure.has_value()) {
       result->failed_slots.insert(slot);
       if (!result->failure.has_value()) result->failure = std::move(failure);
@@ -300,8 +565,7 @@ void RestoreJob::send_regrouped(Worker& worker, BlockBuffer buffer, bool complet
 }
 
 std::optional<Failure> RestoreJob::send(BlockBuffer& buffer, uint32_t bytes, uint32_t slot,
-                                        int tries, uint64_t records, uint64_t record_bytes,
-                                        Try* result) {
+                                        int tries, const BlockCount& count, Try* result) {
   absl::StatusOr<SlotRoute> route = router_.route(slot);
   if (!route.ok() || route->replicas.empty()) {
     return Failure{"", route.ok() ? not_found("slot {} has no replicas", slot) : route.status()};
@@ -311,47 +575,43 @@ std::optional<Failure> RestoreJob::send(BlockBuffer& buffer, uint32_t bytes, uin
   envelope.slot = slot;
   envelope.attempt = route->epoch;
   envelope.payload_bytes = bytes;
-  Failure last;
   // A later try begins with another replica: the first one may be alive but stuck.
-  const size_t replicas = route->replicas.size();
-  for (size_t i = 0; i < replicas; ++i) {
-    const SlotRoute::Replica& replica =
-        route->replicas[(i + static_cast<size_t>(tries)) % replicas];
+  std::rotate(route->replicas.begin(),
+              route->replicas.begin() +
+                  static_cast<std::ptrdiff_t>(static_cast<size_t>(tries) % route->replicas.size()),
+              route->replicas.end());
+  std::optional<Failure> failure;
+  for (size_t i = 0; i < route->replicas.size(); ++i) {
+    const SlotRoute::Replica& first = route->replicas.front();
     envelope.sequence = client_->next_sequence();
     const uint32_t message_bytes = Envelope::seal(envelope, buffer);
     absl::StatusOr<RequestClient::CallPtr> call = client_->begin(
-        replica, buffer.share(), message_bytes, envelope.sequence, options_.request_timeout_ms);
-    absl::StatusOr<WriteReply> reply = call.ok()
-                                           ? client_->finish(*call, options_.request_timeout_ms)
-                                           : absl::StatusOr<WriteReply>(call.status());
-    if (!reply.ok()) {
-      if (last.node.empty()) last = Failure{replica.node, reply.status()};
+        first, buffer.share(), message_bytes, envelope.sequence, options_.request_timeout_ms);
+    if (call.ok()) {
       // The envelope of a request that is still on its way must not change under it, so a sent one
       // is not sent to another replica in this try.
-      if (call.ok()) break;
-      continue;
-    }
-    result->kept_newer += reply->kept_different;
-    if (!reply->failures.empty()) {
-      last = first_of(reply->failures);
+      const auto reply = WriteReply::of(client_->finish(*call, options_.request_timeout_ms));
+      failure = take_reply(*route, reply, count, result);
       break;
     }
-    if (reply->holders.size() != replicas) {
-      last =
-          Failure{replica.node, data_loss("its answer names {} of {} replicas that have the block",
-                                          reply->holders.size(), replicas)};
-      break;
-    }
-    result->holders.add(route->epoch, reply->holders);
-    for (const SlotRoute::Replica& holder : route->replicas) {
-      RestoreResult::Node& node = result->nodes[holder.node];
-      node.records += records;
-      node.bytes += record_bytes;
-    }
-    return std::nullopt;
+    if (!failure.has_value()) failure = Failure{first.node, call.status()};
+    std::rotate(route->replicas.begin(), route->replicas.begin() + 1, route->replicas.end());
   }
-  if (last.status.code() == absl::StatusCode::kFailedPrecondition) router_.refresh();
-  return last;
+  if (failure.has_value() && absl::IsFailedPrecondition(failure->status)) router_.refresh();
+  return failure;
+}
+
+absl::Status RestoreJob::count_block(std::span<const uint8_t> block, BlockCount* count) {
+  SLUICE_ASSIGN_OR_RETURN(BlockReader reader, BlockReader::open_verified(block));
+  for (;;) {
+    BlockEntry entry;
+    SLUICE_ASSIGN_OR_RETURN(const bool more, reader.next(&entry));
+    if (!more) return absl::OkStatus();
+    if (entry.tombstone) ++count->deletions;
+    if (entry.tombstone || !entry.last()) continue;
+    ++count->records;
+    count->bytes += entry.key.size() + entry.value_bytes;
+  }
 }
 
 void RestoreJob::account(RestorePlan::Unit unit, Try result) {

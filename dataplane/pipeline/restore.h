@@ -5,8 +5,13 @@
 // fails goes on the retry list (references into the archive, not values), which has precedence over
 // new units, with backoff; what is left after the last try is returned, never counted as written.
 //
+// New units go in lots: ranges of slots, in ascending order, whose blocks the replicas keep in
+// memory and make durable together at the lot's end (write_lots.h). All who restore an archive at
+// the same time cut the same lots, from its manifest. Units of a lot that fail are sent again one
+// by one.
+//
 // Where the target cluster has other slot_bits, or a prefix is asked for, blocks are decoded and
-// repacked by their new slot.
+// repacked by their new slot, and each is durable when it is answered.
 #ifndef SLUICE_DATAPLANE_PIPELINE_RESTORE_H_
 #define SLUICE_DATAPLANE_PIPELINE_RESTORE_H_
 
@@ -66,8 +71,12 @@ struct RestoreOptions {
   size_t requests = 12;  // in flight, and the arena buffers for them (twice that when repacking)
   size_t requests_per_node = 4;
   int64_t request_timeout_ms = 30'000;
-  int tries = 6;             // of one unit
-  int64_t backoff_ms = 100;  // before the first retry; doubles, at most 5 s
+  // Parts of the archive that one process restores. Each other part is restored by a process of its
+  // own, at the same time.
+  std::set<std::string> together;
+  uint64_t lot_share_bytes = uint64_t{32} << 20;  // of a lot, for each of the cluster's nodes
+  int tries = 6;                                  // of one unit
+  int64_t backoff_ms = 100;                       // before the first retry; doubles, at most 5 s
   // Called from several threads, one at a time; must be quick. An archive slot is complete when all
   // its units are written. One whose units met different stores of a node, or different tables, is
   // not reported.

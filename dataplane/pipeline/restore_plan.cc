@@ -2,7 +2,9 @@
 
 #include <algorithm>
 #include <chrono>
+#include <set>
 #include <tuple>
+#include <utility>
 
 #include "base/status.h"
 #include "dataplane/block/block.h"
@@ -12,6 +14,7 @@ namespace {
 
 constexpr int64_t kMs = 1'000'000;
 constexpr int64_t kMaxBackoffMs = 5'000;
+constexpr uint64_t kLeastLotBytes = 64 << 10;
 
 bool by_slot_and_sequence(const BlockLocation& a, const BlockLocation& b) {
   return std::tie(a.slot, a.sequence) < std::tie(b.slot, b.sequence);
@@ -19,16 +22,17 @@ bool by_slot_and_sequence(const BlockLocation& a, const BlockLocation& b) {
 
 }  // namespace
 
-absl::Status RestorePlan::build(
-    const std::function<absl::StatusOr<std::string>(uint32_t slot)>& lane_of) {
+absl::Status RestorePlan::build(const RouteOf& route_of, bool lots) {
   for (const ArchiveReader::Part& part : archive_.parts()) {
     blocks_.push_back(part.blocks);
     std::sort(blocks_.back().begin(), blocks_.back().end(), by_slot_and_sequence);
   }
-  if (!options_.only.empty()) {
-    lane_index_.emplace("", 0);
-    lanes_.emplace_back();
-    return add_only();
+  ends_lots_ = lots && options_.only.empty();
+  if (!ends_lots_) lots_.resize(1);
+  if (!options_.only.empty()) return add_only();
+  std::map<uint32_t, SlotLots> cut;
+  if (ends_lots_) {
+    SLUICE_ASSIGN_OR_RETURN(cut, cut_lots(route_of));
   }
   for (uint32_t part = 0; part < blocks_.size(); ++part) {
     const std::vector<BlockLocation>& blocks = blocks_[part];
@@ -36,18 +40,128 @@ absl::Status RestorePlan::build(
       const uint32_t slot = blocks[begin].slot;
       uint32_t end = begin;
       while (end < blocks.size() && blocks[end].slot == slot) ++end;
-      SLUICE_ASSIGN_OR_RETURN(const std::string lane, lane_of(slot));
-      if (!lane.empty()) add_range(lane, {part, begin, end});
+      // Repacked slots are all read: what they hold is counted as it comes by.
+      const bool left_out = ends_lots_ && options_.completed_slots.contains(slot);
+      const auto known = cut.find(slot);
+      if (ends_lots_ && known == cut.end()) {
+        return data_loss("part {} of the archive has blocks of slot {}, its manifest none",
+                         archive_.parts()[part].node, slot);
+      }
+      if (!left_out) {
+        SLUICE_RETURN_IF_ERROR(
+            add_slot(route_of, {part, begin, end}, ends_lots_ ? known->second : SlotLots()));
+      }
       begin = end;
     }
   }
   return absl::OkStatus();
 }
 
-void RestorePlan::add_range(const std::string& lane, const Range& range) {
-  const auto [at, added] = lane_index_.try_emplace(lane, static_cast<uint32_t>(lanes_.size()));
-  if (added) lanes_.emplace_back();
-  lanes_[at->second].ranges.push_back(range);
+// The same for everybody who has the manifest and the table.
+absl::StatusOr<std::map<uint32_t, RestorePlan::SlotLots>> RestorePlan::cut_lots(
+    const RouteOf& route_of) {
+  struct Slot {
+    uint32_t slot = 0;
+    uint64_t bytes = 0;
+    std::string sender;
+    SlotRoute route;
+  };
+  std::vector<Slot> slots;
+  std::set<std::string> nodes;
+  size_t replicas = 1;
+  for (const PartManifest& part : archive_.manifest().parts) {
+    for (const SlotSummary& slot : part.slots) {
+      SLUICE_ASSIGN_OR_RETURN(SlotRoute route, route_of(slot.slot));
+      replicas = std::max(replicas, route.replicas.size());
+      for (const SlotRoute::Replica& replica : route.replicas) nodes.insert(replica.node);
+      slots.push_back({slot.slot, slot.digest.bytes, part.node, std::move(route)});
+    }
+  }
+  std::sort(slots.begin(), slots.end(),
+            [](const Slot& a, const Slot& b) { return a.slot < b.slot; });
+  const uint64_t lot_bytes = std::max(
+      options_.lot_share_bytes * std::max(nodes.size(), replicas) / replicas, kLeastLotBytes);
+
+  std::map<uint32_t, SlotLots> cut;
+  std::vector<std::map<std::string, std::set<std::string>>> senders;  // by lot and node
+  uint64_t bytes = 0;
+  for (const Slot& slot : slots) {
+    const uint64_t pieces = slot.bytes / lot_bytes + 1;
+    if (senders.empty() || pieces > 1 || bytes + slot.bytes > lot_bytes) {
+      senders.emplace_back();
+      bytes = 0;
+    }
+    bytes += pieces > 1 ? lot_bytes : slot.bytes;
+    const SlotLots lots{static_cast<uint32_t>(senders.size() - 1), static_cast<uint32_t>(pieces)};
+    cut[slot.slot] = lots;
+    senders.resize(lots.first + lots.count);
+    for (uint32_t lot = lots.first; lot < senders.size(); ++lot) {
+      for (const SlotRoute::Replica& replica : slot.route.replicas) {
+        senders[lot][replica.node].insert(sender_of(slot.sender));
+      }
+    }
+  }
+  lots_.resize(senders.size());
+  for (size_t lot = 0; lot < senders.size(); ++lot) {
+    for (const auto& [node, names] : senders[lot]) {
+      if (names.contains(own_sender())) {
+        lots_[lot].holders[node] = static_cast<uint32_t>(names.size());
+      }
+    }
+  }
+  return cut;
+}
+
+std::string RestorePlan::sender_of(const std::string& part) const {
+  const auto& here = archive_.parts();
+  const bool own = here.size() > 1 && std::any_of(here.begin(), here.end(), [&](const auto& each) {
+                     return each.node == part;
+                   });
+  return own || options_.together.contains(part) ? std::string() : part;
+}
+
+std::string RestorePlan::own_sender() const {
+  return archive_.parts().empty() ? std::string() : sender_of(archive_.parts().front().node);
+}
+
+uint32_t RestorePlan::end_of_unit(uint32_t part, uint32_t first, uint32_t end) const {
+  const std::vector<BlockLocation>& blocks = blocks_[part];
+  uint32_t next = first + 1;
+  while (next < end && (blocks[next - 1].flags & BlockHeader::kContinues) != 0) ++next;
+  return next;
+}
+
+// The blocks of one slot of a part, cut into as many pieces as it has lots.
+absl::Status RestorePlan::add_slot(const RouteOf& route_of, const Range& slot,
+                                   const SlotLots& lots) {
+  const std::vector<BlockLocation>& blocks = blocks_[slot.part];
+  SLUICE_ASSIGN_OR_RETURN(const SlotRoute route, route_of(blocks[slot.next].slot));
+  const uint32_t lane = lane_of(route.replicas.front().node);
+  uint64_t total = 0;
+  for (uint32_t i = slot.next; i < slot.end; ++i) total += blocks[i].bytes;
+  uint64_t sent = 0;
+  uint32_t begin = slot.next;
+  for (uint32_t piece = 0; piece < lots.count; ++piece) {
+    uint32_t end = begin;
+    while (end < slot.end && (piece + 1 == lots.count || sent * lots.count < total * (piece + 1))) {
+      const uint32_t next = end_of_unit(slot.part, end, slot.end);
+      for (; end < next; ++end) sent += blocks[end].bytes;
+    }
+    if (begin < end) add_range(lane, lots.first + piece, {slot.part, begin, end});
+    begin = end;
+  }
+  return absl::OkStatus();
+}
+
+uint32_t RestorePlan::lane_of(const std::string& node) {
+  const auto [at, added] =
+      lane_index_.try_emplace(node, static_cast<uint32_t>(lane_in_flight_.size()));
+  if (added) lane_in_flight_.push_back(0);
+  return at->second;
+}
+
+void RestorePlan::add_range(uint32_t lane, uint32_t lot, const Range& range) {
+  lots_[lot].ranges[lane].push_back(range);
   slot_blocks_[blocks_[range.part][range.next].slot] += range.end - range.next;
 }
 
@@ -72,22 +186,25 @@ absl::Status RestorePlan::add_only() {
       return not_found("the archive has no blocks {} to {} of slot {}", unit.first_sequence,
                        unit.first_sequence + unit.blocks, unit.slot);
     }
-    add_range("",
+    add_range(lane_of(""), 0,
               {index, static_cast<uint32_t>(first), static_cast<uint32_t>(first) + unit.blocks});
   }
   return absl::OkStatus();
 }
 
-std::optional<RestorePlan::Unit> RestorePlan::take() {
+std::optional<RestorePlan::Work> RestorePlan::take() {
   std::unique_lock lock(mutex_);
   for (;;) {
     if (options_.cancellation != nullptr && options_.cancellation->cancelled()) return std::nullopt;
     bool nothing_left = false;
-    std::optional<Unit> unit = take_locked(clock_.monotonic_ns(), &nothing_left);
-    if (unit.has_value()) {
-      ++lanes_[unit->lane].in_flight;
+    std::optional<Work> work = take_locked(clock_.monotonic_ns(), &nothing_left);
+    if (work.has_value()) {
       ++in_flight_;
-      return unit;
+      if (work->unit.has_value()) {
+        work->unit->in_flight = true;
+        ++lane_in_flight_[work->unit->lane];
+      }
+      return work;
     }
     if (nothing_left && in_flight_ == 0) {
       changed_.notify_all();
@@ -97,44 +214,90 @@ std::optional<RestorePlan::Unit> RestorePlan::take() {
   }
 }
 
-std::optional<RestorePlan::Unit> RestorePlan::take_locked(int64_t now, bool* nothing_left) {
+std::optional<RestorePlan::Work> RestorePlan::take_locked(int64_t now, bool* nothing_left) {
   for (auto at = waiting_.begin(); at != waiting_.end(); ++at) {
-    if (at->due_ns > now || lanes_[at->lane].in_flight >= options_.requests_per_node) continue;
+    if (at->due_ns > now || lane_in_flight_[at->lane] >= options_.requests_per_node) continue;
     const Unit unit = *at;
     waiting_.erase(at);
-    return unit;
+    return Work{unit};
   }
-  *nothing_left = waiting_.empty();
-  uint32_t best = 0;
-  bool found = false;
-  for (uint32_t lane = 0; lane < lanes_.size(); ++lane) {
-    if (lanes_[lane].ranges.empty()) continue;
-    *nothing_left = false;
-    if (lanes_[lane].in_flight >= options_.requests_per_node) continue;
-    if (!found || lanes_[lane].in_flight < lanes_[best].in_flight) best = lane;
-    found = true;
+  while (first_open_ < lots_.size() && lots_[first_open_].done) ++first_open_;
+  *nothing_left = waiting_.empty() && first_open_ == lots_.size();
+  const size_t end = std::min(lots_.size(), first_open_ + kLotsAhead);
+  for (size_t number = first_open_; number < end; ++number) {
+    Lot& lot = lots_[number];
+    if (lot.ending) continue;
+    const int index = static_cast<int>(number);
+    if (!lot.ranges.empty()) {
+      if (waiting_.size() >= kMaxWaiting) return std::nullopt;
+      if (std::optional<Unit> unit = take_of_lot(index)) return Work{unit};
+    } else if (!ends_lots_) {
+      lot.ending = lot.done = true;
+      return take_locked(now, nothing_left);
+    } else if (lot.in_flight == 0) {
+      lot.ending = true;
+      return Work{std::nullopt, index};
+    }
   }
-  if (!found || waiting_.size() >= kMaxWaiting) return std::nullopt;
-  Range& range = lanes_[best].ranges.front();
-  const std::vector<BlockLocation>& blocks = blocks_[range.part];
+  return std::nullopt;
+}
+
+// The next unit for the node with the fewest requests in flight.
+std::optional<RestorePlan::Unit> RestorePlan::take_of_lot(int number) {
+  Lot& lot = lots_[static_cast<size_t>(number)];
+  auto best = lot.ranges.end();
+  for (auto at = lot.ranges.begin(); at != lot.ranges.end(); ++at) {
+    if (lane_in_flight_[at->first] >= options_.requests_per_node) continue;
+    if (best == lot.ranges.end() || lane_in_flight_[at->first] < lane_in_flight_[best->first]) {
+      best = at;
+    }
+  }
+  if (best == lot.ranges.end()) return std::nullopt;
+  Range& range = best->second.front();
   Unit unit;
   unit.part = range.part;
   unit.first = range.next;
-  unit.lane = best;
-  do {
-    ++unit.blocks;
-    ++range.next;
-  } while (range.next < range.end && (blocks[range.next - 1].flags & BlockHeader::kContinues) != 0);
-  if (range.next == range.end) lanes_[best].ranges.pop_front();
+  unit.lane = best->first;
+  unit.lot = ends_lots_ ? number : kNoLot;
+  range.next = end_of_unit(range.part, range.next, range.end);
+  unit.blocks = range.next - unit.first;
+  if (range.next == range.end) best->second.pop_front();
+  if (best->second.empty()) lot.ranges.erase(best);
+  ++lot.in_flight;
   return unit;
 }
 
-std::optional<uint32_t> RestorePlan::done(const Unit& unit) {
+// The unit's share of the requests is free for another.
+void RestorePlan::release(Unit* unit) {
+  if (!unit->in_flight) return;
+  unit->in_flight = false;
+  --lane_in_flight_[unit->lane];
+  --in_flight_;
+  if (unit->lot != kNoLot) --lots_[static_cast<size_t>(unit->lot)].in_flight;
+}
+
+void RestorePlan::kept(Unit* unit) {
+  {
+    const std::lock_guard lock(mutex_);
+    release(unit);
+  }
+  changed_.notify_one();
+}
+
+void RestorePlan::lot_done(int lot) {
+  {
+    const std::lock_guard lock(mutex_);
+    lots_[static_cast<size_t>(lot)].done = true;
+    --in_flight_;
+  }
+  changed_.notify_all();
+}
+
+std::optional<uint32_t> RestorePlan::done(Unit unit) {
   std::optional<uint32_t> complete;
   {
     std::lock_guard lock(mutex_);
-    --lanes_[unit.lane].in_flight;
-    --in_flight_;
+    release(&unit);
     const uint32_t slot = blocks_[unit.part][unit.first].slot;
     uint64_t& left = slot_blocks_[slot];
     left -= unit.blocks;
@@ -147,8 +310,8 @@ std::optional<uint32_t> RestorePlan::done(const Unit& unit) {
 void RestorePlan::retry(Unit unit) {
   {
     std::lock_guard lock(mutex_);
-    --lanes_[unit.lane].in_flight;
-    --in_flight_;
+    release(&unit);
+    unit.lot = kNoLot;
     const int64_t backoff =
         std::min(options_.backoff_ms << std::min(unit.tries - 1, 16), kMaxBackoffMs);
     unit.due_ns = clock_.monotonic_ns() + backoff * kMs;
@@ -157,11 +320,10 @@ void RestorePlan::retry(Unit unit) {
   changed_.notify_all();
 }
 
-void RestorePlan::give_up(const Unit& unit, RestoreUnit failed) {
+void RestorePlan::give_up(Unit unit, RestoreUnit failed) {
   {
     std::lock_guard lock(mutex_);
-    --lanes_[unit.lane].in_flight;
-    --in_flight_;
+    release(&unit);
     const BlockLocation& first = blocks_[unit.part][unit.first];
     failed.part = archive_.parts()[unit.part].node;
     failed.slot = first.slot;

@@ -1,5 +1,5 @@
 // What a restore has to do: the units of an archive, handed out so that all target nodes are kept
-// busy, with failed ones before new ones. Internal to dataplane/pipeline.
+// busy, with failed ones before new ones, and new ones lot by lot. Internal to dataplane/pipeline.
 #ifndef SLUICE_DATAPLANE_PIPELINE_RESTORE_PLAN_H_
 #define SLUICE_DATAPLANE_PIPELINE_RESTORE_PLAN_H_
 
@@ -29,24 +29,45 @@ class RestorePlan {
     uint32_t lane = 0;  // whose share of the requests it takes
     int tries = 0;
     int64_t due_ns = 0;
+    int lot = kNoLot;  // of its first try
+    bool in_flight = false;
+  };
+  static constexpr int kNoLot = -1;
+  // Lots that are under way at a time.
+  static constexpr size_t kLotsAhead = 3;
+  // Something to do: a unit, or a lot of which all units were sent, to be ended.
+  struct Work {
+    std::optional<Unit> unit;
+    int ended_lot = kNoLot;
   };
 
   RestorePlan(ArchiveReader& archive, const RestoreOptions& options, Clock& clock)
       : archive_(archive), options_(options), clock_(clock) {}
-  // `lane_of` names the target node that an archive slot mostly goes to; empty: the slot is left
-  // out.
-  absl::Status build(const std::function<absl::StatusOr<std::string>(uint32_t slot)>& lane_of);
+  using RouteOf = std::function<absl::StatusOr<SlotRoute>(uint32_t slot)>;
+  // `route_of` tells who holds an archive slot, or most of it. With `lots`, slots are the target
+  // cluster's, and units are handed out in lots.
+  absl::Status build(const RouteOf& route_of, bool lots);
 
   // A part's blocks by slot and sequence.
   const std::vector<BlockLocation>& blocks(uint32_t part) const { return blocks_[part]; }
-  // The next unit to work on; waits for one. nullopt when there is nothing left, or cancelled.
-  std::optional<Unit> take();
+  // The next thing to do; waits for one. nullopt when there is nothing left, or cancelled.
+  std::optional<Work> take();
+  // All replicas keep the unit's blocks; whether it is done is known at the end of its lot.
+  void kept(Unit* unit);
+  // Each unit that was kept for the lot is done, retried or given up.
+  void lot_done(int lot);
+  // This process, among the senders of a lot.
+  std::string own_sender() const;
+  // Which nodes wait for the end of the lot, and for how many senders' ends.
+  const std::map<std::string, uint32_t>& holders_of(int lot) const {
+    return lots_[static_cast<size_t>(lot)].holders;
+  }
   // Returns the slot when it is complete with this unit.
-  std::optional<uint32_t> done(const Unit& unit);
+  std::optional<uint32_t> done(Unit unit);
   // Tries the unit again later.
   void retry(Unit unit);
   // Gives the unit up. `failed` has everything but where the unit is.
-  void give_up(const Unit& unit, RestoreUnit failed);
+  void give_up(Unit unit, RestoreUnit failed);
   // What was given up, by part, slot and sequence.
   std::vector<RestoreUnit> failed();
 
@@ -56,14 +77,30 @@ class RestorePlan {
     uint32_t next = 0;
     uint32_t end = 0;
   };
-  struct Lane {
-    std::deque<Range> ranges;
-    size_t in_flight = 0;
+  struct Lot {
+    std::map<uint32_t, std::deque<Range>> ranges;  // by lane
+    std::map<std::string, uint32_t> holders;
+    size_t in_flight = 0;  // units of it, in their first try
+    bool ending = false;
+    bool done = false;
+  };
+  // The lots of one slot: usually one, which it shares with others.
+  struct SlotLots {
+    uint32_t first = 0;
+    uint32_t count = 1;
   };
 
   absl::Status add_only();
-  void add_range(const std::string& lane, const Range& range);
-  std::optional<Unit> take_locked(int64_t now, bool* nothing_left);
+  absl::StatusOr<std::map<uint32_t, SlotLots>> cut_lots(const RouteOf& route_of);
+  absl::Status add_slot(const RouteOf& route_of, const Range& slot, const SlotLots& lots);
+  // Who sends a part; the same for parts that one process sends.
+  std::string sender_of(const std::string& part) const;
+  uint32_t lane_of(const std::string& node);
+  void add_range(uint32_t lane, uint32_t lot, const Range& range);
+  uint32_t end_of_unit(uint32_t part, uint32_t first, uint32_t end) const;
+  std::optional<Work> take_locked(int64_t now, bool* nothing_left);
+  std::optional<Unit> take_of_lot(int lot);
+  void release(Unit* unit);
 
   ArchiveReader& archive_;
   const RestoreOptions& options_;
@@ -72,7 +109,10 @@ class RestorePlan {
   std::mutex mutex_;
   std::condition_variable changed_;
   std::map<std::string, uint32_t> lane_index_;
-  std::vector<Lane> lanes_;
+  std::vector<size_t> lane_in_flight_;
+  bool ends_lots_ = false;
+  std::vector<Lot> lots_;
+  size_t first_open_ = 0;                     // lot
   std::deque<Unit> waiting_;                  // to be tried again
   std::map<uint32_t, uint64_t> slot_blocks_;  // not written yet
   std::vector<RestoreUnit> failed_;

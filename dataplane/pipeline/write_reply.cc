@@ -25,6 +25,13 @@ std::string WriteReply::encode() const {
   for (size_t i = 0; i < holding; ++i) {
     out.put_string(holders[i].node);
     out.put_string(holders[i].store);
+    out.put<uint64_t>(holders[i].keeping);
+  }
+  size_t left = std::min(kept.size(), kMaxKept);
+  out.put_varint(left);
+  for (auto at = kept.begin(); left > 0; ++at, --left) {
+    out.put<uint32_t>(at->first);
+    out.put_varint(at->second);
   }
   return bytes;
 }
@@ -51,11 +58,19 @@ absl::StatusOr<WriteReply> WriteReply::decode(std::string_view payload) {
   if (!in.get_varint(&count) || count > kMaxHolders) return data_loss("damaged reply");
   for (uint64_t i = 0; i < count; ++i) {
     std::string_view node, store;
+    uint64_t keeping = 0;
     if (!in.get_string(&node, Hello::kMaxNameBytes) ||
-        !in.get_string(&store, Hello::kMaxNameBytes)) {
+        !in.get_string(&store, Hello::kMaxNameBytes) || !in.get(&keeping)) {
       return data_loss("damaged reply");
     }
-    reply.holders.push_back({std::string(node), std::string(store)});
+    reply.holders.push_back({std::string(node), std::string(store), keeping});
+  }
+  if (!in.get_varint(&count) || count > kMaxKept) return data_loss("damaged reply");
+  for (uint64_t i = 0; i < count; ++i) {
+    uint32_t slot = 0;
+    uint64_t records = 0;
+    if (!in.get(&slot) || !in.get_varint(&records)) return data_loss("damaged reply");
+    reply.kept[slot] = records;
   }
   if (!in.done()) return data_loss("damaged reply");
   return reply;

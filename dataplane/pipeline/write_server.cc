@@ -7,8 +7,10 @@
 #include <thread>
 #include <utility>
 
+#include "base/bytes.h"
 #include "base/status.h"
 #include "dataplane/block/block.h"
+#include "dataplane/pipeline/record_writes.h"
 #include "dataplane/pipeline/request_client.h"
 
 namespace sluice {
@@ -21,7 +23,11 @@ constexpr int64_t kReplyTimeoutMs = 10'000;
 class WriteServerImpl final : public WriteServer, public StreamHandler {
  public:
   WriteServerImpl(Exchange& exchange, Store& store, SlotRouter& router, const Options& options)
-      : exchange_(exchange), store_(store), router_(router), options_(options) {}
+      : exchange_(exchange),
+        store_(store),
+        router_(router),
+        options_(options),
+        lots_(store, exchange.clock(), options.lots) {}
   ~WriteServerImpl() override;
   absl::Status start();
   Counters counters() const override;
@@ -39,7 +45,10 @@ class WriteServerImpl final : public WriteServer, public StreamHandler {
   void handle(Inbox::Delivery& delivery, bool forwarded);
   WriteReply carry_out(Message& message, bool forwarded);
   absl::StatusOr<SlotRoute> check(const Message& message);
-  void apply(std::span<const uint8_t> block, WriteReply* reply);
+  void apply(const Message& message, WriteReply* reply);
+  bool keep(const Message& message, WriteReply* reply);
+  void end_lot(Inbox::Delivery& delivery);
+  void answer(Stream& stream, const Envelope& request, const std::string& reply);
   std::vector<Forward> forward(const SlotRoute& route, Message& message);
   void collect(std::vector<Forward>& forwards, WriteReply* reply);
 
@@ -50,6 +59,8 @@ class WriteServerImpl final : public WriteServer, public StreamHandler {
   const std::shared_ptr<Inbox> write_inbox_ = Inbox::create();
   const std::shared_ptr<Inbox> forward_inbox_ = Inbox::create();
   std::unique_ptr<RequestClient> peers_;
+  std::unique_ptr<RecordWrites> records_;
+  WriteLots lots_;
   bool serving_write_ = false;
   bool serving_forward_ = false;
   std::atomic<bool> stopping_{false};
@@ -67,6 +78,11 @@ absl::Status WriteServerImpl::start() {
   RequestClient::Options peers;
   peers.kind = StreamKind::kForward;
   peers_ = std::make_unique<RequestClient>(exchange_, peers);
+  RecordWrites::Options records;
+  records.node = options_.node;
+  records.quorum = options_.write_quorum;
+  records.on_answer = options_.on_answer;
+  records_ = std::make_unique<RecordWrites>(store_, router_, *peers_, records);
   for (size_t i = 0; i < options_.write_workers; ++i) {
     threads_.emplace_back([this] { run(*write_inbox_, false); });
   }
@@ -89,6 +105,7 @@ WriteServerImpl::~WriteServerImpl() {
   for (std::thread& thread : threads_) thread.join();
   for (const std::shared_ptr<Stream>& stream : streams_) stream->close(absl::OkStatus());
   streams_.clear();
+  records_.reset();
   peers_.reset();
 }
 
@@ -114,6 +131,7 @@ void WriteServerImpl::accepted(std::shared_ptr<Stream> stream) {
 void WriteServerImpl::run(Inbox& inbox, bool forwards) {
   Inbox::Delivery delivery;
   while (!stopping_) {
+    lots_.tick();
     if (!inbox.take(kTakeMs, &delivery)) continue;
     if (delivery.closed) {
       std::lock_guard lock(mutex_);
@@ -128,6 +146,17 @@ void WriteServerImpl::run(Inbox& inbox, bool forwards) {
 void WriteServerImpl::handle(Inbox::Delivery& delivery, bool forwarded) {
   const Envelope envelope = delivery.message.envelope;
   if (envelope.kind == MessageKind::kStreamEnd) return;
+  if (envelope.kind == MessageKind::kLotEnd) {
+    end_lot(delivery);
+    return;
+  }
+  if (envelope.kind == MessageKind::kRecordWrite) {
+    const std::string reply =
+        forwarded ? records_->apply(delivery.message) : records_->coordinate(delivery.message);
+    delivery.message.buffer.reset();
+    answer(*delivery.stream, envelope, reply);
+    return;
+  }
   if (envelope.kind != MessageKind::kWriteRequest) {
     delivery.stream->close(
         data_loss("a message of kind {} where requests are due", static_cast<int>(envelope.kind)));
@@ -140,29 +169,54 @@ void WriteServerImpl::handle(Inbox::Delivery& delivery, bool forwarded) {
     ++(forwarded ? counters_.forwarded : counters_.requests);
     counters_.records_changed += reply.changed;
   }
-  Envelope answer;
-  answer.kind = MessageKind::kWriteReply;
-  answer.slot = envelope.slot;
-  answer.attempt = envelope.attempt;
-  answer.sequence = envelope.sequence;
-  if (absl::Status status = delivery.stream->send_control(answer, reply.encode(), kReplyTimeoutMs);
-      !status.ok()) {
-    delivery.stream->close(status);
+  answer(*delivery.stream, envelope, reply.encode());
+}
+
+void WriteServerImpl::answer(Stream& stream, const Envelope& request, const std::string& reply) {
+  Envelope envelope;
+  envelope.kind = MessageKind::kWriteReply;
+  envelope.slot = request.slot;
+  envelope.attempt = request.attempt;
+  envelope.sequence = request.sequence;
+  if (absl::Status status = stream.send_control(envelope, reply, kReplyTimeoutMs); !status.ok()) {
+    stream.close(status);
   }
 }
 
-// Whether this node may carry the request out: nothing is applied anywhere before this is known.
-absl::StatusOr<SlotRoute> WriteServerImpl::check(const Message& message) {
-  SLUICE_ASSIGN_OR_RETURN(const BlockReader reader, BlockReader::open(message.payload()));
-  const Envelope& envelope = message.envelope;
-  if (reader.header().slot != envelope.slot ||
-      reader.header().stored_bytes != envelope.payload_bytes) {
-    return data_loss("an envelope for slot {} around a block of slot {}", envelope.slot,
-                     reader.header().slot);
+void WriteServerImpl::end_lot(Inbox::Delivery& delivery) {
+  const absl::StatusOr<LotEnd> end = LotEnd::decode(as_string_view(delivery.message.payload()));
+  if (!end.ok()) {
+    delivery.stream->close(end.status());
+    return;
   }
-  if (reader.header().slot_bits != router_.slot_bits()) {
-    return failed_precondition("a block for {} slot bits in a cluster of {}",
-                               reader.header().slot_bits, router_.slot_bits());
+  const Envelope request = delivery.message.envelope;
+  delivery.message.buffer.reset();
+  lots_.end(
+      request.lot, *end,
+      [this, request, stream = delivery.stream](const absl::StatusOr<WriteLots::Result>& result) {
+        WriteReply reply;
+        if (result.ok()) {
+          reply.holders.push_back({options_.node, store_.store_id()});
+          reply.kept = result->kept_different;
+        } else {
+          reply.failures.push_back({options_.node, result.status()});
+        }
+        answer(*stream, request, reply.encode());
+      });
+}
+
+// Whether this node may carry the request out: nothing is forwarded before this is known.
+absl::StatusOr<SlotRoute> WriteServerImpl::check(const Message& message) {
+  // Each replica's store checks the rest of the block before it changes anything.
+  SLUICE_ASSIGN_OR_RETURN(const BlockHeader header, peek_block_header(message.payload()));
+  const Envelope& envelope = message.envelope;
+  if (header.slot != envelope.slot || header.stored_bytes != envelope.payload_bytes) {
+    return data_loss("an envelope for slot {} around a block of slot {}", envelope.slot,
+                     header.slot);
+  }
+  if (header.slot_bits != router_.slot_bits()) {
+    return failed_precondition("a block for {} slot bits in a cluster of {}", header.slot_bits,
+                               router_.slot_bits());
   }
   if (envelope.attempt > router_.epoch()) router_.refresh();
   SLUICE_ASSIGN_OR_RETURN(SlotRoute route, router_.route(envelope.slot));
@@ -189,13 +243,28 @@ WriteReply WriteServerImpl::carry_out(Message& message, bool forwarded) {
   }
   std::vector<Forward> forwards;
   if (!forwarded) forwards = forward(*route, message);
-  apply(message.payload(), &reply);
+  apply(message, &reply);
   collect(forwards, &reply);
   return reply;
 }
 
-void WriteServerImpl::apply(std::span<const uint8_t> block, WriteReply* reply) {
-  absl::StatusOr<Store::BlockResult> result = store_.apply_block(block);
+bool WriteServerImpl::keep(const Message& message, WriteReply* reply) {
+  const absl::StatusOr<uint64_t> token = lots_.add(message.envelope.lot, message.payload());
+  // Without memory for it, the block is made durable on its own.
+  if (absl::IsResourceExhausted(token.status())) return false;
+  if (token.ok()) {
+    reply->holders.push_back({options_.node, store_.store_id(), *token});
+    std::lock_guard lock(mutex_);
+    ++counters_.kept;
+  } else {
+    reply->failures.push_back({options_.node, token.status()});
+  }
+  return true;
+}
+
+void WriteServerImpl::apply(const Message& message, WriteReply* reply) {
+  if ((message.envelope.flags & Envelope::kKeep) != 0 && keep(message, reply)) return;
+  absl::StatusOr<Store::BlockResult> result = store_.apply_block(message.payload());
   if (!result.ok()) {
     reply->failures.push_back({options_.node, result.status()});
     return;
@@ -213,6 +282,8 @@ std::vector<WriteServerImpl::Forward> WriteServerImpl::forward(const SlotRoute& 
   Envelope envelope;
   envelope.kind = MessageKind::kWriteRequest;
   envelope.slot = message.envelope.slot;
+  envelope.flags = message.envelope.flags;
+  envelope.lot = message.envelope.lot;
   envelope.attempt = message.envelope.attempt;
   envelope.payload_bytes = message.envelope.payload_bytes;
   envelope.sequence = peers_->next_sequence();
@@ -234,16 +305,17 @@ void WriteServerImpl::collect(std::vector<Forward>& forwards, WriteReply* reply)
     if (status.ok()) {
       const int64_t left_ms =
           std::max<int64_t>((deadline - exchange_.clock().monotonic_ns()) / kMs, 0);
-      absl::StatusOr<WriteReply> answer = peers_->finish(*forward.call, left_ms);
+      const absl::StatusOr<WriteReply> answer =
+          WriteReply::of(peers_->finish(*forward.call, left_ms));
       status = answer.status();
       if (answer.ok()) {
         reply->kept_different = std::max(reply->kept_different, answer->kept_different);
-        for (WriteReply::Failure& failure : answer->failures) {
-          reply->failures.push_back({forward.replica.node, std::move(failure.status)});
+        for (const WriteReply::Failure& failure : answer->failures) {
+          reply->failures.push_back({forward.replica.node, failure.status});
         }
         // One that names itself otherwise is not the replica that was meant.
-        for (WriteReply::Holder& holder : answer->holders) {
-          if (holder.node == forward.replica.node) reply->holders.push_back(std::move(holder));
+        for (const WriteReply::Holder& holder : answer->holders) {
+          if (holder.node == forward.replica.node) reply->holders.push_back(holder);
         }
       }
     }

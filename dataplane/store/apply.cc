@@ -25,6 +25,11 @@ ApplyResult result_of(Mutation::Outcome outcome, const Mutation& mutation) {
   return result;
 }
 
+bool has_repeats(std::vector<uint64_t> hashes) {
+  std::sort(hashes.begin(), hashes.end());
+  return std::adjacent_find(hashes.begin(), hashes.end()) != hashes.end();
+}
+
 }  // namespace
 
 absl::Status StoreImpl::check_record(const RecordView& record) const {
@@ -68,14 +73,17 @@ absl::StatusOr<std::vector<ApplyResult>> StoreImpl::apply(std::span<const Record
   std::vector<ApplyResult> results(records.size());
   if (records.empty()) return results;
   std::vector<uint32_t> slots;
+  std::vector<uint64_t> hashes;
   std::vector<RecordSummary> summaries;
   slots.reserve(records.size());
+  hashes.reserve(records.size());
   summaries.reserve(records.size());
   uint64_t largest_stamp = 0;
   for (const RecordView& record : records) {
     SLUICE_RETURN_IF_ERROR(check_record(record));
     largest_stamp = std::max(largest_stamp, record.version.stamp);
     slots.push_back(slot_of(record.key, options_.slot_bits));
+    hashes.push_back(xxh3_64(record.key));
     summaries.push_back(record.summary());
   }
   SLUICE_RETURN_IF_ERROR(check_writable());
@@ -88,7 +96,7 @@ absl::StatusOr<std::vector<ApplyResult>> StoreImpl::apply(std::span<const Record
     // A record that is here already may have come with another call that is not durable yet, so an
     // answer that changes nothing waits for it as well.
     ticket = sync_.last();
-    Mutation mutation(*db_, *sets_, digests_, /*repeats=*/records.size() > 1);
+    Mutation mutation(*db_, *sets_, digests_, /*repeats=*/has_repeats(std::move(hashes)));
     for (size_t i = 0; i < records.size(); ++i) {
       SLUICE_ASSIGN_OR_RETURN(
           const Mutation::Outcome outcome,

@@ -1,6 +1,7 @@
 #include "dataplane/store/ingest_rows.h"
 
 #include <algorithm>
+#include <cstddef>
 #include <cstring>
 #include <utility>
 
@@ -54,7 +55,7 @@ absl::StatusOr<BlockRows> BlockRows::from(const CheckedBlock& block) {
   return result;
 }
 
-absl::Status SlotRows::finish() {
+void SlotRows::finish() {
   size_t count = 0;
   for (const BlockRows& block : blocks_) count += block.rows.size();
   rows_.reserve(count);
@@ -70,29 +71,32 @@ absl::Status SlotRows::finish() {
     return a.offset == b.offset && a.row_key() == b.row_key() && a.stored() == b.stored();
   });
   rows_.erase(repeats, rows_.end());
+  size_t kept = 0;
   for (size_t first = 0; first < rows_.size();) {
     size_t end = first + 1;
     while (end < rows_.size() && rows_[end].row_key() == rows_[first].row_key()) ++end;
-    SLUICE_RETURN_IF_ERROR(join(first, end));
+    if (join(first, end)) {
+      std::move(rows_.begin() + static_cast<std::ptrdiff_t>(first),
+                rows_.begin() + static_cast<std::ptrdiff_t>(end),
+                rows_.begin() + static_cast<std::ptrdiff_t>(kept));
+      kept += end - first;
+    }
     first = end;
   }
-  return absl::OkStatus();
+  rows_.resize(kept);
 }
 
-// Rows of one key: whole records, or the pieces of one.
-absl::Status SlotRows::join(size_t first, size_t end) {
+// Rows of one key: whole records, or the pieces of one. False when they are neither.
+bool SlotRows::join(size_t first, size_t end) {
   IngestRow& row = rows_[first];
   RecordSummary summary = row.summary();
   if (summary.value_bytes == row.value_bytes) {
     has_rivals_ = has_rivals_ || end - first > 1;
     for (size_t i = first; i < end; ++i) {
-      const RecordSummary each = rows_[i].summary();
-      if (each.value_bytes != rows_[i].value_bytes) {
-        return failed_precondition("a key came whole and in pieces");
-      }
-      digest_.add(row.key(), each);
+      if (rows_[i].summary().value_bytes != rows_[i].value_bytes) return false;
     }
-    return absl::OkStatus();
+    for (size_t i = first; i < end; ++i) digest_.add(row.key(), rows_[i].summary());
+    return true;
   }
   StreamingXxh3 hash;
   uint64_t offset = 0;
@@ -100,21 +104,18 @@ absl::Status SlotRows::join(size_t first, size_t end) {
     const RecordSummary piece = rows_[i].summary();
     if (rows_[i].offset != offset || piece.version != summary.version ||
         piece.value_bytes != summary.value_bytes) {
-      break;
+      return false;
     }
     hash.update(rows_[i].value());
     offset += rows_[i].value_bytes;
   }
-  if (offset != summary.value_bytes) {
-    return failed_precondition("the pieces of a value of {} bytes are not all here, or of two",
-                               summary.value_bytes);
-  }
+  if (offset != summary.value_bytes) return false;
   summary.value_digest = hash.digest128();
   store_stored_head(row.head(), summary, /*fragmented=*/true);
   row.pieces = static_cast<uint32_t>(end - first);
   for (size_t i = first + 1; i < end; ++i) rows_[i].pieces = 0;
   digest_.add(row.key(), summary);
-  return absl::OkStatus();
+  return true;
 }
 
 }  // namespace sluice

@@ -61,8 +61,9 @@ class SlotRows {
   size_t bytes() const { return bytes_; }
 
   // Puts the rows in order, drops repeats of a block, joins pieces and computes their values'
-  // digests. FAILED_PRECONDITION when a value's piece is missing. Call once, after the last add().
-  absl::Status finish();
+  // digests. A value of which not all pieces are here, or pieces of two, is left out. Call once,
+  // after the last add().
+  void finish();
 
   // After finish(): rows by key, a record's pieces by offset.
   const std::vector<IngestRow>& rows() const { return rows_; }
@@ -72,7 +73,7 @@ class SlotRows {
   bool has_rivals() const { return has_rivals_; }
 
  private:
-  absl::Status join(size_t first, size_t end);
+  bool join(size_t first, size_t end);
 
   std::vector<BlockRows> blocks_;
   std::vector<IngestRow> rows_;

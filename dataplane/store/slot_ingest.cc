@@ -121,14 +121,15 @@ class SlotIngestImpl final : public SlotIngest {
  public:
   explicit SlotIngestImpl(StoreImpl& store) : store_(store) {}
 
-  absl::Status add(std::span<const uint8_t> block) override {
+  absl::StatusOr<uint64_t> add(std::span<const uint8_t> block) override {
     SLUICE_ASSIGN_OR_RETURN(const CheckedBlock checked, store_.check_block(block));
-    if (checked.value_digests.empty()) return absl::OkStatus();
+    if (checked.value_digests.empty()) return 0;
     SLUICE_ASSIGN_OR_RETURN(BlockRows rows, BlockRows::from(checked));
     const std::lock_guard lock(mutex_);
-    bytes_ += rows.bytes;
+    const uint64_t bytes = rows.bytes;
+    bytes_ += bytes;
     slots_[checked.slot()].add(std::move(rows));
-    return absl::OkStatus();
+    return bytes;
   }
 
   uint64_t bytes() const override {
@@ -136,7 +137,7 @@ class SlotIngestImpl final : public SlotIngest {
     return bytes_;
   }
 
-  absl::StatusOr<Store::BlockResult> commit() override { return store_.ingest(slots_); }
+  absl::StatusOr<Result> commit() override { return store_.ingest(slots_); }
 
  private:
   StoreImpl& store_;
@@ -158,12 +159,13 @@ absl::Status StoreImpl::remove_table_files() {
   return make_folders(folder);
 }
 
-absl::StatusOr<Store::BlockResult> StoreImpl::ingest(std::map<uint32_t, SlotRows>& slots) {
-  BlockResult result;
+absl::StatusOr<SlotIngest::Result> StoreImpl::ingest(std::map<uint32_t, SlotRows>& slots) {
+  SlotIngest::Result result;
   std::vector<SlotWork> work;
   StampRange stamps;
   for (auto& [slot, rows] : slots) {
-    SLUICE_RETURN_IF_ERROR(rows.finish());
+    rows.finish();
+    if (rows.rows().empty()) continue;
     for (const IngestRow& row : rows.rows()) stamps.add(row.summary().version.stamp);
     work.push_back({slot, &rows, Way::kTable, {}});
   }
@@ -173,13 +175,15 @@ absl::StatusOr<Store::BlockResult> StoreImpl::ingest(std::map<uint32_t, SlotRows
   // A slot that is written to meanwhile is taken out of the tables, so each try has fewer.
   for (int tries = 0;; ++tries) {
     SLUICE_RETURN_IF_ERROR(choose_ways(work, /*tables=*/tries < kTries));
-    SLUICE_ASSIGN_OR_RETURN(const bool done, ingest_tables(work, stamps, &result));
+    SLUICE_ASSIGN_OR_RETURN(const bool done, ingest_tables(work, stamps, &result.all));
     if (done) break;
   }
   for (SlotWork& each : work) {
-    if (each.way == Way::kCompare) {
-      SLUICE_RETURN_IF_ERROR(compare_slot(each.slot, *each.rows, stamps, &result));
-    }
+    if (each.way != Way::kCompare) continue;
+    const uint64_t before = result.all.kept_newer - result.all.kept_equal;
+    SLUICE_RETURN_IF_ERROR(compare_slot(each.slot, *each.rows, stamps, &result.all));
+    const uint64_t kept = result.all.kept_newer - result.all.kept_equal - before;
+    if (kept > 0) result.kept_different[each.slot] = kept;
   }
   // Makes durable what others wrote and this call relies on, and moves the log's sequence, by which
   // an earlier state of the folder is told.

@@ -207,14 +207,20 @@ class Store {
 class SlotIngest {
  public:
   virtual ~SlotIngest() = default;
-  // Checks the block and copies it. Errors of the block as Store::apply_block(); RESOURCE_EXHAUSTED
-  // for one whose keys unfold to a multiple of it, which apply_block() takes.
-  virtual absl::Status add(std::span<const uint8_t> block) = 0;
+  struct Result {
+    Store::BlockResult all;
+    // Where not none: records of a slot that were not written because newer ones are here.
+    std::map<uint32_t, uint64_t> kept_different;
+  };
+  // Checks the block and copies it; returns the memory that it takes, in bytes. Errors of the block
+  // as Store::apply_block(); RESOURCE_EXHAUSTED for one whose keys unfold to a multiple of it,
+  // which apply_block() takes.
+  virtual absl::StatusOr<uint64_t> add(std::span<const uint8_t> block) = 0;
   // Memory held, in bytes.
   virtual uint64_t bytes() const = 0;
   // The last call. Durable when it returns OK: a crash at any point before leaves each slot that is
   // ingested as it was or with all of its records. Stamps are trusted (the clock moves past them).
-  virtual absl::StatusOr<Store::BlockResult> commit() = 0;
+  virtual absl::StatusOr<Result> commit() = 0;
 };
 
 }  // namespace sluice

@@ -34,6 +34,9 @@ rocksdb::ColumnFamilyOptions family_options(size_t memtable_bytes,
   options.compression = rocksdb::kNoCompression;
   options.write_buffer_size = std::max(memtable_bytes, size_t{1} << 20);
   options.max_write_buffer_number = 2;
+  // Most keys that are written are new: what is not in a memtable is known without searching it.
+  options.memtable_whole_key_filtering = true;
+  options.memtable_prefix_bloom_size_ratio = 0.02;
   options.target_file_size_base = uint64_t{128} << 20;
   options.level_compaction_dynamic_level_bytes = true;
   return options;

@@ -144,7 +144,7 @@ class StoreImpl final : public Store {
 
   // slot_ingest.cc
   friend class SlotIngestImpl;
-  absl::StatusOr<BlockResult> ingest(std::map<uint32_t, SlotRows>& slots);
+  absl::StatusOr<SlotIngest::Result> ingest(std::map<uint32_t, SlotRows>& slots);
   absl::Status choose_ways(std::vector<SlotWork>& work, bool tables);
   absl::StatusOr<bool> ingest_tables(std::vector<SlotWork>& work, const StampRange& stamps,
                                      BlockResult* result);

@@ -19,9 +19,11 @@ constexpr size_t kSequenceAt = 24;
 constexpr size_t kVersionOverrideAt = 32;
 constexpr size_t kDigestAt =
     40;  // of kBlock: the value's; of the small kinds: the payload's XXH3-64, then zero
-constexpr size_t kChecksumAt = 56;
-constexpr size_t kZeroAt = 64;
-static_assert(kZeroAt + 8 == Envelope::kBytes);
+constexpr size_t kLotAt = 56;
+constexpr size_t kVersionNodeAt = 64;
+constexpr size_t kZeroAt = 68;
+constexpr size_t kChecksumAt = 72;
+static_assert(kChecksumAt + 8 == Envelope::kBytes);
 static_assert(Envelope::kBytes <= kEnvelopeRoom);
 
 }  // namespace
@@ -42,8 +44,10 @@ uint32_t Envelope::seal(const Envelope& envelope, BlockBuffer& buffer) {
   if (!envelope.carries_block()) digest = {xxh3_64(buffer.data(), envelope.payload_bytes), 0};
   store_le<uint64_t>(at + kDigestAt, digest.low);
   store_le<uint64_t>(at + kDigestAt + 8, digest.high);
+  store_le<uint64_t>(at + kLotAt, envelope.lot);
+  store_le<uint32_t>(at + kVersionNodeAt, envelope.version_node);
+  store_le<uint32_t>(at + kZeroAt, 0);
   store_le<uint64_t>(at + kChecksumAt, xxh3_64(at, kChecksumAt));
-  store_le<uint64_t>(at + kZeroAt, 0);
   return envelope.payload_bytes + static_cast<uint32_t>(kBytes);
 }
 
@@ -55,7 +59,7 @@ absl::StatusOr<Envelope> Envelope::open(std::span<const uint8_t> message) {
   if (load_le<uint32_t>(at + kMagicAt) != kMagic)
     return data_loss("no envelope behind the message");
   if (load_le<uint64_t>(at + kChecksumAt) != xxh3_64(at, kChecksumAt) ||
-      load_le<uint64_t>(at + kZeroAt) != 0) {
+      load_le<uint32_t>(at + kZeroAt) != 0) {
     return data_loss("envelope's checksum does not hold");
   }
   const uint16_t kind = load_le<uint16_t>(at + kKindAt);
@@ -68,11 +72,20 @@ absl::StatusOr<Envelope> Envelope::open(std::span<const uint8_t> message) {
   envelope.attempt = load_le<uint64_t>(at + kAttemptAt);
   envelope.sequence = load_le<uint64_t>(at + kSequenceAt);
   envelope.version_override = load_le<uint64_t>(at + kVersionOverrideAt);
+  envelope.lot = load_le<uint64_t>(at + kLotAt);
+  envelope.version_node = load_le<uint32_t>(at + kVersionNodeAt);
   const Digest128 digest{load_le<uint64_t>(at + kDigestAt), load_le<uint64_t>(at + kDigestAt + 8)};
   if ((envelope.flags & ~kKnownFlags) != 0) {
     return data_loss("envelope with unknown flags {:#x}", envelope.flags);
   }
-  if (envelope.version_override != 0) return data_loss("envelope with a version override");
+  const bool of_lot =
+      envelope.kind == MessageKind::kLotEnd ||
+      (envelope.kind == MessageKind::kWriteRequest && (envelope.flags & kKeep) != 0);
+  if (of_lot != (envelope.lot != 0)) return data_loss("envelope of lot {:#x}", envelope.lot);
+  const bool has_version = envelope.version_override != 0 || envelope.version_node != 0;
+  if (has_version && envelope.kind != MessageKind::kRecordWrite) {
+    return data_loss("envelope with a version override");
+  }
   if (envelope.payload_bytes != message.size() - kBytes ||
       envelope.payload_bytes > kMaxBlockBytes) {
     return data_loss("envelope of a payload of {} bytes in a message of {}", envelope.payload_bytes,

@@ -3,7 +3,8 @@
 // received. docs/streams.md has the layout to the byte.
 //
 // A message is `payload_bytes` bytes of payload followed by the envelope. Of kBlock and
-// kWriteRequest the payload is one block, which carries its own checksum; of every other kind it is
+// kWriteRequest the payload is one block, of kRecordWrite a batch of records, which carry their own
+// checksums; of every other kind it is
 // a small document, whose checksum stands in the envelope. The envelope's own checksum covers the
 // rest of it.
 #ifndef SLUICE_DATAPLANE_STREAM_ENVELOPE_H_
@@ -35,11 +36,14 @@ enum class MessageKind : uint16_t {
   kWriteRequest = 9,  // one block to apply; attempt is the table's epoch
   kWriteReply = 10,   // the answer to the request of the same sequence
   kError = 11,        // why the sender closes the stream; payload: status
+  kLotEnd = 12,       // the sender has no more blocks of `lot`; answered by a kWriteReply
+  kRecordWrite = 13,  // a batch of records (record_batch.h) to apply with the version override;
+                      // attempt is the table's epoch; answered by a kWriteReply
 };
-inline constexpr uint16_t kLastMessageKind = 11;
+inline constexpr uint16_t kLastMessageKind = 13;
 
 struct Envelope {
-  static constexpr size_t kBytes = 72;
+  static constexpr size_t kBytes = 80;
   static constexpr uint32_t kMagic = 0x4e454c53;  // "SLEN"
 
   // Flags. Unknown ones are refused.
@@ -48,7 +52,9 @@ struct Envelope {
       2;  // kBlock, kSlotEnd of sequence 0: forget what came of this slot before
   static constexpr uint16_t kListComplete =
       4;  // kSlotsDurable: the list a new stream begins with is complete
-  static constexpr uint16_t kKnownFlags = 7;
+  static constexpr uint16_t kKeep =
+      8;  // kWriteRequest: need not be durable before the end of `lot`
+  static constexpr uint16_t kKnownFlags = 15;
 
   MessageKind kind = MessageKind::kKeepalive;
   uint16_t flags = 0;
@@ -56,20 +62,24 @@ struct Envelope {
   uint32_t payload_bytes = 0;
   uint64_t attempt = 0;
   uint64_t sequence = 0;
-  uint64_t version_override =
-      0;  // reserved, 0: the stamp that a restore would give to every record
+  // kRecordWrite: the version of every record. Else 0.
+  uint64_t version_override = 0;  // stamp
+  uint32_t version_node = 0;
   // kBlock whose last entry is the first fragment of a value that goes on in the next block:
   // XXH3-128 of the whole value, so that a merge can decide between two replicas' records without
   // holding the value. Else zero.
   Digest128 value_digest;
+  uint64_t lot = 0;  // kWriteRequest with kKeep, kLotEnd: which lot; else 0
 
   // Writes the trailer behind the payload, which stands at the buffer's start, and returns the
   // message's length. `envelope`'s payload_bytes is at most kMaxBlockBytes.
   static uint32_t seal(const Envelope& envelope, BlockBuffer& buffer);
   // DATA_LOSS with what is wrong. Also checks the payload of kinds that are no blocks.
   static absl::StatusOr<Envelope> open(std::span<const uint8_t> message);
+  // Whether the payload has a checksum of its own.
   bool carries_block() const {
-    return kind == MessageKind::kBlock || kind == MessageKind::kWriteRequest;
+    return kind == MessageKind::kBlock || kind == MessageKind::kWriteRequest ||
+           kind == MessageKind::kRecordWrite;
   }
 };
 

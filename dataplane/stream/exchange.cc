@@ -59,6 +59,7 @@ absl::Status ExchangeImpl::start() {
                           options_.arena->make_pool("exchange: own", options_.own_buffers));
   SLUICE_ASSIGN_OR_RETURN(control_pool_,
                           options_.arena->make_pool("exchange: control", options_.control_buffers));
+  local_->control_pool = control_pool_.get();
   is_control_.assign(options_.arena->buffers(), 0);
   post_scratch_.reserve(kPostBatch);
   send_scratch_.reserve(kPostBatch);
@@ -69,6 +70,12 @@ absl::Status ExchangeImpl::start() {
 }
 
 ExchangeImpl::~ExchangeImpl() {
+  {
+    const std::lock_guard lock(links_mutex_);
+    for (const auto& weak : links_) {
+      if (const auto link = weak.lock()) link->shut_down(cancelled("exchange is closing"));
+    }
+  }
   if (thread_.joinable()) {
     stopping_.store(true);
     endpoint_->wake();
@@ -102,6 +109,7 @@ void ExchangeImpl::mark_dirty(Session* session) {
 
 absl::StatusOr<std::shared_ptr<Stream>> ExchangeImpl::connect(const ConnectOptions& options) {
   assert(std::this_thread::get_id() != thread_.get_id());
+  if (!options_.listen.empty() && options.address == address_) return connect_local(options);
   auto session = std::make_shared<Session>(this, true);
   const size_t blocks =
       std::min(options.receive_blocks > 0 ? options.receive_blocks : options_.receive_blocks,
@@ -110,13 +118,7 @@ absl::StatusOr<std::shared_ptr<Stream>> ExchangeImpl::connect(const ConnectOptio
                           options_.arena->make_pool("stream to " + options.address, blocks));
   session->pool->set_home_hook([this, raw = session.get()] { mark_dirty(raw); });
   session->peer = options.address;
-  session->hello.cluster = options.cluster.empty() ? options_.cluster : options.cluster;
-  session->hello.node = options_.node;
-  session->hello.incarnation = options_.incarnation;
-  session->hello.target = options.target;
-  session->hello.kind = options.kind;
-  session->hello.job = options.job;
-  session->hello.attempt = options.attempt;
+  session->hello = hello_of(options);
   session->inbox = std::static_pointer_cast<InboxImpl>(options.inbox);
   session->deadline_ns = clock_->monotonic_ns() + options.timeout_ms * kMs;
 
@@ -135,6 +137,58 @@ absl::StatusOr<std::shared_ptr<Stream>> ExchangeImpl::connect(const ConnectOptio
   connecting->done_changed.wait(lock, [&] { return connecting->done; });
   if (!connecting->status.ok()) return connecting->status;
   return std::move(connecting->stream);
+}
+
+Hello ExchangeImpl::hello_of(const ConnectOptions& options) const {
+  Hello hello;
+  hello.cluster = options.cluster.empty() ? options_.cluster : options.cluster;
+  hello.node = options_.node;
+  hello.incarnation = options_.incarnation;
+  hello.target = options.target;
+  hello.kind = options.kind;
+  hello.job = options.job;
+  hello.attempt = options.attempt;
+  return hello;
+}
+
+// Under handlers_mutex_.
+StreamHandler* ExchangeImpl::find_handler(const Hello& hello) {
+  auto found = handlers_.find({hello.kind, hello.job});
+  if (found == handlers_.end()) found = handlers_.find({hello.kind, std::string()});
+  return found == handlers_.end() ? nullptr : found->second;
+}
+
+// The same checks as for a peer, on this thread.
+absl::StatusOr<std::shared_ptr<Stream>> ExchangeImpl::connect_local(const ConnectOptions& options) {
+  const Hello hello = hello_of(options);
+  SLUICE_RETURN_IF_ERROR(check_hello(hello));
+  if (local_->open.load() / 2 >= options_.max_streams) {
+    return resource_exhausted("{} streams of {} to itself are open, the most there may be",
+                              options_.max_streams, options_.node);
+  }
+  const std::lock_guard lock(handlers_mutex_);
+  StreamHandler* const handler = find_handler(hello);
+  if (handler == nullptr) return not_served(hello);
+  SLUICE_ASSIGN_OR_RETURN(const StreamHandler::Admission admission, handler->admit(hello));
+  const auto blocks = [this](size_t wanted) {
+    return wanted > 0 ? wanted : options_.receive_blocks;
+  };
+  LocalLink::Ends ends = LocalLink::make(
+      local_, hello, address_,
+      {blocks(options.receive_blocks), std::static_pointer_cast<InboxImpl>(options.inbox)},
+      {blocks(admission.receive_blocks), std::static_pointer_cast<InboxImpl>(admission.inbox)});
+  {
+    const std::lock_guard links(links_mutex_);
+    std::erase_if(links_, [](const auto& weak) { return weak.expired(); });
+    links_.push_back(ends.first->link());
+  }
+  handler->accepted(std::move(ends.second));
+  return std::move(ends.first);
+}
+
+absl::Status ExchangeImpl::not_served(const Hello& hello) const {
+  return not_found("{} does not serve {} streams of \"{}\" now", options_.node,
+                   stream_kind_name(hello.kind), hello.job);
 }
 
 absl::Status ExchangeImpl::serve(StreamKind kind, const std::string& job, StreamHandler* handler) {

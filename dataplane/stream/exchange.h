@@ -49,6 +49,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <utility>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -62,10 +63,45 @@ namespace sluice {
 
 class Stream;
 
-// One received message. Its buffer is the stream's: holding it holds one credit of the peer back.
+// Takes credits back that it gave to a local stream's messages.
+class CreditOwner {
+ public:
+  virtual ~CreditOwner() = default;
+  virtual void credit_returned(size_t kind) = 0;
+};
+
+// The credit that a message of a local stream holds. Move-only; goes back with the message.
+class DeliveryCredit {
+ public:
+  DeliveryCredit() = default;
+  DeliveryCredit(std::shared_ptr<CreditOwner> owner, size_t kind)
+      : owner_(std::move(owner)), kind_(kind) {}
+  DeliveryCredit(DeliveryCredit&& other) noexcept = default;
+  DeliveryCredit& operator=(DeliveryCredit&& other) noexcept {
+    std::swap(owner_, other.owner_);
+    std::swap(kind_, other.kind_);
+    other.give_back();
+    return *this;
+  }
+  ~DeliveryCredit() { give_back(); }
+
+ private:
+  void give_back() {
+    if (const auto owner = std::exchange(owner_, nullptr); owner != nullptr) {
+      owner->credit_returned(kind_);
+    }
+  }
+
+  std::shared_ptr<CreditOwner> owner_;
+  size_t kind_ = 0;
+};
+
+// One received message. Its buffer is the stream's, or of a local stream the sender's: holding it
+// holds one credit of the peer back.
 struct Message {
   Envelope envelope;
   BlockBuffer buffer;
+  DeliveryCredit credit;
   std::span<const uint8_t> payload() const { return {buffer.data(), envelope.payload_bytes}; }
 };
 
@@ -186,9 +222,11 @@ class Exchange {
     std::shared_ptr<Inbox> inbox;  // null: the stream's own
     int64_t timeout_ms = 10'000;
   };
-  // Connects and shakes hands. The peer's refusal comes back with its code and text (NOT_FOUND:
-  // nobody there serves this kind or job now; FAILED_PRECONDITION: version, cluster or attempt do
-  // not fit; RESOURCE_EXHAUSTED: no buffers left there). Waits; not to be called from a handler.
+  // Connects and shakes hands. A stream to this exchange's own address is local: it has the same
+  // rules, and what is sent is handed over in its buffer. The peer's refusal comes back with its
+  // code and text (NOT_FOUND: nobody there serves this kind or job now; FAILED_PRECONDITION:
+  // version, cluster or attempt do not fit; RESOURCE_EXHAUSTED: no buffers left there). Waits; not
+  // to be called from a handler.
   virtual absl::StatusOr<std::shared_ptr<Stream>> connect(const ConnectOptions& options) = 0;
 
   // Streams of this kind and job (empty: every job) go to the handler from now on. ALREADY_EXISTS
@@ -203,6 +241,8 @@ class Exchange {
   // Of the endpoint: all streams, with framing, since open.
   virtual TransportCounters counters() const = 0;
   virtual size_t streams() const = 0;
+  // Delivered on local streams, in bytes, since open. Not in counters().
+  virtual uint64_t local_bytes() const = 0;
 };
 
 }  // namespace sluice

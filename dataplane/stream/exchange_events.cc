@@ -139,7 +139,7 @@ void ExchangeImpl::on_received(const SessionPtr& session, Completion& completion
     session->counters.received_bytes += completion.bytes;
     ++session->counters.received_messages;
   }
-  Message message{*envelope, std::move(completion.buffer)};
+  Message message{*envelope, std::move(completion.buffer), {}};
   switch (session->phase) {
     case Phase::kAwaitHello:
       on_hello(session, message);

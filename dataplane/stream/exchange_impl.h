@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "base/newcomers.h"
+#include "dataplane/stream/local_stream.h"
 #include "dataplane/stream/session.h"
 
 namespace sluice::stream {
@@ -34,7 +35,10 @@ class ExchangeImpl final : public Exchange, public SessionHost {
   Clock& clock() override { return *clock_; }
   TransportLimits limits() const override { return limits_; }
   TransportCounters counters() const override;
-  size_t streams() const override { return open_streams_.load(std::memory_order_relaxed); }
+  size_t streams() const override {
+    return open_streams_.load(std::memory_order_relaxed) + local_->open.load();
+  }
+  uint64_t local_bytes() const override { return local_->bytes.load(std::memory_order_relaxed); }
 
   void mark_dirty(Session* session) override;
   BlockPool& control_pool() override { return *control_pool_; }
@@ -55,6 +59,11 @@ class ExchangeImpl final : public Exchange, public SessionHost {
     std::shared_ptr<Stream> stream;
   };
   using ConnectingPtr = std::shared_ptr<Connecting>;
+
+  absl::StatusOr<std::shared_ptr<Stream>> connect_local(const ConnectOptions& options);
+  Hello hello_of(const ConnectOptions& options) const;
+  StreamHandler* find_handler(const Hello& hello);
+  absl::Status not_served(const Hello& hello) const;
 
   // exchange.cc: the loop and moving messages.
   void run();
@@ -113,6 +122,10 @@ class ExchangeImpl final : public Exchange, public SessionHost {
   std::atomic<bool> stopping_{false};
   std::atomic<bool> sleeping_{false};
   std::atomic<size_t> open_streams_{0};
+
+  const std::shared_ptr<LocalHost> local_ = std::make_shared<LocalHost>();
+  std::mutex links_mutex_;
+  std::vector<std::weak_ptr<LocalLink>> links_;
 
   std::mutex work_mutex_;
   std::vector<SessionPtr> dirty_;

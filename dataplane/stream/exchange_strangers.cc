@@ -107,14 +107,9 @@ void ExchangeImpl::on_hello(const SessionPtr& session, const Message& message) {
 absl::Status ExchangeImpl::admit(const SessionPtr& session) {
   // Held over accepted(): after withdraw() a handler is not called any more.
   std::lock_guard lock(handlers_mutex_);
-  auto found = handlers_.find({session->hello.kind, session->hello.job});
-  if (found == handlers_.end()) found = handlers_.find({session->hello.kind, std::string()});
-  if (found == handlers_.end()) {
-    return not_found("{} does not serve {} streams of \"{}\" now", options_.node,
-                     stream_kind_name(session->hello.kind), session->hello.job);
-  }
-  SLUICE_ASSIGN_OR_RETURN(const StreamHandler::Admission admission,
-                          found->second->admit(session->hello));
+  StreamHandler* const handler = find_handler(session->hello);
+  if (handler == nullptr) return not_served(session->hello);
+  SLUICE_ASSIGN_OR_RETURN(const StreamHandler::Admission admission, handler->admit(session->hello));
   const size_t wanted =
       admission.receive_blocks > 0 ? admission.receive_blocks : options_.receive_blocks;
   SLUICE_ASSIGN_OR_RETURN(
@@ -133,7 +128,7 @@ absl::Status ExchangeImpl::admit(const SessionPtr& session) {
   open_session(session);
   session->own.push_back({MessageKind::kHelloReply, encode_status(absl::OkStatus())});
   mark_dirty(session.get());
-  found->second->accepted(std::move(stream));
+  handler->accepted(std::move(stream));
   return absl::OkStatus();
 }
 

@@ -17,6 +17,7 @@ using std::chrono::milliseconds;
 using SteadyClock = std::chrono::steady_clock;
 
 bool InboxImpl::take(int64_t timeout_ms, Delivery* delivery) {
+  *delivery = {};  // what it held takes other locks than this one
   std::unique_lock lock(mutex_);
   if (!available_.wait_for(lock, milliseconds(timeout_ms),
                            [this] { return shut_down_ || !waiting_.empty(); }) ||
@@ -39,7 +40,7 @@ void InboxImpl::shut_down() {
   available_.notify_all();
 }
 
-void InboxImpl::push(Delivery delivery) {
+void InboxImpl::push(Delivery& delivery) {
   {
     std::lock_guard lock(mutex_);
     if (shut_down_) return;
@@ -136,7 +137,8 @@ void Session::request_close(const absl::Status& why) {
 void Session::deliver(Message message) {
   if (inbox != nullptr) {
     if (std::shared_ptr<Stream> stream = handle.lock(); stream != nullptr) {
-      inbox->push({std::move(stream), std::move(message), false});
+      Inbox::Delivery delivery{std::move(stream), std::move(message), false};
+      inbox->push(delivery);
     }
     return;
   }
@@ -160,7 +162,8 @@ std::deque<Outgoing> Session::end(const absl::Status& why) {
   changed.notify_all();
   if (inbox != nullptr) {
     if (std::shared_ptr<Stream> stream = handle.lock(); stream != nullptr) {
-      inbox->push({std::move(stream), Message{}, true});
+      Inbox::Delivery delivery{std::move(stream), Message{}, true};
+      inbox->push(delivery);
     }
   }
   return dropped;

@@ -19,7 +19,9 @@ class InboxImpl final : public Inbox {
  public:
   bool take(int64_t timeout_ms, Delivery* delivery) override;
   void shut_down() override;
-  void push(Delivery delivery);
+  // Moves it in, unless the inbox is shut down: it stays the caller's then, to be let go of outside
+  // of the caller's locks.
+  void push(Delivery& delivery);
 
  private:
   std::mutex mutex_;

@@ -3,22 +3,13 @@
 #include <algorithm>
 #include <cstdlib>
 #include <filesystem>
+#include <map>
+#include <set>
 #include <thread>
 
 #include "base/status.h"
 
 namespace sluice {
-
-TempFolder::TempFolder() {
-  std::string pattern =
-      (std::filesystem::temp_directory_path() / "sluice-pipeline-XXXXXX").string();
-  path_ = ::mkdtemp(pattern.data());
-}
-
-TempFolder::~TempFolder() {
-  std::error_code ignored;
-  std::filesystem::remove_all(path_, ignored);
-}
 
 absl::StatusOr<SlotRoute> TestRouter::route(uint32_t slot) {
   std::lock_guard lock(mutex);
@@ -26,6 +17,23 @@ absl::StatusOr<SlotRoute> TestRouter::route(uint32_t slot) {
   route.epoch = current;
   for (size_t i = 0; i < replicas; ++i) route.replicas.push_back(nodes[(slot + i) % nodes.size()]);
   return route;
+}
+
+absl::StatusOr<std::shared_ptr<const SlotPlacement>> TestRouter::placement() {
+  auto all = std::make_shared<SlotPlacement>();
+  all->slot_bits = bits;
+  std::map<std::set<std::string>, uint32_t> groups;
+  for (uint32_t slot = 0; slot < uint32_t{1} << bits; ++slot) {
+    absl::StatusOr<SlotRoute> one = route(slot);
+    if (!one.ok()) return one.status();
+    all->epoch = one->epoch;
+    std::set<std::string> names;
+    for (const auto& replica : one->replicas) names.insert(replica.node);
+    const auto [group, added] = groups.try_emplace(names, static_cast<uint32_t>(groups.size()));
+    if (added) all->groups.push_back(one->replicas);
+    all->group_of.push_back(group->second);
+  }
+  return all;
 }
 
 void TestRouter::refresh() {
@@ -137,6 +145,7 @@ void Cluster::serve_writes() {
   for (auto& node : nodes) {
     WriteServer::Options server;
     server.node = node->name;
+    server.write_quorum = options.replicas / 2 + 1;
     node->writes = *WriteServer::start(*node->exchange, *node->store, node->router, server);
   }
 }

@@ -24,23 +24,12 @@
 #include "dataplane/stream/exchange.h"
 #include "drivers/fault.h"
 #include "drivers/tcp/tcp.h"
+#include "tests/dataplane/temp_folder.h"
 
 namespace sluice {
 
 inline constexpr int64_t kStartMs = 1'700'000'000'000;
 inline constexpr char kBackup[] = "11111111-2222-4333-8444-555555555555";
-
-class TempFolder {
- public:
-  TempFolder();
-  ~TempFolder();
-  TempFolder(const TempFolder&) = delete;
-  TempFolder& operator=(const TempFolder&) = delete;
-  const std::string& path() const { return path_; }
-
- private:
-  std::string path_;
-};
 
 inline uint64_t stamp_at(int64_t ms) {
   return Version::make_stamp(static_cast<uint64_t>(kStartMs + ms), 0);
@@ -65,6 +54,7 @@ class TestRouter final : public SlotRouter {
     return current;
   }
   absl::StatusOr<SlotRoute> route(uint32_t slot) override;
+  absl::StatusOr<std::shared_ptr<const SlotPlacement>> placement() override;
   void refresh() override;
 
   uint32_t bits = 4;

@@ -238,6 +238,7 @@ TEST_F(RestoreTest, CompletedSlotsAreNotSentAgain) {
   Cancellation cancellation;
   RestoreOptions options = options_for("r");
   options.requests = 1;
+  options.lot_share_bytes = 1;  // the smallest lots
   options.cancellation = &cancellation;
   options.on_slot_complete = [&](const RestoredSlot& slot) {
     completed.insert(slot.slot);
@@ -247,12 +248,13 @@ TEST_F(RestoreTest, CompletedSlotsAreNotSentAgain) {
     }
     std::sort(holders.begin(), holders.end());
     EXPECT_EQ(slot.holders, holders);
-    if (completed.size() == 4) cancellation.cancel();
+    if (completed.size() >= 4) cancellation.cancel();
   };
   absl::StatusOr<RestoreResult> first = run(into, options);
   ASSERT_TRUE(first.ok()) << first.status();
   EXPECT_TRUE(first->cancelled);
-  ASSERT_EQ(completed.size(), 4);
+  ASSERT_GE(completed.size(), 4);
+  ASSERT_LT(completed.size(), 16);
 
   RestoreOptions rest = options_for("r");
   rest.completed_slots = completed;

@@ -4,7 +4,6 @@
 #define SLUICE_TESTS_DATAPLANE_STORE_STORE_FIXTURE_H_
 
 #include <gtest/gtest.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <cstring>
@@ -22,30 +21,13 @@
 #include "dataplane/block/block.h"
 #include "dataplane/store/store.h"
 #include "dataplane/store/store_db.h"
+#include "tests/dataplane/temp_folder.h"
 
 namespace sluice {
 
 inline constexpr int64_t kStartMs = 1'700'000'000'000;
 inline constexpr std::string_view kBackup = "11111111-2222-4333-8444-555555555555";
 inline constexpr std::string_view kOtherBackup = "99999999-2222-4333-8444-555555555555";
-
-class TempFolder {
- public:
-  TempFolder() {
-    std::string pattern = (std::filesystem::temp_directory_path() / "sluice-store-XXXXXX").string();
-    path_ = ::mkdtemp(pattern.data());
-  }
-  ~TempFolder() {
-    std::error_code ignored;
-    std::filesystem::remove_all(path_, ignored);
-  }
-  TempFolder(const TempFolder&) = delete;
-  TempFolder& operator=(const TempFolder&) = delete;
-  const std::string& path() const { return path_; }
-
- private:
-  std::string path_;
-};
 
 inline uint64_t stamp_at(int64_t ms, uint16_t counter = 0) {
   return Version::make_stamp(static_cast<uint64_t>(kStartMs + ms), counter);

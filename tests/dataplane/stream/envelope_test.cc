@@ -62,7 +62,7 @@ TEST_F(EnvelopeTest, LayoutIsTheDocumentedOne) {
   buffer_.data()[0] = 'h';
   buffer_.data()[1] = 'i';
   const uint32_t bytes = Envelope::seal(envelope, buffer_);
-  ASSERT_EQ(bytes, 74);
+  ASSERT_EQ(bytes, 82);
   const uint8_t* at = buffer_.data() + 2;
   EXPECT_EQ(std::memcmp(at, "SLEN", 4), 0);
   EXPECT_EQ(load_le<uint16_t>(at + 4), 7);
@@ -74,8 +74,41 @@ TEST_F(EnvelopeTest, LayoutIsTheDocumentedOne) {
   EXPECT_EQ(load_le<uint64_t>(at + 32), 0u);
   EXPECT_EQ(load_le<uint64_t>(at + 40), xxh3_64("hi"));
   EXPECT_EQ(load_le<uint64_t>(at + 48), 0u);
-  EXPECT_EQ(load_le<uint64_t>(at + 56), xxh3_64(at, 56));
+  EXPECT_EQ(load_le<uint64_t>(at + 56), 0u);
   EXPECT_EQ(load_le<uint64_t>(at + 64), 0u);
+  EXPECT_EQ(load_le<uint64_t>(at + 72), xxh3_64(at, 72));
+}
+
+TEST_F(EnvelopeTest, LotsAndVersionsAreOfTheirKindsAlone) {
+  const auto opened = [this](const Envelope& envelope) {
+    return Envelope::open(message(Envelope::seal(envelope, buffer_)));
+  };
+  Envelope kept;
+  kept.kind = MessageKind::kWriteRequest;
+  kept.flags = Envelope::kKeep;
+  kept.lot = 0xfedcba9876543210;
+  const auto back = opened(kept);
+  ASSERT_TRUE(back.ok()) << back.status();
+  EXPECT_EQ(back->lot, kept.lot);
+  EXPECT_EQ(load_le<uint64_t>(buffer_.data() + 56), kept.lot);
+  Envelope records;
+  records.kind = MessageKind::kRecordWrite;
+  records.version_override = 0x1122334455667788;
+  records.version_node = 9;
+  const auto versions = opened(records);
+  ASSERT_TRUE(versions.ok()) << versions.status();
+  EXPECT_EQ(versions->version_override, records.version_override);
+  EXPECT_EQ(versions->version_node, 9u);
+  EXPECT_EQ(load_le<uint64_t>(buffer_.data() + 32), records.version_override);
+  EXPECT_EQ(load_le<uint32_t>(buffer_.data() + 64), 9u);
+
+  kept.flags = 0;
+  EXPECT_FALSE(opened(kept).ok()) << "a lot of a block that is not kept";
+  kept.flags = Envelope::kKeep;
+  kept.lot = 0;
+  EXPECT_FALSE(opened(kept).ok()) << "kept for no lot";
+  records.kind = MessageKind::kBlock;
+  EXPECT_FALSE(opened(records).ok()) << "a version of a block";
 }
 
 TEST_F(EnvelopeTest, EveryFlippedBitOfASmallMessageIsFound) {
@@ -139,8 +172,8 @@ TEST(HelloTest, RoundTripsAndRefusesEveryTruncation) {
 
 TEST(HelloTest, WhatItDoesNotKnowIsRefusedWithAReason) {
   Hello later;
-  later.protocol_min = 2;
-  later.protocol_max = 3;
+  later.protocol_min = Hello::kProtocol + 1;
+  later.protocol_max = Hello::kProtocol + 2;
   EXPECT_EQ(Hello::decode(later.encode()).status().code(), absl::StatusCode::kFailedPrecondition);
   Hello feature;
   feature.features = 1 << 5;

@@ -1,0 +1,160 @@
+#include "dataplane/stream/local_stream.h"
+
+#include <cassert>
+#include <chrono>
+#include <cstring>
+
+#include "base/status.h"
+
+namespace sluice::stream {
+
+using std::chrono::milliseconds;
+using SteadyClock = std::chrono::steady_clock;
+
+namespace {
+
+// A credit's kind: which end it was for, and whether of a control message.
+size_t kind_of(size_t to, bool control) { return to * 2 + (control ? 1 : 0); }
+
+}  // namespace
+
+LocalLink::Ends LocalLink::make(std::shared_ptr<LocalHost> host, const Hello& hello,
+                                std::string peer, EndOptions connecting, EndOptions accepting) {
+  auto link = std::make_shared<LocalLink>(std::move(host), hello, std::move(peer));
+  link->host_->open += 2;
+  Ends ends{std::make_shared<LocalStream>(link, 0), std::make_shared<LocalStream>(link, 1)};
+  link->ends_[0].options = std::move(connecting);
+  link->ends_[1].options = std::move(accepting);
+  link->ends_[0].handle = ends.first;
+  link->ends_[1].handle = ends.second;
+  return ends;
+}
+
+absl::Status LocalLink::send(size_t from, BlockBuffer message, uint32_t bytes, int64_t timeout_ms,
+                             bool control) {
+  assert(bytes >= Envelope::kBytes && bytes <= message.capacity());
+  SLUICE_ASSIGN_OR_RETURN(const Envelope envelope, Envelope::open({message.data(), bytes}));
+  const size_t to = 1 - from;
+  Inbox::Delivery delivery;  // taken or not, it goes behind the lock
+  std::unique_lock lock(mutex_);
+  const auto room = [&] { return closed_ || ends_[to].waiting[control] < limit(to, control); };
+  if (!changed_.wait_for(lock, milliseconds(timeout_ms), room)) {
+    return deadline_exceeded("{} takes no message for {} ms", peer_, timeout_ms);
+  }
+  if (closed_) return told(ends_[from].reason);
+  End& there = ends_[to];
+  delivery.stream = there.handle.lock();
+  if (delivery.stream == nullptr) return unavailable("stream is closed");
+  ++there.waiting[control];
+  Stream::Counters& sent = ends_[from].counters;
+  sent.sent_bytes += bytes;
+  ++sent.sent_messages;
+  there.counters.received_bytes += bytes;
+  ++there.counters.received_messages;
+  host_->bytes.fetch_add(bytes, std::memory_order_relaxed);
+  delivery.message = Message{envelope, std::move(message),
+                             DeliveryCredit(shared_from_this(), kind_of(to, control))};
+  if (there.options.inbox != nullptr) {
+    // Under the lock, so that messages keep their order and none comes after the close.
+    there.options.inbox->push(delivery);
+  } else {
+    there.incoming.push_back(std::move(delivery.message));
+    changed_.notify_all();
+  }
+  return absl::OkStatus();
+}
+
+absl::Status LocalLink::send_control(size_t from, Envelope envelope, std::string_view payload,
+                                     int64_t timeout_ms) {
+  assert(payload.size() <= kMaxBlockBytes);
+  const auto deadline = SteadyClock::now() + milliseconds(timeout_ms);
+  {
+    std::unique_lock lock(mutex_);
+    const size_t to = 1 - from;
+    changed_.wait_until(lock, deadline,
+                        [&] { return closed_ || ends_[to].waiting[true] < limit(to, true); });
+    if (closed_) return told(ends_[from].reason);
+  }
+  const auto left = [&] {
+    const auto ms = std::chrono::duration_cast<milliseconds>(deadline - SteadyClock::now()).count();
+    return ms > 0 ? ms : 0;
+  };
+  BlockBuffer buffer = host_->control_pool->take(left());
+  if (!buffer) return deadline_exceeded("no control buffer free for {} ms", timeout_ms);
+  if (!payload.empty()) std::memcpy(buffer.data(), payload.data(), payload.size());
+  envelope.payload_bytes = static_cast<uint32_t>(payload.size());
+  const uint32_t bytes = Envelope::seal(envelope, buffer);
+  return send(from, std::move(buffer), bytes, left(), /*control=*/true);
+}
+
+absl::StatusOr<Message> LocalLink::receive(size_t end, int64_t timeout_ms) {
+  std::unique_lock lock(mutex_);
+  End& here = ends_[end];
+  changed_.wait_for(lock, milliseconds(timeout_ms),
+                    [&] { return closed_ || !here.incoming.empty(); });
+  if (!here.incoming.empty()) {
+    Message message = std::move(here.incoming.front());
+    here.incoming.pop_front();
+    return message;
+  }
+  if (closed_) return told(here.reason);
+  return deadline_exceeded("nothing from {} for {} ms", peer_, timeout_ms);
+}
+
+void LocalLink::close(size_t end, const absl::Status& reason) {
+  std::deque<Message> dropped;  // their credits take the lock
+  Last last;
+  const std::lock_guard lock(mutex_);
+  dropped.swap(ends_[end].incoming);
+  if (closed_) return;
+  std::array<absl::Status, 2> reasons;
+  reasons[end] = reason;
+  reasons[1 - end] = reason.ok() ? absl::UnavailableError("closed by peer") : reason;
+  end_both(reasons, &last);
+}
+
+// Under the lock. Each end is told once, behind the messages that came before.
+void LocalLink::end_both(const std::array<absl::Status, 2>& reasons, Last* last) {
+  closed_ = true;
+  host_->open -= 2;
+  for (size_t end = 0; end < 2; ++end) {
+    ends_[end].reason = reasons[end];
+    if (ends_[end].options.inbox == nullptr) continue;
+    Inbox::Delivery& delivery = (*last)[end];
+    delivery.stream = ends_[end].handle.lock();
+    delivery.closed = true;
+    if (delivery.stream != nullptr) ends_[end].options.inbox->push(delivery);
+  }
+  changed_.notify_all();
+}
+
+bool LocalLink::closed() const {
+  const std::lock_guard lock(mutex_);
+  return closed_;
+}
+
+absl::Status LocalLink::closed_reason(size_t end) const {
+  const std::lock_guard lock(mutex_);
+  return closed_ ? told(ends_[end].reason) : absl::OkStatus();
+}
+
+Stream::Counters LocalLink::counters(size_t end) const {
+  const std::lock_guard lock(mutex_);
+  return ends_[end].counters;
+}
+
+void LocalLink::shut_down(const absl::Status& reason) {
+  Last last;
+  const std::lock_guard lock(mutex_);
+  if (!closed_) end_both({reason, reason}, &last);
+}
+
+void LocalLink::credit_returned(size_t kind) {
+  {
+    const std::lock_guard lock(mutex_);
+    --ends_[kind / 2].waiting[kind % 2];
+  }
+  changed_.notify_all();
+}
+
+}  // namespace sluice::stream

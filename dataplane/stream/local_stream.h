@@ -1,0 +1,121 @@
+// Streams of a node to itself: what is sent is handed over in the buffer that it stands in, without
+// visiting the wire. Internal to dataplane/stream.
+#ifndef SLUICE_DATAPLANE_STREAM_LOCAL_STREAM_H_
+#define SLUICE_DATAPLANE_STREAM_LOCAL_STREAM_H_
+
+#include <array>
+#include <atomic>
+#include <condition_variable>
+#include <cstdint>
+#include <deque>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <utility>
+
+#include "dataplane/stream/exchange.h"
+#include "dataplane/stream/session.h"
+
+namespace sluice::stream {
+
+// What local streams need of their exchange, for as long as they are open.
+struct LocalHost {
+  BlockPool* control_pool = nullptr;
+  std::atomic<uint64_t> bytes{0};  // delivered
+  std::atomic<size_t> open{0};     // ends of open streams
+};
+
+class LocalStream;
+
+// Both ends of one stream. Thread-safe. Lock order: its mutex, then an inbox's; never a pool's.
+class LocalLink final : public CreditOwner, public std::enable_shared_from_this<LocalLink> {
+ public:
+  struct EndOptions {
+    size_t receive_blocks = 1;         // messages that may wait there, not counting control ones
+    std::shared_ptr<InboxImpl> inbox;  // null: the end's own
+  };
+  // The connecting and the accepting end.
+  using Ends = std::pair<std::shared_ptr<LocalStream>, std::shared_ptr<LocalStream>>;
+  static Ends make(std::shared_ptr<LocalHost> host, const Hello& hello, std::string peer,
+                   EndOptions connecting, EndOptions accepting);
+  LocalLink(std::shared_ptr<LocalHost> host, const Hello& hello, std::string peer)
+      : host_(std::move(host)), hello_(hello), peer_(std::move(peer)) {}
+
+  const Hello& hello() const { return hello_; }
+  const std::string& peer() const { return peer_; }
+  // By an end, 0 or 1.
+  absl::Status send(size_t from, BlockBuffer message, uint32_t bytes, int64_t timeout_ms,
+                    bool control);
+  absl::Status send_control(size_t from, Envelope envelope, std::string_view payload,
+                            int64_t timeout_ms);
+  absl::StatusOr<Message> receive(size_t end, int64_t timeout_ms);
+  void close(size_t end, const absl::Status& reason);
+  bool closed() const;
+  absl::Status closed_reason(size_t end) const;
+  Stream::Counters counters(size_t end) const;
+  // Ends both ends: the exchange goes.
+  void shut_down(const absl::Status& reason);
+
+  void credit_returned(size_t kind) override;
+
+ private:
+  static constexpr size_t kMaxControl = 2;
+  struct End {
+    EndOptions options;
+    std::weak_ptr<LocalStream> handle;
+    std::deque<Message> incoming;
+    std::array<size_t, 2> waiting{};  // messages there that were not let go, control ones apart
+    absl::Status reason;
+    Stream::Counters counters;
+  };
+  size_t limit(size_t to, bool control) const {
+    return control ? kMaxControl : ends_[to].options.receive_blocks;
+  }
+  // What the ends' inboxes did not take: let go of behind the lock.
+  using Last = std::array<Inbox::Delivery, 2>;
+  void end_both(const std::array<absl::Status, 2>& reasons, Last* last);
+  static absl::Status told(const absl::Status& reason) {
+    return reason.ok() ? absl::UnavailableError("stream is closed") : reason;
+  }
+
+  const std::shared_ptr<LocalHost> host_;
+  const Hello hello_;
+  const std::string peer_;
+  mutable std::mutex mutex_;
+  std::condition_variable changed_;
+  std::array<End, 2> ends_;
+  bool closed_ = false;
+};
+
+// One end. Closes the link when it goes.
+class LocalStream final : public Stream {
+ public:
+  LocalStream(std::shared_ptr<LocalLink> link, size_t end) : link_(std::move(link)), end_(end) {}
+  ~LocalStream() override { link_->close(end_, absl::OkStatus()); }
+  const std::shared_ptr<LocalLink>& link() const { return link_; }
+
+  const Hello& hello() const override { return link_->hello(); }
+  const std::string& peer() const override { return link_->peer(); }
+  absl::Status send(BlockBuffer message, uint32_t bytes, int64_t timeout_ms) override {
+    return link_->send(end_, std::move(message), bytes, timeout_ms, /*control=*/false);
+  }
+  absl::Status send_control(Envelope envelope, std::string_view payload,
+                            int64_t timeout_ms) override {
+    return link_->send_control(end_, envelope, payload, timeout_ms);
+  }
+  absl::StatusOr<Message> receive(int64_t timeout_ms) override {
+    return link_->receive(end_, timeout_ms);
+  }
+  void close(const absl::Status& reason) override { link_->close(end_, reason); }
+  bool closed() const override { return link_->closed(); }
+  absl::Status closed_reason() const override { return link_->closed_reason(end_); }
+  Counters counters() const override { return link_->counters(end_); }
+
+ private:
+  const std::shared_ptr<LocalLink> link_;
+  const size_t end_;
+};
+
+}  // namespace sluice::stream
+
+#endif  // SLUICE_DATAPLANE_STREAM_LOCAL_STREAM_H_
