@@ -13,6 +13,10 @@ namespace sluice {
 namespace {
 constexpr auto kInterval = std::chrono::milliseconds(250);
 
+uint64_t sent_bytes(const NodeContext& context) {
+  return context.exchange->counters().sent_bytes + context.exchange->local_bytes();
+}
+
 NodeProgress earlier_progress(const NodeContext& context, const std::string& backup) {
   if (auto all = load_progress(*context.block, backup); all.ok()) {
     for (NodeProgress& progress : *all) {
@@ -26,7 +30,7 @@ NodeProgress earlier_progress(const NodeContext& context, const std::string& bac
 ProgressReport::ProgressReport(const NodeContext& context, std::string backup, uint64_t attempt)
     : context_(context),
       backup_(std::move(backup)),
-      sent_at_start_(context.exchange->counters().sent_bytes),
+      sent_at_start_(sent_bytes(context)),
       before_(earlier_progress(context, backup_)) {
   document_.node = context.name;
   document_.attempt = attempt;
@@ -57,10 +61,11 @@ void ProgressReport::change(const std::function<void(NodeProgress&)>& change) {
   wake_.notify_all();
 }
 
-// Everything this node put on the wire since the role began: blocks, acknowledgements and framing.
+// Everything this node sent since the role began, to itself as well: blocks, acknowledgements and
+// framing.
 // One backup runs at a time.
 uint64_t ProgressReport::wire_bytes() const {
-  return before_.sent_bytes + context_.exchange->counters().sent_bytes - sent_at_start_;
+  return before_.sent_bytes + sent_bytes(context_) - sent_at_start_;
 }
 
 void ProgressReport::run() {
