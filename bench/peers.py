@@ -78,8 +78,8 @@ class Bench:
     def limits(self, values, only):
         directory = self.directory / "limits"
         directory.mkdir(exist_ok=True)
-        return Limits(measure_limits(self.limits_bench, directory, self.cores, min(LIMITS_SCALE * self.scale, LIMITS_SCALE), values,
-                                     only))
+        # Whatever the scale of the rest: with less, everything would stand in a cache.
+        return Limits(measure_limits(self.limits_bench, directory, self.cores, LIMITS_SCALE, values, only))
 
 
 def archives_of(found):

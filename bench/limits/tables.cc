@@ -28,7 +28,7 @@ constexpr size_t kReplicas = 3;
 constexpr size_t kWritersOfReplica = 2;
 // Small values are slow: fewer bytes of them take as long.
 constexpr uint64_t kBytes = uint64_t{512} << 20;
-constexpr uint64_t kSmallBytes = uint64_t{96} << 20;
+constexpr uint64_t kSmallBytes = uint64_t{192} << 20;
 constexpr size_t kSmallValue = 1024;
 
 void check(const rocksdb::Status& status, const char* what) {
