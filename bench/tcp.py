@@ -99,7 +99,7 @@ def run(project, program, options):
             rates["write_cold_limit"].append(limits.rate("tcp_write") * 8 / 1e9)
             rates["sendfile_cold_limit"].append(limits.rate("tcp_sendfile") * 8 / 1e9)
             say(f"round {number + 1} of {rounds}: " + ", ".join(f"{name} {found[-1]:.1f}" for name, found in rates.items()))
-    return {"rounds": rounds, "seconds": seconds, "buffers": {"hot": HOT_BUFFERS, "cold": cold_buffers},
+    return {"rounds": rounds, "scale": options.scale, "seconds": seconds, "buffers": {"hot": HOT_BUFFERS, "cold": cold_buffers},
             "ratio_vs_iperf3_hot": median_ratio(rates, "sluice_hot", "iperf3"),
             "ratio_vs_iperf3_cold": median_ratio(rates, "sluice_cold", "iperf3"),
             "ratio_per_cpu_second": median_ratio(per_core_s, "sluice_hot", "iperf3"),
