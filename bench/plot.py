@@ -3,7 +3,7 @@
 from xml.sax.saxutils import escape
 
 WIDTH = 880
-LABELS = 230
+LABELS = 270
 RIGHT = 90
 ROW = 26
 TOP = 46

@@ -138,7 +138,7 @@ def peers_plots(found):
             rows[1:1] = [("Sluice, three copies", samples["restore_copies"], "ours")]
             rows.append(("rsync daemon, three copies", samples["restore_copies_rsync"], "other"))
         limit = limits[f"{job}_mb_s"]
-        rows.append(("limit of this machine", {"median": limit, "low": limit, "high": limit}, "limit"))
+        rows.append(("limit of this machine, unique bytes", {"median": limit, "low": limit, "high": limit}, "limit"))
         plots[f"peers-{job}"] = bars(f"{job.capitalize()} of records of 4 KiB, five nodes, three replicas", "MB/s", rows)
     return plots
 
