@@ -20,7 +20,7 @@ from datasets import Dataset
 from figures import (REPLICAS, Limits, backup_limit, backup_stages, import_limit, median_ratio, restore_limit, restore_stages,
                      summary)
 from native import built, install, measure_limits, say
-from references import BackupEngine, Borg, Restic, Rsync, run as run_command
+from references import BackupEngine, Borg, Restic, Rsync, run_command
 
 ROUNDS = 5
 RECORDS = 300_000

@@ -17,7 +17,7 @@ from clusters import Step, process_core_s
 STEP_SECONDS = 1800
 
 
-def run(*command, cwd=None, **environment):
+def run_command(*command, cwd=None, **environment):
     done = subprocess.run([os.fspath(part) for part in command], capture_output=True, text=True, stdin=subprocess.DEVNULL,
                           cwd=cwd, env=os.environ | environment, timeout=STEP_SECONDS, check=False)
     if done.returncode != 0:
@@ -118,16 +118,16 @@ class Rsync(Reference):
         return f"rsync://127.0.0.1:{self.port}/served/{name}"
 
     def do_backup(self):
-        run("rsync", "--whole-file", self.source, self.url())
+        run_command("rsync", "--whole-file", self.source, self.url())
 
     def do_restore(self):
-        run("rsync", "--whole-file", self.url(self.source.name), f"{self.copy}/")
+        run_command("rsync", "--whole-file", self.url(self.source.name), f"{self.copy}/")
 
     def restore_copies(self, count):
         """As many copies of the file, one after the other."""
         def pull():
             for number in range(count):
-                run("rsync", "--whole-file", self.url(self.source.name), f"{self.directory}/copy-{number}")
+                run_command("rsync", "--whole-file", self.url(self.source.name), f"{self.directory}/copy-{number}")
         step = self.timed(pull)
         for number in range(count):
             (self.directory / f"copy-{number}").unlink()
@@ -140,7 +140,7 @@ class Restic(Reference):
     packages = ("restic",)
 
     def restic(self, *arguments, **options):
-        run("restic", "-r", self.directory / "repository", "--no-cache", "--quiet", *arguments, RESTIC_PASSWORD="benchmark",
+        run_command("restic", "-r", self.directory / "repository", "--no-cache", "--quiet", *arguments, RESTIC_PASSWORD="benchmark",
             **options)
 
     def prepare(self):
@@ -162,7 +162,7 @@ class Borg(Reference):
     packages = ("borgbackup",)
 
     def borg(self, *arguments, cwd):
-        run("borg", *arguments, cwd=cwd, BORG_BASE_DIR=str(self.directory), BORG_UNKNOWN_UNENCRYPTED_REPO_ACCESS_IS_OK="yes")
+        run_command("borg", *arguments, cwd=cwd, BORG_BASE_DIR=str(self.directory), BORG_UNKNOWN_UNENCRYPTED_REPO_ACCESS_IS_OK="yes")
 
     def prepare(self):
         self.borg("init", "--encryption", "none", self.directory / "repository", cwd=self.directory)
@@ -183,10 +183,10 @@ class BackupEngine(Reference):
         self.program = program
 
     def do_backup(self):
-        run(self.program, "backup", self.source, self.directory / "backups")
+        run_command(self.program, "backup", self.source, self.directory / "backups")
 
     def do_restore(self):
-        run(self.program, "restore", self.directory / "backups", self.copy)
+        run_command(self.program, "restore", self.directory / "backups", self.copy)
 
     def restored(self):
         return None

@@ -22,7 +22,7 @@ from native import built, install, measure_limits, say
 ROUNDS = 5
 SECONDS = 5
 BLOCK = 1 << 20
-HOT_BUFFERS = 8
+HOT_BUFFERS = 4
 CACHES = 5
 CACHE = Path("/sys/devices/system/cpu/cpu0/cache/index3/size")
 DEFAULT_CACHE = 32 << 20
