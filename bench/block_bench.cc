@@ -1,14 +1,16 @@
-// Packing and reading blocks, beside memcpy and XXH3 of the same bytes: what of a block's cost is
-// the format's.
+// Packing and reading blocks, and digests of what is in them, beside memcpy and XXH3 of the same
+// bytes: what of a block's cost is the format's.
 #include <benchmark/benchmark.h>
 
 #include <algorithm>
+#include <cstdlib>
 #include <cstring>
 #include <string>
 #include <vector>
 
 #include "base/random.h"
 #include "dataplane/block/block.h"
+#include "dataplane/pipeline/slot_digester.h"
 
 namespace sluice {
 namespace {
@@ -98,7 +100,7 @@ void on_blocks(benchmark::State& state, Work work) {
   state.SetBytesProcessed(bytes);
 }
 
-void open_and_iterate(benchmark::State& state) {
+void parse(benchmark::State& state) {
   int64_t count = 0;
   on_blocks(state, [&](const std::vector<uint8_t>& block) {
     auto reader = BlockReader::open(block);
@@ -113,6 +115,36 @@ void open_and_iterate(benchmark::State& state) {
   state.SetItemsProcessed(count);
 }
 
+// Every entry with its value's digest and the slot's, as a receiver of the block does it.
+void digest(benchmark::State& state) {
+  int64_t count = 0;
+  on_blocks(state, [&](const std::vector<uint8_t>& block) {
+    SlotDigester digester;
+    auto reader = BlockReader::open(block);
+    if (!reader.ok() || !digester.add_block(*reader).ok()) std::abort();
+    benchmark::DoNotOptimize(digester.digest());
+    count += static_cast<int64_t>(digester.digest().records);
+  });
+  state.SetItemsProcessed(count);
+}
+
+// What a write adds to it: the record that goes is subtracted, the one that comes is added.
+void digest_of_a_write(benchmark::State& state) {
+  const Records records(static_cast<size_t>(state.range(0)));
+  SlotDigest slot;
+  size_t at = 0;
+  for (auto _ : state) {
+    const BlockEntry entry = records.entry(at);
+    RecordSummary summary{entry.version, false, entry.value_bytes, {1, 2}};
+    slot.add(entry.key, summary);
+    ++summary.version.stamp;
+    slot.remove(entry.key, summary);
+    at = (at + 1) % records.count;
+  }
+  benchmark::DoNotOptimize(slot);
+  state.SetItemsProcessed(state.iterations());
+}
+
 void plain_memcpy(benchmark::State& state) {
   std::vector<uint8_t> memory(kMaxBlockBytes);
   on_blocks(state, [&](const std::vector<uint8_t>& block) {
@@ -121,7 +153,7 @@ void plain_memcpy(benchmark::State& state) {
   });
 }
 
-void plain_xxh3(benchmark::State& state) {
+void checksum(benchmark::State& state) {
   on_blocks(state, [](const std::vector<uint8_t>& block) {
     benchmark::DoNotOptimize(xxh3_64(block.data(), block.size()));
   });
@@ -131,9 +163,11 @@ void value_sizes(benchmark::internal::Benchmark* benchmark) {
   benchmark->Arg(100)->Arg(4096)->Arg(65536);
 }
 BENCHMARK(pack)->Apply(value_sizes);
-BENCHMARK(open_and_iterate)->Apply(value_sizes);
+BENCHMARK(parse)->Apply(value_sizes);
 BENCHMARK(plain_memcpy)->Apply(value_sizes);
-BENCHMARK(plain_xxh3)->Apply(value_sizes);
+BENCHMARK(checksum)->Apply(value_sizes);
+BENCHMARK(digest)->Apply(value_sizes);
+BENCHMARK(digest_of_a_write)->Arg(100);
 
 }  // namespace
 }  // namespace sluice

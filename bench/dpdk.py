@@ -21,6 +21,8 @@ import tempfile
 import time
 from pathlib import Path
 
+from native import built
+
 ROUNDS = 3
 SECONDS = 3
 SHORT_SECONDS = 1
@@ -197,11 +199,7 @@ def data_path(project, program, folder):
 
 def layer(project, program, folder):
     """The packet layer without a device: its share of a link under incast, and its instructions, counted by callgrind."""
-    parts = Path(program).parent / "bench/packet_bench"
-    if not parts.exists():
-        parts = project / "build/release/bench/packet_bench"
-    if not parts.exists():
-        subprocess.run([project / "scripts/build", "release"], stdout=sys.stderr, check=True)
+    parts = built(project, program, "packet_bench")
 
     def measured(name, before=()):
         done = subprocess.run([*before, parts, f"--benchmark_filter={name}", "--benchmark_format=json"], capture_output=True,

@@ -6,9 +6,9 @@ import re
 import subprocess
 
 
-def run_pair(program, driver, host, block, seconds, checksum, receiver_environment=None, sender_environment=None):
-    """The sender's JSON, after a check that nothing was damaged. Either end may get more environment."""
-    common = [program, "--json", "bench", "link", "--driver", driver]
+def run_pair(program, driver, host, block, seconds, checksum, receiver_environment=None, sender_environment=None, options=()):
+    """The sender's JSON, after a check that nothing was damaged. Either end may get more environment; both get the options."""
+    common = [program, "--json", "bench", "link", "--driver", driver, *options]
     receiver = subprocess.Popen(common + ["--listen", f"{host}:0"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
                                 env=os.environ | (receiver_environment or {}))
     try:

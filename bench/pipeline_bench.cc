@@ -1,12 +1,11 @@
 // What the dataplane's steps cost for each byte or record, without wire and disk.
 #include <benchmark/benchmark.h>
 
-#include <cstring>
 #include <memory>
-#include <string>
+#include <utility>
+#include <vector>
 
-#include "base/random.h"
-#include "base/status.h"
+#include "bench/memory_cut.h"
 #include "dataplane/block/block.h"
 #include "dataplane/pipeline/slot_digester.h"
 #include "dataplane/pipeline/slot_packer.h"
@@ -15,53 +14,30 @@
 namespace sluice {
 namespace {
 
-// A slot in memory, as a store would hand it out.
-class MemoryScan final : public SlotScan {
- public:
-  MemoryScan(const std::vector<std::string>& keys, const std::string& value)
-      : keys_(keys), value_(value), digest_(xxh3_128(value)) {}
-  absl::StatusOr<bool> next(Item* item) override {
-    if (at_ == keys_.size()) return false;
-    item->key = keys_[at_++];
-    item->summary = {{Version::make_stamp(1'700'000'000'000, 0), 1}, false, value_.size(), digest_};
-    return true;
-  }
-  absl::Status read_value(uint64_t offset, std::span<uint8_t> into) override {
-    std::memcpy(into.data(), value_.data() + offset, into.size());
-    return absl::OkStatus();
-  }
-
- private:
-  const std::vector<std::string>& keys_;
-  const std::string& value_;
-  const Digest128 digest_;
-  size_t at_ = 0;
-};
-
 struct Slot {
-  explicit Slot(size_t value_bytes) : value(value_bytes, 'v') {
-    for (size_t i = 0; keys.size() < (size_t{4} << 20) / (value_bytes + 16); ++i) {
-      std::string key = fmt::format("key-{:010}", i);
-      if (slot_of(key, 1) == 0) keys.push_back(std::move(key));
-    }
+  explicit Slot(size_t value_bytes)
+      : records(MemorySlot::make(0, 1, size_t{4} << 20, value_bytes)) {
     Arena::Options options;
     options.bytes = 16 * kBufferBytes;
     arena = *Arena::create(options);
     pool = *arena->make_pool("bench", 16);
   }
-  uint64_t bytes() const { return keys.size() * (keys.front().size() + value.size()); }
 
-  std::vector<std::string> keys;
-  std::string value;
+  const MemorySlot records;
   std::unique_ptr<Arena> arena;
   std::unique_ptr<BlockPool> pool;
 };
+
+void set_processed(benchmark::State& state, const MemorySlot& slot) {
+  state.SetBytesProcessed(static_cast<int64_t>(state.iterations() * slot.bytes()));
+  state.SetItemsProcessed(static_cast<int64_t>(state.iterations() * slot.records.size()));
+}
 
 void pack_slot(benchmark::State& state) {
   Slot slot(static_cast<size_t>(state.range(0)));
   SlotPacker packer;
   for (auto _ : state) {
-    packer.begin(std::make_unique<MemoryScan>(slot.keys, slot.value), 0, 1);
+    packer.begin(std::make_unique<MemoryScan>(slot.records), 0, 1);
     for (bool last = false; !last;) {
       BlockBuffer buffer = slot.pool->try_take();
       const SlotPacker::Packed packed = *packer.pack(buffer);
@@ -72,8 +48,7 @@ void pack_slot(benchmark::State& state) {
       last = packed.last;
     }
   }
-  state.SetBytesProcessed(static_cast<int64_t>(state.iterations() * slot.bytes()));
-  state.SetItemsProcessed(static_cast<int64_t>(state.iterations() * slot.keys.size()));
+  set_processed(state, slot.records);
 }
 BENCHMARK(pack_slot)->Arg(100)->Arg(4096)->Arg(65536);
 
@@ -82,7 +57,7 @@ BENCHMARK(pack_slot)->Arg(100)->Arg(4096)->Arg(65536);
 void check_slot(benchmark::State& state) {
   Slot slot(static_cast<size_t>(state.range(0)));
   SlotPacker packer;
-  packer.begin(std::make_unique<MemoryScan>(slot.keys, slot.value), 0, 1);
+  packer.begin(std::make_unique<MemoryScan>(slot.records), 0, 1);
   std::vector<std::pair<BlockBuffer, uint32_t>> blocks;
   for (bool last = false; !last;) {
     BlockBuffer buffer = slot.pool->try_take();
@@ -100,8 +75,7 @@ void check_slot(benchmark::State& state) {
     benchmark::DoNotOptimize(digester.digest());
   }
   blocks.clear();
-  state.SetBytesProcessed(static_cast<int64_t>(state.iterations() * slot.bytes()));
-  state.SetItemsProcessed(static_cast<int64_t>(state.iterations() * slot.keys.size()));
+  set_processed(state, slot.records);
 }
 BENCHMARK(check_slot)->Arg(100)->Arg(4096)->Arg(65536);
 

@@ -19,7 +19,6 @@ namespace sluice {
 namespace {
 
 constexpr uint32_t kMagic = 0x6b6e'696c;  // "link"
-constexpr size_t kBuffers = 128;
 constexpr size_t kReportBytes = kLinkHeaderBytes + 32;
 constexpr int64_t kIdleSliceNs = 100'000'000;
 constexpr int64_t kSenderPatienceNs = 30'000'000'000;
@@ -72,8 +71,12 @@ void finish_result(LinkResult* result, int64_t begin_ns, int64_t end_ns, double 
 // What both ends need: a pool, an endpoint, and a loop that ends when nothing happens for too long.
 class LinkEnd {
  public:
-  LinkEnd(std::unique_ptr<BlockPool> pool, std::unique_ptr<Endpoint> endpoint, int64_t patience_ns)
-      : pool_(std::move(pool)), endpoint_(std::move(endpoint)), patience_ns_(patience_ns) {}
+  LinkEnd(std::unique_ptr<BlockPool> pool, std::unique_ptr<Endpoint> endpoint, int64_t patience_ns,
+          size_t streams)
+      : pool_(std::move(pool)),
+        endpoint_(std::move(endpoint)),
+        patience_ns_(patience_ns),
+        stream_count_(streams) {}
   virtual ~LinkEnd() = default;
 
   absl::StatusOr<LinkResult> run() {
@@ -99,14 +102,23 @@ class LinkEnd {
   // Posts what can be posted; whether anything was.
   virtual bool post() = 0;
 
+  void begin() {
+    if (begin_ns_ != 0) return;
+    begin_ns_ = system_clock().monotonic_ns();
+    cpu_begin_s_ = thread_cpu_s();
+  }
+  void finish() { finish_result(&result_, begin_ns_, system_clock().monotonic_ns(), cpu_begin_s_); }
+
   const std::unique_ptr<BlockPool> pool_;
   const std::unique_ptr<Endpoint> endpoint_;  // goes before the pool
   const int64_t patience_ns_;
+  const size_t stream_count_;
   int64_t idle_since_ns_ = 0;  // 0: not idle
-  ConnectionId peer_ = 0;
   bool done_ = false;
   LinkResult result_;
   int64_t begin_ns_ = 0;
+
+ private:
   double cpu_begin_s_ = 0;
 };
 
@@ -114,55 +126,81 @@ class LinkEnd {
 class LinkReceiver final : public LinkEnd {
  public:
   LinkReceiver(std::unique_ptr<BlockPool> pool, std::unique_ptr<Endpoint> endpoint,
-               int64_t patience_ns)
-      : LinkEnd(std::move(pool), std::move(endpoint), patience_ns),
-        places_(std::min(pool_->size() - 1, kPlaces)),
+               int64_t patience_ns, size_t streams)
+      : LinkEnd(std::move(pool), std::move(endpoint), patience_ns, streams),
+        places_(std::min(pool_->size() - 1 - streams, kPlaces)),
         newcomers_({.room = kRoom + places_, .places = places_}) {}
 
  private:
   static constexpr size_t kPlaces = 4;
   static constexpr size_t kRoom = 32;
 
+  struct Peer {
+    ConnectionId id = 0;
+    size_t posted = 0;  // receive buffers
+    uint64_t blocks = 0;
+    uint64_t bytes = 0;
+    uint64_t bad_blocks = 0;
+    bool ended = false;
+    bool reported = false;
+    bool closed = false;
+  };
+
+  bool complete() const { return peers_.size() == stream_count_; }
+
   absl::Status take(Completion completion) override {
-    if (completion.connection != peer_) {
-      take_from_newcomer(completion);
-      if (completion.connection != peer_) return absl::OkStatus();
+    Peer* peer = find(completion.connection);
+    if (peer == nullptr) peer = take_from_newcomer(completion);
+    if (peer == nullptr) return absl::OkStatus();
+    if (completion.kind == CompletionKind::kReceived) {
+      --peer->posted;
+      if (completion.status.ok()) receive(*peer, completion);
     }
-    if (completion.kind == CompletionKind::kReceived && completion.status.ok()) receive(completion);
     if (completion.kind != CompletionKind::kClosed) return absl::OkStatus();
-    if (!ended_)
+    if (!peer->ended)
       return aborted("link: the sender left before its end: {}", message_of(completion.status));
-    done_ = true;
+    peer->closed = true;
+    done_ = complete() &&
+            std::all_of(peers_.begin(), peers_.end(), [](const Peer& each) { return each.closed; });
     return absl::OkStatus();
   }
 
-  void take_from_newcomer(const Completion& completion) {
+  Peer* find(ConnectionId id) {
+    const auto at = std::find_if(peers_.begin(), peers_.end(),
+                                 [id](const Peer& peer) { return peer.id == id; });
+    return at == peers_.end() ? nullptr : &*at;
+  }
+
+  // The peer, when this is its first block.
+  Peer* take_from_newcomer(const Completion& completion) {
     const ConnectionId id = completion.connection;
     if (completion.kind == CompletionKind::kAccepted) {
-      if (peer_ == 0) {
+      if (complete()) {
+        endpoint_->abort(id);
+      } else {
         newcomers_.add(id, completion.peer);
         if (newcomers_.overfull()) turn_away(newcomers_.to_turn_away());
-      } else {
-        endpoint_->abort(id);
       }
-      return;
+      return nullptr;
     }
     if (completion.kind == CompletionKind::kClosed) newcomers_.remove(id);
-    if (completion.kind != CompletionKind::kReceived) return;
+    if (completion.kind != CompletionKind::kReceived) return nullptr;
     --placed_;
-    if (peer_ != 0 || !completion.status.ok()) return;
+    if (complete() || !completion.status.ok()) return nullptr;
     if (completion.bytes < kLinkHeaderBytes ||
         load_header(completion.buffer.data()).magic != kMagic) {
       turn_away(id);
-      return;
+      return nullptr;
     }
     newcomers_.remove(id);
-    peer_ = id;
-    cpu_begin_s_ = thread_cpu_s();
-    while (newcomers_.waiting() > 0) turn_away(newcomers_.next_to_serve());
-    for (const ConnectionId other : std::exchange(holders_, {})) {
-      if (other != id) turn_away(other);
+    peers_.push_back({.id = id, .posted = 1});
+    if (complete()) {
+      while (newcomers_.waiting() > 0) turn_away(newcomers_.next_to_serve());
+      for (const ConnectionId other : std::exchange(holders_, {})) {
+        if (find(other) == nullptr) turn_away(other);
+      }
     }
+    return &peers_.back();
   }
 
   void turn_away(ConnectionId id) {
@@ -190,60 +228,79 @@ class LinkReceiver final : public LinkEnd {
     return posted;
   }
 
-  void receive(const Completion& completion) {
-    if (begin_ns_ == 0) begin_ns_ = system_clock().monotonic_ns();
+  void receive(Peer& peer, const Completion& completion) {
+    begin();
     const uint8_t* data = completion.buffer.data();
     const Header header = completion.bytes >= kLinkHeaderBytes ? load_header(data) : Header();
     if (completion.bytes == kLinkHeaderBytes && header.magic == kMagic &&
         header.kind == Kind::kEnd) {
-      // Blocks that never came are bad ones too.
-      result_.bad_blocks += header.sequence > result_.blocks ? header.sequence - result_.blocks : 0;
-      finish_result(&result_, begin_ns_, system_clock().monotonic_ns(), cpu_begin_s_);
-      ended_ = true;
+      end(peer, header.sequence);
       return;
     }
     const size_t rest = completion.bytes - std::min<size_t>(completion.bytes, kLinkHeaderBytes);
     const bool checked = header.kind == Kind::kBlock;
     const bool good = header.magic == kMagic && (checked || header.kind == Kind::kUncheckedBlock) &&
-                      header.sequence == result_.blocks &&
+                      header.sequence == peer.blocks &&
                       completion.bytes == message_bytes(header.length) &&
                       (!checked || xxh3_64(data + kLinkHeaderBytes, rest) == header.checksum);
-    ++result_.blocks;
-    result_.bytes += good ? header.length : completion.bytes;
-    if (!good) ++result_.bad_blocks;
+    ++peer.blocks;
+    peer.bytes += good ? header.length : completion.bytes;
+    if (!good) ++peer.bad_blocks;
   }
 
+  void end(Peer& peer, uint64_t sent) {
+    // Blocks that never came are bad ones too.
+    peer.bad_blocks += sent > peer.blocks ? sent - peer.blocks : 0;
+    peer.ended = true;
+    result_.blocks += peer.blocks;
+    result_.bytes += peer.bytes;
+    result_.bad_blocks += peer.bad_blocks;
+    finish();
+  }
+
+  // Receive buffers of each peer. One buffer stays for a report, and the newcomers' places while
+  // there are any.
+  size_t share() const { return (pool_->size() - 1 - (complete() ? 0 : places_)) / stream_count_; }
+
   bool post() override {
-    if (peer_ == 0) return serve_newcomers();
-    bool posted = false;
-    if (ended_ && !reported_ && endpoint_->credits(peer_) > 0) {
-      SendRequest report{pool_->try_take(), kReportBytes};
-      if (report.buffer) {
-        uint8_t* to = report.buffer.data();
-        store_header(to, Kind::kReport, 0, kReportBytes - kLinkHeaderBytes, 0);
-        store_le<uint64_t>(to + kLinkHeaderBytes, result_.blocks);
-        store_le<uint64_t>(to + kLinkHeaderBytes + 8, result_.bytes);
-        store_le<uint64_t>(to + kLinkHeaderBytes + 16, result_.bad_blocks);
-        store_le<uint64_t>(to + kLinkHeaderBytes + 24, 0);
-        reported_ = endpoint_->post_send(peer_, {&report, 1}) == 1;
-        posted = reported_;
-      }
+    bool posted = !complete() && serve_newcomers();
+    for (Peer& peer : peers_) {
+      if (peer.closed) continue;
+      posted = peer.ended ? post_report(peer) || posted : post_receives(peer) || posted;
     }
-    // One buffer stays for the report.
-    while (!ended_ && pool_->free() > 1) {
+    return posted;
+  }
+
+  bool post_receives(Peer& peer) {
+    bool posted = false;
+    while (peer.posted < share()) {
       BlockBuffer buffer = pool_->try_take();
-      if (endpoint_->post_recv(peer_, {&buffer, 1}) == 0) break;
+      if (!buffer || endpoint_->post_recv(peer.id, {&buffer, 1}) == 0) break;
+      ++peer.posted;
       posted = true;
     }
     return posted;
+  }
+
+  bool post_report(Peer& peer) {
+    if (peer.reported || endpoint_->credits(peer.id) == 0) return false;
+    SendRequest report{pool_->try_take(), kReportBytes};
+    if (!report.buffer) return false;
+    uint8_t* to = report.buffer.data();
+    store_header(to, Kind::kReport, 0, kReportBytes - kLinkHeaderBytes, 0);
+    store_le<uint64_t>(to + kLinkHeaderBytes, peer.blocks);
+    store_le<uint64_t>(to + kLinkHeaderBytes + 8, peer.bytes);
+    store_le<uint64_t>(to + kLinkHeaderBytes + 16, peer.bad_blocks);
+    store_le<uint64_t>(to + kLinkHeaderBytes + 24, 0);
+    peer.reported = endpoint_->post_send(peer.id, {&report, 1}) == 1;
+    return peer.reported;
   }
 
   const size_t places_;
   Newcomers newcomers_;
   size_t placed_ = 0;                  // buffers that are posted for newcomers, or were
   std::vector<ConnectionId> holders_;  // who got one
-  bool ended_ = false;
-  bool reported_ = false;
+  std::vector<Peer> peers_;
 };
 
 class LinkSender final : public LinkEnd {
@@ -263,28 +320,49 @@ class LinkSender final : public LinkEnd {
       all.push_back(std::move(buffer));
     }
     all.clear();
-    SLUICE_ASSIGN_OR_RETURN(connecting_, endpoint_->connect(address));
+    for (size_t i = 0; i < stream_count_; ++i) {
+      SLUICE_ASSIGN_OR_RETURN(const ConnectionId id, endpoint_->connect(address));
+      streams_.push_back({.id = id});
+    }
     return absl::OkStatus();
   }
 
  private:
+  struct Stream {
+    ConnectionId id = 0;
+    uint64_t sequence = 0;
+    size_t in_flight = 0;
+    bool connected = false;
+    bool report_posted = false;
+    bool end_posted = false;
+    bool reported = false;
+    bool closed = false;
+  };
+
   absl::Status take(Completion completion) override {
-    if (completion.connection != connecting_) return absl::OkStatus();
+    const auto stream = std::find_if(streams_.begin(), streams_.end(), [&](const Stream& each) {
+      return each.id == completion.connection && !each.closed;
+    });
+    if (stream == streams_.end()) return absl::OkStatus();
     switch (completion.kind) {
       case CompletionKind::kConnected:
-        peer_ = connecting_;
-        begin_ns_ = system_clock().monotonic_ns();
-        cpu_begin_s_ = thread_cpu_s();
+        stream->connected = true;
+        begin();
+        break;
+      case CompletionKind::kSent:
+        --stream->in_flight;
         break;
       case CompletionKind::kReceived:
-        if (completion.status.ok()) return take_report(completion);
+        if (completion.status.ok()) return take_report(*stream, completion);
         break;
       case CompletionKind::kClosed:
-        if (!reported_) {
+        if (!stream->reported) {
           return completion.status.ok() ? aborted("link: the receiver left before its report")
                                         : completion.status;
         }
-        done_ = true;
+        stream->closed = true;
+        done_ = std::all_of(streams_.begin(), streams_.end(),
+                            [](const Stream& each) { return each.closed; });
         break;
       default:
         break;
@@ -292,70 +370,87 @@ class LinkSender final : public LinkEnd {
     return absl::OkStatus();
   }
 
-  absl::Status take_report(const Completion& completion) {
+  absl::Status take_report(Stream& stream, const Completion& completion) {
     const uint8_t* data = completion.buffer.data();
     if (completion.bytes != kReportBytes || load_header(data).magic != kMagic ||
-        load_header(data).kind != Kind::kReport || !end_posted_) {
+        load_header(data).kind != Kind::kReport || !stream.end_posted) {
       return data_loss("link: the receiver's report is not one");
     }
-    result_.blocks = load_le<uint64_t>(data + kLinkHeaderBytes);
-    result_.bytes = load_le<uint64_t>(data + kLinkHeaderBytes + 8);
-    result_.bad_blocks = load_le<uint64_t>(data + kLinkHeaderBytes + 16);
-    finish_result(&result_, begin_ns_, system_clock().monotonic_ns(), cpu_begin_s_);
-    reported_ = true;
-    endpoint_->close(peer_);
+    result_.blocks += load_le<uint64_t>(data + kLinkHeaderBytes);
+    result_.bytes += load_le<uint64_t>(data + kLinkHeaderBytes + 8);
+    result_.bad_blocks += load_le<uint64_t>(data + kLinkHeaderBytes + 16);
+    finish();
+    stream.reported = true;
+    endpoint_->close(stream.id);
     return absl::OkStatus();
   }
 
   bool post() override {
-    if (peer_ == 0 || end_posted_) return false;
-    if (!report_posted_) {
-      BlockBuffer buffer = pool_->try_take();
-      report_posted_ = buffer && endpoint_->post_recv(peer_, {&buffer, 1}) == 1;
-      if (!report_posted_) return false;
-    }
-    if (endpoint_->credits(peer_) == 0) return false;
     bool posted = false;
-    const bool over = system_clock().monotonic_ns() - begin_ns_ >= duration_ns_;
-    while (endpoint_->credits(peer_) > 0 && !end_posted_) {
-      SendRequest request{pool_->try_take(), static_cast<uint32_t>(message_bytes(block_bytes_))};
-      if (!request.buffer) break;
-      uint8_t* data = request.buffer.data();
-      const bool last = sequence_ > 0 && over;
-      if (last) {
-        request.bytes = kLinkHeaderBytes;
-        store_header(data, Kind::kEnd, sequence_, 0, 0);
-      } else {
-        const size_t rest = request.bytes - kLinkHeaderBytes;
-        const uint64_t sum = checksum_ ? xxh3_64(data + kLinkHeaderBytes, rest) : 0;
-        store_header(data, checksum_ ? Kind::kBlock : Kind::kUncheckedBlock, sequence_,
-                     block_bytes_, sum);
+    for (Stream& stream : streams_) {
+      if (!stream.connected || stream.end_posted) continue;
+      if (!stream.report_posted) {
+        BlockBuffer buffer = pool_->try_take();
+        stream.report_posted = buffer && endpoint_->post_recv(stream.id, {&buffer, 1}) == 1;
+        if (!stream.report_posted) continue;
       }
-      if (endpoint_->post_send(peer_, {&request, 1}) == 0) break;
-      posted = true;
-      if (last)
-        end_posted_ = true;
-      else
-        ++sequence_;
+      posted = post_blocks(stream) || posted;
     }
     return posted;
   }
 
-  ConnectionId connecting_ = 0;
+  bool post_blocks(Stream& stream) {
+    // The other buffers are the other streams', and one of each is for its report.
+    const size_t share = pool_->size() / stream_count_ - 1;
+    if (endpoint_->credits(stream.id) == 0 || stream.in_flight >= share) return false;
+    bool posted = false;
+    const bool over = system_clock().monotonic_ns() - begin_ns_ >= duration_ns_;
+    while (!stream.end_posted && stream.in_flight < share && endpoint_->credits(stream.id) > 0) {
+      SendRequest request{pool_->try_take(), static_cast<uint32_t>(message_bytes(block_bytes_))};
+      if (!request.buffer) break;
+      const bool last = stream.sequence > 0 && over;
+      if (last) {
+        request.bytes = kLinkHeaderBytes;
+        store_header(request.buffer.data(), Kind::kEnd, stream.sequence, 0, 0);
+      } else {
+        fill(request, stream.sequence);
+      }
+      if (endpoint_->post_send(stream.id, {&request, 1}) == 0) break;
+      posted = true;
+      ++stream.in_flight;
+      if (last)
+        stream.end_posted = true;
+      else
+        ++stream.sequence;
+    }
+    return posted;
+  }
+
+  void fill(const SendRequest& request, uint64_t sequence) const {
+    uint8_t* data = request.buffer.data();
+    const size_t rest = request.bytes - kLinkHeaderBytes;
+    const uint64_t sum = checksum_ ? xxh3_64(data + kLinkHeaderBytes, rest) : 0;
+    store_header(data, checksum_ ? Kind::kBlock : Kind::kUncheckedBlock, sequence, block_bytes_,
+                 sum);
+  }
+
   size_t block_bytes_ = 0;
   bool checksum_ = true;
   int64_t duration_ns_ = 0;
-  uint64_t sequence_ = 0;
-  bool report_posted_ = false;
-  bool end_posted_ = false;
-  bool reported_ = false;
+  std::vector<Stream> streams_;
 };
 
-absl::StatusOr<std::unique_ptr<BlockPool>> take_pool(Arena& arena) {
-  const size_t buffers = std::min(arena.unassigned(), kBuffers);
-  if (buffers < 3)
-    return resource_exhausted("link: the arena has {} free buffers; at least 3 are needed",
-                              buffers);
+absl::StatusOr<std::unique_ptr<BlockPool>> take_pool(Arena& arena, const LinkOptions& options) {
+  if (options.streams < 1 || options.streams > kMaxLinkStreams) {
+    return invalid_argument("link: {} streams; 1 to {} are possible", options.streams,
+                            kMaxLinkStreams);
+  }
+  const size_t least = std::max<size_t>(3, 2 * options.streams);
+  const size_t buffers = std::min(arena.unassigned(), options.buffers);
+  if (buffers < least) {
+    return resource_exhausted("link: {} buffers for {} streams; at least {} are needed", buffers,
+                              options.streams, least);
+  }
   return arena.make_pool("link", buffers);
 }
 
@@ -364,23 +459,24 @@ absl::StatusOr<std::unique_ptr<BlockPool>> take_pool(Arena& arena) {
 absl::StatusOr<LinkResult> run_link_receiver(
     Transport& transport, Arena& arena, std::string_view listen,
     const std::function<void(std::string_view bound_address)>& on_listening,
-    int64_t idle_timeout_ns) {
-  SLUICE_ASSIGN_OR_RETURN(std::unique_ptr<BlockPool> pool, take_pool(arena));
+    int64_t idle_timeout_ns, const LinkOptions& options) {
+  SLUICE_ASSIGN_OR_RETURN(std::unique_ptr<BlockPool> pool, take_pool(arena, options));
   SLUICE_ASSIGN_OR_RETURN(std::unique_ptr<Endpoint> endpoint, transport.open(arena, listen));
   if (on_listening) on_listening(endpoint->address());
-  return LinkReceiver(std::move(pool), std::move(endpoint), idle_timeout_ns).run();
+  return LinkReceiver(std::move(pool), std::move(endpoint), idle_timeout_ns, options.streams).run();
 }
 
 absl::StatusOr<LinkResult> run_link_sender(Transport& transport, Arena& arena,
                                            std::string_view address, double seconds,
-                                           size_t block_bytes, bool checksum) {
+                                           size_t block_bytes, bool checksum,
+                                           const LinkOptions& options) {
   const size_t most = std::min(arena.buffer_bytes(), transport.limits().max_message_bytes);
   if (block_bytes < 1 || block_bytes > most) {
     return invalid_argument("link: a block of {} bytes; 1 to {} are possible", block_bytes, most);
   }
-  SLUICE_ASSIGN_OR_RETURN(std::unique_ptr<BlockPool> pool, take_pool(arena));
+  SLUICE_ASSIGN_OR_RETURN(std::unique_ptr<BlockPool> pool, take_pool(arena, options));
   SLUICE_ASSIGN_OR_RETURN(std::unique_ptr<Endpoint> endpoint, transport.open(arena, ""));
-  LinkSender sender(std::move(pool), std::move(endpoint), kSenderPatienceNs);
+  LinkSender sender(std::move(pool), std::move(endpoint), kSenderPatienceNs, options.streams);
   SLUICE_RETURN_IF_ERROR(sender.start(address, seconds, block_bytes, checksum));
   return sender.run();
 }

@@ -2,6 +2,7 @@
 #include <sys/resource.h>
 #include <sys/statvfs.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstdio>
 #include <memory>
@@ -17,7 +18,7 @@
 namespace sluice {
 namespace {
 
-constexpr size_t kBenchArenaBytes = size_t{160} << 20;
+constexpr size_t kMaxLinkBuffers = 8192;
 constexpr uint64_t kLowMemlock = uint64_t{512} << 20;
 constexpr uint64_t kLowFiles = 4096;
 constexpr uint64_t kLowDisk = uint64_t{10} << 30;
@@ -30,22 +31,23 @@ struct LinkArguments {
   size_t block_bytes = kMaxBlockBytes;
   bool no_checksum = false;
   double idle_seconds = 60;
+  LinkOptions link;
 };
 
 absl::StatusOr<LinkResult> run_link(const LinkArguments& arguments) {
   SLUICE_ASSIGN_OR_RETURN(const auto transport, make_transport(arguments.driver));
-  SLUICE_ASSIGN_OR_RETURN(
-      const auto arena,
-      Arena::create({.bytes = kBenchArenaBytes, .pages = transport->limits().arena_pages}));
+  SLUICE_ASSIGN_OR_RETURN(const auto arena,
+                          Arena::create({.bytes = arguments.link.buffers * kBufferBytes,
+                                         .pages = transport->limits().arena_pages}));
   if (!arguments.connect.empty()) {
     return run_link_sender(*transport, *arena, arguments.connect, arguments.seconds,
-                           arguments.block_bytes, !arguments.no_checksum);
+                           arguments.block_bytes, !arguments.no_checksum, arguments.link);
   }
   const auto say = [](std::string_view address) {
     print_stderr("sluice: listening on {}\n", address);
   };
   return run_link_receiver(*transport, *arena, arguments.listen, say,
-                           static_cast<int64_t>(arguments.idle_seconds * 1e9));
+                           static_cast<int64_t>(arguments.idle_seconds * 1e9), arguments.link);
 }
 
 Outcome bench_link(const LinkArguments& arguments) {
@@ -61,13 +63,26 @@ Outcome bench_link(const LinkArguments& arguments) {
   if (arguments.block_bytes < 1 || arguments.block_bytes > kMaxBlockBytes) {
     return usage_error("--block: 1 to {} bytes", kMaxBlockBytes);
   }
+  const auto& [streams, buffers] = arguments.link;
+  if (streams < 1 || streams > kMaxLinkStreams) {
+    return usage_error("--streams: 1 to {}", kMaxLinkStreams);
+  }
+  if (buffers < std::max<size_t>(3, 2 * streams) || buffers > kMaxLinkBuffers) {
+    return usage_error("--buffers: at least 3, at least 2 for each stream, at most {}",
+                       kMaxLinkBuffers);
+  }
   const auto result = run_link(arguments);
   if (!result.ok()) return failure(result.status());
   Outcome outcome;
-  outcome.fields = {{"gbit_s", result->gbit_s},         {"seconds", result->seconds},
-                    {"blocks", result->blocks},         {"bytes", result->bytes},
-                    {"bad_blocks", result->bad_blocks}, {"cpu_s", result->cpu_s},
-                    {"driver", arguments.driver}};
+  outcome.fields = {{"gbit_s", result->gbit_s},
+                    {"seconds", result->seconds},
+                    {"blocks", result->blocks},
+                    {"bytes", result->bytes},
+                    {"bad_blocks", result->bad_blocks},
+                    {"cpu_s", result->cpu_s},
+                    {"driver", arguments.driver},
+                    {"streams", streams},
+                    {"buffers", buffers}};
   outcome.text = fmt::format(
       "{:.2f} Gbit/s: {} blocks, {} in {}, {} of one core; {} bad blocks\n", result->gbit_s,
       human_count(result->blocks), human_bytes(static_cast<double>(result->bytes)),
@@ -201,6 +216,13 @@ void register_bench(CLI::App& app, Invocation& invocation) {
       ->capture_default_str();
   link->add_flag("--no-checksum", arguments->no_checksum,
                  "Neither make nor check checksums of the payload");
+  link->add_option("--streams", arguments->link.streams,
+                   "Connections side by side, served by one thread; the same at both ends")
+      ->capture_default_str();
+  link->add_option("--buffers", arguments->link.buffers,
+                   "Buffers of 1 MiB at this end: few stay in the processor's cache, more than it "
+                   "has come from memory each time")
+      ->capture_default_str();
   link->add_option("--idle", arguments->idle_seconds,
                    "A receiver gives up after so many seconds without a block")
       ->capture_default_str();

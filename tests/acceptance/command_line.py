@@ -43,6 +43,8 @@ def test_usage_errors(scratch):
                       ["record", "import", "--tree", "a", "--jsonl", "b"], ["record", "export"],
                       ["backup", "verify"], ["backup", "create", "--what"], ["restore"], ["bench", "link"],
                       ["bench", "link", "--connect", "127.0.0.1:1", "--block", "0"],
+                      ["bench", "link", "--connect", "127.0.0.1:1", "--streams", "0"],
+                      ["bench", "link", "--connect", "127.0.0.1:1", "--streams", "8", "--buffers", "15"],
                       ["table", "plan", "--add", "n9"]):
         result = run(*arguments, expect=2)
         check(result.stdout == b"" and result.stderr.startswith(b"sluice: "), str(result))

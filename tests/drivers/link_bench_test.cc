@@ -34,7 +34,8 @@ struct Both {
 Both run_link(
     Transport& sending, Transport& receiving, size_t block_bytes, bool checksum,
     int64_t patience_ns = 20 * kSecond,
-    const std::function<void(const std::string& address)>& before = [](const std::string&) {}) {
+    const std::function<void(const std::string& address)>& before = [](const std::string&) {},
+    const LinkOptions& options = {}) {
   auto arena = make_arena();
   auto other_arena = make_arena();
   std::promise<std::string> bound;
@@ -42,11 +43,12 @@ Both run_link(
   std::thread receiver([&] {
     received = run_link_receiver(
         receiving, *other_arena, "127.0.0.1:0",
-        [&](std::string_view address) { bound.set_value(std::string(address)); }, patience_ns);
+        [&](std::string_view address) { bound.set_value(std::string(address)); }, patience_ns,
+        options);
   });
   const std::string address = bound.get_future().get();
   before(address);
-  auto sent = run_link_sender(sending, *arena, address, 0.1, block_bytes, checksum);
+  auto sent = run_link_sender(sending, *arena, address, 0.1, block_bytes, checksum, options);
   receiver.join();
   return {std::move(sent), std::move(received)};
 }
@@ -97,6 +99,39 @@ TEST(LinkBench, CountsWhatWasVerified) {
   }
 }
 
+TEST(LinkBench, StreamsAreVerifiedEachAndCountedInSum) {
+  TcpTransport transport;
+  const auto nothing = [](const std::string&) {};
+  for (const LinkOptions options : {LinkOptions{.streams = 4, .buffers = 8}, {.streams = 3}}) {
+    const Both both = run_link(transport, transport, 5000, true, 20 * kSecond, nothing, options);
+    ASSERT_TRUE(both.sender.ok()) << both.sender.status();
+    ASSERT_TRUE(both.receiver.ok()) << both.receiver.status();
+    EXPECT_GE(both.sender->blocks, options.streams);
+    EXPECT_EQ(both.sender->bytes, both.sender->blocks * 5000);
+    EXPECT_EQ(both.sender->bad_blocks, 0u);
+    EXPECT_EQ(both.receiver->blocks, both.sender->blocks);
+    EXPECT_EQ(both.receiver->bytes, both.sender->bytes);
+  }
+}
+
+TEST(LinkBench, ASenderOfFewerStreamsIsNotWaitedForForever) {
+  TcpTransport transport;
+  auto arena = make_arena();
+  auto other_arena = make_arena();
+  std::promise<std::string> bound;
+  absl::StatusOr<LinkResult> received = unavailable("did not run");
+  std::thread receiver([&] {
+    received =
+        run_link_receiver(transport, *other_arena, "127.0.0.1:0",
+                          [&](std::string_view address) { bound.set_value(std::string(address)); },
+                          kSecond / 2, {.streams = 2});
+  });
+  auto sent = run_link_sender(transport, *arena, bound.get_future().get(), 0.1, 5000, true, {});
+  receiver.join();
+  EXPECT_TRUE(sent.ok()) << sent.status();
+  EXPECT_EQ(received.status().code(), absl::StatusCode::kDeadlineExceeded) << received.status();
+}
+
 TEST(LinkBench, DamageIsFoundAndReportedToTheSender) {
   TcpTransport transport;
   FaultOptions options;
@@ -120,6 +155,12 @@ TEST(LinkBench, NobodyToSendToAndNobodyToReceiveFromAreErrors) {
   EXPECT_EQ(
       run_link_sender(transport, *arena, "127.0.0.1:1", 1, kBufferBytes + 1, true).status().code(),
       absl::StatusCode::kInvalidArgument);
+  for (const LinkOptions options : {LinkOptions{.streams = 0},
+                                    {.streams = kMaxLinkStreams + 1},
+                                    {.buffers = 2},
+                                    {.streams = 5}}) {  // the arena has 8 buffers
+    EXPECT_FALSE(run_link_sender(transport, *arena, "127.0.0.1:1", 1, 1000, true, options).ok());
+  }
   EXPECT_EQ(arena->unassigned(), arena->buffers());
 }
 

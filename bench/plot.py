@@ -1,0 +1,35 @@
+"""Horizontal bars as SVG: the median of each, a line from the lowest to the highest, and a value to be reached where there is one."""
+
+from xml.sax.saxutils import escape
+
+WIDTH = 880
+LABELS = 270
+RIGHT = 90
+ROW = 26
+TOP = 46
+COLOURS = {"ours": "#2f5f8f", "other": "#b9c4cd", "limit": "#e0b26b"}
+
+
+def number(value):
+    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def bars(title, unit, rows):
+    """rows: (label, {"median", "low", "high"}, "ours", "other" or "limit"). Returns the SVG's text."""
+    longest = max(row[1]["high"] for row in rows)
+    scale = (WIDTH - LABELS - RIGHT) / longest
+    height = TOP + ROW * len(rows) + 12
+    parts = [f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" font-family="sans-serif" font-size="13">',
+             f'  <rect width="{WIDTH}" height="{height}" fill="#ffffff"/>',
+             f'  <text x="16" y="26" font-size="15" font-weight="bold">{escape(title)}</text>',
+             f'  <text x="{WIDTH - 16}" y="26" text-anchor="end" fill="#444">{escape(unit)}</text>']
+    for i, (label, value, kind) in enumerate(rows):
+        y = TOP + ROW * i
+        middle = y + ROW / 2 - 2
+        low, high = (LABELS + value[end] * scale for end in ("low", "high"))
+        parts += [f'  <text x="{LABELS - 10}" y="{y + 15}" text-anchor="end">{escape(label)}</text>',
+                  f'  <rect x="{LABELS}" y="{y + 2}" width="{value["median"] * scale:.1f}" height="{ROW - 8}" '
+                  f'fill="{COLOURS[kind]}"/>',
+                  f'  <path d="M{low:.1f} {middle} H{high:.1f}" stroke="#333" stroke-width="1.2"/>',
+                  f'  <text x="{high + 8:.1f}" y="{y + 15}" fill="#444">{number(value["median"])}</text>']
+    return "\n".join([*parts, "</svg>", ""])
