@@ -58,22 +58,35 @@ std::string base64_encode(std::string_view bytes) {
 bool base64_decode(std::string_view text, std::string* bytes) {
   bytes->clear();
   if (text.size() % 4 != 0) return false;
-  bytes->reserve(text.size() / 4 * 3);
-  for (size_t i = 0; i < text.size(); i += 4) {
-    const bool last = i + 4 == text.size();
-    const size_t padding = !last || text[i + 3] != '=' ? 0 : text[i + 2] == '=' ? 2 : 1;
-    uint32_t group = 0;
-    for (size_t j = 0; j < 4; ++j) {
-      const int8_t value = j >= 4 - padding ? 0 : kValues[static_cast<uint8_t>(text[i + j])];
-      if (value < 0) return false;
-      group = group << 6 | static_cast<uint32_t>(value);
-    }
-    const uint32_t unused = padding == 0 ? 0 : (uint32_t{1} << 8 * padding) - 1;
-    if ((group & unused) != 0) return false;
-    bytes->push_back(static_cast<char>(group >> 16));
-    if (padding < 2) bytes->push_back(static_cast<char>(group >> 8));
-    if (padding < 1) bytes->push_back(static_cast<char>(group));
+  if (text.empty()) return true;
+  bytes->resize(text.size() / 4 * 3);
+  const auto value_at = [&](size_t i) -> int32_t { return kValues[static_cast<uint8_t>(text[i])]; };
+  char* out = bytes->data();
+  const size_t last = text.size() - 4;  // only the last group may be padded
+  int32_t signs = 0;
+  for (size_t i = 0; i < last; i += 4, out += 3) {
+    const int32_t values[4] = {value_at(i), value_at(i + 1), value_at(i + 2), value_at(i + 3)};
+    signs |= values[0] | values[1] | values[2] | values[3];
+    out[0] = static_cast<char>(values[0] << 2 | values[1] >> 4);
+    out[1] = static_cast<char>(values[1] << 4 | values[2] >> 2);
+    out[2] = static_cast<char>(values[2] << 6 | values[3]);
   }
+  const size_t padding = text[last + 3] != '=' ? 0 : text[last + 2] == '=' ? 2 : 1;
+  uint32_t group = 0;
+  for (size_t j = 0; j < 4; ++j) {
+    const int32_t value = j >= 4 - padding ? 0 : value_at(last + j);
+    signs |= value;
+    group = group << 6 | static_cast<uint32_t>(value & 63);
+  }
+  const uint32_t unused = padding == 0 ? 0 : (uint32_t{1} << 8 * padding) - 1;
+  if (signs < 0 || (group & unused) != 0) {
+    bytes->clear();
+    return false;
+  }
+  out[0] = static_cast<char>(group >> 16);
+  out[1] = static_cast<char>(group >> 8);
+  out[2] = static_cast<char>(group);
+  bytes->resize(bytes->size() - padding);
   return true;
 }
 

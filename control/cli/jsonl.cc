@@ -114,6 +114,67 @@ class LineFields final : public nlohmann::json_sax<nlohmann::json> {
   std::string error_;
 };
 
+// Reads the usual line, two fields of ASCII text without escapes, several times faster than the
+// parser, which reads any other.
+class PlainLine {
+ public:
+  explicit PlainLine(std::string_view line) : rest_(line) {}
+  bool take(char c) {
+    skip_space();
+    if (rest_.empty() || rest_.front() != c) return false;
+    rest_.remove_prefix(1);
+    return true;
+  }
+  bool take_string(std::string_view* text) {
+    if (!take('"')) return false;
+    const size_t end = rest_.find('"');
+    if (end == std::string_view::npos) return false;
+    *text = rest_.substr(0, end);
+    rest_.remove_prefix(end + 1);
+    bool plain = true;
+    for (const char c : *text) plain &= c >= 0x20 && c != '\\' && c != 0x7f;
+    return plain;
+  }
+  bool take_field(std::string_view* name, std::string_view* text) {
+    return take_string(name) && take(':') && take_string(text);
+  }
+  bool at_end() {
+    skip_space();
+    return rest_.empty();
+  }
+
+ private:
+  void skip_space() {
+    while (!rest_.empty() &&
+           (rest_.front() == ' ' || rest_.front() == '\t' || rest_.front() == '\r')) {
+      rest_.remove_prefix(1);
+    }
+  }
+  std::string_view rest_;
+};
+
+// False when the line is not a usual one, or not right.
+bool read_plain_record(std::string_view line, JsonRecord* record) {
+  PlainLine in(line);
+  std::string_view names[2], texts[2];
+  if (!in.take('{') || !in.take_field(&names[0], &texts[0]) || !in.take(',') ||
+      !in.take_field(&names[1], &texts[1]) || !in.take('}') || !in.at_end()) {
+    return false;
+  }
+  const auto set = [&](std::string_view name, std::string* bytes) {
+    for (size_t i = 0; i < 2; ++i) {
+      if (!names[i].starts_with(name)) continue;
+      const std::string_view form = names[i].substr(name.size());
+      if (form == "_b64") return base64_decode(texts[i], bytes);
+      if (!form.empty()) return false;
+      *bytes = texts[i];
+      return true;
+    }
+    return false;
+  };
+  return set("key", &record->key) && set("value", &record->value);
+}
+
 void append_json_string(std::string_view text, std::string* out) {
   out->push_back('"');
   for (const char c : text) {
@@ -234,12 +295,14 @@ absl::Status put_lines(int fd, RecordSink& sink, StreamProgress& progress) {
 absl::StatusOr<JsonRecord> parse_json_record(std::string_view line) {
   // The parser takes it for the end of its input.
   if (line.find('\0') != std::string_view::npos) return invalid_argument("it has a NUL byte");
-  LineFields fields;
-  nlohmann::json::sax_parse(line.begin(), line.end(), &fields);
-  SLUICE_RETURN_IF_ERROR(fields.check());
   JsonRecord record;
-  SLUICE_ASSIGN_OR_RETURN(record.key, fields.take_bytes("key"));
-  SLUICE_ASSIGN_OR_RETURN(record.value, fields.take_bytes("value"));
+  if (!read_plain_record(line, &record)) {
+    LineFields fields;
+    nlohmann::json::sax_parse(line.begin(), line.end(), &fields);
+    SLUICE_RETURN_IF_ERROR(fields.check());
+    SLUICE_ASSIGN_OR_RETURN(record.key, fields.take_bytes("key"));
+    SLUICE_ASSIGN_OR_RETURN(record.value, fields.take_bytes("value"));
+  }
   if (record.key.empty() || record.key.size() > kMaxKeyBytes) {
     return invalid_argument("a key of {} bytes: 1 to {}", record.key.size(), kMaxKeyBytes);
   }

@@ -43,8 +43,44 @@ struct ImportWriterImpl::Batch {
     uint64_t hash = 0;
     uint64_t count = 0;
     uint64_t bytes = 0;
+    size_t at = 0;  // of the last one in `text`: key, then value
+    uint32_t key_bytes = 0;
+    uint32_t value_bytes = 0;
+    bool tombstone = false;
   };
-  v1::WriteRequest request;
+  RecordView view(const Writes& write) const {
+    const std::string_view all(text);
+    return {all.substr(write.at, write.key_bytes),
+            all.substr(write.at + write.key_bytes, write.value_bytes),
+            {},
+            write.tombstone};
+  }
+  void place(const RecordView& record, Writes* write) {
+    write->at = text.size();
+    write->key_bytes = static_cast<uint32_t>(record.key.size());
+    write->value_bytes = static_cast<uint32_t>(record.value.size());
+    write->tombstone = record.tombstone;
+    ++write->count;
+    write->bytes += record.key.size() + record.value.size();
+    text.append(record.key).append(record.value);
+  }
+  // By gRPC from now on.
+  void make_request() {
+    for (size_t place = 0; place < writes.size(); ++place) add_to(request, places, place);
+  }
+  v1::WriteRequest::Item* add_to(v1::WriteRequest& to, std::vector<size_t>& places_of,
+                                 size_t place) const {
+    const RecordView record = view(writes[place]);
+    auto* item = to.add_items();
+    item->set_key(record.key.data(), record.key.size());
+    item->set_value(record.value.data(), record.value.size());
+    item->set_tombstone(record.tombstone);
+    places_of.push_back(place);
+    return item;
+  }
+
+  std::string text;          // of the writes; those that were replaced are still in it
+  v1::WriteRequest request;  // by gRPC: what is left to write, of `writes`
   v1::WriteReply reply;
   v1::StampRequest after;
   uint64_t above = 0;  // its version is to be
@@ -58,8 +94,8 @@ struct ImportWriterImpl::Batch {
   std::shared_ptr<PeerNode> node;
   std::vector<Writes> writes;
   std::vector<size_t> places;                        // of the request's items in `writes`
-  size_t bytes = 0;                                  // of the request's items
-  size_t packed = RecordBatchBuilder::kHeaderBytes;  // of the items as a batch of records
+  size_t bytes = 0;                                  // of keys and values
+  size_t packed = RecordBatchBuilder::kHeaderBytes;  // as a batch of records
   int tries = 0;                                     // with the version that it has
   int restamps = 0;
   size_t predecessors = 0;         // sent before, with a key of this one; one for each key
@@ -111,29 +147,24 @@ absl::Status ImportWriterImpl::add(std::string_view key, std::string_view value,
   if (has_ready_.load(std::memory_order_relaxed)) pump(/*wait=*/false);
   const uint64_t hash = xxh3_64(key);
   Batch* batch = nullptr;
+  const RecordView record{key, value, {}, tombstone};
   if (const auto place = open_keys_.find(hash); place != open_keys_.end()) {
     batch = place->second.batch;
-    auto* item = batch->request.mutable_items(place->second.item);
-    if (item->key() == key) {
-      batch->bytes += value.size();
-      batch->bytes -= item->value().size();
-      const size_t before =
-          RecordBatchBuilder::bytes_of({key, item->value(), {}, item->tombstone()});
-      const size_t after = RecordBatchBuilder::bytes_of({key, value, {}, tombstone});
-      batch->packed += after - before;
-      open_bytes_ += after - before;
-      item->set_value(value.data(), value.size());
-      item->set_tombstone(tombstone);
-      auto& writes = batch->writes[static_cast<size_t>(place->second.item)];
-      ++writes.count;
-      writes.bytes += key.size() + value.size();
-      if (batch->packed >= kFullBytes) close(batch);
+    Batch::Writes& writes = batch->writes[place->second.item];
+    if (const RecordView before = batch->view(writes); before.key == key) {
+      batch->bytes += value.size() - before.value.size();
+      const size_t grown =
+          RecordBatchBuilder::bytes_of(record) - RecordBatchBuilder::bytes_of(before);
+      batch->packed += grown;
+      open_bytes_ += grown;
+      batch->place(record, &writes);
+      if (batch->packed >= kFullBytes || batch->text.size() >= 2 * kFullBytes) close(batch);
       return absl::OkStatus();
     }
     close(batch);  // another key of the same hash: the order goes by hashes
   }
   const uint32_t group = group_of(key);
-  const size_t packed = RecordBatchBuilder::bytes_of({key, value, {}, tombstone});
+  const size_t packed = RecordBatchBuilder::bytes_of(record);
   if (const auto open = open_.find(group);
       open != open_.end() && open->second->packed + packed > kFullBytes) {
     close(open->second.get());
@@ -145,13 +176,10 @@ absl::Status ImportWriterImpl::add(std::string_view key, std::string_view value,
     open->placement = placement_;
   }
   batch = open.get();
-  open_keys_[hash] = {batch, batch->request.items_size()};
-  auto* item = batch->request.add_items();
-  item->set_key(key.data(), key.size());
-  item->set_value(value.data(), value.size());
-  item->set_tombstone(tombstone);
-  batch->places.push_back(batch->writes.size());
-  batch->writes.push_back({hash, 1, key.size() + value.size()});
+  open_keys_[hash] = {batch, batch->writes.size()};
+  Batch::Writes& writes = batch->writes.emplace_back();
+  writes.hash = hash;
+  batch->place(record, &writes);
   batch->bytes += key.size() + value.size();
   batch->packed += packed;
   open_bytes_ += packed;
@@ -313,6 +341,7 @@ void ImportWriterImpl::take_version(std::unique_ptr<Batch> batch) {
 }
 
 void ImportWriterImpl::write(std::unique_ptr<Batch> batch) {
+  if (batch->request.items_size() == 0) batch->make_request();
   batch->context = std::make_unique<grpc::ClientContext>();
   batch->reply.Clear();
   set_timeout(*batch->context, client_.options().request_timeout_ms);
@@ -340,11 +369,17 @@ bool ImportWriterImpl::write_bulk(std::unique_ptr<Batch>& batch) {
   BlockBuffer buffer = buffers_->take(kSendMs);
   if (!buffer) return false;
   batch->bulk = true;
+  // In the order that they are stored in: each replica finds the next one's place near the last.
+  std::sort(
+      batch->writes.begin(), batch->writes.end(),
+      [&, mask = (uint64_t{1} << batch->placement->slot_bits) - 1](const auto& a, const auto& b) {
+        const uint64_t slots[2] = {a.hash & mask, b.hash & mask};
+        if (slots[0] != slots[1]) return slots[0] < slots[1];
+        return batch->view(a).key < batch->view(b).key;
+      });
   RecordBatchBuilder builder;
   builder.begin(buffer.span());
-  for (const auto& item : batch->request.items()) {
-    builder.add({item.key(), item.value(), {}, item.tombstone()});
-  }
+  for (const Batch::Writes& writes : batch->writes) builder.add(batch->view(writes));
   Envelope envelope;
   envelope.kind = MessageKind::kRecordWrite;
   envelope.payload_bytes = builder.finish();
@@ -368,8 +403,7 @@ void ImportWriterImpl::bulk_answered(std::unique_ptr<Batch> batch,
                                      const RequestClient::Outcome& outcome) {
   absl::StatusOr<RecordWriteReply> reply = RecordWriteReply::of(outcome);
   // What is not excepted counts as acknowledged, so the list has to be one.
-  if (reply.ok() && reply->refused.ok() &&
-      !are_indexes(reply->exceptions, static_cast<size_t>(batch->request.items_size()))) {
+  if (reply.ok() && reply->refused.ok() && !are_indexes(reply->exceptions, batch->writes.size())) {
     reply = data_loss("a reply that excepts records in no order");
   }
   if (!reply.ok() || !reply->refused.ok()) {
@@ -379,36 +413,27 @@ void ImportWriterImpl::bulk_answered(std::unique_ptr<Batch> batch,
     tell();
     return;
   }
-  v1::WriteRequest undecided;
-  *undecided.mutable_version() = batch->request.version();
-  std::vector<size_t> places;
   uint64_t records = 0;
   uint64_t bytes = 0;
   auto next = reply->exceptions.begin();
-  for (int i = 0; i < batch->request.items_size(); ++i) {
-    auto& item = *batch->request.mutable_items(i);
-    const size_t place = batch->places[static_cast<size_t>(i)];
-    if (next == reply->exceptions.end() || next->index != static_cast<uint32_t>(i)) {
+  for (size_t place = 0; place < batch->writes.size(); ++place) {
+    if (next == reply->exceptions.end() || next->index != place) {
       records += batch->writes[place].count;
       bytes += batch->writes[place].bytes;
       continue;
     }
     const RecordWriteReply::Exception& exception = *next++;
-    if (exception.restamp_above != 0) {
-      batch->above = std::max(batch->above, exception.restamp_above);
-      item.mutable_restamp()->set_above(exception.restamp_above);
-      for (const std::string& node : exception.answered) item.mutable_restamp()->add_answered(node);
-      batch->later.add_items()->Swap(&item);
-      batch->later_places.push_back(place);
-    } else {
-      undecided.set_in_doubt(undecided.in_doubt() || exception.in_doubt);
-      undecided.add_items()->Swap(&item);
-      places.push_back(place);
+    if (exception.restamp_above == 0) {
+      batch->request.set_in_doubt(batch->request.in_doubt() || exception.in_doubt);
+      batch->add_to(batch->request, batch->places, place);
+      continue;
     }
+    batch->above = std::max(batch->above, exception.restamp_above);
+    auto* item = batch->add_to(batch->later, batch->later_places, place);
+    item->mutable_restamp()->set_above(exception.restamp_above);
+    for (const std::string& node : exception.answered) item->mutable_restamp()->add_answered(node);
   }
   if (records > 0) client_.acknowledged(batch->request.version().stamp());
-  batch->request = std::move(undecided);
-  batch->places = std::move(places);
   batch->restamps += batch->later.items_size() > 0;
   const std::lock_guard lock(mutex_);
   totals_.records += records;
@@ -459,6 +484,7 @@ void ImportWriterImpl::answered(std::unique_ptr<Batch> answered_batch, const grp
     return;
   }
   if (!complete) {
+    if (batch->request.items_size() == 0) batch->make_request();
     batch->reply.Clear();
     for (int i = 0; i < batch->request.items_size(); ++i) {
       auto* result = batch->reply.add_results();

@@ -67,7 +67,7 @@ class ImportWriterImpl final : public ImportWriter {
 
   struct Place {
     Batch* batch;
-    int item;
+    size_t item;
   };
   ClusterClientImpl& client_;
   // Of the writer's thread: what is being filled.

@@ -98,8 +98,8 @@ absl::StatusOr<bool> RecordBatchReader::next(RecordView* record) {
   uint64_t key_bytes = 0;
   uint64_t value = 0;
   if (!in_.get_varint(&key_bytes) || !in_.get_varint(&value) || key_bytes == 0 ||
-      key_bytes > kMaxKeyBytes || value >> 1 > kMaxBlockBytes || !in_.get_bytes(key_bytes, &record->key) ||
-      !in_.get_bytes(value >> 1, &record->value)) {
+      key_bytes > kMaxKeyBytes || value >> 1 > kMaxBlockBytes ||
+      !in_.get_bytes(key_bytes, &record->key) || !in_.get_bytes(value >> 1, &record->value)) {
     return data_loss("a batch of records with a record of impossible sizes");
   }
   record->tombstone = (value & 1) != 0;

@@ -44,7 +44,8 @@ class RecordBatchBuilder {
 // Checks and reads a batch in hostile memory, which must outlive it. Confined to one thread.
 class RecordBatchReader {
  public:
-  // DATA_LOSS with what is wrong; FAILED_PRECONDITION for a format version this build does not know.
+  // DATA_LOSS with what is wrong; FAILED_PRECONDITION for a format version this build does not
+  // know.
   static absl::StatusOr<RecordBatchReader> open(std::span<const uint8_t> batch);
   uint32_t records() const { return records_; }
   // The next record, with views into the batch and no version. False at the end; DATA_LOSS when the

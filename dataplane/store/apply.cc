@@ -8,6 +8,9 @@
 namespace sluice {
 namespace {
 
+// Of a row in a batch, besides key and value.
+constexpr size_t kRowOverhead = 64;
+
 ApplyResult result_of(Mutation::Outcome outcome, const Mutation& mutation) {
   ApplyResult result;
   switch (outcome) {
@@ -79,8 +82,10 @@ absl::StatusOr<std::vector<ApplyResult>> StoreImpl::apply(std::span<const Record
   hashes.reserve(records.size());
   summaries.reserve(records.size());
   uint64_t largest_stamp = 0;
+  size_t bytes = 0;
   for (const RecordView& record : records) {
     SLUICE_RETURN_IF_ERROR(check_record(record));
+    bytes += record.key.size() + record.value.size();
     largest_stamp = std::max(largest_stamp, record.version.stamp);
     slots.push_back(slot_of(record.key, options_.slot_bits));
     hashes.push_back(xxh3_64(record.key));
@@ -96,7 +101,8 @@ absl::StatusOr<std::vector<ApplyResult>> StoreImpl::apply(std::span<const Record
     // A record that is here already may have come with another call that is not durable yet, so an
     // answer that changes nothing waits for it as well.
     ticket = sync_.last();
-    Mutation mutation(*db_, *sets_, digests_, /*repeats=*/has_repeats(std::move(hashes)));
+    Mutation mutation(*db_, *sets_, digests_, /*repeats=*/has_repeats(std::move(hashes)),
+                      std::min(bytes + records.size() * kRowOverhead, kBatchBytes));
     for (size_t i = 0; i < records.size(); ++i) {
       SLUICE_ASSIGN_OR_RETURN(
           const Mutation::Outcome outcome,

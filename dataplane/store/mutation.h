@@ -48,9 +48,11 @@ class Mutation {
   enum class Outcome { kChanged, kNewerHere, kEqualHere };
 
   // `digests` are the store's, by slot; the slots of this mutation are updated by commit().
-  // `repeats`: the same key may be put more than once.
-  Mutation(const StoreDb& db, FragmentSets& sets, std::vector<SlotDigest>& digests, bool repeats)
-      : db_(db), sets_(sets), digests_(digests), repeats_(repeats) {}
+  // `repeats`: the same key may be put more than once. `bytes`: about what is to be put, for which
+  // memory is reserved.
+  Mutation(const StoreDb& db, FragmentSets& sets, std::vector<SlotDigest>& digests, bool repeats,
+           size_t bytes = 0)
+      : db_(db), sets_(sets), digests_(digests), repeats_(repeats), batch_(bytes) {}
 
   // What is stored of the key, this mutation's changes included.
   absl::StatusOr<std::optional<StoredHead>> head(uint32_t slot, std::string_view key);

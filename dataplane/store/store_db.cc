@@ -38,6 +38,10 @@ rocksdb::ColumnFamilyOptions family_options(size_t memtable_bytes,
   options.memtable_whole_key_filtering = true;
   options.memtable_prefix_bloom_size_ratio = 0.02;
   options.target_file_size_base = uint64_t{128} << 20;
+  // Fewer, larger merges: what is written in bulk is rewritten less often. Reads ask the filters.
+  options.level0_file_num_compaction_trigger = 8;
+  options.level0_slowdown_writes_trigger = 24;
+  options.level0_stop_writes_trigger = 40;
   options.level_compaction_dynamic_level_bytes = true;
   return options;
 }
@@ -45,8 +49,8 @@ rocksdb::ColumnFamilyOptions family_options(size_t memtable_bytes,
 std::vector<rocksdb::ColumnFamilyDescriptor> families(
     size_t memtable_bytes, const std::shared_ptr<rocksdb::Cache>& cache) {
   return {{rocksdb::kDefaultColumnFamilyName, family_options(memtable_bytes / 16, cache)},
-          {"records", family_options(memtable_bytes / 4, cache)},
-          {"fragments", family_options(memtable_bytes / 4, cache)},
+          {"records", family_options(memtable_bytes / 2, cache)},
+          {"fragments", family_options(memtable_bytes / 2, cache)},
           {"meta", family_options(memtable_bytes / 16, cache)}};
 }
 
@@ -84,6 +88,9 @@ absl::StatusOr<std::unique_ptr<StoreDb>> StoreDb::open(const std::string& path,
   options.max_log_file_size = 4 << 20;
   options.keep_log_file_num = 2;
   options.info_log_level = rocksdb::WARN_LEVEL;
+  // Compaction waits for whoever answers: leases, calls and blocks.
+  env->LowerThreadPoolCPUPriority(rocksdb::Env::Priority::LOW, rocksdb::CpuPriority::kLow)
+      .PermitUncheckedError();
   rocksdb::DB* db = nullptr;
   std::vector<rocksdb::ColumnFamilyHandle*> handles;
   const rocksdb::Status status =
