@@ -33,6 +33,25 @@ std::string plan_text(const PlanView& plan) {
 
 }  // namespace
 
+std::string bottleneck_text(const std::vector<StageReport>& stages) {
+  const StageReport* const stage = bottleneck_of(stages);
+  if (stage == nullptr) return {};
+  return fmt::format("{} of {}, {:.0f} % busy", stage->stage, stage->node,
+                     100 * stage->busy_share());
+}
+
+void add_stages(const std::vector<StageReport>& stages, Json* json) {
+  (*json)["stages"] = Json::array();
+  for (const StageReport& stage : stages) {
+    (*json)["stages"].push_back({{"node", stage.node},
+                                 {"stage", stage.stage},
+                                 {"bytes", stage.bytes},
+                                 {"busy_s", static_cast<double>(stage.busy_ms) / 1000},
+                                 {"wait_s", static_cast<double>(stage.wait_ms) / 1000}});
+  }
+  (*json)["bottleneck"] = bottleneck_text(stages);
+}
+
 Json backup_json(const BackupView& view) {
   Json json;
   json["backup"] = view.backup;
@@ -54,6 +73,7 @@ Json backup_json(const BackupView& view) {
                         {"missing", view.divergence.missing},
                         {"conflicting", view.divergence.conflicting}};
   json["seconds"] = view.seconds;
+  add_stages(view.stages, &json);
   json["archives"] = Json::array();
   for (const ArchivePlace& place : view.archives) {
     json["archives"].push_back({{"node", place.node}, {"path", place.path}});
@@ -78,6 +98,9 @@ std::string backup_text(const BackupView& view) {
                     view.divergence.stale, view.divergence.missing, view.divergence.conflicting);
   }
   text += "\n";
+  if (const std::string bottleneck = bottleneck_text(view.stages); !bottleneck.empty()) {
+    text += fmt::format("  bounded by {}\n", bottleneck);
+  }
   for (const ArchivePlace& place : view.archives)
     text += fmt::format("  {}: {}\n", place.node, place.path);
   return text + plan_text(view.plan);

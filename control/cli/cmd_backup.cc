@@ -290,7 +290,9 @@ Outcome show_schedule(const Invocation& invocation, const BackupArguments& argum
                                           {"divergent", copy.divergent},
                                           {"bytes", copy.bytes}});
     }
-    outcome.text = fmt::format("backup {}: {}\n{}", view->backup.backup, view->backup.state,
+    const std::string bottleneck = bottleneck_text(view->backup.stages);
+    outcome.text = fmt::format("backup {}: {}\n{}{}", view->backup.backup, view->backup.state,
+                               bottleneck.empty() ? "" : "bounded by " + bottleneck + "\n",
                                copies_text(*view, arguments.copies));
     return outcome;
   });

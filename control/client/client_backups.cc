@@ -34,6 +34,7 @@ BackupView view_of(const BackupHead& head) {
   view.slots_agreed = head.totals.slots_agreed;
   view.slots_divergent = head.totals.slots_divergent;
   view.divergence = head.totals.divergence;
+  view.stages = head.totals.stages;
   view.seconds = static_cast<double>(head.elapsed_ms) / 1000;
   for (const ArchivePart& part : head.archives) view.archives.push_back({part.node, part.path});
   view.plan = {head.makespan_s, head.lower_bound_s, head.planned};
@@ -244,6 +245,11 @@ absl::StatusOr<ScheduleView> ClusterClientImpl::schedule_show(std::string_view b
   if (stored.head.plan_chunks == 0) return view;
   SLUICE_ASSIGN_OR_RETURN(const Plan plan, load_plan(block_, stored.head));
   SLUICE_ASSIGN_OR_RETURN(const auto progress, load_progress(block_, stored.head.uuid));
+  if (!ended(stored.head.state)) {
+    for (const NodeProgress& one : progress) {
+      view.backup.stages.insert(view.backup.stages.end(), one.stages.begin(), one.stages.end());
+    }
+  }
   const auto find = [&](const std::string& node) -> const NodeProgress* {
     for (const NodeProgress& one : progress) {
       if (one.node == node && one.attempt == stored.head.attempt) return &one;

@@ -32,6 +32,32 @@ bool read_divergence(const nlohmann::json& json, Divergence* divergence) {
          read_member(json, "conflicting", &divergence->conflicting);
 }
 
+bool read_stages(const nlohmann::json& json, std::vector<StageReport>* stages) {
+  if (!json.is_array() || json.size() > kMaxList) return false;
+  for (const nlohmann::json& each : json) {
+    StageReport& stage = stages->emplace_back();
+    if (!each.is_object() || !read_member(each, "node", &stage.node) ||
+        !read_member(each, "stage", &stage.stage) || !read_member(each, "bytes", &stage.bytes) ||
+        !read_member(each, "busy_ms", &stage.busy_ms) ||
+        !read_member(each, "wait_ms", &stage.wait_ms)) {
+      return false;
+    }
+  }
+  return true;
+}
+
+nlohmann::json to_json(const std::vector<StageReport>& stages) {
+  nlohmann::json list = nlohmann::json::array();
+  for (const StageReport& stage : stages) {
+    list.push_back({{"node", stage.node},
+                    {"stage", stage.stage},
+                    {"bytes", stage.bytes},
+                    {"busy_ms", stage.busy_ms},
+                    {"wait_ms", stage.wait_ms}});
+  }
+  return list;
+}
+
 bool read_totals(const nlohmann::json& json, BackupTotals* totals) {
   return json.is_object() && read_member(json, "records", &totals->records) &&
          read_member(json, "bytes", &totals->bytes) &&
@@ -40,7 +66,8 @@ bool read_totals(const nlohmann::json& json, BackupTotals* totals) {
          read_member(json, "slots_agreed", &totals->slots_agreed) &&
          read_member(json, "slots_divergent", &totals->slots_divergent) &&
          read_member(json, "slots_empty", &totals->slots_empty) && json.contains("divergence") &&
-         read_divergence(json["divergence"], &totals->divergence);
+         read_divergence(json["divergence"], &totals->divergence) && json.contains("stages") &&
+         read_stages(json["stages"], &totals->stages);
 }
 
 bool read_element(const nlohmann::json& json, PlannedNode* node) {
@@ -200,7 +227,8 @@ std::string encode(const BackupHead& head) {
                       {"slots_agreed", totals.slots_agreed},
                       {"slots_divergent", totals.slots_divergent},
                       {"slots_empty", totals.slots_empty},
-                      {"divergence", to_json(totals.divergence)}}},
+                      {"divergence", to_json(totals.divergence)},
+                      {"stages", to_json(totals.stages)}}},
                     {"archives", archives_json(head)},
                     {"manifest_digest", head.manifest_digest.to_hex()},
                     {"deleting", head.deleting},
@@ -252,6 +280,14 @@ absl::StatusOr<BackupHead> decode_backup_head(std::string_view key, std::string_
   return head;
 }
 
+const StageReport* bottleneck_of(const std::vector<StageReport>& stages) {
+  const auto busiest = std::max_element(
+      stages.begin(), stages.end(), [](const StageReport& a, const StageReport& b) {
+        return std::pair(a.busy_share(), a.busy_ms) < std::pair(b.busy_share(), b.busy_ms);
+      });
+  return busiest == stages.end() || busiest->busy_ms == 0 ? nullptr : &*busiest;
+}
+
 std::string encode(const NodeProgress& progress) {
   return dump_json({{"format", kProgressFormat},
                     {"node", progress.node},
@@ -265,6 +301,7 @@ std::string encode(const NodeProgress& progress) {
                     {"received_bytes", progress.received_bytes},
                     {"records", progress.records},
                     {"divergence", to_json(progress.divergence)},
+                    {"stages", to_json(progress.stages)},
                     {"changed_ms", progress.changed_ms},
                     {"error", progress.error}});
 }
@@ -283,6 +320,10 @@ absl::StatusOr<NodeProgress> decode_node_progress(std::string_view key, std::str
   json.get("received_bytes", &progress.received_bytes);
   json.get("records", &progress.records);
   get_divergence(json, &progress.divergence);
+  const nlohmann::json* stages = json.field("stages");
+  if (stages != nullptr && !read_stages(*stages, &progress.stages)) {
+    json.fail_field("stages", "is malformed");
+  }
   json.get("changed_ms", &progress.changed_ms);
   json.get("error", &progress.error);
   if (json.status().ok() && !key.ends_with("/" + progress.node)) {

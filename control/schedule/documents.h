@@ -49,6 +49,25 @@ struct ArchivePart {
   friend bool operator==(const ArchivePart&, const ArchivePart&) = default;
 };
 
+// What a stage of a node's data path did in a backup: `scan` (reading the cut, packing, checksums),
+// `wire` (moving messages), `check` (checksums and digests of what arrived), `merge` (of slots
+// whose replicas differ), `disk` (writes to the archive in flight).
+struct StageReport {
+  std::string node;
+  std::string stage;
+  uint64_t bytes = 0;
+  uint64_t busy_ms = 0;  // at least one worker was at it
+  uint64_t wait_ms = 0;  // since its first work
+  // Of its time; 0 when it had none.
+  double busy_share() const {
+    const uint64_t all = busy_ms + wait_ms;
+    return all == 0 ? 0 : static_cast<double>(busy_ms) / static_cast<double>(all);
+  }
+  friend bool operator==(const StageReport&, const StageReport&) = default;
+};
+// The one that has the least time to spare, which bounds the others; null when there is none.
+const StageReport* bottleneck_of(const std::vector<StageReport>& stages);
+
 struct BackupTotals {
   uint64_t records = 0;  // live, of the consolidated copy
   uint64_t bytes = 0;    // their keys and values
@@ -58,6 +77,7 @@ struct BackupTotals {
   uint32_t slots_divergent = 0;
   uint32_t slots_empty = 0;
   Divergence divergence;
+  std::vector<StageReport> stages;
   friend bool operator==(const BackupTotals&, const BackupTotals&) = default;
 };
 
@@ -113,6 +133,7 @@ struct NodeProgress {
   uint64_t received_bytes = 0;  // on the wire
   uint64_t records = 0;         // live, as target
   Divergence divergence;
+  std::vector<StageReport> stages;
   int64_t changed_ms = 0;
   std::string error;
   friend bool operator==(const NodeProgress&, const NodeProgress&) = default;

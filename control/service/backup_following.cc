@@ -276,6 +276,7 @@ void BackupRun::add_progress_totals(BackupTotals* totals) {
   }
   totals->wire_bytes = 0;
   totals->divergence = {};
+  totals->stages.clear();
   if (!progress.ok()) {
     spdlog::warn("backup {}: what it sent and how replicas diverged is not counted: {}",
                  stored_.head.name, message_of(progress.status()));
@@ -284,6 +285,7 @@ void BackupRun::add_progress_totals(BackupTotals* totals) {
   for (const NodeProgress& node : *progress) {
     totals->wire_bytes += node.sent_bytes;
     totals->divergence += node.divergence;
+    totals->stages.insert(totals->stages.end(), node.stages.begin(), node.stages.end());
   }
 }
 

@@ -2,6 +2,7 @@
 
 #include <spdlog/spdlog.h>
 
+#include <algorithm>
 #include <utility>
 
 #include "base/guard.h"
@@ -22,7 +23,12 @@ BackupRole::BackupRole(const NodeContext& context, BackupHead head, Plan plan)
       head_(std::move(head)),
       plan_(std::move(plan)),
       self_(plan_.find_node(context.name)),
-      report_(context, head_.uuid, head_.attempt) {
+      scan_(*context.clock),
+      check_(*context.clock),
+      merge_(*context.clock),
+      disk_(*context.clock),
+      wire_before_(context.exchange->times()),
+      report_(context, head_.uuid, head_.attempt, [this] { return stages(); }) {
   if (self_ < 0) return;
   source_ = guarded_thread("sending copies", [this] { run_source(); });
   for (const uint32_t target : plan_.targets) {
@@ -32,6 +38,27 @@ BackupRole::BackupRole(const NodeContext& context, BackupHead head, Plan plan)
 }
 
 BackupRole::~BackupRole() { stop(); }
+
+std::vector<StageReport> BackupRole::stages() const {
+  std::vector<StageReport> reports;
+  const auto add = [&](const char* stage, const StageTimes& times) {
+    if (times.bytes == 0) return;
+    constexpr int64_t kMs = 1'000'000;
+    reports.push_back({context_.name, stage, times.bytes,
+                       static_cast<uint64_t>(times.busy_ns / kMs),
+                       static_cast<uint64_t>(std::max<int64_t>(times.wait_ns, 0) / kMs)});
+  };
+  StageTimes wire = context_.exchange->times();
+  wire.bytes -= wire_before_.bytes;
+  wire.busy_ns -= wire_before_.busy_ns;
+  wire.wait_ns -= wire_before_.wait_ns;
+  add("scan", scan_.times());
+  add("wire", wire);
+  add("check", check_.times());
+  add("merge", merge_.times());
+  add("disk", disk_.times());
+  return reports;
+}
 
 void BackupRole::stop() {
   cancellation_.cancel();

@@ -11,6 +11,7 @@
 #include <thread>
 #include <vector>
 
+#include "base/stage.h"
 #include "control/schedule/backup_store.h"
 #include "control/service/backup_roles.h"
 #include "control/service/node_context.h"
@@ -50,12 +51,18 @@ class BackupRole {
   absl::StatusOr<std::vector<ConsolidationSlot>> target_slots();
   absl::Status add_divergent_digests(std::vector<ConsolidationSlot>& slots);
   void report_target(const Consolidation::Progress& progress);
+  std::vector<StageReport> stages() const;
 
   const NodeContext& context_;
   const BackupHead head_;
   const Plan plan_;
   const int self_;  // in plan_.nodes
   Cancellation cancellation_;
+  Stage scan_;
+  Stage check_;
+  Stage merge_;
+  Stage disk_;
+  const StageTimes wire_before_;
   ProgressReport report_;
   std::mutex mutex_;
   std::unique_ptr<ArchiveWriter> writer_;

@@ -27,9 +27,11 @@ NodeProgress earlier_progress(const NodeContext& context, const std::string& bac
 }
 }  // namespace
 
-ProgressReport::ProgressReport(const NodeContext& context, std::string backup, uint64_t attempt)
+ProgressReport::ProgressReport(const NodeContext& context, std::string backup, uint64_t attempt,
+                               std::function<std::vector<StageReport>()> stages)
     : context_(context),
       backup_(std::move(backup)),
+      stages_(std::move(stages)),
       sent_at_start_(sent_bytes(context)),
       before_(earlier_progress(context, backup_)) {
   document_.node = context.name;
@@ -88,6 +90,7 @@ void ProgressReport::run() {
 
 void ProgressReport::write(NodeProgress document) {
   document.sent_bytes = wire_bytes();
+  document.stages = stages_();
   document.changed_ms = context_.clock->wall_ms();
   const absl::Status stored = store_progress(*context_.block, backup_, document);
   if (stored.ok() || stored.code() == absl::StatusCode::kAborted) return;

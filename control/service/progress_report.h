@@ -17,7 +17,9 @@ namespace sluice {
 class ProgressReport {
  public:
   // What an earlier life or attempt of this node had sent and counted is gone on from.
-  ProgressReport(const NodeContext& context, std::string backup, uint64_t attempt);
+  // `stages` is asked at each writing.
+  ProgressReport(const NodeContext& context, std::string backup, uint64_t attempt,
+                 std::function<std::vector<StageReport>()> stages);
   // Writes the last state.
   ~ProgressReport();
   ProgressReport(const ProgressReport&) = delete;
@@ -35,6 +37,7 @@ class ProgressReport {
 
   const NodeContext& context_;
   const std::string backup_;
+  const std::function<std::vector<StageReport>()> stages_;
   const uint64_t sent_at_start_;
   NodeProgress before_;
   std::mutex mutex_;

@@ -76,6 +76,7 @@ absl::Status BackupRole::send_to(uint32_t target, CutReader& cut) {
   options.target = plan_.nodes[target].name;
   options.slot_bits = head_.slot_bits;
   options.cancellation = &cancellation_;
+  options.scan = &scan_;
   for (const SlotPlan& slot : plan_.slots) {
     if (slot.target != target) continue;
     for (const PlanCopy& copy : plan_.senders_of(slot)) {

@@ -39,6 +39,7 @@ absl::Status BackupRole::consolidate() {
   writing.folder = archive_path(context_, head_);
   writing.identity = archive_identity(context_, head_);
   writing.node = context_.name;
+  writing.disk = &disk_;
   writing.planned.emplace();
   for (const ConsolidationSlot& slot : slots) writing.planned->insert(slot.slot);
   // The head of an attempt that begins to commit says consolidated: whatever was committed before
@@ -56,6 +57,8 @@ absl::Status BackupRole::consolidate() {
   options.attempt = head_.attempt;
   options.slot_bits = head_.slot_bits;
   options.slots = std::move(slots);
+  options.check = &check_;
+  options.merge = &merge_;
   options.on_slot_durable = [this](uint32_t slot) {
     const std::lock_guard lock(mutex_);
     durable_.insert(slot);

@@ -40,9 +40,10 @@ absl::Status write_fully(const WriteFunction& write, int fd, std::string_view by
   return absl::OkStatus();
 }
 
-WriteQueue::WriteQueue(size_t depth, std::string what, WriteFunction replacement)
+WriteQueue::WriteQueue(size_t depth, std::string what, WriteFunction replacement, Stage* stage)
     : what_(std::move(what)),
       replacement_(std::move(replacement)),
+      stage_(stage),
       operations_(std::max<size_t>(depth, 1)) {
   for (size_t i = operations_.size(); i > 0; --i) idle_.push_back(i - 1);
   if (replacement_) return;
@@ -73,6 +74,7 @@ absl::Status WriteQueue::write(std::shared_ptr<UniqueFd> file, uint64_t offset, 
   idle_.pop_back();
   operations_[index] = {std::move(file), offset, std::move(block), bytes, 0, epoch_};
   ++in_flight_[epoch_];
+  if (stage_ != nullptr) stage_->begin();
   if (ring_ != nullptr) {
     submit_locked(index);
     changed_.notify_all();
@@ -155,6 +157,7 @@ void WriteQueue::finish_locked(size_t index, const absl::Status& status) {
   operation.block.reset();
   idle_.push_back(index);
   --in_flight_[epoch];
+  if (stage_ != nullptr) stage_->end(status.ok() ? operation.bytes : 0);
   changed_.notify_all();
 }
 

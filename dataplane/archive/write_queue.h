@@ -18,6 +18,7 @@
 #include "absl/status/status.h"
 #include "base/arena.h"
 #include "base/file.h"
+#include "base/stage.h"
 
 namespace sluice {
 
@@ -32,7 +33,8 @@ absl::Status write_fully(const WriteFunction& write, int fd, std::string_view by
 class WriteQueue {
  public:
   // `what` names the place in errors. A `replacement` is called instead of anything else.
-  WriteQueue(size_t depth, std::string what, WriteFunction replacement);
+  // `stage`, where not null, is at work while a write is in flight; it outlives the queue.
+  WriteQueue(size_t depth, std::string what, WriteFunction replacement, Stage* stage = nullptr);
   // Waits for what is in flight.
   ~WriteQueue();
   WriteQueue(const WriteQueue&) = delete;
@@ -64,6 +66,7 @@ class WriteQueue {
 
   const std::string what_;
   const WriteFunction replacement_;
+  Stage* const stage_;
   std::mutex mutex_;
   std::condition_variable changed_;
   std::unique_ptr<Ring> ring_;

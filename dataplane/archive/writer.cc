@@ -50,7 +50,7 @@ class Writer final : public ArchiveWriter {
         journal_(std::move(journal)),
         durable_(std::move(durable)),
         queue_(options.depth, fmt::format("write blocks to archive directory {}", options.folder),
-               options.write) {
+               options.write, options.disk) {
     for (const auto& [slot, content] : durable_) {
       durable_at_open_[slot] = content.digest;
       newest_stamp_ = std::max(newest_stamp_, content.newest_stamp);

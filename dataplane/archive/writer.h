@@ -19,6 +19,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "base/arena.h"
+#include "base/stage.h"
 #include "dataplane/archive/manifest.h"
 #include "dataplane/archive/write_queue.h"
 
@@ -40,6 +41,7 @@ class ArchiveWriter {
     // was committed by an attempt that did not complete the backup, and another manifest may
     // follow.
     bool reopen_committed = false;
+    Stage* disk = nullptr;     // writes in flight; outlives the writer
     WriteFunction write = {};  // replaces all writing of blocks and journal; for tests of faults
   };
   // A part of the same identity that was committed is opened as finished, so that finish() and

@@ -23,6 +23,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "base/stage.h"
 #include "dataplane/archive/writer.h"
 #include "dataplane/block/slot_digest.h"
 #include "dataplane/pipeline/divergence.h"
@@ -54,6 +55,9 @@ struct ConsolidationOptions {
   int64_t sync_ms = 100;                     // and so long after a slot was finished
   size_t slot_tries = 5;                     // a slot that fails its checks so often fails the job
   int64_t idle_timeout_ms = 120'000;         // without a block from anyone
+  // Outlive it. Checking and digesting agreed blocks; merging divergent slots.
+  Stage* check = nullptr;
+  Stage* merge = nullptr;
   // Called from the consolidation's threads, one at a time; must be quick and not call the
   // consolidation.
   std::function<void(uint32_t slot)> on_slot_received;  // checked and given to the archive

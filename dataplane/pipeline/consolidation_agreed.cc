@@ -99,14 +99,18 @@ absl::Status ConsolidationImpl::on_agreed(Lane& lane, Stream& stream, Message me
 
 absl::Status ConsolidationImpl::take_block(Lane& lane, Arriving& arriving, Message& message) {
   const Envelope& envelope = message.envelope;
-  SLUICE_ASSIGN_OR_RETURN(BlockReader reader, BlockReader::open(message.payload()));
-  const BlockHeader& header = reader.header();
-  if (header.slot != envelope.slot || header.slot_bits != options_.slot_bits ||
-      header.stored_bytes != envelope.payload_bytes) {
-    return data_loss("an envelope for slot {} around a block of slot {}", envelope.slot,
-                     header.slot);
+  {
+    Stage::Work work(options_.check);
+    SLUICE_ASSIGN_OR_RETURN(BlockReader reader, BlockReader::open(message.payload()));
+    const BlockHeader& header = reader.header();
+    if (header.slot != envelope.slot || header.slot_bits != options_.slot_bits ||
+        header.stored_bytes != envelope.payload_bytes) {
+      return data_loss("an envelope for slot {} around a block of slot {}", envelope.slot,
+                       header.slot);
+    }
+    SLUICE_RETURN_IF_ERROR(arriving.digester->add_block(reader));
+    work.add(envelope.payload_bytes);
   }
-  SLUICE_RETURN_IF_ERROR(arriving.digester->add_block(reader));
   ++arriving.next_sequence;
   if (absl::Status status = writer_.append(std::move(message.buffer), envelope.payload_bytes);
       !status.ok()) {

@@ -74,6 +74,7 @@ absl::Status ConsolidationImpl::open_cursors(const ConsolidationSlot& plan,
     cursor.sender = &plan.senders[i];
     cursor.slot = plan.slot;
     cursor.lane = lanes_.find({cursor.sender->node, StreamKind::kBackupMerge})->second.get();
+    const Stage::Pause pause(options_.merge);
     std::unique_lock lock(mutex_);
     changed_.wait(lock, [&] {
       return stopping() || progress_.state != State::kRunning ||
@@ -89,6 +90,7 @@ absl::Status ConsolidationImpl::open_cursors(const ConsolidationSlot& plan,
 
 absl::Status ConsolidationImpl::merge_slot(const ConsolidationSlot& plan,
                                            std::vector<Cursor>& cursors) {
+  Stage::Work work(options_.merge);
   SLUICE_RETURN_IF_ERROR(open_cursors(plan, cursors));
   Output output;
   output.slot = plan.slot;
@@ -213,7 +215,11 @@ absl::Status ConsolidationImpl::next_block(Cursor& cursor) {
     if (superseded(*cursor.lane, cursor.seen)) {
       return unavailable("{} has connected again", cursor.sender->node);
     }
-    absl::StatusOr<Message> message = cursor.stream->receive(kCancellationPollMs);
+    absl::StatusOr<Message> message = absl::UnknownError("");
+    {
+      const Stage::Pause pause(options_.merge);
+      message = cursor.stream->receive(kCancellationPollMs);
+    }
     if (message.ok()) {
       cursor.message = *std::move(message);
       break;
@@ -256,6 +262,7 @@ absl::Status ConsolidationImpl::add_entry(Output& output, const BlockEntry& entr
   size_t at = 0;
   for (;;) {
     if (!output.buffer) {
+      const Stage::Pause pause(options_.merge);
       while (!(output.buffer = merge_pool_->take(kCancellationPollMs))) {
         if (!running()) return cancelled("the job has ended");
       }
@@ -275,6 +282,7 @@ absl::Status ConsolidationImpl::add_entry(Output& output, const BlockEntry& entr
 absl::Status ConsolidationImpl::flush(Output& output) {
   if (!output.buffer || output.builder.empty()) return absl::OkStatus();
   const uint32_t bytes = output.builder.finish();
+  if (options_.merge != nullptr) options_.merge->add(bytes);
   absl::Status status = writer_.append(std::move(output.buffer), bytes);
   output.buffer.reset();
   if (!status.ok()) {

@@ -19,6 +19,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "base/stage.h"
 #include "dataplane/pipeline/cancellation.h"
 #include "dataplane/store/store.h"
 #include "dataplane/stream/exchange.h"
@@ -45,6 +46,7 @@ struct SendCopiesOptions {
   std::function<void(uint32_t slot)> on_slot_durable;
   std::function<void(uint64_t bytes)> on_bytes;
   Cancellation* cancellation = nullptr;
+  Stage* scan = nullptr;  // reading the cut, packing and checksums; outlives the call
 };
 
 struct SendCopiesResult {

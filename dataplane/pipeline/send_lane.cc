@@ -300,6 +300,13 @@ void SendLane::send_all(Stream& stream) {
   });
 }
 
+absl::StatusOr<SlotPacker::Packed> SendLane::pack(SlotPacker& packer, BlockBuffer& buffer) {
+  Stage::Work work(job_.options.scan);
+  absl::StatusOr<SlotPacker::Packed> packed = packer.pack(buffer);
+  if (packed.ok()) work.add(packed->bytes);
+  return packed;
+}
+
 SendLane::Outcome SendLane::send_slot(Stream& stream, SlotPacker& packer, uint32_t slot) {
   packer.begin(job_.cut.scan(slot), slot, job_.options.slot_bits);
   Envelope envelope;
@@ -316,7 +323,7 @@ SendLane::Outcome SendLane::send_slot(Stream& stream, SlotPacker& packer, uint32
       std::lock_guard lock(mutex_);
       if (broken_ || job_.stopped()) return Outcome::kBroken;
     }
-    absl::StatusOr<SlotPacker::Packed> packed = packer.pack(buffer);
+    absl::StatusOr<SlotPacker::Packed> packed = pack(packer, buffer);
     if (!packed.ok()) {
       job_.fail(with_context(packed.status(), fmt::format("reading slot {} of the cut", slot)));
       return Outcome::kBroken;

@@ -79,6 +79,7 @@ class SendLane {
   absl::Status on_refused(const Message& message);
   void send_all(Stream& stream);
   bool next_slot(uint32_t* slot);
+  absl::StatusOr<SlotPacker::Packed> pack(SlotPacker& packer, BlockBuffer& buffer);
   Outcome send_slot(Stream& stream, SlotPacker& packer, uint32_t slot);
   absl::Status send_message(Stream& stream, BlockBuffer buffer, uint32_t bytes);
   void reset_unfinished();

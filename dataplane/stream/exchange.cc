@@ -47,6 +47,7 @@ Newcomers::Options newcomer_options(const Exchange::Options& options) {
 ExchangeImpl::ExchangeImpl(const Options& options)
     : options_(options),
       clock_(options.clock != nullptr ? options.clock : &system_clock()),
+      moving_(*clock_),
       newcomers_(newcomer_options(options)) {}
 
 absl::Status ExchangeImpl::start() {
@@ -215,7 +216,15 @@ void ExchangeImpl::snapshot_counters() {
   counters_ = now;
 }
 
+StageTimes ExchangeImpl::times() const {
+  StageTimes times = moving_.times();
+  const TransportCounters moved = counters();
+  times.bytes = moved.sent_bytes + moved.received_bytes;
+  return times;
+}
+
 void ExchangeImpl::run() {
+  moving_.begin();
   while (!stopping_.load(std::memory_order_relaxed)) {
     bool progress = take_work();
     progress |= poll_completions();
@@ -243,10 +252,15 @@ void ExchangeImpl::run() {
       std::lock_guard lock(work_mutex_);
       nothing_new = dirty_.empty() && connect_requests_.empty();
     }
-    if (nothing_new && !stopping_.load()) endpoint_->wait(idle_wait_ns());
+    if (nothing_new && !stopping_.load()) {
+      moving_.end(0);
+      endpoint_->wait(idle_wait_ns());
+      moving_.begin();
+    }
     sleeping_.store(false);
   }
   stop_all();
+  moving_.end(0);
 }
 
 // Until the next timer, or until a silent stranger's time is over that others wait for.

@@ -55,6 +55,7 @@
 #include "absl/status/statusor.h"
 #include "base/arena.h"
 #include "base/clock.h"
+#include "base/stage.h"
 #include "dataplane/stream/envelope.h"
 #include "dataplane/stream/hello.h"
 #include "drivers/transport.h"
@@ -241,6 +242,8 @@ class Exchange {
   // Of the endpoint: all streams, with framing, since open.
   virtual TransportCounters counters() const = 0;
   virtual size_t streams() const = 0;
+  // What its thread did since open, up to now: moving messages, waiting for something to do.
+  virtual StageTimes times() const = 0;
   // Delivered on local streams, in bytes, since open. Not in counters().
   virtual uint64_t local_bytes() const = 0;
 };

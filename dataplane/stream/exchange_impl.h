@@ -38,6 +38,7 @@ class ExchangeImpl final : public Exchange, public SessionHost {
   size_t streams() const override {
     return open_streams_.load(std::memory_order_relaxed) + local_->open.load();
   }
+  StageTimes times() const override;
   uint64_t local_bytes() const override { return local_->bytes.load(std::memory_order_relaxed); }
 
   void mark_dirty(Session* session) override;
@@ -123,6 +124,7 @@ class ExchangeImpl final : public Exchange, public SessionHost {
   std::atomic<bool> sleeping_{false};
   std::atomic<size_t> open_streams_{0};
 
+  Stage moving_;  // the thread, while it does not wait
   const std::shared_ptr<LocalHost> local_ = std::make_shared<LocalHost>();
   std::mutex links_mutex_;
   std::vector<std::weak_ptr<LocalLink>> links_;
