@@ -83,6 +83,7 @@ TEST(ScheduleDocuments, RoundTrip) {
   progress.target_state = BackupState::kConsolidated;
   progress.sent_slots = 1;
   progress.divergence = {1, 2, 3};
+  progress.stages = {{"n3", "scan", 1, 2, 3}, {"n3", "disk", 4, 50, 6}};
   progress.error = "x";
   EXPECT_EQ(*decode_node_progress(backup_progress_key("u", "n1"), encode(progress)), progress);
 }
@@ -313,6 +314,16 @@ TEST(States, NamesAndTransitions) {
   const absl::Status status = check_transition(kCompleted, kPlanning);
   EXPECT_TRUE(absl::IsFailedPrecondition(status));
   EXPECT_NE(message_of(status).find("completed to planning"), std::string_view::npos);
+}
+
+TEST(BottleneckTest, IsTheStageWithTheLeastTimeToSpare) {
+  EXPECT_EQ(bottleneck_of({}), nullptr);
+  EXPECT_EQ(bottleneck_of({{"n1", "scan", 0, 0, 0}}), nullptr);
+  const std::vector<StageReport> stages = {
+      {"n1", "scan", 10, 600, 400}, {"n3", "disk", 10, 91, 9}, {"n2", "disk", 10, 900, 100}};
+  ASSERT_NE(bottleneck_of(stages), nullptr);
+  EXPECT_EQ(bottleneck_of(stages)->node, "n3");
+  EXPECT_EQ(bottleneck_of(stages)->stage, "disk");
 }
 
 }  // namespace
