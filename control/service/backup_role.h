@@ -33,6 +33,7 @@ class BackupRole {
   ~BackupRole();
 
   const BackupHead& head() const { return head_; }
+  // When it returns, nothing of it reads the cut or writes the archive any more. Idempotent.
   void stop();
   absl::StatusOr<BackupRoles::Part> part();
   absl::StatusOr<std::vector<uint32_t>> durable();
@@ -55,8 +56,10 @@ class BackupRole {
   const BackupHead head_;
   const Plan plan_;
   const int self_;  // in plan_.nodes
+  const bool is_target_;
   Cancellation cancellation_;
   ProgressReport report_;
+  std::mutex stop_mutex_;  // before mutex_
   std::mutex mutex_;
   std::unique_ptr<ArchiveWriter> writer_;
   std::optional<PartManifest> part_;
