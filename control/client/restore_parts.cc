@@ -6,7 +6,7 @@
 
 #include "base/status.h"
 #include "control/client/archive_reference.h"
-#include "control/client/parallel.h"
+#include "base/parallel.h"
 #include "control/client/patient_call.h"
 #include "control/client/rpc.h"
 #include "drivers/registry.h"

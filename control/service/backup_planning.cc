@@ -5,8 +5,8 @@
 #include <mutex>
 #include <utility>
 
+#include "base/parallel.h"
 #include "base/status.h"
-#include "control/client/parallel.h"
 #include "control/client/rpc.h"
 #include "control/service/backup_run.h"
 #include "control/service/cut_round.h"

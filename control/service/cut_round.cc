@@ -8,8 +8,8 @@
 #include <set>
 #include <utility>
 
+#include "base/parallel.h"
 #include "base/status.h"
-#include "control/client/parallel.h"
 #include "control/client/rpc.h"
 
 namespace sluice {

@@ -217,7 +217,8 @@ grpc::Status PeerService::ArmCut(grpc::ServerContext*, const v1::ArmRequest* req
     return to_grpc(failed_precondition("the distribution table here is of epoch {}, not {}",
                                        snapshot->epoch(), request->epoch()));
   }
-  const auto pass = context_.fence->enter(request->backup(), request->attempt());
+  const auto pass = context_.fence->enter(request->backup(), request->attempt(), JobFence::kWaitMs,
+                                          Store::Sync::kWithNext);
   if (!pass.ok()) return to_grpc(pass.status());
   const absl::Status armed =
       context_.store->arm_cut({request->backup(), request->cut(), request->epoch(), false});
@@ -248,8 +249,8 @@ absl::Status PeerService::cut_digests(const v1::CutDigestsRequest& request,
   reply->set_cut(cut.cut);
   reply->set_epoch(cut.epoch);
   if (!cut.taken) return absl::OkStatus();
-  SLUICE_ASSIGN_OR_RETURN(const auto open, context_.store->open_cut(request.backup()));
-  reply->set_digests(encode_digests(open->digests()));
+  SLUICE_ASSIGN_OR_RETURN(const auto digests, context_.store->cut_digests(request.backup()));
+  reply->set_digests(encode_digests(digests));
   return absl::OkStatus();
 }
 
