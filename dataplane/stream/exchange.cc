@@ -138,10 +138,14 @@ absl::StatusOr<std::shared_ptr<Stream>> ExchangeImpl::connect(const ConnectOptio
 }
 
 absl::Status ExchangeImpl::serve(StreamKind kind, const std::string& job, StreamHandler* handler) {
-  std::lock_guard lock(handlers_mutex_);
-  if (!handlers_.try_emplace({kind, job}, handler).second) {
-    return already_exists("{} streams of \"{}\" are served already", stream_kind_name(kind), job);
+  {
+    std::lock_guard lock(handlers_mutex_);
+    if (!handlers_.try_emplace({kind, job}, handler).second) {
+      return already_exists("{} streams of \"{}\" are served already", stream_kind_name(kind), job);
+    }
   }
+  handler_came_.store(true);
+  if (sleeping_.load()) endpoint_->wake();
   return absl::OkStatus();
 }
 
@@ -177,6 +181,7 @@ void ExchangeImpl::run() {
       }
     }
     if (newcomers_.waiting() > 0) serve_newcomers();
+    if (handler_came_.exchange(false)) admit_waiting();
     if (clock_->monotonic_ns() >= next_timer_ns_) {
       run_timers();
       next_timer_ns_ = clock_->monotonic_ns() + kTimerNs;
@@ -187,7 +192,7 @@ void ExchangeImpl::run() {
     bool nothing_new = false;
     {
       std::lock_guard lock(work_mutex_);
-      nothing_new = dirty_.empty() && connect_requests_.empty();
+      nothing_new = dirty_.empty() && connect_requests_.empty() && !handler_came_.load();
     }
     if (nothing_new && !stopping_.load()) endpoint_->wait(idle_wait_ns());
     sleeping_.store(false);
@@ -317,7 +322,8 @@ bool ExchangeImpl::post_receives(Session& session) {
     return session.posted > 0;
   }
   if (session.pool == nullptr || session.phase == Phase::kConnecting ||
-      session.phase == Phase::kAwaitHello || session.phase == Phase::kOver || session.close_begun) {
+      session.phase == Phase::kAwaitHello || session.phase == Phase::kAwaitHandler ||
+      session.phase == Phase::kOver || session.close_begun) {
     return false;
   }
   bool progress = false;
