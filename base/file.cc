@@ -9,42 +9,74 @@
 #include <cerrno>
 
 #include "base/descriptor.h"
+#include "base/parallel.h"
 #include "base/random.h"
 #include "base/status.h"
 
 namespace sluice {
-namespace {
-
-std::string parent_of(const std::string& path) {
-  const size_t slash = path.find_last_of('/');
-  if (slash == std::string::npos) return ".";
-  return slash == 0 ? "/" : path.substr(0, slash);
-}
-
-}  // namespace
 
 void UniqueFd::reset(int fd) {
   if (fd_ >= 0 && fd_ != fd) close(fd_);
   fd_ = fd;
 }
 
+std::string parent_folder(const std::string& path) {
+  const size_t slash = path.find_last_of('/');
+  if (slash == std::string::npos) return ".";
+  return slash == 0 ? "/" : path.substr(0, slash);
+}
+
+absl::StatusOr<Unsynced> create_file(const std::string& path, std::string_view content) {
+  Unsynced file{UniqueFd(open(path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644)), path};
+  if (!file.fd) return errno_status(errno, fmt::format("create {}", path));
+  if (const int error = write_all(file.fd.get(), content); error != 0) {
+    unlink(path.c_str());
+    return errno_status(error, fmt::format("write {}", path));
+  }
+  return file;
+}
+
+absl::StatusOr<Unsynced> open_folder(const std::string& path) {
+  Unsynced folder{UniqueFd(open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC)), path};
+  if (!folder.fd) return errno_status(errno, fmt::format("open directory {}", path));
+  return folder;
+}
+
+absl::Status sync_together(const std::vector<Unsynced>& open) {
+  std::vector<int> errors(open.size());
+  parallel_for(open.size(), [&](size_t i) {
+    if (fsync(open[i].fd.get()) != 0) errors[i] = errno;
+  });
+  for (size_t i = 0; i < open.size(); ++i) {
+    if (errors[i] != 0) return errno_status(errors[i], fmt::format("fsync {}", open[i].path));
+  }
+  return absl::OkStatus();
+}
+
 absl::Status write_file_durably(const std::string& path, std::string_view content) {
-  const std::string aside = fmt::format("{}.{:x}.tmp", path, entropy());
-  UniqueFd fd(open(aside.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644));
-  if (!fd) return errno_status(errno, fmt::format("create {}", aside));
-  const int error = write_all(fd.get(), content);
-  absl::Status status =
-      error == 0 ? absl::OkStatus() : errno_status(error, fmt::format("write {}", aside));
-  if (status.ok() && fsync(fd.get()) != 0)
-    status = errno_status(errno, fmt::format("fsync {}", aside));
-  if (status.ok() && rename(aside.c_str(), path.c_str()) != 0) {
-    status = errno_status(errno, fmt::format("rename {} to {}", aside, path));
+  return write_files_durably({{path, std::string(content)}});
+}
+
+absl::Status write_files_durably(const std::vector<NewFile>& files) {
+  std::vector<Unsynced> asides;
+  absl::Status status;
+  for (size_t i = 0; i < files.size() && status.ok(); ++i) {
+    auto aside =
+        create_file(fmt::format("{}.{:x}.tmp", files[i].path, entropy()), files[i].content);
+    status = aside.status();
+    if (status.ok()) asides.push_back(*std::move(aside));
+  }
+  if (status.ok()) status = sync_together(asides);
+  for (size_t i = 0; i < files.size() && status.ok(); ++i) {
+    if (rename(asides[i].path.c_str(), files[i].path.c_str()) != 0) {
+      status = errno_status(errno, fmt::format("rename {} to {}", asides[i].path, files[i].path));
+    }
   }
   if (!status.ok()) {
-    unlink(aside.c_str());
+    for (const Unsynced& aside : asides) unlink(aside.path.c_str());
     return status;
   }
-  return sync_folder(parent_of(path));
+  return files.empty() ? status : sync_folder(parent_folder(files[0].path));
 }
 
 absl::StatusOr<std::string> read_file(const std::string& path, size_t limit) {
@@ -72,10 +104,9 @@ absl::StatusOr<std::string> read_file(const std::string& path, size_t limit) {
 }
 
 absl::Status sync_folder(const std::string& path) {
-  UniqueFd fd(open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-  if (!fd) return errno_status(errno, fmt::format("open directory {}", path));
-  if (fsync(fd.get()) != 0) return errno_status(errno, fmt::format("fsync directory {}", path));
-  return absl::OkStatus();
+  std::vector<Unsynced> folder(1);
+  SLUICE_ASSIGN_OR_RETURN(folder[0], open_folder(path));
+  return sync_together(folder);
 }
 
 absl::Status make_folders(const std::string& path) {
@@ -84,7 +115,7 @@ absl::Status make_folders(const std::string& path) {
     if (S_ISDIR(info.st_mode)) return absl::OkStatus();
     return invalid_argument("{} exists and is not a directory", path);
   }
-  const std::string parent = parent_of(path);
+  const std::string parent = parent_folder(path);
   if (parent != path) SLUICE_RETURN_IF_ERROR(make_folders(parent));
   if (mkdir(path.c_str(), 0755) != 0 && errno != EEXIST) {
     return errno_status(errno, fmt::format("mkdir {}", path));

@@ -11,7 +11,7 @@
 #include "base/status.h"
 #include "control/client/archive_reference.h"
 #include "control/client/cluster_client_impl.h"
-#include "control/client/parallel.h"
+#include "base/parallel.h"
 #include "control/client/restore_job.h"
 #include "control/client/restore_listing.h"
 #include "control/client/restore_store.h"

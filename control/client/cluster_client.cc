@@ -6,7 +6,7 @@
 
 #include "base/status.h"
 #include "control/client/cluster_client_impl.h"
-#include "control/client/parallel.h"
+#include "base/parallel.h"
 #include "control/client/rpc.h"
 
 namespace sluice {

@@ -28,19 +28,21 @@ LeaseLock::~LeaseLock() {
   changed_.notify_all();
   if (keeper_.joinable()) keeper_.join();
   // A lease that cannot be revoked ends by itself, and the next holder writes over the tenure.
-  if (lease_ == nullptr || !lease_->revoke().ok() || tenure_ == 0) return;
+  if (lease_ == nullptr || !lease_->revoke().ok() || tenure_ == 0 || released_) return;
   block_.erase(tenure_key_, tenure_).IgnoreError();
 }
 
 absl::StatusOr<std::unique_ptr<LeaseLock>> LeaseLock::take(ClusterBlock& block,
                                                            std::string_view key,
                                                            std::string_view value,
-                                                           const LeaseLockOptions& options) {
+                                                           const LeaseLockOptions& options,
+                                                           const std::vector<ClusterOp>& with) {
   std::unique_ptr<LeaseLock> lock(new LeaseLock(block, key, value, options));
   SLUICE_ASSIGN_OR_RETURN(lock->lease_, LeaseKeeper::grant(block, lock->keeping()));
-  SLUICE_ASSIGN_OR_RETURN(
-      lock->tenure_, block.commit({ClusterOp::put(lock->key_, lock->value_, 0, lock->lease_->id()),
-                                   ClusterOp::put(lock->tenure_key_, lock->value_)}));
+  std::vector<ClusterOp> ops{ClusterOp::put(lock->key_, lock->value_, 0, lock->lease_->id()),
+                             ClusterOp::put(lock->tenure_key_, lock->value_)};
+  ops.insert(ops.end(), with.begin(), with.end());
+  SLUICE_ASSIGN_OR_RETURN(lock->tenure_, block.commit(ops));
   if (options.has_threads) {
     SLUICE_ASSIGN_OR_RETURN(lock->keeper_,
                             start_thread("keeping a lock", [held = lock.get()] { held->keep(); }));

@@ -22,6 +22,7 @@
 #include <string>
 #include <string_view>
 #include <thread>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -39,11 +40,13 @@ struct LeaseLockOptions {
 
 class LeaseLock {
  public:
-  // ABORTED when somebody has it. `value` tells who.
+  // ABORTED when somebody has it. `value` tells who. `with` is part of the commit that takes it:
+  // ABORTED also when one of its comparisons fails.
   static absl::StatusOr<std::unique_ptr<LeaseLock>> take(ClusterBlock& block, std::string_view key,
                                                          std::string_view value,
-                                                         const LeaseLockOptions& options = {});
-  // Releases it.
+                                                         const LeaseLockOptions& options = {},
+                                                         const std::vector<ClusterOp>& with = {});
+  // Releases it, unless released().
   ~LeaseLock();
   LeaseLock(const LeaseLock&) = delete;
   LeaseLock& operator=(const LeaseLock&) = delete;
@@ -57,6 +60,15 @@ class LeaseLock {
   absl::Status wait_held(int64_t timeout_ms);
   // To be part of every commit made under the lock: ABORTED once somebody else has taken it.
   ClusterOp fence() const { return ClusterOp::check(tenure_key_, tenure_); }
+  // Instead of fence(), in the last commit that is made under the lock: releases it with that.
+  std::vector<ClusterOp> release() const {
+    return {ClusterOp::erase(tenure_key_, tenure_), ClusterOp::erase(key_)};
+  }
+  // A commit with release() was made.
+  void set_released() { released_ = true; }
+  bool released() const { return released_; }
+  // Of the commit that took it.
+  Revision taken_at() const { return tenure_; }
 
   // One round of the keeper: keeps the lease alive, or takes a new one. ABORTED when lost, else the
   // block's error.
@@ -80,6 +92,7 @@ class LeaseLock {
   Revision tenure_ = 0;
   std::mutex renew_mutex_;  // before mutex_; serializes changes of lease_
   std::atomic<bool> lost_{false};
+  std::atomic<bool> released_{false};
   mutable std::mutex mutex_;
   std::condition_variable changed_;
   bool stopping_ = false;

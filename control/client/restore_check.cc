@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "base/status.h"
-#include "control/client/parallel.h"
+#include "base/parallel.h"
 #include "control/client/patient_call.h"
 #include "control/client/rpc.h"
 #include "dataplane/pipeline/slot_digester.h"

@@ -4,10 +4,10 @@
 #include <atomic>
 #include <utility>
 
+#include "base/parallel.h"
 #include "base/status.h"
 #include "control/client/archive_reference.h"
 #include "control/client/client_exchange.h"
-#include "control/client/parallel.h"
 #include "control/client/patient_call.h"
 #include "control/client/rpc.h"
 

@@ -3,7 +3,7 @@
 #include <algorithm>
 
 #include "base/status.h"
-#include "control/client/parallel.h"
+#include "base/parallel.h"
 #include "control/client/rpc.h"
 
 namespace sluice {

@@ -15,7 +15,7 @@
 #include "base/guard.h"
 #include "base/status.h"
 #include "control/client/directory_router.h"
-#include "control/client/parallel.h"
+#include "base/parallel.h"
 #include "control/client/restore_check.h"
 #include "control/client/restore_store.h"
 #include "control/client/rpc.h"

@@ -93,7 +93,8 @@ struct LeaseTable::File {
   uint32_t format;
   uint32_t slots;
   std::array<char, kIdBytes> id;
-  uint64_t reserved;
+  ChangeCounter commits;
+  uint32_t reserved;
   std::array<std::atomic<Word>, kSlots> words;
 };
 
@@ -191,6 +192,11 @@ bool LeaseTable::is_whole() const {
          info.st_size == static_cast<off_t>(kBytes);
 }
 
+bool LeaseTable::is_mapped() const {
+  struct stat info {};
+  return ::fstat(fd_.get(), &info) == 0 && info.st_size == static_cast<off_t>(kBytes);
+}
+
 bool LeaseTable::has_its_name() const {
   struct stat mapped {};
   struct stat named {};
@@ -198,6 +204,8 @@ bool LeaseTable::has_its_name() const {
   return ::fstat(fd_.get(), &mapped) != 0 || ::lstat(path_.c_str(), &named) != 0 ||
          is_same_file(mapped, named);
 }
+
+ChangeCounter& LeaseTable::commits() { return file_->commits; }
 
 absl::StatusOr<LeaseId> LeaseTable::grant(int64_t ttl_ms, const Clock& clock) {
   // Slots that are free before those whose lease has run out and been forgotten: a lease with keys

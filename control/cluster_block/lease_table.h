@@ -11,7 +11,9 @@
 //    comes back, because each grant of a slot takes the next generation.
 // 3. The database says only which keys have which lease. Keys whose lease is over are gone from
 //    that moment on; who next writes erases them.
-// 4. What the file holds is not trusted. A file that is missing, damaged or of an earlier boot is
+// 4. The page also has the counter of commits, which wakes the watches of all processes. It is a
+//    hint, as a deadline is: a commit counts without it.
+// 5. What the file holds is not trusted. A file that is missing, damaged or of an earlier boot is
 //    replaced by another file, never changed in size, and whoever has mapped the old one notices.
 //
 // Thread-safe, and safe between processes.
@@ -28,6 +30,7 @@
 #include "absl/status/statusor.h"
 #include "base/clock.h"
 #include "base/file.h"
+#include "control/cluster_block/change_counter.h"
 #include "control/cluster_block/cluster_block.h"
 #include "control/cluster_block/pulse.h"
 
@@ -56,10 +59,15 @@ class LeaseTable {
   LeaseTable(const LeaseTable&) = delete;
   LeaseTable& operator=(const LeaseTable&) = delete;
 
-  // The mapped file is there and has its size: it can be read and written.
+  // The mapped file is there and has its size.
   bool is_whole() const;
+  // It has its size, named or not: it can be read and written.
+  bool is_mapped() const;
   // No other file has taken its name.
   bool has_its_name() const;
+
+  // Raised after each commit of the database.
+  ChangeCounter& commits();
 
   // RESOURCE_EXHAUSTED when all slots are taken.
   absl::StatusOr<LeaseId> grant(int64_t ttl_ms, const Clock& clock);

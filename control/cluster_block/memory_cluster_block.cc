@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "base/status.h"
+#include "control/cluster_block/change_counter.h"
 #include "control/cluster_block/checks.h"
 #include "control/cluster_block/watch_loop.h"
 
@@ -59,7 +60,7 @@ class MemoryClusterBlock final : public ClusterBlock, public WatchSource {
         if (op.kind == ClusterOp::Kind::kErase) erase_entry(op.key);
       }
     }
-    loop_->wake();
+    changes_.raise();
     return revision;
   }
 
@@ -85,7 +86,7 @@ class MemoryClusterBlock final : public ClusterBlock, public WatchSource {
       std::lock_guard lock(mutex_);
       end_lease(lease);
     }
-    loop_->wake();
+    changes_.raise();
     return absl::OkStatus();
   }
 
@@ -173,6 +174,11 @@ class MemoryClusterBlock final : public ClusterBlock, public WatchSource {
     return changed;
   }
 
+  void wait(int64_t timeout_ms) override {
+    changes_.wait(seen_, timeout_ms);
+    seen_ = changes_.value();
+  }
+  void wake() override { changes_.raise(); }
   bool poll() override {
     std::lock_guard lock(mutex_);
     end_due_leases();
@@ -217,6 +223,8 @@ class MemoryClusterBlock final : public ClusterBlock, public WatchSource {
   Revision floor_ = 0;
   Revision polled_ = 0;
   LeaseId next_lease_ = 1;
+  ChangeCounter changes_;
+  uint32_t seen_ = 0;  // of the loop's thread
   std::shared_ptr<WatchLoop> loop_;
 };
 

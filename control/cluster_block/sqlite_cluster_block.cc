@@ -1,11 +1,14 @@
 #include "control/cluster_block/sqlite_cluster_block.h"
 
 #include <algorithm>
+#include <chrono>
 #include <map>
 #include <mutex>
+#include <optional>
 #include <utility>
 
 #include "base/status.h"
+#include "control/cluster_block/change_counter.h"
 #include "control/cluster_block/checks.h"
 #include "control/cluster_block/lease_table.h"
 #include "control/cluster_block/pulse.h"
@@ -19,8 +22,7 @@ namespace {
 
 using namespace cluster_block;
 
-// The watches' thread has more to do than to wait for other writers: it tries again with its next
-// poll.
+// The watches' thread has more to do than to wait for others: it tries again with its next poll.
 constexpr int kWatchBusyMs = 100;
 
 absl::StatusOr<Database> connect(const SqliteClusterBlockOptions& options, bool create,
@@ -76,6 +78,25 @@ absl::Status erase_keys_of(Database& db, LeaseId lease, uint64_t kept_erasures) 
   return trim_erasures(db, kept_erasures);
 }
 
+// A transaction that writes. When it ends, committed or not, the watches look and the next writer
+// has its turn.
+class Write {
+ public:
+  Write(Transaction transaction, std::shared_ptr<LeaseTable> table)
+      : transaction_(std::move(transaction)), table_(std::move(table)) {}
+  Write(Write&&) = default;
+  Write& operator=(Write&&) = delete;
+  ~Write() {
+    transaction_.reset();
+    if (table_ != nullptr && table_->is_mapped()) table_->commits().raise();
+  }
+  absl::Status commit() { return transaction_->commit(); }
+
+ private:
+  std::optional<Transaction> transaction_;
+  std::shared_ptr<LeaseTable> table_;
+};
+
 // Three connections, so that nobody waits for more than what the work itself waits for: a commit
 // may wait for the disk and for other writers, what reads waits for neither, and renewing a lease
 // needs none of them.
@@ -111,15 +132,19 @@ class SqliteClusterBlock final : public ClusterBlock, public WatchSource {
 
   // These need write_mutex_.
   absl::StatusOr<std::shared_ptr<LeaseTable>> reopened_table();
-  absl::StatusOr<Transaction> begin_write(LeaseTable& table);
+  absl::StatusOr<Write> begin_write(const std::shared_ptr<LeaseTable>& table);
+  absl::StatusOr<Transaction> wait_for_turn(ChangeCounter& commits);
   absl::Status compare(const ClusterOp& op, LeaseTable& table);
   absl::Status apply(const ClusterOp& op, Revision revision);
 
   // Of the watches' thread.
+  void wait(int64_t timeout_ms) override;
   bool poll() override;
   absl::StatusOr<bool> poll_storage();
   absl::Status erase_in_the_background(LeaseTable& table);
   absl::StatusOr<WatchBatch> changes(const std::string& prefix, Revision after) override;
+
+  void wake() override;
 
   const SqliteClusterBlockOptions options_;
   Clock& clock_;
@@ -134,7 +159,9 @@ class SqliteClusterBlock final : public ClusterBlock, public WatchSource {
 
   std::unique_ptr<Database> watching_;  // made under write_mutex_, then of the watches' thread
   int64_t data_version_ = -1;
+  uint32_t seen_ = 0;
   std::vector<LeaseId> leases_of_keys_;
+  ChangeCounter unmapped_;  // what is waited for where the table's cannot be
 
   std::shared_ptr<WatchLoop> loop_;
 };
@@ -157,6 +184,8 @@ absl::StatusOr<std::shared_ptr<LeaseTable>> SqliteClusterBlock::reopened_table()
   SLUICE_ASSIGN_OR_RETURN(auto opened, open_lease_table(writing_, clock_));
   const std::lock_guard lock(table_mutex_);
   table_ = std::move(opened);
+  // The watches' thread waits for the new one from now on.
+  if (mapped->is_mapped()) mapped->commits().raise();
   return table_;
 }
 
@@ -169,12 +198,30 @@ absl::Status SqliteClusterBlock::erase_what_ended(Database& db, LeaseTable& tabl
   return absl::OkStatus();
 }
 
-absl::StatusOr<Transaction> SqliteClusterBlock::begin_write(LeaseTable& table) {
-  SLUICE_ASSIGN_OR_RETURN(Transaction transaction,
-                          Transaction::begin(writing_, Transaction::Kind::kWrite));
+absl::StatusOr<Write> SqliteClusterBlock::begin_write(const std::shared_ptr<LeaseTable>& table) {
+  SLUICE_ASSIGN_OR_RETURN(Transaction transaction, wait_for_turn(table->commits()));
+  Write write(std::move(transaction), table);
   // After the lock is held: the wait for it counts against leases.
-  SLUICE_RETURN_IF_ERROR(erase_what_ended(writing_, table));
-  return transaction;
+  SLUICE_RETURN_IF_ERROR(erase_what_ended(writing_, *table));
+  return write;
+}
+
+// SQLite itself would try again after sleeps that grow to 100 ms.
+absl::StatusOr<Transaction> SqliteClusterBlock::wait_for_turn(ChangeCounter& commits) {
+  using std::chrono::milliseconds;
+  using std::chrono::steady_clock;
+  const auto deadline = steady_clock::now() + milliseconds(options_.busy_timeout_ms);
+  for (;;) {
+    const uint32_t seen = commits.value();
+    SLUICE_ASSIGN_OR_RETURN(std::optional<Transaction> transaction, writing_.try_to_write());
+    if (transaction) return *std::move(transaction);
+    if (steady_clock::now() >= deadline) {
+      return unavailable("cluster block sqlite:{} is busy with other writers for {} s",
+                         options_.path, options_.busy_timeout_ms / 1000);
+    }
+    // Who is killed in a transaction, and other programs, announce nothing.
+    commits.wait(seen, options_.poll_ms);
+  }
 }
 
 absl::StatusOr<std::optional<ClusterEntry>> SqliteClusterBlock::get(std::string_view key) {
@@ -261,14 +308,13 @@ absl::StatusOr<Revision> SqliteClusterBlock::commit(const std::vector<ClusterOp>
   {
     std::lock_guard lock(write_mutex_);
     SLUICE_ASSIGN_OR_RETURN(const auto leases, reopened_table());
-    SLUICE_ASSIGN_OR_RETURN(Transaction transaction, begin_write(*leases));
+    SLUICE_ASSIGN_OR_RETURN(Write write, begin_write(leases));
     for (const ClusterOp& op : ops) SLUICE_RETURN_IF_ERROR(compare(op, *leases));
     SLUICE_ASSIGN_OR_RETURN(revision, next_revision(writing_));
     for (const ClusterOp& op : ops) SLUICE_RETURN_IF_ERROR(apply(op, revision));
     SLUICE_RETURN_IF_ERROR(trim_erasures(writing_, options_.kept_erasures));
-    SLUICE_RETURN_IF_ERROR(transaction.commit());
+    SLUICE_RETURN_IF_ERROR(write.commit());
   }
-  loop_->wake();
   return revision;
 }
 
@@ -285,15 +331,11 @@ absl::Status SqliteClusterBlock::keep_alive(LeaseId lease) {
 }
 
 absl::Status SqliteClusterBlock::revoke(LeaseId lease) {
-  {
-    SLUICE_ASSIGN_OR_RETURN(const auto leases, table());
-    leases->end(lease);
-    std::lock_guard lock(write_mutex_);
-    SLUICE_ASSIGN_OR_RETURN(Transaction transaction, begin_write(*leases));
-    SLUICE_RETURN_IF_ERROR(transaction.commit());
-  }
-  loop_->wake();
-  return absl::OkStatus();
+  SLUICE_ASSIGN_OR_RETURN(const auto leases, table());
+  leases->end(lease);
+  std::lock_guard lock(write_mutex_);
+  SLUICE_ASSIGN_OR_RETURN(Write write, begin_write(leases));
+  return write.commit();
 }
 
 absl::StatusOr<WatchHandle> SqliteClusterBlock::watch(std::string_view prefix, Revision after,
@@ -308,6 +350,20 @@ absl::StatusOr<WatchHandle> SqliteClusterBlock::watch(std::string_view prefix, R
     }
   }
   return loop_->add(std::string(prefix), after, std::move(callback));
+}
+
+void SqliteClusterBlock::wait(int64_t timeout_ms) {
+  const auto leases = mapped_table();
+  // One that was cut short cannot be waited for; poll() opens another one.
+  const bool mapped = leases->is_mapped();
+  ChangeCounter& commits = mapped ? leases->commits() : unmapped_;
+  commits.wait(seen_, timeout_ms);
+  if (!mapped || leases->is_mapped()) seen_ = commits.value();
+}
+
+void SqliteClusterBlock::wake() {
+  unmapped_.raise();
+  if (const auto leases = mapped_table(); leases->is_mapped()) leases->commits().raise();
 }
 
 bool SqliteClusterBlock::poll() {
@@ -337,10 +393,11 @@ absl::StatusOr<bool> SqliteClusterBlock::poll_storage() {
 }
 
 absl::Status SqliteClusterBlock::erase_in_the_background(LeaseTable& table) {
-  SLUICE_ASSIGN_OR_RETURN(Transaction transaction,
-                          Transaction::begin(*watching_, Transaction::Kind::kWrite));
+  SLUICE_ASSIGN_OR_RETURN(std::optional<Transaction> transaction, watching_->try_to_write());
+  if (!transaction) return unavailable("others write");
   SLUICE_RETURN_IF_ERROR(erase_what_ended(*watching_, table));
-  SLUICE_RETURN_IF_ERROR(transaction.commit());
+  SLUICE_RETURN_IF_ERROR(transaction->commit());
+  table.commits().raise();
   SLUICE_ASSIGN_OR_RETURN(leases_of_keys_, leases_of_keys(*watching_));
   return absl::OkStatus();
 }

@@ -25,7 +25,8 @@ struct SqliteClusterBlockOptions {
       nullptr;  // the system's when null; its monotonic time must be common to all processes
   int busy_timeout_ms =
       10'000;  // how long a method waits for other writers before it is UNAVAILABLE
-  // How often watches look for changes, and for leases that have ended.
+  // How often watches look for what nobody announces: leases that have ended, commits of a process
+  // that was killed behind them.
   int poll_ms = 20;
   uint64_t kept_erasures =
       4096;  // how many erased keys are remembered for watches; beyond them: kResync

@@ -26,6 +26,7 @@ absl::StatusOr<Database> Database::open(const std::string& path, bool create, in
   Database database;
   database.db_.reset(raw);
   database.path_ = path;
+  database.busy_timeout_ms_ = busy_timeout_ms;
   if (raw == nullptr) return resource_exhausted("no memory to open sqlite:{}", path);
   if (code != SQLITE_OK) return database.error(code);
   sqlite3_extended_result_codes(raw, 1);
@@ -79,6 +80,15 @@ bool Database::has_moved() const {
 
 absl::Status Database::execute(const char* sql) {
   return error(sqlite3_exec(db_.get(), sql, nullptr, nullptr, nullptr));
+}
+
+absl::StatusOr<std::optional<Transaction>> Database::try_to_write() {
+  sqlite3_busy_timeout(db_.get(), 0);
+  const int code = sqlite3_exec(db_.get(), "BEGIN IMMEDIATE", nullptr, nullptr, nullptr);
+  sqlite3_busy_timeout(db_.get(), busy_timeout_ms_);
+  if ((code & 0xff) == SQLITE_BUSY) return std::nullopt;
+  SLUICE_RETURN_IF_ERROR(error(code));
+  return Transaction(this);
 }
 
 absl::StatusOr<Statement> Database::prepare(std::string_view sql) {

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 
@@ -16,6 +17,7 @@ struct sqlite3_stmt;
 namespace sluice::cluster_block {
 
 class Statement;
+class Transaction;
 
 // One connection. Confined to one thread at a time. Must not be used across fork().
 class Database {
@@ -27,6 +29,8 @@ class Database {
   absl::StatusOr<Statement> prepare(std::string_view sql);
   // The first column of the first row; 0 without a row.
   absl::StatusOr<int64_t> number(std::string_view sql);
+  // A transaction that writes, unless another connection has one: then nullopt, at once.
+  absl::StatusOr<std::optional<Transaction>> try_to_write();
   // The connection's last error as a Status: which file, what failed.
   absl::Status error(int code) const;
   const std::string& path() const { return path_; }
@@ -41,6 +45,7 @@ class Database {
   };
   std::unique_ptr<sqlite3, Close> db_;
   std::string path_;
+  int busy_timeout_ms_ = 0;
 };
 
 // A prepared statement. Must not outlive its database.
@@ -83,6 +88,7 @@ class Transaction {
   absl::Status commit();
 
  private:
+  friend class Database;
   explicit Transaction(Database* database) : database_(database) {}
   Database* database_;
 };

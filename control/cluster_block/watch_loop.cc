@@ -1,7 +1,6 @@
 #include "control/cluster_block/watch_loop.h"
 
 #include <algorithm>
-#include <chrono>
 #include <utility>
 
 #include "base/guard.h"
@@ -18,29 +17,21 @@ WatchHandle WatchLoop::add(std::string prefix, Revision after,
     std::lock_guard lock(mutex_);
     if (stopping_) return WatchHandle();
     watchers_.push_back(watcher);
-    woken_ = true;
+    added_ = true;
     if (!thread_.joinable())
       thread_ = guarded_thread("watching the cluster block", [this] { run(); });
   }
-  wake_.notify_one();
+  source_->wake();
   return WatchHandle([self = shared_from_this(), watcher] { self->remove(watcher); });
-}
-
-void WatchLoop::wake() {
-  {
-    std::lock_guard lock(mutex_);
-    if (!thread_.joinable()) return;
-    woken_ = true;
-  }
-  wake_.notify_one();
 }
 
 void WatchLoop::stop() {
   {
     std::lock_guard lock(mutex_);
-    stopping_ = true;
+    // The source may be gone by the second time.
+    if (std::exchange(stopping_, true)) return;
   }
-  wake_.notify_one();
+  source_->wake();
   if (thread_.joinable()) thread_.join();
 }
 
@@ -56,14 +47,16 @@ void WatchLoop::run() {
   bool behind = false;
   std::unique_lock lock(mutex_);
   while (!stopping_) {
-    wake_.wait_for(lock, std::chrono::milliseconds(poll_ms_), [&] { return woken_ || stopping_; });
+    lock.unlock();
+    source_->wait(poll_ms_);
+    lock.lock();
     if (stopping_) return;
-    const bool woken = std::exchange(woken_, false);
+    const bool added = std::exchange(added_, false);
     const auto watchers = watchers_;
     lock.unlock();
     const absl::Status looked = guarded("watching the cluster block", [&] {
       const bool changed = source_->poll();
-      if (changed || woken || behind) {
+      if (changed || added || behind) {
         behind = false;
         for (const auto& watcher : watchers) {
           if (pump(watcher)) behind = true;

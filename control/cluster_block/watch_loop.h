@@ -32,7 +32,13 @@ inline constexpr size_t kBatchEvents = 1024;
 class WatchSource {
  public:
   virtual ~WatchSource() = default;
-  // Called regularly on the loop's thread; true when something may have changed since the last call
+  // On the loop's thread. Returns when something may have changed since it returned last, after
+  // wake(), and after timeout_ms: what nobody announces (a lease that ends by itself) is looked for
+  // then.
+  virtual void wait(int64_t timeout_ms) = 0;
+  // Ends the wait that goes on, or the next one. From any thread.
+  virtual void wake() = 0;
+  // On the loop's thread, after each wait: true when something may have changed since the last call
   // that returned true.
   virtual bool poll() = 0;
   virtual absl::StatusOr<WatchBatch> changes(const std::string& prefix, Revision after) = 0;
@@ -46,8 +52,6 @@ class WatchLoop : public std::enable_shared_from_this<WatchLoop> {
   ~WatchLoop() { stop(); }
 
   WatchHandle add(std::string prefix, Revision after, ClusterBlock::WatchCallback callback);
-  // Something changed: do not wait for the next poll.
-  void wake();
   // No callback runs afterwards. Not from a callback.
   void stop();
 
@@ -69,11 +73,10 @@ class WatchLoop : public std::enable_shared_from_this<WatchLoop> {
   WatchSource* const source_;
   const int poll_ms_;
   std::mutex mutex_;
-  std::condition_variable wake_;
   std::condition_variable idle_;
   std::vector<std::shared_ptr<Watcher>> watchers_;
   const Watcher* running_ = nullptr;  // whose callback runs
-  bool woken_ = false;
+  bool added_ = false;                // a watcher that was not looked at yet
   bool stopping_ = false;
   std::thread thread_;
 };

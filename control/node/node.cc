@@ -20,7 +20,7 @@
 #include "base/status.h"
 #include "control/client/directory.h"
 #include "control/client/directory_router.h"
-#include "control/client/parallel.h"
+#include "base/parallel.h"
 #include "control/client/peers.h"
 #include "control/client/rpc.h"
 #include "control/membership/membership.h"

@@ -10,6 +10,9 @@ namespace sluice {
 namespace {
 
 constexpr int kSwapTries = 16;
+// What a commit has room for beside a head and its lock.
+constexpr size_t kChunksWithHead = 16;
+constexpr size_t kChunkBytesWithHead = ClusterBlock::kMaxCommitBytes / 2;
 
 absl::StatusOr<StoredBackup> load_head(ClusterBlock& block, std::string_view uuid) {
   SLUICE_ASSIGN_OR_RETURN(const auto entry, block.get(backup_head_key(uuid)));
@@ -18,9 +21,9 @@ absl::StatusOr<StoredBackup> load_head(ClusterBlock& block, std::string_view uui
   return StoredBackup{std::move(head), entry->revision};
 }
 
-std::vector<ClusterOp> with_checks(ClusterOp op, const std::vector<ClusterOp>& checks) {
+std::vector<ClusterOp> together(ClusterOp op, const std::vector<ClusterOp>& others) {
   std::vector<ClusterOp> ops{std::move(op)};
-  ops.insert(ops.end(), checks.begin(), checks.end());
+  ops.insert(ops.end(), others.begin(), others.end());
   return ops;
 }
 
@@ -39,29 +42,38 @@ absl::Status erase_all(ClusterBlock& block, std::string_view prefix) {
 
 }  // namespace
 
+std::vector<ClusterOp> creation_of(const BackupHead& head) {
+  return {ClusterOp::put(backup_name_key(head.name), head.uuid, 0),
+          ClusterOp::put(backup_head_key(head.uuid), encode(head), 0)};
+}
+
 absl::StatusOr<StoredBackup> create_backup(ClusterBlock& block, const BackupHead& head) {
   SLUICE_RETURN_IF_ERROR(check_backup_name(head.name));
-  const auto revision = block.commit({ClusterOp::put(backup_name_key(head.name), head.uuid, 0),
-                                      ClusterOp::put(backup_head_key(head.uuid), encode(head), 0)});
+  const auto revision = block.commit(creation_of(head));
   if (revision.ok()) return StoredBackup{head, *revision};
   if (!absl::IsAborted(revision.status())) return revision.status();
-  const auto there = load_backup(block, head.name);
+  SLUICE_RETURN_IF_ERROR(check_name_is_free(block, head.name));
+  return revision.status();
+}
+
+absl::Status check_name_is_free(ClusterBlock& block, const std::string& name) {
+  SLUICE_ASSIGN_OR_RETURN(const auto taken, block.get(backup_name_key(name)));
+  if (!taken) return absl::OkStatus();
+  const auto there = load_backup(block, name);
   if (there.ok() && there->head.deleting) {
-    return already_exists("there is a backup named '{}' already: {}", head.name, there->head.error);
+    return already_exists("there is a backup named '{}' already: {}", name, there->head.error);
   }
-  const auto other = load_backup(block, head.name);
-  if (!other.ok() || other->head.state == BackupState::kCompleted) {
-    return already_exists("there is a backup named '{}' already; choose another name", head.name);
+  if (!there.ok() || there->head.state == BackupState::kCompleted) {
+    return already_exists("there is a backup named '{}' already; choose another name", name);
   }
-  const BackupState state = other->head.state;
+  const BackupState state = there->head.state;
   return already_exists(
       "there is a backup named '{}' already, which is {}; {}delete it ('sluice backup delete {}'), "
       "or choose another name",
-      head.name, name_of(state),
-      state == BackupState::kFailed
-          ? fmt::format("resume it ('sluice backup resume {}'), ", head.name)
-          : "",
-      head.name);
+      name, name_of(state),
+      state == BackupState::kFailed ? fmt::format("resume it ('sluice backup resume {}'), ", name)
+                                    : "",
+      name);
 }
 
 absl::StatusOr<std::string> find_backup(ClusterBlock& block, std::string_view name_or_uuid) {
@@ -110,7 +122,7 @@ absl::StatusOr<BackupList> list_backups(ClusterBlock& block) {
 }
 
 absl::Status update_backup(ClusterBlock& block, StoredBackup& stored, const BackupHead& head,
-                           const std::vector<ClusterOp>& checks) {
+                           const std::vector<ClusterOp>& with) {
   if (head.uuid != stored.head.uuid || head.name != stored.head.name) {
     return invalid_argument("backup {} cannot become backup {}", stored.head.uuid, head.uuid);
   }
@@ -126,24 +138,37 @@ absl::Status update_backup(ClusterBlock& block, StoredBackup& stored, const Back
   }
   SLUICE_ASSIGN_OR_RETURN(
       const Revision revision,
-      block.commit(with_checks(
-          ClusterOp::put(backup_head_key(head.uuid), encode(head), stored.revision), checks)));
+      block.commit(together(
+          ClusterOp::put(backup_head_key(head.uuid), encode(head), stored.revision), with)));
   stored = {head, revision};
   return absl::OkStatus();
 }
 
-absl::StatusOr<uint32_t> store_plan(ClusterBlock& block, const StoredBackup& stored,
-                                    uint64_t attempt, const Plan& plan,
-                                    const std::vector<ClusterOp>& checks) {
+absl::StatusOr<PlanChunks> store_plan(ClusterBlock& block, const StoredBackup& stored,
+                                      uint64_t attempt, const Plan& plan,
+                                      const std::vector<ClusterOp>& checks) {
   const std::string& uuid = stored.head.uuid;
-  const std::vector<std::string> chunks = encode_plan(plan, uuid, attempt);
-  for (uint32_t i = 0; i < chunks.size(); ++i) {
-    std::vector<ClusterOp> ops =
-        with_checks(ClusterOp::put(backup_plan_key(uuid, attempt, i), chunks[i]), checks);
+  std::vector<std::string> chunks = encode_plan(plan, uuid, attempt);
+  PlanChunks result;
+  result.count = static_cast<uint32_t>(chunks.size());
+  // From the end: what the head's commit has room for.
+  size_t alone = chunks.size();
+  for (size_t bytes = 0; alone > 0 && chunks.size() - alone < kChunksWithHead; --alone) {
+    bytes += chunks[alone - 1].size();
+    if (bytes > kChunkBytesWithHead) break;
+  }
+  for (size_t i = 0; i < chunks.size(); ++i) {
+    ClusterOp put = ClusterOp::put(backup_plan_key(uuid, attempt, static_cast<uint32_t>(i)),
+                                   std::move(chunks[i]));
+    if (i >= alone) {
+      result.with_head.push_back(std::move(put));
+      continue;
+    }
+    std::vector<ClusterOp> ops = together(std::move(put), checks);
     ops.push_back(ClusterOp::check(backup_head_key(uuid), stored.revision));
     SLUICE_RETURN_IF_ERROR(block.commit(ops).status());
   }
-  return static_cast<uint32_t>(chunks.size());
+  return result;
 }
 
 absl::StatusOr<Plan> load_plan(ClusterBlock& block, const BackupHead& head) {
@@ -208,7 +233,7 @@ absl::Status erase_progress(ClusterBlock& block, const StoredBackup& stored,
   SLUICE_ASSIGN_OR_RETURN(const ClusterListing listing,
                           block.list(backup_progress_prefix(stored.head.uuid)));
   for (const ClusterEntry& entry : listing.entries) {
-    std::vector<ClusterOp> ops = with_checks(ClusterOp::erase(entry.key), checks);
+    std::vector<ClusterOp> ops = together(ClusterOp::erase(entry.key), checks);
     ops.push_back(check);
     SLUICE_RETURN_IF_ERROR(block.commit(ops).status());
   }

@@ -21,6 +21,11 @@ struct StoredBackup {
 
 // Stores a new backup's head and its name. ALREADY_EXISTS when the name is taken.
 absl::StatusOr<StoredBackup> create_backup(ClusterBlock& block, const BackupHead& head);
+// The same as part of another commit, which is ABORTED when the name is taken: check_name_is_free()
+// then tells.
+std::vector<ClusterOp> creation_of(const BackupHead& head);
+// ALREADY_EXISTS, naming the backup that has it and what can be done about that.
+absl::Status check_name_is_free(ClusterBlock& block, const std::string& name);
 // By name or UUID. NOT_FOUND naming it.
 absl::StatusOr<StoredBackup> load_backup(ClusterBlock& block, std::string_view name_or_uuid);
 
@@ -42,17 +47,22 @@ absl::StatusOr<BackupList> list_backups(ClusterBlock& block);
 
 // Stores `head` over the revision it was loaded at. ABORTED when somebody changed it since, or has
 // a higher attempt; FAILED_PRECONDITION for an illegal transition, INVALID_ARGUMENT for a lower
-// attempt than the stored one. On OK `stored` is the new state. `checks` (a lock's fence) are part
-// of the commit: ABORTED when one of them fails.
+// attempt than the stored one. On OK `stored` is the new state. `with` (a lock's fence, chunks of a
+// plan) is part of the commit: ABORTED when one of its comparisons fails.
 absl::Status update_backup(ClusterBlock& block, StoredBackup& stored, const BackupHead& head,
-                           const std::vector<ClusterOp>& checks = {});
+                           const std::vector<ClusterOp>& with = {});
 
-// Stores the plan's chunks under its attempt; the head then has to name them (plan_chunks,
-// plan_attempt) by update_backup(). Returns the number of chunks. ABORTED when somebody changed the
-// head since `stored`, or one of `checks` fails: another coordinator's plan is not written over.
-absl::StatusOr<uint32_t> store_plan(ClusterBlock& block, const StoredBackup& stored,
-                                    uint64_t attempt, const Plan& plan,
-                                    const std::vector<ClusterOp>& checks = {});
+// Stores the plan's chunks under its attempt, but for those that fit into the commit of the head
+// that names them (plan_chunks, plan_attempt): these are returned, for update_backup(). ABORTED
+// when somebody changed the head since `stored`, or one of `checks` fails: another coordinator's
+// plan is not written over.
+struct PlanChunks {
+  uint32_t count = 0;                // of the whole plan
+  std::vector<ClusterOp> with_head;  // not stored yet
+};
+absl::StatusOr<PlanChunks> store_plan(ClusterBlock& block, const StoredBackup& stored,
+                                      uint64_t attempt, const Plan& plan,
+                                      const std::vector<ClusterOp>& checks = {});
 // The plan that the head names. FAILED_PRECONDITION when it names none.
 absl::StatusOr<Plan> load_plan(ClusterBlock& block, const BackupHead& head);
 

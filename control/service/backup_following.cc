@@ -5,15 +5,17 @@
 #include <mutex>
 #include <utility>
 
+#include "base/parallel.h"
 #include "base/status.h"
-#include "control/client/parallel.h"
 #include "control/client/rpc.h"
 #include "control/service/backup_run.h"
 
 namespace sluice {
 
 namespace {
-constexpr int64_t kPollNs = 100'000'000;
+// What comes without a change of a document: the end of a node's grace, a stall.
+constexpr int64_t kTickMs = 500;
+constexpr int64_t kRetryMs = 100;
 constexpr int64_t kCallMs = 30'000;
 constexpr int64_t kRetryNs = 200'000'000;
 }  // namespace
@@ -139,7 +141,21 @@ absl::Status BackupRun::look(Progresses* progress) {
   return advance(*progress);
 }
 
+absl::StatusOr<std::vector<WatchHandle>> BackupRun::watch_documents() {
+  std::vector<WatchHandle> watches;
+  // What nodes report; the head, which others change to cancel or delete it; nodes that go.
+  for (const std::string& prefix :
+       {backup_progress_prefix(uuid_), backup_head_key(uuid_), std::string(kLivePrefix)}) {
+    SLUICE_ASSIGN_OR_RETURN(WatchHandle watch,
+                            context_.block->watch(prefix, stored_.revision,
+                                                  [this](const WatchEvent&) { wakeup_.wake(); }));
+    watches.push_back(std::move(watch));
+  }
+  return watches;
+}
+
 absl::Status BackupRun::follow() {
+  SLUICE_ASSIGN_OR_RETURN(const std::vector<WatchHandle> watches, watch_documents());
   bool reported = false;
   while (true) {
     SLUICE_RETURN_IF_ERROR(stop_status());
@@ -166,7 +182,7 @@ absl::Status BackupRun::follow() {
     if (context_.clock->monotonic_ns() - last_change_ns_ > options_.stall_ms * 1'000'000) {
       return deadline_exceeded("no node made progress for {} s", options_.stall_ms / 1000);
     }
-    context_.clock->sleep_ns(kPollNs);
+    wakeup_.wait(looked.ok() ? kTickMs : kRetryMs);
   }
 }
 
@@ -289,6 +305,17 @@ void BackupRun::add_progress_totals(BackupTotals* totals) {
   }
 }
 
+// Taking the cut moved the nodes' clocks to its stamp. Wall clocks have passed it by now, but for
+// very short backups: one after the other, these would move the clocks ever further ahead.
+absl::Status BackupRun::wait_for_wall_clocks() {
+  for (;;) {
+    SLUICE_RETURN_IF_ERROR(stop_status());
+    const int64_t left_ms = (cut_due_ns_ - context_.clock->monotonic_ns()) / 1'000'000;
+    if (left_ms <= 0) return absl::OkStatus();
+    wakeup_.wait(left_ms);
+  }
+}
+
 absl::Status BackupRun::finish() {
   BackupHead head = stored_.head;
   SLUICE_ASSIGN_OR_RETURN(const Manifest manifest, collect_parts(&head));
@@ -300,13 +327,15 @@ absl::Status BackupRun::finish() {
   SLUICE_RETURN_IF_ERROR(stop_status());
   SLUICE_RETURN_IF_ERROR(hold());
   SLUICE_RETURN_IF_ERROR(commit_everywhere(manifest));
+  SLUICE_RETURN_IF_ERROR(wait_for_wall_clocks());
   head = stored_.head;
   add_progress_totals(&head.totals);
   head.totals.records = manifest.records();
   head.totals.bytes = manifest.bytes();
   head.manifest_digest = xxh3_128(manifest.encode());
   head.state = BackupState::kCompleted;
-  return store(head, fmt::format("{} records, {} bytes", head.totals.records, head.totals.bytes));
+  return store_end(head,
+                   fmt::format("{} records, {} bytes", head.totals.records, head.totals.bytes));
 }
 
 }  // namespace sluice

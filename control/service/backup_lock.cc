@@ -9,11 +9,15 @@ namespace sluice {
 absl::StatusOr<std::unique_ptr<LeaseLock>> take_backup_lock(ClusterBlock& block,
                                                             std::string_view uuid,
                                                             std::string_view node,
-                                                            std::string_view name) {
-  auto lock = LeaseLock::take(block, kBackupLockKey, fmt::format("{} {} {}", uuid, node, name));
+                                                            std::string_view name,
+                                                            const std::vector<ClusterOp>& with) {
+  auto lock =
+      LeaseLock::take(block, kBackupLockKey, fmt::format("{} {} {}", uuid, node, name), {}, with);
   if (lock.ok() || lock.status().code() != absl::StatusCode::kAborted) return lock;
   std::string running = "another backup";
-  if (const auto holder = block.get(kBackupLockKey); holder.ok() && holder->has_value()) {
+  const auto holder = block.get(kBackupLockKey);
+  if (holder.ok() && !holder->has_value() && !with.empty()) return lock;
+  if (holder.ok() && holder->has_value()) {
     const std::string& value = (*holder)->value;
     const size_t first = value.find(' ');
     const size_t second = first == std::string::npos ? first : value.find(' ', first + 1);

@@ -5,6 +5,7 @@
 
 #include <memory>
 #include <string_view>
+#include <vector>
 
 #include "control/client/lease_lock.h"
 
@@ -13,11 +14,12 @@ namespace sluice {
 // Its value is "UUID NODE NAME".
 inline constexpr char kBackupLockKey[] = "backup-lock";
 
-// ALREADY_EXISTS naming the backup that runs, and its coordinator.
-absl::StatusOr<std::unique_ptr<LeaseLock>> take_backup_lock(ClusterBlock& block,
-                                                            std::string_view uuid,
-                                                            std::string_view node,
-                                                            std::string_view name);
+// ALREADY_EXISTS naming the backup that runs, and its coordinator. `with` is part of the commit
+// that takes the lock; ABORTED when nobody has the lock, and a comparison of `with` may have
+// failed.
+absl::StatusOr<std::unique_ptr<LeaseLock>> take_backup_lock(
+    ClusterBlock& block, std::string_view uuid, std::string_view node, std::string_view name,
+    const std::vector<ClusterOp>& with = {});
 
 }  // namespace sluice
 

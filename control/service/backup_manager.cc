@@ -19,6 +19,7 @@ namespace {
 
 constexpr auto kOrphanInterval = std::chrono::milliseconds(1000);
 constexpr int64_t kCancelWaitNs = 10'000'000'000;
+constexpr int kLockTries = 4;
 
 std::string made_name(int64_t wall_ms, std::string_view uuid) {
   const std::time_t seconds = wall_ms / 1000;
@@ -94,12 +95,18 @@ absl::StatusOr<std::shared_ptr<BackupRun>> BackupManager::create(const BackupWis
       return failed_precondition("target {} is down; start it, or name other targets", target);
     }
   }
-  SLUICE_ASSIGN_OR_RETURN(auto lock,
-                          take_backup_lock(*context_.block, head.uuid, context_.name, head.name));
-  if (!wish.dry_run) {
-    SLUICE_ASSIGN_OR_RETURN(stored, create_backup(*context_.block, head));
+  std::vector<ClusterOp> creation;
+  if (!wish.dry_run) creation = creation_of(head);
+  absl::StatusOr<std::unique_ptr<LeaseLock>> lock;
+  for (int tries = 0; tries < kLockTries; ++tries) {
+    lock = take_backup_lock(*context_.block, head.uuid, context_.name, head.name, creation);
+    if (!absl::IsAborted(lock.status())) break;
+    // Otherwise somebody had the lock and has let go of it since.
+    SLUICE_RETURN_IF_ERROR(check_name_is_free(*context_.block, head.name));
   }
-  return begin(std::move(stored), std::move(lock),
+  SLUICE_RETURN_IF_ERROR(lock.status());
+  if (!wish.dry_run) stored.revision = (*lock)->taken_at();
+  return begin(std::move(stored), *std::move(lock),
                wish.dry_run ? BackupRun::Kind::kDryRun : BackupRun::Kind::kNew);
 }
 

@@ -5,8 +5,8 @@
 #include <mutex>
 #include <utility>
 
+#include "base/parallel.h"
 #include "base/status.h"
-#include "control/client/parallel.h"
 #include "control/client/rpc.h"
 #include "control/service/backup_run.h"
 #include "control/service/cut_round.h"
@@ -60,6 +60,7 @@ absl::Status BackupRun::plan_backup() {
   options.proceed = [this] { return hold(); };
   SLUICE_ASSIGN_OR_RETURN(CutRound round, take_cut(context_, uuid_, options));
   SLUICE_RETURN_IF_ERROR(stop_status());
+  cut_due_ns_ = round.due_ns;
   const auto snapshot = context_.directory->snapshot();
   if (snapshot->epoch() != round.epoch) {
     return aborted("the distribution table changed while the cut was taken");
@@ -98,12 +99,15 @@ absl::Status BackupRun::plan_backup() {
 absl::Status BackupRun::make_backup_plan(BackupHead* head) {
   take_totals(head);
   if (dry_run_) return store(*head, "planned only");
-  SLUICE_ASSIGN_OR_RETURN(head->plan_chunks, store_plan(*context_.block, stored_, head->attempt,
+  SLUICE_ASSIGN_OR_RETURN(PlanChunks chunks, store_plan(*context_.block, stored_, head->attempt,
                                                         plan_, {lock_->fence()}));
+  head->plan_chunks = chunks.count;
   head->plan_attempt = head->attempt;
   head->state = BackupState::kEnabled;
-  return store(*head, fmt::format("{} slots agreed, {} divergent, {} bytes to send",
-                                  plan_.slots_agreed, plan_.slots_divergent, plan_.total_bytes()));
+  return store(*head,
+               fmt::format("{} slots agreed, {} divergent, {} bytes to send", plan_.slots_agreed,
+                           plan_.slots_divergent, plan_.total_bytes()),
+               std::move(chunks.with_head));
 }
 
 void BackupRun::take_totals(BackupHead* head) const {

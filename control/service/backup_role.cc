@@ -23,18 +23,17 @@ BackupRole::BackupRole(const NodeContext& context, BackupHead head, Plan plan)
       head_(std::move(head)),
       plan_(std::move(plan)),
       self_(plan_.find_node(context.name)),
+      is_target_(self_ >= 0 && std::find(plan_.targets.begin(), plan_.targets.end(),
+                                         static_cast<uint32_t>(self_)) != plan_.targets.end()),
       scan_(*context.clock),
       check_(*context.clock),
       merge_(*context.clock),
       disk_(*context.clock),
       wire_before_(context.exchange->times()),
-      report_(context, head_.uuid, head_.attempt, [this] { return stages(); }) {
+      report_(context, head_.uuid, head_.attempt, is_target_, [this] { return stages(); }) {
   if (self_ < 0) return;
   source_ = guarded_thread("sending copies", [this] { run_source(); });
-  for (const uint32_t target : plan_.targets) {
-    if (target == static_cast<uint32_t>(self_))
-      target_ = guarded_thread("consolidating copies", [this] { run_target(); });
-  }
+  if (is_target_) target_ = guarded_thread("consolidating copies", [this] { run_target(); });
 }
 
 BackupRole::~BackupRole() { stop(); }
@@ -62,6 +61,7 @@ std::vector<StageReport> BackupRole::stages() const {
 
 void BackupRole::stop() {
   cancellation_.cancel();
+  const std::lock_guard stopping(stop_mutex_);
   if (source_.joinable()) source_.join();
   if (target_.joinable()) target_.join();
   // The next attempt opens the same folder.
@@ -82,7 +82,7 @@ absl::StatusOr<BackupRoles::Part> BackupRole::part() {
 absl::StatusOr<std::vector<uint32_t>> BackupRole::durable() {
   const std::lock_guard lock(mutex_);
   // What an earlier attempt made durable is known once the part is open.
-  if (target_.joinable() && writer_ == nullptr) {
+  if (is_target_ && writer_ == nullptr) {
     return unavailable("{} has not opened its part of backup {} yet", context_.name, head_.name);
   }
   return std::vector<uint32_t>(durable_.begin(), durable_.end());

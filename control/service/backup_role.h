@@ -34,6 +34,7 @@ class BackupRole {
   ~BackupRole();
 
   const BackupHead& head() const { return head_; }
+  // When it returns, nothing of it reads the cut or writes the archive any more. Idempotent.
   void stop();
   absl::StatusOr<BackupRoles::Part> part();
   absl::StatusOr<std::vector<uint32_t>> durable();
@@ -57,6 +58,7 @@ class BackupRole {
   const BackupHead head_;
   const Plan plan_;
   const int self_;  // in plan_.nodes
+  const bool is_target_;
   Cancellation cancellation_;
   Stage scan_;
   Stage check_;
@@ -64,6 +66,7 @@ class BackupRole {
   Stage disk_;
   const StageTimes wire_before_;
   ProgressReport report_;
+  std::mutex stop_mutex_;  // before mutex_
   std::mutex mutex_;
   std::unique_ptr<ArchiveWriter> writer_;
   std::optional<PartManifest> part_;

@@ -286,16 +286,17 @@ void BackupRoles::end_roles_except(const std::set<std::string>& running) {
   std::vector<std::shared_ptr<BackupRole>> ended;
   {
     const std::lock_guard lock(mutex_);
-    for (auto it = roles_.begin(); it != roles_.end();) {
-      if (running.contains(it->first)) {
-        ++it;
-      } else {
-        ended.push_back(std::move(it->second));
-        it = roles_.erase(it);
-      }
+    for (const auto& [backup, role] : roles_) {
+      if (!running.contains(backup)) ended.push_back(role);
     }
   }
+  // They stay in the map until they have stopped: drop() waits for them, too.
   for (const auto& role : ended) role->stop();
+  const std::lock_guard lock(mutex_);
+  for (const auto& role : ended) {
+    const auto found = roles_.find(role->head().uuid);
+    if (found != roles_.end() && found->second == role) roles_.erase(found);
+  }
 }
 
 // A cut is kept for a backup that runs, and for a failed one that may be resumed, until a later

@@ -60,11 +60,11 @@ void BackupRun::publish(std::string message) {
 }
 
 // A change whose answer was lost may have been made.
-absl::Status BackupRun::update(const BackupHead& head) {
+absl::Status BackupRun::update(const BackupHead& head, const std::vector<ClusterOp>& with) {
   const int64_t deadline = context_.clock->monotonic_ns() + options_.grace_ms * 1'000'000;
   bool in_doubt = false;
   while (true) {
-    const absl::Status status = update_backup(*context_.block, stored_, head, {lock_->fence()});
+    const absl::Status status = update_backup(*context_.block, stored_, head, with);
     if (in_doubt && absl::IsAborted(status)) {
       const auto entry = context_.block->get(backup_head_key(uuid_));
       if (entry.ok() && entry->has_value() && (*entry)->value == encode(head)) {
@@ -81,7 +81,20 @@ absl::Status BackupRun::update(const BackupHead& head) {
   }
 }
 
-absl::Status BackupRun::store(const BackupHead& head, std::string message) {
+absl::Status BackupRun::store(const BackupHead& head, std::string message,
+                              std::vector<ClusterOp> with) {
+  with.push_back(lock_->fence());
+  return commit(head, std::move(message), with);
+}
+
+absl::Status BackupRun::store_end(const BackupHead& head, std::string message) {
+  SLUICE_RETURN_IF_ERROR(commit(head, std::move(message), lock_->release()));
+  lock_->set_released();
+  return absl::OkStatus();
+}
+
+absl::Status BackupRun::commit(const BackupHead& head, std::string message,
+                               const std::vector<ClusterOp>& with) {
   BackupHead changed = head;
   changed.coordinator = context_.name;
   changed.changed_ms = context_.clock->wall_ms();
@@ -92,7 +105,7 @@ absl::Status BackupRun::store(const BackupHead& head, std::string message) {
     stored_.head = std::move(changed);
   } else {
     SLUICE_RETURN_IF_ERROR(hold());
-    SLUICE_RETURN_IF_ERROR(update(changed));
+    SLUICE_RETURN_IF_ERROR(update(changed, with));
   }
   if (!message.empty()) {
     spdlog::info("backup {}: {}: {}", stored_.head.name, name_of(stored_.head.state), message);
@@ -122,7 +135,8 @@ void BackupRun::run() {
   absl::Status told;
   const absl::Status concluded =
       guarded("ending a backup's coordination", [&] { told = conclude(status); });
-  lock_.reset();
+  // Whoever is told may begin another backup.
+  if (!lock_->released()) lock_.reset();
   {
     const std::lock_guard lock(mutex_);
     report_.head = stored_.head;
@@ -131,6 +145,7 @@ void BackupRun::run() {
     ++report_.version;
   }
   changed_.notify_all();
+  lock_.reset();
 }
 
 absl::Status BackupRun::drive() {
@@ -166,12 +181,15 @@ absl::Status BackupRun::drive() {
   }
 }
 
+// The cuts of a backup that is completed are dropped by the nodes, which watch its head. A dry run
+// has none.
 absl::Status BackupRun::conclude(const absl::Status& status) {
+  if (status.ok() && !dry_run_) return status;
   const bool ours = hold().ok();
   absl::Status told = status;
   // Whatever it stumbled over then: the backup is not at its end, another coordinator goes on.
   if (!ours && !status.ok()) told = aborted("{} does not coordinate it any more", context_.name);
-  if (ours && !dry_run_ && !status.ok()) {
+  if (ours && !dry_run_) {
     BackupHead head = stored_.head;
     head.state = cancelled_ ? BackupState::kCancelled : BackupState::kFailed;
     head.error = message_of(status);
@@ -180,7 +198,7 @@ absl::Status BackupRun::conclude(const absl::Status& status) {
       told = with_context(stored, fmt::format("{}; and that cannot be stored", message_of(status)));
     }
     if (cancelled_ && hold().ok()) drop_backup(context_, uuid_, stored_.head.attempt);
-  } else if (ours || dry_run_) {
+  } else if (dry_run_) {
     drop_cuts(context_, uuid_, stored_.head.attempt);
   }
   return told;

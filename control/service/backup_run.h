@@ -18,6 +18,7 @@
 #include <thread>
 #include <vector>
 
+#include "base/wakeup.h"
 #include "control/schedule/backup_store.h"
 #include "control/service/backup_lock.h"
 #include "control/service/node_context.h"
@@ -29,7 +30,7 @@ struct BackupRunOptions {
   int64_t grace_ms = 6'000;    // a node that is down for longer is planned without
   int64_t stall_ms = 120'000;  // without any progress of any node: failed
   int max_replans = 8;
-  int64_t cut_margin_ms = 250;
+  int64_t cut_margin_ms = 50;  // of the cut's stamp beyond the largest clock
 };
 
 // Of the cluster block or of a peer: it may pass.
@@ -62,8 +63,8 @@ class BackupRun {
   };
   // Waits for a report later than `version`, at most timeout_ms; the newest one either way.
   Report wait(uint64_t version, int64_t timeout_ms);
-  void cancel() { cancelled_ = true; }
-  void abandon() { abandoned_ = true; }
+  void cancel() { stop(cancelled_); }
+  void abandon() { stop(abandoned_); }
   const std::string& uuid() const { return uuid_; }
 
  private:
@@ -79,8 +80,17 @@ class BackupRun {
   // until its lease is good. ABORTED when another coordinator has it, or this node stops.
   absl::Status hold();
   void publish(std::string message);
-  absl::Status store(const BackupHead& head, std::string message);
-  absl::Status update(const BackupHead& head);
+  // `with` is part of the commit.
+  absl::Status store(const BackupHead& head, std::string message, std::vector<ClusterOp> with = {});
+  // Stores the last head, and releases the lock with it.
+  absl::Status store_end(const BackupHead& head, std::string message);
+  absl::Status commit(const BackupHead& head, std::string message,
+                      const std::vector<ClusterOp>& with);
+  absl::Status update(const BackupHead& head, const std::vector<ClusterOp>& with);
+  void stop(std::atomic<bool>& why) {
+    why = true;
+    wakeup_.wake();
+  }
 
   // Planning.
   absl::Status plan_backup();
@@ -95,6 +105,7 @@ class BackupRun {
 
   // Following.
   absl::Status follow();
+  absl::StatusOr<std::vector<WatchHandle>> watch_documents();
   absl::Status look(Progresses* progress);
   absl::Status check_head_is_ours();
   absl::StatusOr<Progresses> read_progress();
@@ -109,6 +120,7 @@ class BackupRun {
   absl::StatusOr<Manifest> collect_parts(BackupHead* head);
   absl::Status check_manifest(const Manifest& manifest) const;
   absl::Status commit_everywhere(const Manifest& manifest);
+  absl::Status wait_for_wall_clocks();
   void add_progress_totals(BackupTotals* totals);
 
   const NodeContext& context_;
@@ -121,6 +133,7 @@ class BackupRun {
   std::unique_ptr<LeaseLock> lock_;
   std::atomic<bool> cancelled_{false};
   std::atomic<bool> abandoned_{false};
+  Wakeup wakeup_;  // of the run's thread
 
   // Of the run's thread alone.
   StoredBackup stored_;
@@ -130,6 +143,7 @@ class BackupRun {
   std::vector<uint64_t> last_seen_;
   int64_t last_change_ns_ = 0;
   uint64_t bytes_done_ = 0;
+  int64_t cut_due_ns_ = 0;  // when wall clocks have passed the cut
 
   std::mutex mutex_;
   std::condition_variable changed_;

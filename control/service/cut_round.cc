@@ -3,12 +3,13 @@
 #include <spdlog/spdlog.h>
 
 #include <algorithm>
+#include <atomic>
 #include <mutex>
 #include <set>
 #include <utility>
 
+#include "base/parallel.h"
 #include "base/status.h"
-#include "control/client/parallel.h"
 #include "control/client/rpc.h"
 
 namespace sluice {
@@ -17,6 +18,7 @@ namespace {
 
 constexpr int64_t kCallMs = 5'000;
 constexpr int64_t kConnectMs = 2'500;
+constexpr int64_t kPromptNs = 20'000'000;
 
 // Calls `ask` for each node at once; those that fail move from `nodes` to `unread`.
 void ask_all(const NodeContext& context, std::vector<std::string>& nodes,
@@ -69,35 +71,39 @@ absl::Status arm(PeerNode& peer, const std::string& backup, uint64_t attempt, ui
 }
 
 absl::Status fetch_digests(PeerNode& peer, const std::string& backup, uint64_t attempt,
-                           const CutRound& round, uint32_t slots, int64_t due_ns,
-                           int64_t deadline_ns, const std::function<bool()>& stop,
+                           const CutRound& round, uint32_t slots, int64_t timeout_ms,
                            std::vector<SlotDigest>* digests) {
-  while (true) {
-    const int64_t now_ns = system_clock().monotonic_ns();
-    const int64_t left_ms = (deadline_ns - now_ns) / 1'000'000;
-    if (stop && stop()) return cancelled("cancelled");
-    if (left_ms <= 0) return deadline_exceeded("its cut was not taken in time");
-    grpc::ClientContext call;
-    set_timeout(call, std::min(left_ms, kCallMs) + kCallMs);
-    v1::CutDigestsRequest request;
-    request.set_backup(backup);
-    request.set_attempt(attempt);
-    // A clock that follows a wall clock has passed the cut by then. Others are moved past it.
-    const int64_t due_ms = (due_ns - now_ns) / 1'000'000;
-    request.set_pass(due_ms <= 0);
-    request.set_wait_ms(
-        static_cast<uint64_t>(std::min({left_ms, due_ms > 0 ? due_ms : 1000, int64_t{1000}})));
-    v1::CutDigestsReply reply;
-    const grpc::Status status = peer.peer().CutDigests(&call, request, &reply);
-    peer.note(status);
-    if (!status.ok()) return from_grpc(status);
-    if (reply.cut() != round.cut || reply.epoch() != round.epoch) {
-      return aborted("it has a cut of another time or table by now");
-    }
-    if (!reply.taken()) continue;
-    SLUICE_ASSIGN_OR_RETURN(*digests, decode_digests(reply.digests(), slots));
-    return absl::OkStatus();
+  grpc::ClientContext call;
+  set_timeout(call, timeout_ms);
+  v1::CutDigestsRequest request;
+  request.set_backup(backup);
+  request.set_attempt(attempt);
+  request.set_pass(true);
+  v1::CutDigestsReply reply;
+  const grpc::Status status = peer.peer().CutDigests(&call, request, &reply);
+  peer.note(status);
+  if (!status.ok()) return from_grpc(status);
+  if (reply.cut() != round.cut || reply.epoch() != round.epoch) {
+    return aborted("it has a cut of another time or table by now");
   }
+  if (!reply.taken()) return internal_error("its clock does not pass the cut");
+  SLUICE_ASSIGN_OR_RETURN(*digests, decode_digests(reply.digests(), slots));
+  return absl::OkStatus();
+}
+
+// The largest of the nodes' clocks, and this one's.
+uint64_t read_clocks(const NodeContext& context, std::vector<std::string>& nodes,
+                     std::map<std::string, std::string>& unread, bool connect) {
+  std::mutex mutex;
+  uint64_t largest = context.store->clock().now();
+  ask_all(context, nodes, unread, [&](PeerNode& peer) {
+    uint64_t stamp = 0;
+    SLUICE_RETURN_IF_ERROR(read_clock(peer, connect, &stamp));
+    const std::lock_guard lock(mutex);
+    largest = std::max(largest, stamp);
+    return absl::OkStatus();
+  });
+  return largest;
 }
 
 void tell_all(const NodeContext& context, const std::string& backup, uint64_t attempt,
@@ -129,7 +135,7 @@ struct TriedCut {
 };
 
 TriedCut try_cut(const NodeContext& context, const std::string& backup,
-                 const CutRoundOptions& options, int64_t margin_ms) {
+                 const CutRoundOptions& options, int64_t margin_ms, bool last) {
   TriedCut tried;
   const auto fail = [&](absl::Status status, bool again) {
     tried.status = std::move(status);
@@ -152,20 +158,13 @@ TriedCut try_cut(const NodeContext& context, const std::string& backup,
     }
   }
   // A node that has just come back is live while the connection to it may still pause: leaving it
-  // out would hide what it lacks. Connecting takes time, so the clocks are read afterwards.
-  ask_all(context, nodes, round.unread, [](PeerNode& peer) {
-    uint64_t ignored = 0;
-    return read_clock(peer, true, &ignored);
-  });
-  std::mutex mutex;
-  uint64_t largest = context.store->clock().now();
-  ask_all(context, nodes, round.unread, [&](PeerNode& peer) {
-    uint64_t stamp = 0;
-    SLUICE_RETURN_IF_ERROR(read_clock(peer, false, &stamp));
-    const std::lock_guard lock(mutex);
-    largest = std::max(largest, stamp);
-    return absl::OkStatus();
-  });
+  // out would hide what it lacks. Where connecting took its time, the clocks are read again.
+  int64_t asked_ns = system_clock().monotonic_ns();
+  uint64_t largest = read_clocks(context, nodes, round.unread, true);
+  if (system_clock().monotonic_ns() - asked_ns > kPromptNs) {
+    asked_ns = system_clock().monotonic_ns();
+    largest = read_clocks(context, nodes, round.unread, false);
+  }
   if (absl::Status status = check_readable(table, nodes, quorum, round.unread); !status.ok()) {
     return fail(status, false);
   }
@@ -173,18 +172,22 @@ TriedCut try_cut(const NodeContext& context, const std::string& backup,
     if (absl::Status status = options.proceed(); !status.ok()) return fail(status, false);
   }
   round.cut = Version::make_stamp(Version::stamp_ms(largest) + static_cast<uint64_t>(margin_ms), 0);
+  std::atomic<bool> missed{false};
   ask_all(context, nodes, round.unread, [&](PeerNode& peer) {
-    return arm(peer, backup, options.attempt, round.cut, round.epoch);
+    absl::Status armed = arm(peer, backup, options.attempt, round.cut, round.epoch);
+    if (absl::IsOutOfRange(armed)) missed = true;
+    return armed;
   });
   if (absl::Status status = check_readable(table, nodes, quorum, round.unread); !status.ok()) {
     return fail(status, true);
   }
-  const int64_t due = system_clock().monotonic_ns() + margin_ms * 1'000'000;
-  const int64_t deadline = due + options.digests_ms * 1'000'000;
+  if (missed && !last) return fail(out_of_range("clocks have passed the cut already"), true);
+  round.due_ns = asked_ns + margin_ms * 1'000'000;
+  std::mutex mutex;
   ask_all(context, nodes, round.unread, [&](PeerNode& peer) {
     std::vector<SlotDigest> digests;
-    SLUICE_RETURN_IF_ERROR(fetch_digests(peer, backup, options.attempt, round, table.slots(), due,
-                                         deadline, options.stop, &digests));
+    SLUICE_RETURN_IF_ERROR(fetch_digests(peer, backup, options.attempt, round, table.slots(),
+                                         options.digests_ms, &digests));
     const std::lock_guard lock(mutex);
     round.digests[peer.name()] = std::move(digests);
     return absl::OkStatus();
@@ -232,14 +235,14 @@ absl::StatusOr<CutRound> take_cut(const NodeContext& context, const std::string&
                                   const CutRoundOptions& options) {
   int64_t margin_ms = options.first_margin_ms;
   for (int number = 1;; ++number, margin_ms *= 2) {
-    TriedCut tried = try_cut(context, backup, options, margin_ms);
+    TriedCut tried = try_cut(context, backup, options, margin_ms, number == options.tries);
     if (tried.status.ok()) return std::move(tried.round);
     // Whoever stopped it drops them; after a lost lease they may be the next coordinator's.
     if (options.stop && options.stop()) return tried.status;
     if (options.proceed) SLUICE_RETURN_IF_ERROR(options.proceed());
     drop_cuts(context, backup, options.attempt);
     if (!tried.again || number >= options.tries) return tried.status;
-    spdlog::warn("backup {}: trying a later cut: {}", backup, message_of(tried.status));
+    spdlog::info("backup {}: trying a later cut: {}", backup, message_of(tried.status));
   }
 }
 

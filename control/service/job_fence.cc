@@ -15,7 +15,7 @@ JobFence::JobFence(Store& store, ClusterBlock& block) : store_(store), block_(bl
 }
 
 absl::StatusOr<JobFence::Pass> JobFence::enter(std::string_view backup, uint64_t attempt,
-                                               int64_t wait_ms) {
+                                               int64_t wait_ms, Store::Sync sync) {
   if (backup.empty() || backup.size() > Store::kMaxJobBytes || attempt == 0) {
     return invalid_argument("a call of a backup without its UUID or attempt");
   }
@@ -41,7 +41,7 @@ absl::StatusOr<JobFence::Pass> JobFence::enter(std::string_view backup, uint64_t
     lock.unlock();
     absl::Status status = check_document(name, attempt);
     if (status.ok()) {
-      if (const absl::Status kept = store_.raise_attempt(name, attempt); !kept.ok()) {
+      if (const absl::Status kept = store_.raise_attempt(name, attempt, sync); !kept.ok()) {
         spdlog::warn("backup {}: its attempt {} is not kept over a restart: {}", name, attempt,
                      message_of(kept));
       }

@@ -57,7 +57,11 @@ class JobFence {
   // FAILED_PRECONDITION for an attempt that is over, or that the backup's document does not know;
   // NOT_FOUND when there is no such backup; UNAVAILABLE when a lower attempt is still at work after
   // wait_ms, or the cluster block does not answer.
-  absl::StatusOr<Pass> enter(std::string_view backup, uint64_t attempt, int64_t wait_ms = 5'000);
+  // `sync`: where the first thing that the caller does is a write of the store that it waits for,
+  // the attempt may become durable with that.
+  absl::StatusOr<Pass> enter(std::string_view backup, uint64_t attempt, int64_t wait_ms = kWaitMs,
+                             Store::Sync sync = Store::Sync::kNow);
+  static constexpr int64_t kWaitMs = 5'000;
 
   // Forgets backups that are not `known`, once nothing of them is at work.
   void forget_except(const std::set<std::string>& known);

@@ -15,8 +15,6 @@ namespace sluice {
 
 namespace {
 constexpr int64_t kBudgetWaitMs = 2'000;
-constexpr int64_t kLongestWaitMs = 10'000;
-constexpr int64_t kPollMs = 10;
 
 absl::Status no_table(const std::string& name) {
   return unavailable("{} has no distribution table yet", name);
@@ -219,7 +217,8 @@ grpc::Status PeerService::ArmCut(grpc::ServerContext*, const v1::ArmRequest* req
     return to_grpc(failed_precondition("the distribution table here is of epoch {}, not {}",
                                        snapshot->epoch(), request->epoch()));
   }
-  const auto pass = context_.fence->enter(request->backup(), request->attempt());
+  const auto pass = context_.fence->enter(request->backup(), request->attempt(), JobFence::kWaitMs,
+                                          Store::Sync::kWithNext);
   if (!pass.ok()) return to_grpc(pass.status());
   const absl::Status armed =
       context_.store->arm_cut({request->backup(), request->cut(), request->epoch(), false});
@@ -231,42 +230,35 @@ grpc::Status PeerService::ArmCut(grpc::ServerContext*, const v1::ArmRequest* req
   return to_grpc(armed);
 }
 
-grpc::Status PeerService::CutDigests(grpc::ServerContext* call,
-                                     const v1::CutDigestsRequest* request,
+grpc::Status PeerService::CutDigests(grpc::ServerContext*, const v1::CutDigestsRequest* request,
                                      v1::CutDigestsReply* reply) {
-  // Not for the whole wait: a higher attempt need not wait for it.
-  if (const auto pass = context_.fence->enter(request->backup(), request->attempt()); !pass.ok()) {
-    return to_grpc(pass.status());
+  return to_grpc(cut_digests(*request, reply));
+}
+
+absl::Status PeerService::cut_digests(const v1::CutDigestsRequest& request,
+                                      v1::CutDigestsReply* reply) {
+  // Not for as long as a cut takes: a higher attempt need not wait for it.
+  SLUICE_RETURN_IF_ERROR(context_.fence->enter(request.backup(), request.attempt()).status());
+  SLUICE_ASSIGN_OR_RETURN(CutInfo cut, find_cut(request.backup()));
+  if (!cut.taken && request.pass()) {
+    SLUICE_RETURN_IF_ERROR(context_.store->clock().observe(cut.cut + 1));
+    SLUICE_RETURN_IF_ERROR(context_.store->take_due_cut().status());
+    SLUICE_ASSIGN_OR_RETURN(cut, find_cut(request.backup()));
   }
-  const auto wait_ms = static_cast<int64_t>(std::min<uint64_t>(request->wait_ms(), kLongestWaitMs));
-  const int64_t deadline = context_.clock->monotonic_ns() + wait_ms * 1'000'000;
-  while (true) {
-    const auto cuts = context_.store->cuts();
-    const auto found = std::find_if(cuts.begin(), cuts.end(), [&](const CutInfo& cut) {
-      return cut.backup == request->backup();
-    });
-    if (found == cuts.end()) {
-      return to_grpc(not_found("{} has no cut of backup {}", context_.name, request->backup()));
-    }
-    reply->set_taken(found->taken);
-    reply->set_cut(found->cut);
-    reply->set_epoch(found->epoch);
-    if (found->taken) break;
-    if (request->pass()) {
-      // Where stamps run ahead of the clock, it would not pass the cut by itself for as long.
-      const absl::Status passed = context_.store->clock().observe(found->cut + 1);
-      if (!passed.ok()) return to_grpc(passed);
-      const auto due = context_.store->take_due_cut();
-      if (!due.ok()) return to_grpc(due.status());
-      continue;
-    }
-    if (call->IsCancelled() || context_.clock->monotonic_ns() >= deadline) return grpc::Status::OK;
-    context_.clock->sleep_ns(kPollMs * 1'000'000);
+  reply->set_taken(cut.taken);
+  reply->set_cut(cut.cut);
+  reply->set_epoch(cut.epoch);
+  if (!cut.taken) return absl::OkStatus();
+  SLUICE_ASSIGN_OR_RETURN(const auto digests, context_.store->cut_digests(request.backup()));
+  reply->set_digests(encode_digests(digests));
+  return absl::OkStatus();
+}
+
+absl::StatusOr<CutInfo> PeerService::find_cut(std::string_view backup) const {
+  for (CutInfo& cut : context_.store->cuts()) {
+    if (cut.backup == backup) return std::move(cut);
   }
-  const auto cut = context_.store->open_cut(request->backup());
-  if (!cut.ok()) return to_grpc(cut.status());
-  reply->set_digests(encode_digests((*cut)->digests()));
-  return grpc::Status::OK;
+  return not_found("{} has no cut of backup {}", context_.name, backup);
 }
 
 grpc::Status PeerService::DropCut(grpc::ServerContext*, const v1::BackupReference* request,

@@ -67,6 +67,8 @@ class PeerService : public v1::Peer::Service {
   absl::Status find_missing(const v1::FindMissingRequest& request, v1::FindMissingReply* reply);
   absl::Status scan(const v1::ScanRequest& request, grpc::ServerContext& call,
                     grpc::ServerWriter<v1::ScanPage>& writer);
+  absl::Status cut_digests(const v1::CutDigestsRequest& request, v1::CutDigestsReply* reply);
+  absl::StatusOr<CutInfo> find_cut(std::string_view backup) const;
 
   const NodeContext& context_;
   BackupRoles& roles_;

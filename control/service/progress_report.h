@@ -1,5 +1,7 @@
-// Keeps this node's progress document of one backup up to date: changes of state at once, numbers a
-// few times a second. Thread-safe.
+// Keeps this node's progress document of one backup up to date, in as few commits as its readers
+// can do with: the end of what the node has to do, and errors, at once; other changes of state
+// after a coalescing delay, since more of them follow in a small backup; numbers a few times a
+// second. Thread-safe.
 #ifndef SLUICE_CONTROL_SERVICE_PROGRESS_REPORT_H_
 #define SLUICE_CONTROL_SERVICE_PROGRESS_REPORT_H_
 
@@ -16,11 +18,11 @@ namespace sluice {
 
 class ProgressReport {
  public:
-  // What an earlier life or attempt of this node had sent and counted is gone on from.
-  // `stages` is asked at each writing.
-  ProgressReport(const NodeContext& context, std::string backup, uint64_t attempt,
+  // What an earlier life or attempt of this node had sent and counted is gone on from. A source
+  // ends as sent, a target as consolidated. `stages` is asked at each writing.
+  ProgressReport(const NodeContext& context, std::string backup, uint64_t attempt, bool is_target,
                  std::function<std::vector<StageReport>()> stages);
-  // Writes the last state.
+  // Writes what was not written yet.
   ~ProgressReport();
   ProgressReport(const ProgressReport&) = delete;
   ProgressReport& operator=(const ProgressReport&) = delete;
@@ -32,19 +34,21 @@ class ProgressReport {
 
  private:
   void run();
-  void write(NodeProgress document);
+  bool has_ended(const NodeProgress& progress) const;
+  absl::Status write(NodeProgress document);
   uint64_t wire_bytes() const;
 
   const NodeContext& context_;
   const std::string backup_;
+  const bool is_target_;
   const std::function<std::vector<StageReport>()> stages_;
   const uint64_t sent_at_start_;
   NodeProgress before_;
   std::mutex mutex_;
   std::condition_variable wake_;
   NodeProgress document_;
-  bool urgent_ = true;
-  bool dirty_ = true;
+  // When the document is due to be written, by the monotonic clock; 0: it is written.
+  int64_t due_ns_ = 0;
   bool stopping_ = false;
   std::thread thread_;
 };

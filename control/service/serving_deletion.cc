@@ -7,9 +7,9 @@
 #include <string>
 #include <vector>
 
+#include "base/parallel.h"
 #include "base/status.h"
 #include "control/client/archive_reference.h"
-#include "control/client/parallel.h"
 #include "control/client/rpc.h"
 #include "control/schedule/backup_deletion.h"
 #include "control/service/backup_lock.h"

@@ -102,7 +102,12 @@ bool replay(std::string_view payload, std::map<uint32_t, DurableSlot>* slots) {
 // which the other does not know.
 absl::Status create_journal(const std::string& path, std::string_view header) {
   const std::string aside = fmt::format("{}.{:x}.tmp", path, entropy());
-  absl::Status status = write_file_durably(aside, header);
+  const std::string folder = parent_folder(path);
+  std::vector<Unsynced> made(2);
+  SLUICE_ASSIGN_OR_RETURN(made[0], create_file(aside, header));
+  // The directory may have been made a moment ago: its name becomes durable with the file.
+  SLUICE_ASSIGN_OR_RETURN(made[1], open_folder(parent_folder(folder)));
+  absl::Status status = sync_together(made);
   if (status.ok() && link(aside.c_str(), path.c_str()) != 0) {
     status = errno_status(errno, fmt::format("create {}", path));
   }
@@ -110,7 +115,7 @@ absl::Status create_journal(const std::string& path, std::string_view header) {
   // The other one was first, and may have taken the file aside for a leftover.
   if (!status.ok() && access(path.c_str(), F_OK) == 0) return absl::OkStatus();
   SLUICE_RETURN_IF_ERROR(status);
-  return sync_folder(path.substr(0, path.find_last_of('/')));
+  return sync_folder(folder);
 }
 
 uint64_t entry_checksum(std::string_view length_and_payload) { return xxh3_64(length_and_payload); }

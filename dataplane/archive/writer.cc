@@ -11,6 +11,7 @@
 #include <optional>
 #include <set>
 #include <utility>
+#include <vector>
 
 #include "base/file.h"
 #include "base/status.h"
@@ -41,6 +42,16 @@ std::map<uint32_t, uint64_t> ends_of(const Slots& slots) {
     }
   }
   return ends;
+}
+
+// One block behind the other from the segment's beginning to its end, as they were synced.
+bool is_exact(const SegmentIndex& index, uint64_t bytes) {
+  uint64_t end = 0;
+  for (const BlockLocation& block : index.blocks) {
+    if (block.offset != end) return false;
+    end += padded(block.bytes);
+  }
+  return end == bytes;
 }
 
 class Writer final : public ArchiveWriter {
@@ -87,9 +98,10 @@ class Writer final : public ArchiveWriter {
   absl::Status place_locked(const BlockHeader& header, BlockLocation* location);
   absl::Status open_segment_locked();
   absl::StatusOr<std::vector<uint32_t>> sync_serialized();
-  absl::Status sync_segments(const std::set<uint32_t>& dirty);
+  absl::Status sync_segments(const std::set<uint32_t>& dirty, bool names);
   absl::StatusOr<PartManifest> write_part();
-  absl::StatusOr<SegmentSummary> seal_segment(SegmentIndex index);
+  absl::StatusOr<SegmentSummary> seal_segment(SegmentIndex index, std::vector<NewFile>* files);
+  absl::Status cut_and_clear(const SegmentIndex& index);
   absl::Status clear_gaps(int fd, const SegmentIndex& index, const std::string& file);
 
   const Options options_;
@@ -239,8 +251,7 @@ absl::StatusOr<std::vector<uint32_t>> Writer::sync_serialized() {
     return std::vector<uint32_t>();
   }
   SLUICE_RETURN_IF_ERROR(queue_.flush());
-  SLUICE_RETURN_IF_ERROR(sync_segments(dirty));
-  if (sync_names) SLUICE_RETURN_IF_ERROR(sync_folder(options_.folder));
+  SLUICE_RETURN_IF_ERROR(sync_segments(dirty, sync_names));
   SLUICE_RETURN_IF_ERROR(journal_->append(batch));
   std::vector<uint32_t> slots;
   slots.reserve(batch.size());
@@ -248,14 +259,18 @@ absl::StatusOr<std::vector<uint32_t>> Writer::sync_serialized() {
   return slots;
 }
 
-absl::Status Writer::sync_segments(const std::set<uint32_t>& dirty) {
+absl::Status Writer::sync_segments(const std::set<uint32_t>& dirty, bool names) {
+  std::vector<Unsynced> unsynced;
   for (const uint32_t number : dirty) {
     const std::string file = path(segment_file(number));
-    UniqueFd fd(::open(file.c_str(), O_WRONLY | O_CLOEXEC));
-    if (!fd) return errno_status(errno, fmt::format("open {}", file));
-    if (fdatasync(fd.get()) != 0) return errno_status(errno, fmt::format("fdatasync {}", file));
+    unsynced.push_back({UniqueFd(::open(file.c_str(), O_WRONLY | O_CLOEXEC)), file});
+    if (!unsynced.back().fd) return errno_status(errno, fmt::format("open {}", file));
   }
-  return absl::OkStatus();
+  if (names) {
+    SLUICE_ASSIGN_OR_RETURN(Unsynced folder, open_folder(options_.folder));
+    unsynced.push_back(std::move(folder));
+  }
+  return sync_together(unsynced);
 }
 
 absl::StatusOr<PartManifest> Writer::finish() {
@@ -295,20 +310,39 @@ absl::StatusOr<PartManifest> Writer::write_part() {
     // Nothing but dropped slots in it.
     if (number && !indexes.contains(*number)) SLUICE_RETURN_IF_ERROR(remove_file(path(name)));
   }
+  std::vector<NewFile> files;
   for (auto& [number, index] : indexes) {
-    SLUICE_ASSIGN_OR_RETURN(SegmentSummary summary, seal_segment(std::move(index)));
+    SLUICE_ASSIGN_OR_RETURN(SegmentSummary summary, seal_segment(std::move(index), &files));
     part.segments.push_back(summary);
   }
-  SLUICE_RETURN_IF_ERROR(write_file_durably(path(kPartFile), part.encode()));
+  files.push_back({path(kPartFile), part.encode()});
+  SLUICE_RETURN_IF_ERROR(write_files_durably(files));
   return part;
 }
 
-absl::StatusOr<SegmentSummary> Writer::seal_segment(SegmentIndex index) {
+// The segment itself is durable then, its index with the part.
+absl::StatusOr<SegmentSummary> Writer::seal_segment(SegmentIndex index,
+                                                    std::vector<NewFile>* files) {
   std::sort(index.blocks.begin(), index.blocks.end(),
             [](const BlockLocation& a, const BlockLocation& b) { return a.offset < b.offset; });
   index.backup = options_.identity.backup;
   index.node = options_.node;
   index.segment_bytes = index.blocks.back().offset + padded(index.blocks.back().bytes);
+  if (!is_exact(index, file_bytes(path(segment_file(index.number))).value_or(0))) {
+    SLUICE_RETURN_IF_ERROR(cut_and_clear(index));
+  }
+  std::string bytes = index.encode();
+  SegmentSummary summary;
+  summary.number = index.number;
+  summary.bytes = index.segment_bytes;
+  summary.blocks = index.blocks.size();
+  summary.index_bytes = bytes.size();
+  summary.index_digest = xxh3_128(bytes);
+  files->push_back({path(index_file(index.number)), std::move(bytes)});
+  return summary;
+}
+
+absl::Status Writer::cut_and_clear(const SegmentIndex& index) {
   const std::string file = path(segment_file(index.number));
   UniqueFd fd(::open(file.c_str(), O_WRONLY | O_CLOEXEC));
   if (!fd) return errno_status(errno, fmt::format("open {}", file));
@@ -316,15 +350,7 @@ absl::StatusOr<SegmentSummary> Writer::seal_segment(SegmentIndex index) {
   if (ftruncate(fd.get(), static_cast<off_t>(index.segment_bytes)) != 0 || fsync(fd.get()) != 0) {
     return errno_status(errno, fmt::format("cut {} to {} bytes", file, index.segment_bytes));
   }
-  const std::string bytes = index.encode();
-  SLUICE_RETURN_IF_ERROR(write_file_durably(path(index_file(index.number)), bytes));
-  SegmentSummary summary;
-  summary.number = index.number;
-  summary.bytes = index.segment_bytes;
-  summary.blocks = index.blocks.size();
-  summary.index_bytes = bytes.size();
-  summary.index_digest = xxh3_128(bytes);
-  return summary;
+  return absl::OkStatus();
 }
 
 // What dropped slots left between the blocks becomes zeros, so that every byte of a segment can be
@@ -375,8 +401,8 @@ absl::Status Writer::commit(const Manifest& manifest) {
     return already_exists("archive {}: another manifest is stored", options_.folder);
   }
   if (!stored.ok()) SLUICE_RETURN_IF_ERROR(write_file_durably(path(kManifestFile), bytes));
-  SLUICE_RETURN_IF_ERROR(remove_file(path(kJournalFile)));
-  return sync_folder(options_.folder);
+  // Not synced: beside a manifest a journal counts for nothing.
+  return remove_file(path(kJournalFile));
 }
 
 absl::Status refuse_foreign(const std::string& folder) {
@@ -463,7 +489,10 @@ absl::StatusOr<std::unique_ptr<ArchiveWriter>> ArchiveWriter::open(const Options
   if (options.identity.slot_bits < 1 || options.identity.slot_bits > kMaxSlotBits) {
     return invalid_argument("archive: {} slot bits", options.identity.slot_bits);
   }
-  SLUICE_RETURN_IF_ERROR(make_folders(options.folder));
+  SLUICE_RETURN_IF_ERROR(make_folders(parent_folder(options.folder)));
+  if (mkdir(options.folder.c_str(), 0755) != 0 && errno != EEXIST) {
+    return errno_status(errno, fmt::format("mkdir {}", options.folder));
+  }
   SLUICE_RETURN_IF_ERROR(remove_earlier_cut(options.folder, options.identity, options.node));
   SLUICE_ASSIGN_OR_RETURN(auto committed,
                           load_committed(options.folder, options.identity, options.node));

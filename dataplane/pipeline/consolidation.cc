@@ -133,7 +133,11 @@ ConsolidationImpl::~ConsolidationImpl() {
 
 absl::StatusOr<StreamHandler::Admission> ConsolidationImpl::admit(const Hello& hello) {
   std::lock_guard lock(mutex_);
-  // First: a source may be at the next attempt already while this one ends.
+  // First: a source may be at the next attempt already while this one ends; it waits for that.
+  if (hello.attempt > options_.attempt) {
+    return not_found("backup {} is at attempt {} here, {} is to come", options_.job,
+                     options_.attempt, hello.attempt);
+  }
   if (hello.attempt != options_.attempt) {
     return failed_precondition("backup {} is at attempt {} here, not {}", options_.job,
                                options_.attempt, hello.attempt);

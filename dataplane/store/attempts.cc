@@ -17,7 +17,7 @@ absl::Status StoreImpl::load_attempts() {
   });
 }
 
-absl::Status StoreImpl::raise_attempt(std::string_view job, uint64_t attempt) {
+absl::Status StoreImpl::raise_attempt(std::string_view job, uint64_t attempt, Sync sync) {
   if (job.empty() || job.size() > kMaxJobBytes) {
     return invalid_argument("a job's name of {} bytes: 1 to {}", job.size(), kMaxJobBytes);
   }
@@ -31,7 +31,7 @@ absl::Status StoreImpl::raise_attempt(std::string_view job, uint64_t attempt) {
   rocksdb::WriteBatch batch;
   SLUICE_RETURN_IF_ERROR(rocksdb_status(
       batch.Put(db_->meta(), attempt_row_key(job), encode_u64(attempt)), "making a batch"));
-  SLUICE_RETURN_IF_ERROR(write_durably(batch));
+  SLUICE_RETURN_IF_ERROR(sync == Sync::kNow ? write_durably(batch) : write(batch));
   attempts_.insert_or_assign(std::string(job), attempt);
   return absl::OkStatus();
 }

@@ -5,18 +5,13 @@
 // finds, an armed cut that is not taken can be taken again, for nothing stamped after T was
 // applied. The cut's slot digests are the meta rows inside its checkpoint: they were written in the
 // same batches as its records.
-#include <fcntl.h>
-#include <rocksdb/utilities/checkpoint.h>
-#include <unistd.h>
-
 #include <algorithm>
-#include <cerrno>
 #include <filesystem>
 #include <system_error>
 #include <utility>
 
-#include "base/file.h"
 #include "base/status.h"
+#include "dataplane/store/checkpoint.h"
 #include "dataplane/store/slot_scan.h"
 #include "dataplane/store/store_impl.h"
 
@@ -39,20 +34,6 @@ absl::Status remove_folder(const std::string& folder) {
   std::filesystem::remove_all(folder, error);
   if (error) return errno_status(error.value(), fmt::format("removing {}", folder));
   return absl::OkStatus();
-}
-
-// RocksDB syncs tables when it makes them; the small files that a checkpoint copies are made
-// durable here.
-absl::Status sync_copied_files(const std::string& folder) {
-  std::error_code error;
-  for (const auto& file : std::filesystem::directory_iterator(folder, error)) {
-    if (file.path().extension() == ".sst") continue;
-    const UniqueFd fd(::open(file.path().c_str(), O_RDONLY | O_CLOEXEC));
-    if (!fd || ::fsync(fd.get()) != 0)
-      return errno_status(errno, fmt::format("syncing {}", file.path().string()));
-  }
-  if (error) return errno_status(error.value(), fmt::format("reading {}", folder));
-  return sync_folder(folder);
 }
 
 class DbCutReader final : public CutReader {
@@ -104,6 +85,13 @@ absl::Status StoreImpl::load_cuts() {
 }
 
 absl::Status StoreImpl::arm_cut(const CutInfo& cut) {
+  absl::Status armed = write_armed(cut);
+  // Also where nothing was written now: the attempt may have been.
+  const absl::Status durable = sync_.wait(sync_.last());
+  return durable.ok() ? armed : fail(durable);
+}
+
+absl::Status StoreImpl::write_armed(const CutInfo& cut) {
   SLUICE_RETURN_IF_ERROR(check_backup(cut.backup));
   std::lock_guard lock(cut_mutex_);
   SLUICE_RETURN_IF_ERROR(check_writable());
@@ -127,7 +115,19 @@ absl::Status StoreImpl::arm_cut(const CutInfo& cut) {
   }
   CutInfo armed = cut;
   armed.taken = false;
-  SLUICE_RETURN_IF_ERROR(record_cut(armed));
+  rocksdb::WriteBatch batch;
+  SLUICE_RETURN_IF_ERROR(put_cut(armed, batch));
+  // The clock will be moved past the cut: what that needs to be durable goes with it.
+  const auto write = [&](uint64_t ceiling) {
+    const absl::Status added = rocksdb_status(
+        batch.Put(db_->meta(), to_slice(kCeilingRow), encode_u64(ceiling)), "making a batch");
+    return added.ok() ? write_durably(batch) : added;
+  };
+  SLUICE_RETURN_IF_ERROR(clock_->reserve(armed.cut + 1, write));
+  {
+    const std::lock_guard state(state_mutex_);
+    cuts_[armed.backup] = armed;
+  }
   armed_ = std::move(armed);
   return absl::OkStatus();
 }
@@ -144,40 +144,30 @@ absl::StatusOr<bool> StoreImpl::take_due_cut() {
 absl::Status StoreImpl::take_cut_locked() {
   const std::string folder = cut_folder(armed_->backup);
   SLUICE_RETURN_IF_ERROR(remove_folder(folder));
-  SLUICE_RETURN_IF_ERROR(remove_folder(folder + ".tmp"));
-  // Most of the memtables go to disk while writers go on; the checkpoint under the gate has only
-  // the rest to flush.
-  SLUICE_RETURN_IF_ERROR(db_->flush());
+  SLUICE_RETURN_IF_ERROR(prepare_checkpoint(*db_));
   std::lock_guard gate(gate_);
-  SLUICE_RETURN_IF_ERROR(make_checkpoint(folder));
+  SLUICE_RETURN_IF_ERROR(make_checkpoint(*db_, folder));
   CutInfo taken = *armed_;
   taken.taken = true;
-  SLUICE_RETURN_IF_ERROR(record_cut(taken));
+  SLUICE_RETURN_IF_ERROR(record_taken(taken));
   last_cut_ = std::max(last_cut_, taken.cut);
   armed_.reset();
+  // No writer changes them now: they are what the checkpoint holds.
+  last_taken_ = {taken.backup, digests_};
   return absl::OkStatus();
 }
 
-absl::Status StoreImpl::make_checkpoint(const std::string& folder) {
-  rocksdb::Checkpoint* made = nullptr;
-  const std::string what = fmt::format("taking the cut {}", folder);
-  SLUICE_RETURN_IF_ERROR(rocksdb_status(rocksdb::Checkpoint::Create(db_->get(), &made), what));
-  const std::unique_ptr<rocksdb::Checkpoint> checkpoint(made);
-  SLUICE_RETURN_IF_ERROR(
-      rocksdb_status(checkpoint->CreateCheckpoint(folder, /*log_size_for_flush=*/0), what));
-  SLUICE_RETURN_IF_ERROR(sync_copied_files(folder));
-  return sync_folder(options_.folder + "/cuts");
+absl::Status StoreImpl::put_cut(const CutInfo& cut, rocksdb::WriteBatch& batch) const {
+  return rocksdb_status(batch.Put(db_->meta(), cut_row_key(cut.backup), encode_cut(cut)),
+                        "making a batch");
 }
 
-absl::Status StoreImpl::record_cut(const CutInfo& cut) {
+absl::Status StoreImpl::record_taken(const CutInfo& cut) {
   rocksdb::WriteBatch batch;
+  SLUICE_RETURN_IF_ERROR(put_cut(cut, batch));
   SLUICE_RETURN_IF_ERROR(rocksdb_status(
-      batch.Put(db_->meta(), cut_row_key(cut.backup), encode_cut(cut)), "making a batch"));
-  if (cut.taken) {
-    SLUICE_RETURN_IF_ERROR(rocksdb_status(
-        batch.Put(db_->meta(), to_slice(kLastCutRow), encode_u64(std::max(last_cut_, cut.cut))),
-        "making a batch"));
-  }
+      batch.Put(db_->meta(), to_slice(kLastCutRow), encode_u64(std::max(last_cut_, cut.cut))),
+      "making a batch"));
   SLUICE_RETURN_IF_ERROR(write_durably(batch));
   std::lock_guard lock(state_mutex_);
   cuts_[cut.backup] = cut;
@@ -220,6 +210,15 @@ absl::StatusOr<std::shared_ptr<CutReader>> StoreImpl::open_cut(std::string_view 
   return reader;
 }
 
+absl::StatusOr<std::vector<SlotDigest>> StoreImpl::cut_digests(std::string_view backup) {
+  {
+    const std::lock_guard lock(cut_mutex_);
+    if (last_taken_.backup == backup) return last_taken_.digests;
+  }
+  SLUICE_ASSIGN_OR_RETURN(const auto open, open_cut(backup));
+  return open->digests();
+}
+
 absl::Status StoreImpl::drop_cut(std::string_view backup) {
   SLUICE_RETURN_IF_ERROR(check_backup(backup));
   std::lock_guard lock(cut_mutex_);
@@ -228,6 +227,7 @@ absl::Status StoreImpl::drop_cut(std::string_view backup) {
       return failed_precondition("the cut of backup {} is being read", backup);
     readers_.erase(open);
   }
+  if (last_taken_.backup == backup) last_taken_ = {};
   if (const auto known = cuts_.find(backup); known != cuts_.end()) {
     rocksdb::WriteBatch batch;
     SLUICE_RETURN_IF_ERROR(

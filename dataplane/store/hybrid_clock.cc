@@ -46,6 +46,18 @@ uint64_t HybridClock::ceiling() const {
 
 absl::Status HybridClock::observe(uint64_t stamp) { return observe_below(kPeerLimit, stamp); }
 
+absl::Status HybridClock::reserve(uint64_t stamp,
+                                  const std::function<absl::Status(uint64_t)>& persist) {
+  if (stamp >= kPeerLimit) {
+    return invalid_argument("stamp {:#x} is beyond any possible time: it is damaged", stamp);
+  }
+  std::lock_guard lock(mutex_);
+  const uint64_t ceiling = std::max(ceiling_, stamp + Version::make_stamp(kCeilingStepMs, 0));
+  SLUICE_RETURN_IF_ERROR(persist(ceiling));
+  ceiling_ = ceiling;
+  return absl::OkStatus();
+}
+
 absl::Status HybridClock::observe_archived(uint64_t stamp) {
   return observe_below(kArchiveLimit, stamp);
 }

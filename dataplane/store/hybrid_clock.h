@@ -48,6 +48,10 @@ class HybridClock {
   uint64_t ceiling() const;
   // Moves past a peer's stamp. INVALID_ARGUMENT for one from kPeerLimit on.
   absl::Status observe(uint64_t stamp);
+  // What observe(stamp) needs to be durable, with other things: calls `persist` with a ceiling that
+  // allows for it, which must be durable when it returns OK.
+  absl::Status reserve(uint64_t stamp,
+                       const std::function<absl::Status(uint64_t ceiling)>& persist);
   // Moves past the stamps of a restored archive. INVALID_ARGUMENT for one from kArchiveLimit on.
   absl::Status observe_archived(uint64_t stamp);
 

@@ -241,11 +241,18 @@ absl::Status StoreImpl::resume() {
   return absl::OkStatus();
 }
 
-absl::Status StoreImpl::write_durably(rocksdb::WriteBatch& batch) {
+absl::Status StoreImpl::write(rocksdb::WriteBatch& batch) {
   SLUICE_RETURN_IF_ERROR(check_writable());
-  absl::Status status = rocksdb_status((*db_)->Write(rocksdb::WriteOptions(), &batch),
-                                       "writing the store's own rows");
-  if (status.ok()) status = sync_.wait(sync_.committed());
+  const absl::Status status = rocksdb_status((*db_)->Write(rocksdb::WriteOptions(), &batch),
+                                             "writing the store's own rows");
+  if (!status.ok()) return fail(status);
+  sync_.committed();
+  return absl::OkStatus();
+}
+
+absl::Status StoreImpl::write_durably(rocksdb::WriteBatch& batch) {
+  SLUICE_RETURN_IF_ERROR(write(batch));
+  const absl::Status status = sync_.wait(sync_.last());
   return status.ok() ? status : fail(status);
 }
 

@@ -13,8 +13,8 @@
 //     is applied.
 //  4. After the cut, a write stamped <= T is still applied but its result says after_cut, for good
 //  (also after restarts).
-//  5. A cut is a RocksDB checkpoint (flush, then checkpoint under the write gate), named by backup,
-//  recorded before its
+//  5. A cut is a checkpoint of RocksDB's files under the write gate (checkpoint.h), named by
+//  backup, durable and recorded before its
 //     digests are published, kept over restarts until drop_cut().
 #ifndef SLUICE_DATAPLANE_STORE_STORE_H_
 #define SLUICE_DATAPLANE_STORE_STORE_H_
@@ -167,6 +167,7 @@ class Store {
   // OUT_OF_RANGE ("missed") when the clock has passed T already. ALREADY_EXISTS when another
   // backup's cut is armed and not taken, or this one's was taken with another T or epoch. Arming
   // the same cut again is OK; with another T, while it is not taken, it replaces the first.
+  // Everything that was written before is durable when it returns.
   virtual absl::Status arm_cut(const CutInfo& cut) = 0;
   // Takes the armed cut if the clock has passed its T; otherwise leaves it. Returns whether no cut
   // is armed any more.
@@ -174,15 +175,19 @@ class Store {
   virtual std::vector<CutInfo> cuts() const = 0;
   // NOT_FOUND for an unknown one, FAILED_PRECONDITION when it is not taken yet.
   virtual absl::StatusOr<std::shared_ptr<CutReader>> open_cut(std::string_view backup) = 0;
+  // By slot, without opening the cut where it was taken in this life. Errors as open_cut().
+  virtual absl::StatusOr<std::vector<SlotDigest>> cut_digests(std::string_view backup) = 0;
   // Idempotent; disarms a cut that is not taken. FAILED_PRECONDITION while a reader or scan of it
   // is open.
   virtual absl::Status drop_cut(std::string_view backup) = 0;
 
   // The fencing of jobs (backups): the highest attempt of each that this node has seen, durable
-  // when raise_attempt() returns. FAILED_PRECONDITION for a lower one than is known; OK for the
-  // same.
+  // when raise_attempt() returns, or with what the caller has the store make durable next.
+  // FAILED_PRECONDITION for a lower one than is known; OK for the same.
   static constexpr size_t kMaxJobBytes = 64;
-  virtual absl::Status raise_attempt(std::string_view job, uint64_t attempt) = 0;
+  enum class Sync { kNow, kWithNext };
+  virtual absl::Status raise_attempt(std::string_view job, uint64_t attempt,
+                                     Sync sync = Sync::kNow) = 0;
   virtual std::map<std::string, uint64_t, std::less<>> attempts() const = 0;
   // Of a job that no longer exists. Idempotent.
   virtual absl::Status forget_attempt(std::string_view job) = 0;

@@ -96,6 +96,7 @@ class StoreImpl final : public Store {
   SlotDigest digest(uint32_t slot) const override;
   std::vector<SlotDigest> digests() const override;
   absl::Status arm_cut(const CutInfo& cut) override;
+  absl::StatusOr<std::vector<SlotDigest>> cut_digests(std::string_view backup) override;
   absl::StatusOr<bool> take_due_cut() override;
   std::vector<CutInfo> cuts() const override;
   absl::StatusOr<std::shared_ptr<CutReader>> open_cut(std::string_view backup) override;
@@ -103,7 +104,7 @@ class StoreImpl final : public Store {
   absl::Status writable() const override { return check_writable(); }
   absl::Status resume() override;
   absl::StatusOr<uint64_t> free_bytes() const override;
-  absl::Status raise_attempt(std::string_view job, uint64_t attempt) override;
+  absl::Status raise_attempt(std::string_view job, uint64_t attempt, Sync sync) override;
   std::map<std::string, uint64_t, std::less<>> attempts() const override;
   absl::Status forget_attempt(std::string_view job) override;
 
@@ -120,6 +121,8 @@ class StoreImpl final : public Store {
   absl::Status fail(const absl::Status& status);
   absl::Status check_writable() const;
   absl::Status write_durably(rocksdb::WriteBatch& batch);
+  // Durable with the next sync.
+  absl::Status write(rocksdb::WriteBatch& batch);
 
   // apply.cc
   absl::Status check_record(const RecordView& record) const;
@@ -158,8 +161,9 @@ class StoreImpl final : public Store {
   // cuts.cc
   absl::Status load_cuts();
   absl::Status take_cut_locked();
-  absl::Status make_checkpoint(const std::string& folder);
-  absl::Status record_cut(const CutInfo& cut);
+  absl::Status write_armed(const CutInfo& cut);
+  absl::Status put_cut(const CutInfo& cut, rocksdb::WriteBatch& batch) const;
+  absl::Status record_taken(const CutInfo& cut);
   std::string cut_folder(std::string_view backup) const;
 
   const Options options_;
@@ -190,7 +194,13 @@ class StoreImpl final : public Store {
     std::weak_ptr<CutReader> reader;
     std::weak_ptr<const StoreDb> db;  // held by the reader and by every scan of it
   };
-  std::map<std::string, OpenCut, std::less<>> readers_;    // under cut_mutex_
+  std::map<std::string, OpenCut, std::less<>> readers_;  // under cut_mutex_
+  // What the cut that was taken last holds, for as long as it is there.
+  struct TakenCut {
+    std::string backup;
+    std::vector<SlotDigest> digests;
+  };
+  TakenCut last_taken_;                                    // under cut_mutex_
   mutable std::mutex attempts_mutex_;                      // before state_mutex_
   std::map<std::string, uint64_t, std::less<>> attempts_;  // by job
   mutable std::mutex state_mutex_;

@@ -167,7 +167,12 @@ absl::StatusOr<std::shared_ptr<Stream>> ExchangeImpl::connect_local(const Connec
     return resource_exhausted("{} streams of {} to itself are open, the most there may be",
                               options_.max_streams, options_.node);
   }
-  const std::lock_guard lock(handlers_mutex_);
+  std::unique_lock lock(handlers_mutex_);
+  if (!hello.job.empty()) {
+    handlers_changed_.wait_for(
+        lock, std::chrono::milliseconds(std::min(options_.serve_wait_ms, options.timeout_ms)),
+        [&] { return find_handler(hello) != nullptr || stopping_.load(); });
+  }
   StreamHandler* const handler = find_handler(hello);
   if (handler == nullptr) return not_served(hello);
   SLUICE_ASSIGN_OR_RETURN(const StreamHandler::Admission admission, handler->admit(hello));
@@ -193,10 +198,15 @@ absl::Status ExchangeImpl::not_served(const Hello& hello) const {
 }
 
 absl::Status ExchangeImpl::serve(StreamKind kind, const std::string& job, StreamHandler* handler) {
-  std::lock_guard lock(handlers_mutex_);
-  if (!handlers_.try_emplace({kind, job}, handler).second) {
-    return already_exists("{} streams of \"{}\" are served already", stream_kind_name(kind), job);
+  {
+    std::lock_guard lock(handlers_mutex_);
+    if (!handlers_.try_emplace({kind, job}, handler).second) {
+      return already_exists("{} streams of \"{}\" are served already", stream_kind_name(kind), job);
+    }
   }
+  handlers_changed_.notify_all();
+  handler_came_.store(true);
+  if (sleeping_.load()) endpoint_->wake();
   return absl::OkStatus();
 }
 
@@ -240,6 +250,7 @@ void ExchangeImpl::run() {
       }
     }
     if (newcomers_.waiting() > 0) serve_newcomers();
+    if (handler_came_.exchange(false)) admit_waiting();
     if (clock_->monotonic_ns() >= next_timer_ns_) {
       run_timers();
       next_timer_ns_ = clock_->monotonic_ns() + kTimerNs;
@@ -250,7 +261,7 @@ void ExchangeImpl::run() {
     bool nothing_new = false;
     {
       std::lock_guard lock(work_mutex_);
-      nothing_new = dirty_.empty() && connect_requests_.empty();
+      nothing_new = dirty_.empty() && connect_requests_.empty() && !handler_came_.load();
     }
     if (nothing_new && !stopping_.load()) {
       moving_.end(0);
@@ -385,7 +396,8 @@ bool ExchangeImpl::post_receives(Session& session) {
     return session.posted > 0;
   }
   if (session.pool == nullptr || session.phase == Phase::kConnecting ||
-      session.phase == Phase::kAwaitHello || session.phase == Phase::kOver || session.close_begun) {
+      session.phase == Phase::kAwaitHello || session.phase == Phase::kAwaitHandler ||
+      session.phase == Phase::kOver || session.close_begun) {
     return false;
   }
   bool progress = false;

@@ -22,6 +22,9 @@
 //    silent for longer than hello_timeout_ms.
 //  - A stranger that goes for cause (silent, refused, turned away, no exchange at all) is aborted,
 //    so its buffer is back at once. A refused one is first told why, if it takes that in time.
+//  - One that says hello to a job which is not served here (yet) waits for that, for at most
+//    serve_wait_ms: who sends copies may be a moment ahead of who takes them. Meanwhile it holds no
+//    buffer, counts as a stranger, and is among the first to be turned away.
 //  - Strangers never take what streams need: streams that were accepted and those that connect are
 //    counted apart, max_streams each.
 // (Rejected: granting a hello buffer once bytes are waiting. No driver can tell: a message begins
@@ -173,7 +176,8 @@ class StreamHandler {
     size_t receive_blocks = 0;     // 0: the exchange's default
     std::shared_ptr<Inbox> inbox;  // null: the stream's own
   };
-  // Whether to accept; an error is told to the peer, whose connect() returns it.
+  // Whether to accept; an error is told to the peer, whose connect() returns it. After NOT_FOUND
+  // the peer waits for the next handler of its kind and job, as if there were none.
   virtual absl::StatusOr<Admission> admit(const Hello& hello) = 0;
   virtual void accepted(std::shared_ptr<Stream> stream) = 0;
 };
@@ -197,6 +201,7 @@ class Exchange {
     size_t receive_blocks = 4;  // of a stream, where nothing else is said
     size_t send_queue = 8;      // messages queued on one stream
     int64_t hello_timeout_ms = 10'000;
+    int64_t serve_wait_ms = 500;   // of a hello for a job that is not served
     int64_t keepalive_ms = 5'000;  // without another message
     int64_t idle_timeout_ms =
         30'000;              // without any message from a peer that could send one: it is dead
@@ -225,13 +230,14 @@ class Exchange {
   };
   // Connects and shakes hands. A stream to this exchange's own address is local: it has the same
   // rules, and what is sent is handed over in its buffer. The peer's refusal comes back with its
-  // code and text (NOT_FOUND: nobody there serves this kind or job now; FAILED_PRECONDITION:
+  // code and text (NOT_FOUND: nobody there serves this kind or job, nor did within serve_wait_ms;
+  // FAILED_PRECONDITION:
   // version, cluster or attempt do not fit; RESOURCE_EXHAUSTED: no buffers left there). Waits; not
   // to be called from a handler.
   virtual absl::StatusOr<std::shared_ptr<Stream>> connect(const ConnectOptions& options) = 0;
 
-  // Streams of this kind and job (empty: every job) go to the handler from now on. ALREADY_EXISTS
-  // when another has them.
+  // Streams of this kind and job (empty: every job) go to the handler from now on, those first that
+  // wait for it. ALREADY_EXISTS when another has them.
   virtual absl::Status serve(StreamKind kind, const std::string& job, StreamHandler* handler) = 0;
   // After it returns the handler is not called any more. Its streams stay open.
   virtual void withdraw(StreamKind kind, const std::string& job) = 0;

@@ -147,6 +147,9 @@ void ExchangeImpl::on_received(const SessionPtr& session, Completion& completion
     case Phase::kAwaitReply:
       on_hello_reply(session, message);
       break;
+    case Phase::kAwaitHandler:
+      begin_close(*session, data_loss("{} goes on before its hello is answered", session->peer));
+      break;
     default:
       on_message(session, std::move(message));
   }
@@ -270,6 +273,9 @@ void ExchangeImpl::run_timers() {
     session->pool.reset();
     return true;
   });
+  std::erase_if(waiting_, [](const SessionPtr& session) {
+    return session->phase != Session::Phase::kAwaitHandler;
+  });
   const int64_t now = clock_->monotonic_ns();
   report_turned_away(now);
   std::vector<SessionPtr> all;
@@ -292,6 +298,9 @@ void ExchangeImpl::check_session_time(Session& session, int64_t now) {
       break;
     case Phase::kAwaitHello:
       if (now > session.deadline_ns) turn_away(session, deadline_exceeded("no hello came"));
+      break;
+    case Phase::kAwaitHandler:
+      if (now > session.deadline_ns) refuse(session, session.wire_reason);
       break;
     case Phase::kClosing:
       if (now <= session.deadline_ns) break;

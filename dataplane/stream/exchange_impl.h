@@ -107,6 +107,7 @@ class ExchangeImpl final : public Exchange, public SessionHost {
   void on_hello(const SessionPtr& session, const Message& message);
   absl::Status check_hello(const Hello& hello) const;
   absl::Status admit(const SessionPtr& session);
+  void admit_waiting();
   void refuse(Session& session, const absl::Status& refusal);
 
   const Options options_;
@@ -138,11 +139,14 @@ class ExchangeImpl final : public Exchange, public SessionHost {
 
   std::mutex handlers_mutex_;
   std::map<std::pair<StreamKind, std::string>, StreamHandler*> handlers_;
+  std::condition_variable handlers_changed_;
+  std::atomic<bool> handler_came_{false};
 
   // The exchange's thread alone:
   std::unordered_map<ConnectionId, SessionPtr> sessions_;
   std::vector<SessionPtr> sending_;  // with messages that wait for credits
   std::vector<SessionPtr> retired_;  // over, some buffers not home yet
+  std::vector<SessionPtr> waiting_;  // for a handler, or were
   std::unordered_map<Session*, ConnectingPtr> connecting_;
   std::vector<SessionPtr> taken_;  // scratch of take_work()
   std::array<Completion, 64> completions_;

@@ -96,15 +96,39 @@ void ExchangeImpl::on_hello(const SessionPtr& session, const Message& message) {
     session->hello = *std::move(hello);
     refusal = check_hello(session->hello);
   }
-  if (refusal.ok() && admitted_ >= options_.max_streams) {
-    refusal = resource_exhausted("{} streams are open on {}, the most there may be", admitted_,
-                                 options_.node);
-  }
   if (refusal.ok()) refusal = admit(session);
+  if (absl::IsNotFound(refusal) && !session->hello.job.empty()) {
+    session->phase = Session::Phase::kAwaitHandler;
+    session->wire_reason = refusal;
+    session->deadline_ns = clock_->monotonic_ns() + options_.serve_wait_ms * kMs;
+    newcomers_.leave(session->connection);
+    waiting_.push_back(session);
+    return;
+  }
   if (!refusal.ok()) refuse(*session, refusal);
 }
 
+void ExchangeImpl::admit_waiting() {
+  std::vector<SessionPtr> waiting;
+  waiting.swap(waiting_);
+  for (const SessionPtr& session : waiting) {
+    if (session->phase != Session::Phase::kAwaitHandler) continue;
+    session->wire_reason = absl::OkStatus();
+    const absl::Status refusal = admit(session);
+    if (absl::IsNotFound(refusal)) {
+      session->wire_reason = refusal;
+      waiting_.push_back(session);
+    } else if (!refusal.ok()) {
+      refuse(*session, refusal);
+    }
+  }
+}
+
 absl::Status ExchangeImpl::admit(const SessionPtr& session) {
+  if (admitted_ >= options_.max_streams) {
+    return resource_exhausted("{} streams are open on {}, the most there may be", admitted_,
+                              options_.node);
+  }
   // Held over accepted(): after withdraw() a handler is not called any more.
   std::lock_guard lock(handlers_mutex_);
   StreamHandler* const handler = find_handler(session->hello);

@@ -60,7 +60,8 @@ struct OwnMessage {
 // nothing of the host is used.
 class Session : public std::enable_shared_from_this<Session> {
  public:
-  enum class Phase { kConnecting, kAwaitReply, kAwaitHello, kOpen, kClosing, kOver };
+  // kAwaitHandler: its hello came, and nobody serves what it is for yet.
+  enum class Phase { kConnecting, kAwaitReply, kAwaitHello, kAwaitHandler, kOpen, kClosing, kOver };
   static constexpr size_t kMaxControl = 2;
 
   Session(SessionHost* session_host, bool connecting) : host(session_host), connector(connecting) {}

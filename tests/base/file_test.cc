@@ -35,6 +35,19 @@ TEST_F(FileTest, AFailedWriteLeavesTheOldFile) {
   EXPECT_EQ(std::distance(std::filesystem::directory_iterator(folder_), {}), 1);
 }
 
+TEST_F(FileTest, OfSeveralFilesEachIsWholeAndNothingIsLeftAside) {
+  ASSERT_TRUE(make_folders(folder_ + "/target").ok());
+  ASSERT_TRUE(write_files_durably({{folder_ + "/a", "one"}, {folder_ + "/b", "two"}}).ok());
+  EXPECT_EQ(*read_file(folder_ + "/a", 100), "one");
+  EXPECT_EQ(*read_file(folder_ + "/b", 100), "two");
+  EXPECT_FALSE(write_files_durably({{folder_ + "/a", "new"}, {folder_ + "/target", "x"}}).ok());
+  EXPECT_EQ(*read_file(folder_ + "/a", 100), "new");
+  EXPECT_FALSE(write_files_durably({{folder_ + "/b", "x"}, {folder_ + "/none/c", "x"}}).ok());
+  EXPECT_EQ(*read_file(folder_ + "/b", 100), "two");
+  EXPECT_EQ(std::distance(std::filesystem::directory_iterator(folder_), {}), 3);
+  EXPECT_TRUE(write_files_durably({}).ok());
+}
+
 TEST_F(FileTest, ReadingIsBoundedAndSaysWhatIsWrong) {
   ASSERT_TRUE(make_folders(folder_).ok());
   ASSERT_TRUE(write_file_durably(folder_ + "/file", "12345").ok());

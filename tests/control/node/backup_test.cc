@@ -34,6 +34,14 @@ void fill(ClusterClient& client, int records, const std::string& prefix = "k") {
   ASSERT_EQ(totals.failed, 0u) << totals.failures[0].reason;
 }
 
+TestCluster::Options gated(StateGate& gate) {
+  TestCluster::Options options;
+  options.wrap_block = [&gate](std::unique_ptr<ClusterBlock> block) {
+    return std::make_unique<GatedBlock>(std::move(block), gate);
+  };
+  return options;
+}
+
 std::map<std::string, std::string> live_of(const std::map<std::string, Record>& archive) {
   std::map<std::string, std::string> live;
   for (const auto& [key, record] : archive) {
@@ -166,24 +174,23 @@ TEST(Backup, CountsHowReplicasDiverge) {
 }
 
 TEST(Backup, OneAtATimeAndOnlyToMembers) {
-  TestCluster::Options options;
-  options.backup.cut_margin_ms = 2500;
-  TestCluster cluster(options);
+  StateGate gate(BackupState::kEnabled);
+  TestCluster cluster(gated(gate));
   const auto client = cluster.client();
   fill(*client, 50);
   const auto unknown =
       client->backup_create({.name = "u", .targets = {"n9"}, .dry_run = false}, nullptr);
   EXPECT_EQ(unknown.status().code(), absl::StatusCode::kNotFound);
   EXPECT_THAT(text_of(unknown.status()), HasSubstr("n9"));
-  std::atomic<bool> begun{false};
   absl::StatusOr<BackupView> first;
   std::thread running([&] {
-    first = cluster.client()->backup_create({.name = "one", .targets = {}, .dry_run = false},
-                                            [&](const BackupProgress&) { begun = true; });
+    first =
+        cluster.client()->backup_create({.name = "one", .targets = {}, .dry_run = false}, nullptr);
   });
-  EXPECT_TRUE(eventually(5'000, [&] { return begun.load(); }));
+  EXPECT_TRUE(gate.wait_until_held());
   const auto second =
       client->backup_create({.name = "two", .targets = {}, .dry_run = false}, nullptr);
+  gate.open();
   running.join();
   EXPECT_EQ(second.status().code(), absl::StatusCode::kAlreadyExists);
   EXPECT_THAT(text_of(second.status()), HasSubstr("one"));
@@ -224,20 +231,19 @@ TEST(Backup, ADryRunLeavesNothingBehind) {
 }
 
 TEST(Backup, GoesOnWhenItsCoordinatorDies) {
-  TestCluster::Options options;
-  options.backup.cut_margin_ms = 1500;
-  TestCluster cluster(options);
+  StateGate gate(BackupState::kEnabled);
+  TestCluster cluster(gated(gate));
   const auto client = cluster.client();
   fill(*client, 300);
-  std::atomic<bool> begun{false};
   absl::StatusOr<BackupView> backup;
   std::thread running([&] {
-    backup = client->backup_create({.name = "orphan", .targets = {}, .dry_run = false},
-                                   [&](const BackupProgress&) { begun = true; });
+    backup = client->backup_create({.name = "orphan", .targets = {}, .dry_run = false}, nullptr);
   });
-  ASSERT_TRUE(eventually(5'000, [&] { return begun.load(); }));
+  EXPECT_TRUE(gate.wait_until_held());
   EXPECT_EQ(client->backup_show("orphan")->coordinator, "n1");
+  gate.fail();
   cluster.stop(0);
+  gate.open();
   running.join();
   ASSERT_TRUE(backup.ok()) << message_of(backup.status());
   EXPECT_EQ(backup->state, "completed") << backup->reason;
@@ -414,20 +420,28 @@ TEST(Backup, CancellingRemovesNoOtherArchive) {
   EXPECT_TRUE(std::filesystem::exists(cluster.folder() + "/n3/archives/taken/manifest"));
 }
 
-TEST(Backup, CancelledOnesLeaveNoArchive) {
-  TestCluster::Options options;
-  options.backup.cut_margin_ms = 3000;
-  TestCluster cluster(options);
+class CancelledBackup : public ::testing::TestWithParam<BackupState> {};
+
+TEST_P(CancelledBackup, LeavesNoArchive) {
+  StateGate gate(GetParam());
+  TestCluster cluster(gated(gate));
   const auto client = cluster.client();
   fill(*client, 50);
-  std::atomic<bool> begun{false};
   absl::StatusOr<BackupView> backup;
   std::thread running([&] {
-    backup = cluster.client()->backup_create({.name = "c", .targets = {}, .dry_run = false},
-                                             [&](const BackupProgress&) { begun = true; });
+    backup =
+        cluster.client()->backup_create({.name = "c", .targets = {}, .dry_run = false}, nullptr);
   });
-  EXPECT_TRUE(eventually(5'000, [&] { return begun.load(); }));
-  const auto cancelled = client->backup_cancel("c");
+  EXPECT_TRUE(gate.wait_until_held());
+  absl::StatusOr<BackupView> cancelled;
+  std::thread cancelling([&] { cancelled = cluster.client()->backup_cancel("c"); });
+  // The coordinator knows of it before its commit comes back.
+  EXPECT_TRUE(eventually(5'000, [&] {
+    gate.fail();
+    return client->backup_show("c")->state == "cancelled";
+  }));
+  gate.open();
+  cancelling.join();
   running.join();
   ASSERT_TRUE(cancelled.ok()) << message_of(cancelled.status());
   EXPECT_EQ(cancelled->state, "cancelled");
@@ -437,6 +451,10 @@ TEST(Backup, CancelledOnesLeaveNoArchive) {
   EXPECT_EQ(client->backup_create({.name = "d", .targets = {}, .dry_run = false}, nullptr)->state,
             "completed");
 }
+
+INSTANTIATE_TEST_SUITE_P(Before, CancelledBackup,
+                         ::testing::Values(BackupState::kEnabled, BackupState::kConsolidated),
+                         [](const auto& test) { return std::string(name_of(test.param)); });
 
 TEST(Backup, OutlivesANodeThatRestartsWhileItSends) {
   TestCluster cluster;
@@ -485,23 +503,21 @@ TEST(Backup, GoesToOtherTargetsWhenOneDies) {
       10'000, [&] { return !std::filesystem::exists(cluster.folder() + "/n3/archives/t"); }));
 }
 
-// A node restarts after it was armed: it takes its cut as it comes back, and nothing later is in
-// it.
 TEST(Backup, ACutOutlivesARestart) {
-  TestCluster::Options options;
-  options.backup.cut_margin_ms = 2500;
-  TestCluster cluster(options);
+  StateGate gate(BackupState::kEnabled);
+  TestCluster cluster(gated(gate));
   const auto client = cluster.client();
   fill(*client, 100);
   absl::StatusOr<BackupView> backup;
-  std::atomic<bool> begun{false};
   std::thread running([&] {
     backup = cluster.client()->backup_create({.name = "c", .targets = {"n1"}, .dry_run = false},
-                                             [&](const BackupProgress&) { begun = true; });
+                                             nullptr);
   });
-  EXPECT_TRUE(eventually(5'000, [&] { return begun.load(); }));
+  EXPECT_TRUE(gate.wait_until_held());
   cluster.stop(2);
   cluster.start(2);
+  ASSERT_TRUE(client->put("later", "than the cut").ok());
+  gate.open();
   running.join();
   ASSERT_TRUE(backup.ok()) << message_of(backup.status());
   EXPECT_EQ(backup->state, "completed") << backup->reason;

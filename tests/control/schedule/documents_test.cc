@@ -212,17 +212,18 @@ TEST(BackupStore, ABackupsLife) {
   EXPECT_TRUE(absl::IsNotFound(load_backup(*block, "other").status()));
   EXPECT_TRUE(absl::IsFailedPrecondition(load_plan(*block, head).status()));
 
-  const Plan plan = some_plan(20'000);
+  const Plan plan = some_plan(60'000);
   StoredBackup lost = *stored;
   --lost.revision;
-  EXPECT_TRUE(absl::IsAborted(store_plan(*block, lost, head.attempt, some_plan(3)).status()));
+  EXPECT_TRUE(absl::IsAborted(store_plan(*block, lost, head.attempt, plan).status()));
   const auto chunks = store_plan(*block, *stored, head.attempt, plan);
   ASSERT_TRUE(chunks.ok());
-  head.plan_chunks = *chunks;
+  ASSERT_GT(chunks->count, chunks->with_head.size()) << "all of it fits into the head's commit";
+  head.plan_chunks = chunks->count;
   head.plan_attempt = head.attempt;
   head.state = BackupState::kEnabled;
   StoredBackup stale = *stored;
-  ASSERT_TRUE(update_backup(*block, *stored, head).ok());
+  ASSERT_TRUE(update_backup(*block, *stored, head, chunks->with_head).ok());
   EXPECT_EQ(*load_plan(*block, head), plan);
   EXPECT_TRUE(absl::IsAborted(update_backup(*block, stale, head)));
   BackupHead jump = head;
@@ -253,6 +254,26 @@ TEST(BackupStore, ABackupsLife) {
   ASSERT_TRUE(erase_backup(*block, head.uuid).ok());
   EXPECT_TRUE(absl::IsNotFound(erase_backup(*block, head.uuid)));
   EXPECT_TRUE(block->list("")->entries.empty());
+}
+
+// Until the head names it, nothing of a small plan is stored.
+TEST(BackupStore, ASmallPlanIsStoredWithItsHead) {
+  const auto block = make_memory_cluster_block();
+  BackupHead head = some_head();
+  auto stored = create_backup(*block, head);
+  ASSERT_TRUE(stored.ok()) << stored.status();
+  const Plan plan = some_plan(3000);
+  const auto chunks = store_plan(*block, *stored, head.attempt, plan);
+  ASSERT_TRUE(chunks.ok());
+  EXPECT_EQ(chunks->count, chunks->with_head.size());
+  EXPECT_TRUE(block->list(backup_folder_key(head.uuid))->entries.empty());
+  head.plan_chunks = chunks->count;
+  head.plan_attempt = head.attempt;
+  head.state = BackupState::kEnabled;
+  StoredBackup stale = *stored;
+  ASSERT_TRUE(update_backup(*block, *stored, head, chunks->with_head).ok());
+  EXPECT_EQ(*load_plan(*block, head), plan);
+  EXPECT_TRUE(absl::IsAborted(update_backup(*block, stale, head, chunks->with_head)));
 }
 
 TEST(BackupStore, OneDamagedHeadDoesNotHideTheOthers) {

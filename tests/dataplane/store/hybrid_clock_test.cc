@@ -103,6 +103,30 @@ TEST(HybridClock, ObservingMovesPastAPeerAndPersistsFirst) {
 
 // Stamps of a clock that was a day and more ahead: all that follows is stamped above them at once,
 // by counting, and goes on so when the wall clock is right, and when it was set back.
+TEST(HybridClock, WhatIsReservedIsObservedWithoutAWrite) {
+  ManualClock wall(kStart);
+  Durable durable;
+  HybridClock clock(wall, 0, durable.persist());
+  const uint64_t ahead = Version::make_stamp(kStart + 1500, 7);
+  uint64_t reserved = 0;
+  const auto fails = [](uint64_t) { return unavailable("no disk"); };
+  EXPECT_FALSE(clock.reserve(ahead, fails).ok());
+  EXPECT_EQ(clock.ceiling(), 0u);
+  const auto keeps = [&](uint64_t ceiling) {
+    reserved = ceiling;
+    return absl::OkStatus();
+  };
+  ASSERT_TRUE(clock.reserve(ahead, keeps).ok());
+  EXPECT_GT(reserved, ahead);
+  EXPECT_LT(clock.now(), ahead);
+  ASSERT_TRUE(clock.observe(ahead).ok());
+  EXPECT_EQ(durable.writes, 0);
+  // What is durable never goes down.
+  const uint64_t before = reserved;
+  ASSERT_TRUE(clock.reserve(1, keeps).ok());
+  EXPECT_EQ(reserved, before);
+}
+
 TEST(HybridClock, CountsOnFromStampsOfTheFuture) {
   ManualClock wall(kStart);
   Durable durable;

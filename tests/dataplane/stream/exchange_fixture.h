@@ -40,8 +40,17 @@ class Handler final : public StreamHandler {
   absl::StatusOr<Admission> admit(const Hello& hello) override {
     std::lock_guard lock(mutex_);
     last_hello = hello;
+    ++asked_;
     if (!refusal.ok()) return refusal;
     return admission;
+  }
+  int asked() {
+    std::lock_guard lock(mutex_);
+    return asked_;
+  }
+  void set_refusal(absl::Status status) {
+    std::lock_guard lock(mutex_);
+    refusal = std::move(status);
   }
   void accepted(std::shared_ptr<Stream> stream) override {
     {
@@ -69,6 +78,7 @@ class Handler final : public StreamHandler {
   std::mutex mutex_;
   std::condition_variable changed_;
   std::deque<std::shared_ptr<Stream>> streams_;
+  int asked_ = 0;
 };
 
 struct Network {

@@ -75,6 +75,47 @@ TEST_P(ExchangeTest, HellosThatDoNotFitAreRefusedWithTheReason) {
   EXPECT_NE(there, nullptr);
 }
 
+// Whoever sends to a job may be a moment ahead of whoever takes it.
+TEST_P(ExchangeTest, AHelloWaitsUntilItsJobIsServed) {
+  open(0);
+  // So long that a test that waits for it fails.
+  open(1, [](Exchange::Options& options) { options.serve_wait_ms = 2 * kPatience; });
+  Exchange& served = *nodes_[1].exchange;
+  Handler job;
+  job.refusal = not_found("attempt 2 is to come");
+  Exchange::ConnectOptions options = to(1);
+  options.kind = StreamKind::kBackupAgreed;
+  options.timeout_ms = kPatience;
+  absl::StatusOr<std::shared_ptr<Stream>> stream;
+  std::thread connecting([&] { stream = nodes_[0].exchange->connect(options); });
+  // Neither a handler of another job, nor one that does not take it yet, ends the wait.
+  ASSERT_TRUE(served.serve(StreamKind::kBackupAgreed, "another", &nodes_[1].handler).ok());
+  ASSERT_TRUE(served.serve(StreamKind::kBackupAgreed, "job", &job).ok());
+  EXPECT_TRUE(eventually([&] { return job.asked() > 0; }));
+  served.withdraw(StreamKind::kBackupAgreed, "job");
+  job.set_refusal(absl::OkStatus());
+  ASSERT_TRUE(served.serve(StreamKind::kBackupAgreed, "job", &job).ok());
+  connecting.join();
+  ASSERT_TRUE(stream.ok()) << stream.status();
+  EXPECT_NE(job.next(), nullptr);
+}
+
+TEST_P(ExchangeTest, AHelloForAJobThatIsNeverServedIsRefusedInTime) {
+  open(0);
+  open(1, [](Exchange::Options& options) { options.serve_wait_ms = 60; });
+  Exchange::ConnectOptions options = to(1);
+  options.kind = StreamKind::kBackupAgreed;
+  options.timeout_ms = kPatience;
+  EXPECT_EQ(nodes_[0].exchange->connect(options).status().code(), absl::StatusCode::kNotFound);
+  // Nor does one that waits keep the exchange.
+  std::thread connecting([&] {
+    options.timeout_ms = 200;
+    EXPECT_FALSE(nodes_[0].exchange->connect(options).ok());
+  });
+  nodes_[1].exchange.reset();
+  connecting.join();
+}
+
 TEST_P(ExchangeTest, ASlowConsumerStopsItsOwnPeerAndNobodyElse) {
   open(0);
   open(1);

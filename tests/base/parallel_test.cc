@@ -1,4 +1,4 @@
-#include "control/client/parallel.h"
+#include "base/parallel.h"
 
 #include <gtest/gtest.h>
 

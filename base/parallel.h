@@ -1,6 +1,6 @@
-// A few calls at the same time, for what waits on other nodes.
-#ifndef SLUICE_CONTROL_CLIENT_PARALLEL_H_
-#define SLUICE_CONTROL_CLIENT_PARALLEL_H_
+// A few calls at the same time, for what waits: on other nodes, on the disk.
+#ifndef SLUICE_BASE_PARALLEL_H_
+#define SLUICE_BASE_PARALLEL_H_
 
 #include <algorithm>
 #include <atomic>
@@ -50,4 +50,4 @@ void parallel_for(size_t count, const Run& run, size_t threads = 16) {
 
 }  // namespace sluice
 
-#endif  // SLUICE_CONTROL_CLIENT_PARALLEL_H_
+#endif  // SLUICE_BASE_PARALLEL_H_
