@@ -2,6 +2,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <atomic>
+#include <chrono>
 #include <thread>
 
 #include "tests/dataplane/stream/exchange_fixture.h"
@@ -135,6 +137,24 @@ TEST_P(LocalStreamTest, TheRulesOfAHelloHold) {
   const Ends second = self();
   EXPECT_EQ(nodes_[0].exchange->connect(to(0)).status().code(),
             absl::StatusCode::kResourceExhausted);
+}
+
+TEST_P(LocalStreamTest, AHelloWaitsUntilItsJobIsServed) {
+  open(0, [](Exchange::Options& options) { options.serve_wait_ms = 2 * kPatience; });
+  nodes_[0].exchange->withdraw(StreamKind::kWrite, "");
+  std::atomic<bool> connected{false};
+  std::thread connecting([&] {
+    Exchange::ConnectOptions options = to(0);
+    options.timeout_ms = kPatience;
+    const auto stream = nodes_[0].exchange->connect(options);
+    EXPECT_TRUE(stream.ok()) << stream.status();
+    connected = true;
+  });
+  std::this_thread::sleep_for(std::chrono::milliseconds(30));
+  EXPECT_FALSE(connected);
+  EXPECT_TRUE(nodes_[0].exchange->serve(StreamKind::kWrite, "job", &nodes_[0].handler).ok());
+  connecting.join();
+  EXPECT_TRUE(connected);
 }
 
 TEST_P(LocalStreamTest, ANodeThatMayNotServeDoesNotServeItself) {
