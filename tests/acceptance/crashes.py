@@ -6,6 +6,7 @@ import random
 import signal
 import sqlite3
 import time
+from pathlib import Path
 
 import harness
 from harness import check, check_equal
@@ -15,11 +16,11 @@ RECORDS = 1200
 VALUE_BYTES = 32 << 10
 
 
-def filled_cluster(scratch, name, seed):
+def filled_cluster(scratch, name, seed, records=RECORDS):
     cluster = scratch.cluster(name, 4)
-    records = harness.random_records(RECORDS, VALUE_BYTES, seed)
+    records = harness.random_records(records, VALUE_BYTES, seed)
     done = cluster.put_lines(records)
-    check_equal(done["records"], RECORDS, "records")
+    check_equal(done["records"], len(records), "records")
     return cluster, records
 
 
@@ -112,31 +113,49 @@ def block_takes_writes(cluster):
         connection.close()
 
 
+def stop(pid):
+    """SIGSTOP, until it stands: threads run on until one of them has taken the signal."""
+    os.kill(pid, signal.SIGSTOP)
+    def stands():
+        states = [(task / "stat").read_text().rpartition(")")[2].split()[0] for task in Path(f"/proc/{pid}/task").iterdir()]
+        return all(state == "T" for state in states)
+    harness.wait_for(stands, f"process {pid} is stopped")
+
+
 def stop_outside_a_commit(cluster, name):
-    """SIGSTOP, but not while the process holds the lock of the cluster block, which would stop everybody."""
-    os.kill(cluster.pids[name], signal.SIGSTOP)
+    """Stops a node, but not while it holds the lock of the cluster block, which would stop everybody."""
+    stop(cluster.pids[name])
     while not block_takes_writes(cluster):
         os.kill(cluster.pids[name], signal.SIGCONT)
         time.sleep(0.005)
-        os.kill(cluster.pids[name], signal.SIGSTOP)
+        stop(cluster.pids[name])
+
+
+def stop_a_coordinator(cluster):
+    """Backs up until a coordinator is stopped in the middle: a backup is quick. Its name, client and coordinator."""
+    for number in range(30):
+        name = f"b{number}"
+        process = cluster.background("backup", "create", "--name", name)
+        while process.poll() is None:
+            shown = cluster.json("backup", "show", name, expect=None)
+            if shown.get("state") not in ("enabled", "sent"):
+                continue
+            stop_outside_a_commit(cluster, shown["coordinator"])
+            if cluster.json("backup", "show", name)["state"] not in ("completed", "failed"):
+                return name, process, shown["coordinator"]
+            os.kill(cluster.pids[shown["coordinator"]], signal.SIGCONT)
+        finish(process)
+    raise harness.Failed("no backup was under way when its coordinator was stopped")
 
 
 def test_stopped_coordinator_has_no_say(scratch):
     """Another node completes the backup of a coordinator that stands still; when that goes on, it changes nothing."""
-    cluster, records = filled_cluster(scratch, "c", SEED + 3)
-    process = cluster.background("backup", "create", "--name", "b")
+    cluster, records = filled_cluster(scratch, "c", SEED + 3, records=4 * RECORDS)
+    name, process, stopped = stop_a_coordinator(cluster)
     shown = {}
-
-    def coordinated():
-        shown.update(cluster.json("backup", "show", "b", expect=None))
-        return shown.get("state") in ("enabled", "sent") or process.poll() is not None
-    harness.wait_for(coordinated, "the backup has a plan")
-    check(process.poll() is None, "the backup ended before its coordinator was stopped")
-    stopped = shown["coordinator"]
-    stop_outside_a_commit(cluster, stopped)
     try:
         def taken_over():
-            shown.update(cluster.json("backup", "show", "b"))
+            shown.update(cluster.json("backup", "show", name))
             return shown["state"] == "completed" or shown["state"] == "failed"
         harness.wait_for(taken_over, "another node ends the backup")
     finally:
@@ -145,9 +164,10 @@ def test_stopped_coordinator_has_no_say(scratch):
     check(shown["coordinator"] != stopped, f"{stopped} coordinates still")
     check_equal(finish(process).get("state"), "completed", "what the client is told")
     harness.wait_for(lambda: all(n["state"] == "live" for n in cluster.json("nodes")["nodes"]), "all nodes are live")
-    check_equal(cluster.json("backup", "verify", "b")["bad"], [], "bad blocks")
-    check_equal(cluster.json("backup", "show", "b")["records"], len(records), "records")
-    cluster.run("backup", "delete", "b")
+    check_equal(cluster.json("backup", "verify", name)["bad"], [], "bad blocks")
+    check_equal(cluster.json("backup", "show", name)["records"], len(records), "records")
+    for backup in cluster.json("backup", "list")["backups"]:
+        cluster.run("backup", "delete", backup["backup"])
     left = [p for name in cluster.names for p in (cluster.folder / f"{name}-archive").iterdir()]
     check_equal(left, [], "what the deletion left")
 
