@@ -8,10 +8,10 @@
 #include <utility>
 
 #include "base/arena.h"
+#include "base/parallel.h"
 #include "base/status.h"
 #include "control/client/archive_reference.h"
 #include "control/client/cluster_client_impl.h"
-#include "base/parallel.h"
 #include "control/client/restore_job.h"
 #include "control/client/restore_listing.h"
 #include "control/client/restore_store.h"

@@ -4,9 +4,9 @@
 #include <mutex>
 #include <utility>
 
+#include "base/parallel.h"
 #include "base/status.h"
 #include "control/client/cluster_client_impl.h"
-#include "base/parallel.h"
 #include "control/client/rpc.h"
 
 namespace sluice {

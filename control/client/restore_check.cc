@@ -6,8 +6,8 @@
 #include <utility>
 #include <vector>
 
-#include "base/status.h"
 #include "base/parallel.h"
+#include "base/status.h"
 #include "control/client/patient_call.h"
 #include "control/client/rpc.h"
 #include "dataplane/pipeline/slot_digester.h"

@@ -2,8 +2,8 @@
 
 #include <algorithm>
 
-#include "base/status.h"
 #include "base/parallel.h"
+#include "base/status.h"
 #include "control/client/rpc.h"
 
 namespace sluice {

@@ -13,9 +13,9 @@
 #include <utility>
 
 #include "base/guard.h"
+#include "base/parallel.h"
 #include "base/status.h"
 #include "control/client/directory_router.h"
-#include "base/parallel.h"
 #include "control/client/restore_check.h"
 #include "control/client/restore_store.h"
 #include "control/client/rpc.h"

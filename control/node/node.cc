@@ -17,10 +17,10 @@
 
 #include "base/descriptor.h"
 #include "base/file.h"
+#include "base/parallel.h"
 #include "base/status.h"
 #include "control/client/directory.h"
 #include "control/client/directory_router.h"
-#include "base/parallel.h"
 #include "control/client/peers.h"
 #include "control/client/rpc.h"
 #include "control/membership/membership.h"
