@@ -1,7 +1,5 @@
 #include "drivers/tcp/endpoint.h"
 
-#include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <spdlog/spdlog.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
@@ -19,6 +17,7 @@
 #include "base/clock.h"
 #include "base/descriptor.h"
 #include "base/status.h"
+#include "drivers/tcp/socket_options.h"
 
 namespace sluice::tcp {
 namespace {
@@ -44,22 +43,6 @@ void ignore_sigpipe() {
       sigaction(SIGPIPE, &action, nullptr);
     }
   });
-}
-
-void set_option(int fd, int level, int name, int value) {
-  setsockopt(fd, level, name, &value, sizeof(value));
-}
-
-// Low latency, and a dead peer noticed in bounded time whether or not something is being sent to
-// it.
-void set_up_socket(int fd, int64_t dead_peer_timeout_ms) {
-  const int seconds = static_cast<int>(std::max<int64_t>(dead_peer_timeout_ms / 1000, 1));
-  set_option(fd, IPPROTO_TCP, TCP_NODELAY, 1);
-  set_option(fd, SOL_SOCKET, SO_KEEPALIVE, 1);
-  set_option(fd, IPPROTO_TCP, TCP_KEEPIDLE, std::max(seconds / 4, 1));
-  set_option(fd, IPPROTO_TCP, TCP_KEEPINTVL, std::max(seconds / 4, 1));
-  set_option(fd, IPPROTO_TCP, TCP_KEEPCNT, 3);
-  set_option(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, static_cast<int>(dead_peer_timeout_ms));
 }
 
 absl::Status listen_error(int error, std::string_view listen) {
@@ -185,7 +168,7 @@ absl::StatusOr<ConnectionId> TcpEndpoint::connect(std::string_view text) {
   if (!fd) return errno_status(errno, fmt::format("connect to {}", text));
   set_up_socket(fd.get(), shared_.options.dead_peer_timeout_ms);
   absl::Status status;
-  shared_.counters.system_calls += 7;
+  shared_.counters.system_calls += kSetUpCalls + 1;
   if (::connect(fd.get(), address.get(), address.length) != 0 && errno != EINPROGRESS) {
     status = unavailable("{}", message_of(errno_status(errno, fmt::format("connect to {}", text))));
   }
@@ -408,7 +391,7 @@ void TcpEndpoint::accept_one(UniqueFd fd, const SocketAddress& peer) {
     return;
   }
   set_up_socket(fd.get(), shared_.options.dead_peer_timeout_ms);
-  shared_.counters.system_calls += 6;
+  shared_.counters.system_calls += kSetUpCalls;
   add(std::move(fd), peer, false, absl::OkStatus());
   if (half_open_.overfull()) {
     turn_one_away(resource_exhausted("more than {} connections have sent no preamble",

@@ -4,6 +4,8 @@
 #include <fcntl.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <poll.h>
 #include <signal.h>
 #include <sys/resource.h>
@@ -25,12 +27,14 @@
 #include "base/file.h"
 #include "base/socket_address.h"
 #include "base/status.h"
+#include "drivers/tcp/socket_options.h"
 #include "drivers/tcp/wire.h"
 #include "tests/drivers/node.h"
 
 namespace sluice {
 namespace {
 
+using testing::ElementsAre;
 using testing::HasSubstr;
 
 constexpr uint64_t kMax = 128 << 10;
@@ -313,6 +317,45 @@ TEST_F(TcpTest, ABufferSentByReferenceIsFreeOnlyWhenThePeerHasTheMessage) {
   EXPECT_EQ(node_->link(id).sent, 0u);
   peer->say(totals(2, 1, 2));
   ASSERT_TRUE(run([&, id] { return node_->link(id).sent == 2; }));
+}
+
+// Every established connection of this process.
+std::vector<std::string> congestion_controls() {
+  std::vector<std::string> names;
+  for (int fd = 3; fd < 1024; ++fd) {
+    SocketAddress peer;
+    char name[16] = {};
+    socklen_t length = sizeof(name);
+    if (getpeername(fd, peer.get(), &peer.length) == 0 &&
+        getsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, name, &length) == 0) {
+      names.emplace_back(name);
+    }
+  }
+  return names;
+}
+
+TEST_F(TcpTest, ConnectionsWithinOneMachineAreNotPaced) {
+  start();
+  EXPECT_TRUE(congestion_controls().empty());
+  Node other(*transport_, "");
+  const auto [there, here] = connect_nodes(other, *node_);
+  ASSERT_NE(there, 0u);
+  EXPECT_THAT(congestion_controls(), ElementsAre("reno", "reno"));
+}
+
+TEST(TcpSockets, OneMachineIsToldByTheAddresses) {
+  const auto one = [](const char* ours, const char* theirs) {
+    return tcp::on_one_machine(*parse_address(ours), *parse_address(theirs));
+  };
+  EXPECT_TRUE(one("127.0.0.1:1", "127.0.0.1:2"));
+  EXPECT_TRUE(one("127.0.0.1:1", "127.9.9.9:2"));
+  EXPECT_TRUE(one("[::1]:1", "[::1]:2"));
+  EXPECT_TRUE(one("192.0.2.1:1", "192.0.2.1:2"));
+  EXPECT_TRUE(one("[2001:db8::1]:1", "[2001:db8::1]:2"));
+  EXPECT_FALSE(one("192.0.2.1:1", "192.0.2.2:1"));
+  EXPECT_FALSE(one("128.0.0.1:1", "128.0.0.2:1"));
+  EXPECT_FALSE(one("[2001:db8::1]:1", "[2001:db8::2]:1"));
+  EXPECT_FALSE(one("192.0.2.1:1", "[2001:db8::2]:1"));
 }
 
 // Within a large message the driver lets the kernel gather before it wakes; that must not delay the
