@@ -17,6 +17,7 @@
 #include "base/clock.h"
 #include "base/descriptor.h"
 #include "base/status.h"
+#include "drivers/tcp/sending_cost.h"
 #include "drivers/tcp/socket_options.h"
 
 namespace sluice::tcp {
@@ -77,7 +78,7 @@ TcpEndpoint::TcpEndpoint(const TcpOptions& options, Arena& arena)
   shared_.options = options;
   shared_.max_message_bytes = std::min(options.max_message_bytes, arena.buffer_bytes());
   shared_.memfd = arena.memfd();
-  shared_.sendfile = options.send_by == TcpOptions::SendBy::kBest && !arena.has_huge_pages();
+  shared_.sendfile = uses_sendfile(options.send_by) && !arena.has_huge_pages();
   shared_.now_ns = system_clock().monotonic_ns();
 }
 

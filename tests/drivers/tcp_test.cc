@@ -27,6 +27,7 @@
 #include "base/file.h"
 #include "base/socket_address.h"
 #include "base/status.h"
+#include "drivers/tcp/sending_cost.h"
 #include "drivers/tcp/socket_options.h"
 #include "drivers/tcp/wire.h"
 #include "tests/drivers/node.h"
@@ -303,6 +304,7 @@ TEST_F(TcpTest, ACloseThatThePeerIgnoresEndsInTime) {
 
 TEST_F(TcpTest, ABufferSentByReferenceIsFreeOnlyWhenThePeerHasTheMessage) {
   TcpOptions options;
+  options.send_by = TcpOptions::SendBy::kSendfile;
   options.sendfile_from_bytes = 1000;
   start(options);
   ConnectionId id = 0;
@@ -317,6 +319,21 @@ TEST_F(TcpTest, ABufferSentByReferenceIsFreeOnlyWhenThePeerHasTheMessage) {
   EXPECT_EQ(node_->link(id).sent, 0u);
   peer->say(totals(2, 1, 2));
   ASSERT_TRUE(run([&, id] { return node_->link(id).sent == 2; }));
+}
+
+TEST_F(TcpTest, ACopiedBufferIsFreeOnceTheKernelHasIt) {
+  TcpOptions options;
+  options.send_by = TcpOptions::SendBy::kWrite;
+  start(options);
+  ConnectionId id = 0;
+  auto peer = let_in(0, &id);
+  peer->say(totals(2, 0, 2));
+  ASSERT_TRUE(run([&, id] { return node_->endpoint->credits(id) == 2; }));
+  // The peer neither reads nor says anything.
+  ASSERT_TRUE(node_->send(id, 100'000, 1));
+  ASSERT_TRUE(node_->send(id, 10, 2));
+  ASSERT_TRUE(run([&, id] { return node_->link(id).sent == 2; }));
+  EXPECT_TRUE(node_->pool_is_whole());
 }
 
 // Every established connection of this process.
@@ -356,6 +373,21 @@ TEST(TcpSockets, OneMachineIsToldByTheAddresses) {
   EXPECT_FALSE(one("128.0.0.1:1", "128.0.0.2:1"));
   EXPECT_FALSE(one("[2001:db8::1]:1", "[2001:db8::2]:1"));
   EXPECT_FALSE(one("192.0.2.1:1", "[2001:db8::2]:1"));
+}
+
+TEST(TcpSending, TheChoiceIsMeasuredInBoundedTimeAndKept) {
+  const auto cost = tcp::measure_sending_cost(10'000'000'000);
+  ASSERT_TRUE(cost.ok()) << cost.status();
+  EXPECT_GT(cost->write_ns, 0);
+  EXPECT_GT(cost->sendfile_ns, 0);
+  EXPECT_EQ(tcp::measure_sending_cost(0).status().code(), absl::StatusCode::kDeadlineExceeded);
+
+  using SendBy = TcpOptions::SendBy;
+  EXPECT_TRUE(tcp::uses_sendfile(SendBy::kSendfile));
+  EXPECT_FALSE(tcp::uses_sendfile(SendBy::kWrite));
+  const bool first = tcp::uses_sendfile(SendBy::kMeasured);
+  for (int i = 0; i < 10; ++i) EXPECT_EQ(tcp::uses_sendfile(SendBy::kMeasured), first);
+  EXPECT_EQ(TcpTransport().limits().copies_on_send, !first);
 }
 
 // Within a large message the driver lets the kernel gather before it wakes; that must not delay the
