@@ -231,9 +231,10 @@ void TcpEndpoint::wait(int64_t timeout_ns) {
   if (deadline != 0) timeout = std::clamp<int64_t>(deadline - shared_.now_ns, 0, timeout);
   if (!shared_.completions.empty() || !work_.empty() || accept_ready_) timeout = 0;
   collect_events(timeout);
+  // Only wait() takes wake-ups back, so that one that came during a poll ends the next wait.
+  if (!std::exchange(woken_, false)) return;
   uint64_t count = 0;
   ++shared_.counters.system_calls;
-  // Only wait() takes wake-ups back, so that one that came during a poll ends the next wait.
   while (read(wake_.get(), &count, sizeof(count)) < 0 && errno == EINTR) {
   }
 }
@@ -266,6 +267,7 @@ void TcpEndpoint::collect_events(int64_t timeout_ns) {
   const int count = epoll_pwait2(epoll_.get(), events.data(), events.size(), &timeout, nullptr);
   for (int i = 0; i < count; ++i) {
     const epoll_event& event = events[static_cast<size_t>(i)];
+    if (event.data.u64 == kWakeId) woken_ = true;
     if (event.data.u64 == kListenerId) accept_ready_ = true;
     if (event.data.u64 < kFirstConnection) continue;
     if (Connection* connection = find(event.data.u64); connection != nullptr) {
