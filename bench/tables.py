@@ -61,7 +61,9 @@ def limits_table(found):
 
 
 TCP_ROWS = {"sluice_hot": ("Sluice, few buffers", "ours"), "iperf3": ("iperf3", "other"),
-            "iperf3_zerocopy": ("iperf3 -Z", "other"), "sluice_hot_4_streams": ("Sluice, few buffers, 4 streams", "ours"),
+            "iperf3_zerocopy": ("iperf3 -Z", "other"), "iperf3_unpaced": ("iperf3 -C reno", "other"),
+            "sluice_hot_2_streams": ("Sluice, few buffers, 2 streams", "ours"), "iperf3_2_streams": ("iperf3 -P 2", "other"),
+            "sluice_hot_4_streams": ("Sluice, few buffers, 4 streams", "ours"),
             "iperf3_4_streams": ("iperf3 -P 4", "other"), "sluice_cold": ("Sluice, many buffers", "ours"),
             "write_cold_limit": ("write(), many buffers", "limit"), "sendfile_cold_limit": ("sendfile(), many buffers", "limit")}
 
@@ -71,11 +73,12 @@ def tcp_table(found):
     rows = [[label, spread(rates[name]), number(efficiency[name]["median"]) if name in efficiency else ""]
             for name, (label, _) in TCP_ROWS.items()]
     ratios = (f"Ratios within a round: hot {found['ratio_vs_iperf3_hot']:.2f} of iperf3 "
-              f"({found['ratio_vs_iperf3_zerocopy']['hot']:.2f} of iperf3 -Z), cold {found['ratio_vs_iperf3_cold']:.2f} "
-              f"({found['ratio_vs_iperf3_zerocopy']['cold']:.2f}); for each processor second {found['ratio_per_cpu_second']:.2f} "
-              f"hot and {found['ratio_per_cpu_second_cold']:.2f} cold.\n")
+              f"({found['ratio_vs_iperf3_zerocopy']['hot']:.2f} of iperf3 -Z, {found['ratio_vs_iperf3_unpaced']['hot']:.2f} of "
+              f"iperf3 -C reno), cold {found['ratio_vs_iperf3_cold']:.2f} ({found['ratio_vs_iperf3_zerocopy']['cold']:.2f}, "
+              f"{found['ratio_vs_iperf3_unpaced']['cold']:.2f}); two streams {found['streams_over_one_hot']['2']:.2f} of one; for each "
+              f"processor second {found['ratio_per_cpu_second']:.2f} hot and {found['ratio_per_cpu_second_cold']:.2f} cold.\n")
     return (f"{taken(found)}Rounds of {found['seconds']} s, {found['buffers']['hot']} and {found['buffers']['cold']} buffers of "
-            f"1 MiB at each end. {ratios}\n" +
+            f"1 MiB at each end; the system's congestion control is {found['congestion_control']}. {ratios}\n" +
             table(["what", "Gbit/s", "Gbit for each core-second"], rows))
 
 

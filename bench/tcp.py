@@ -1,9 +1,11 @@
-"""The tcp driver beside iperf3, plain and -Z, over loopback, alternating: with few buffers and with many, checksums on.
+"""The tcp driver beside iperf3, plain, -Z and -C reno, over loopback, alternating: with few buffers and with many, checksums on.
 
 Sluice sends blocks of 1 MiB, fills each one's header and checksum anew and verifies every one at the receiver; iperf3 sends one
 buffer again and again and looks at nothing. Hot: few buffers, which stay in the processor's cache, as iperf3's one does. Cold:
 at each end more than four times the last-level cache, as in a backup; what the kernel alone does with memory like that
-(limits_bench: write and sendfile, no checksums) is measured beside it. Ratios are taken within a round, medians are reported.
+(limits_bench: write and sendfile, no checksums) is measured beside it. Several streams share as many buffers as one has, or
+two each. Plain iperf3 has the system's congestion control; the driver leaves a pacing one out on loopback, as iperf3 does with
+-C reno. Ratios are taken within a round, medians are reported.
 Processor seconds are user and system time of both processes, from their start to their end.
 """
 
@@ -12,6 +14,7 @@ import os
 import socket
 import subprocess
 import tempfile
+from functools import partial
 from pathlib import Path
 
 import link
@@ -23,6 +26,9 @@ ROUNDS = 5
 SECONDS = 5
 BLOCK = 1 << 20
 HOT_BUFFERS = 4
+STREAMS = (2, 4)
+UNPACED = "reno"  # every kernel has it
+CONGESTION_CONTROL = Path("/proc/sys/net/ipv4/tcp_congestion_control")
 CACHES = 5
 CACHE = Path("/sys/devices/system/cpu/cpu0/cache/index3/size")
 DEFAULT_CACHE = 32 << 20
@@ -85,8 +91,10 @@ def run(project, program, options):
     cores = len(os.sched_getaffinity(0))
     measures = {"sluice_hot": lambda: sluice(program, seconds, HOT_BUFFERS), "iperf3": lambda: iperf3(seconds),
                 "sluice_cold": lambda: sluice(program, seconds, cold_buffers), "iperf3_zerocopy": lambda: iperf3(seconds, "-Z"),
-                "sluice_hot_4_streams": lambda: sluice(program, seconds, 4 * HOT_BUFFERS, 4),
-                "iperf3_4_streams": lambda: iperf3(seconds, "-P", "4")}
+                "iperf3_unpaced": lambda: iperf3(seconds, "-C", UNPACED)}
+    for streams in STREAMS:
+        measures[f"sluice_hot_{streams}_streams"] = partial(sluice, program, seconds, max(HOT_BUFFERS, 2 * streams), streams)
+        measures[f"iperf3_{streams}_streams"] = partial(iperf3, seconds, "-P", str(streams))
     rates = {name: [] for name in [*measures, "write_cold_limit", "sendfile_cold_limit"]}
     per_core_s = {name: [] for name in measures}
     with tempfile.TemporaryDirectory(prefix="tcp-") as directory:
@@ -99,14 +107,20 @@ def run(project, program, options):
             rates["write_cold_limit"].append(limits.rate("tcp_write") * 8 / 1e9)
             rates["sendfile_cold_limit"].append(limits.rate("tcp_sendfile") * 8 / 1e9)
             say(f"round {number + 1} of {rounds}: " + ", ".join(f"{name} {found[-1]:.1f}" for name, found in rates.items()))
-    return {"rounds": rounds, "scale": options.scale, "seconds": seconds, "buffers": {"hot": HOT_BUFFERS, "cold": cold_buffers},
+    return {"rounds": rounds, "scale": options.scale, "seconds": seconds,
+            "congestion_control": CONGESTION_CONTROL.read_text().strip(), "buffers": {"hot": HOT_BUFFERS, "cold": cold_buffers},
             "ratio_vs_iperf3_hot": median_ratio(rates, "sluice_hot", "iperf3"),
             "ratio_vs_iperf3_cold": median_ratio(rates, "sluice_cold", "iperf3"),
             "ratio_per_cpu_second": median_ratio(per_core_s, "sluice_hot", "iperf3"),
             "ratio_per_cpu_second_cold": median_ratio(per_core_s, "sluice_cold", "iperf3"),
             "ratio_vs_iperf3_zerocopy": {"hot": median_ratio(rates, "sluice_hot", "iperf3_zerocopy"),
                                          "cold": median_ratio(rates, "sluice_cold", "iperf3_zerocopy")},
-            "ratio_vs_iperf3_4_streams_hot": median_ratio(rates, "sluice_hot_4_streams", "iperf3_4_streams"),
+            "ratio_vs_iperf3_unpaced": {"hot": median_ratio(rates, "sluice_hot", "iperf3_unpaced"),
+                                        "cold": median_ratio(rates, "sluice_cold", "iperf3_unpaced")},
+            "ratio_vs_iperf3_streams_hot": {
+                str(streams): median_ratio(rates, f"sluice_hot_{streams}_streams", f"iperf3_{streams}_streams") for streams in STREAMS},
+            "streams_over_one_hot": {
+                str(streams): median_ratio(rates, f"sluice_hot_{streams}_streams", "sluice_hot") for streams in STREAMS},
             "ratio_vs_sendfile_cold": median_ratio(rates, "sluice_cold", "sendfile_cold_limit"),
             "gbit_s": {name: summary(found) for name, found in rates.items()},
             "gbit_per_core_s": {name: summary(found) for name, found in per_core_s.items()}}

@@ -16,7 +16,7 @@ namespace {
 
 TcpOptions options_for(int64_t send_by) {
   TcpOptions options;
-  options.send_by = send_by == 0 ? TcpOptions::SendBy::kBest : TcpOptions::SendBy::kWrite;
+  options.send_by = send_by == 0 ? TcpOptions::SendBy::kSendfile : TcpOptions::SendBy::kWrite;
   return options;
 }
 

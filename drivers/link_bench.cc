@@ -14,6 +14,7 @@
 #include "base/newcomers.h"
 #include "base/random.h"
 #include "base/status.h"
+#include "drivers/ring.h"
 
 namespace sluice {
 namespace {
@@ -22,6 +23,9 @@ constexpr uint32_t kMagic = 0x6b6e'696c;  // "link"
 constexpr size_t kReportBytes = kLinkHeaderBytes + 32;
 constexpr int64_t kIdleSliceNs = 100'000'000;
 constexpr int64_t kSenderPatienceNs = 30'000'000'000;
+
+// Where sent blocks are copied, one that waits to be sent gains nothing, and leaves the cache.
+constexpr size_t kFilledAheadBytes = size_t{2} << 20;
 
 enum class Kind : uint32_t { kBlock = 1, kUncheckedBlock = 2, kEnd = 3, kReport = 4 };
 
@@ -305,21 +309,21 @@ class LinkReceiver final : public LinkEnd {
 
 class LinkSender final : public LinkEnd {
  public:
-  using LinkEnd::LinkEnd;
+  LinkSender(std::unique_ptr<BlockPool> pool, std::unique_ptr<Endpoint> endpoint,
+             int64_t patience_ns, size_t streams, bool copies)
+      : LinkEnd(std::move(pool), std::move(endpoint), patience_ns, streams), copies_(copies) {}
 
   absl::Status start(std::string_view address, double seconds, size_t block_bytes, bool checksum) {
     block_bytes_ = block_bytes;
     checksum_ = checksum;
     duration_ns_ = static_cast<int64_t>(seconds * 1e9);
     Random random(1);
-    std::vector<BlockBuffer> all;
     while (BlockBuffer buffer = pool_->try_take()) {
       for (size_t at = 0; at + 8 <= message_bytes(block_bytes); at += 8) {
         store_le<uint64_t>(buffer.data() + at, random.next());
       }
-      all.push_back(std::move(buffer));
+      free_.push_back(std::move(buffer));
     }
-    all.clear();
     for (size_t i = 0; i < stream_count_; ++i) {
       SLUICE_ASSIGN_OR_RETURN(const ConnectionId id, endpoint_->connect(address));
       streams_.push_back({.id = id});
@@ -351,6 +355,7 @@ class LinkSender final : public LinkEnd {
         break;
       case CompletionKind::kSent:
         --stream->in_flight;
+        free_.push_back(std::move(completion.buffer));
         break;
       case CompletionKind::kReceived:
         if (completion.status.ok()) return take_report(*stream, completion);
@@ -390,8 +395,10 @@ class LinkSender final : public LinkEnd {
     for (Stream& stream : streams_) {
       if (!stream.connected || stream.end_posted) continue;
       if (!stream.report_posted) {
-        BlockBuffer buffer = pool_->try_take();
-        stream.report_posted = buffer && endpoint_->post_recv(stream.id, {&buffer, 1}) == 1;
+        if (free_.empty()) continue;
+        BlockBuffer buffer = free_.pop_front();
+        stream.report_posted = endpoint_->post_recv(stream.id, {&buffer, 1}) == 1;
+        if (buffer) free_.push_back(std::move(buffer));
         if (!stream.report_posted) continue;
       }
       posted = post_blocks(stream) || posted;
@@ -399,15 +406,22 @@ class LinkSender final : public LinkEnd {
     return posted;
   }
 
-  bool post_blocks(Stream& stream) {
-    // The other buffers are the other streams', and one of each is for its report.
+  // Blocks of one stream. The other buffers are the other streams', and one of each is for its
+  // report.
+  size_t in_flight_limit() const {
     const size_t share = pool_->size() / stream_count_ - 1;
+    if (!copies_) return share;
+    return std::min(share, std::max<size_t>(kFilledAheadBytes / message_bytes(block_bytes_), 2));
+  }
+
+  bool post_blocks(Stream& stream) {
+    const size_t share = in_flight_limit();
     if (endpoint_->credits(stream.id) == 0 || stream.in_flight >= share) return false;
     bool posted = false;
     const bool over = system_clock().monotonic_ns() - begin_ns_ >= duration_ns_;
     while (!stream.end_posted && stream.in_flight < share && endpoint_->credits(stream.id) > 0) {
-      SendRequest request{pool_->try_take(), static_cast<uint32_t>(message_bytes(block_bytes_))};
-      if (!request.buffer) break;
+      if (free_.empty()) break;
+      SendRequest request{free_.pop_front(), static_cast<uint32_t>(message_bytes(block_bytes_))};
       const bool last = stream.sequence > 0 && over;
       if (last) {
         request.bytes = kLinkHeaderBytes;
@@ -415,7 +429,10 @@ class LinkSender final : public LinkEnd {
       } else {
         fill(request, stream.sequence);
       }
-      if (endpoint_->post_send(stream.id, {&request, 1}) == 0) break;
+      if (endpoint_->post_send(stream.id, {&request, 1}) == 0) {
+        free_.push_back(std::move(request.buffer));
+        break;
+      }
       posted = true;
       ++stream.in_flight;
       if (last)
@@ -434,6 +451,8 @@ class LinkSender final : public LinkEnd {
                  sum);
   }
 
+  const bool copies_;
+  Ring<BlockBuffer> free_;  // first in, first out, so that all are used in turn
   size_t block_bytes_ = 0;
   bool checksum_ = true;
   int64_t duration_ns_ = 0;
@@ -476,7 +495,8 @@ absl::StatusOr<LinkResult> run_link_sender(Transport& transport, Arena& arena,
   }
   SLUICE_ASSIGN_OR_RETURN(std::unique_ptr<BlockPool> pool, take_pool(arena, options));
   SLUICE_ASSIGN_OR_RETURN(std::unique_ptr<Endpoint> endpoint, transport.open(arena, ""));
-  LinkSender sender(std::move(pool), std::move(endpoint), kSenderPatienceNs, options.streams);
+  LinkSender sender(std::move(pool), std::move(endpoint), kSenderPatienceNs, options.streams,
+                    transport.limits().copies_on_send);
   SLUICE_RETURN_IF_ERROR(sender.start(address, seconds, block_bytes, checksum));
   return sender.run();
 }

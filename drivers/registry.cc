@@ -37,8 +37,7 @@ absl::StatusOr<std::unique_ptr<Transport>> make_transport(std::string_view drive
 
 std::vector<DriverReport> examine_drivers() {
   std::vector<DriverReport> reports;
-  reports.push_back(
-      {"tcp", true, "TCP sockets of the operating system, sendfile from the arena", ""});
+  reports.push_back({"tcp", true, "TCP sockets of the operating system", ""});
   rdma::Report rdma = rdma::examine();
   reports.push_back({"rdma", rdma.usable, std::move(rdma.reason), std::move(rdma.fix)});
   dpdk::Report dpdk = dpdk::examine();

@@ -1,12 +1,15 @@
 // One TCP connection over loopback, each end a thread, from and to cold memory: written, and sent
-// from a memfd without the sender's copy. With one processor both ends share it.
+// from a memfd without the sender's copy. With one processor both ends share it. Without pacing,
+// which a system's congestion control may do and which is no limit.
 #include <arpa/inet.h>
 #include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <sys/sendfile.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 #include <functional>
+#include <string_view>
 #include <thread>
 
 #include "base/file.h"
@@ -16,6 +19,7 @@ namespace sluice::limits {
 namespace {
 
 constexpr double kSeconds = 1;
+constexpr std::string_view kUnpaced = "reno";
 
 struct Connection {
   UniqueFd sender;
@@ -35,6 +39,9 @@ Connection connect_loopback() {
           "listen");
   Connection connection;
   connection.sender.reset(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  require(setsockopt(connection.sender.get(), IPPROTO_TCP, TCP_CONGESTION, kUnpaced.data(),
+                     kUnpaced.size()) == 0,
+          "TCP_CONGESTION");
   require(connect(connection.sender.get(), any, size) == 0, "connect");
   connection.receiver.reset(accept4(listener.get(), nullptr, nullptr, SOCK_CLOEXEC));
   require(static_cast<bool>(connection.receiver), "accept");

@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "base/status.h"
+#include "drivers/tcp/socket_options.h"
 
 namespace sluice::tcp {
 namespace {
@@ -16,11 +17,6 @@ namespace {
 constexpr int64_t kMillisecond = 1'000'000;
 
 }  // namespace
-
-void reset_on_close(int fd) {
-  const linger now{1, 0};
-  setsockopt(fd, SOL_SOCKET, SO_LINGER, &now, sizeof(now));
-}
 
 Connection::Connection(Shared* shared, ConnectionId id, UniqueFd fd, const SocketAddress& peer,
                        bool connecting)
@@ -101,6 +97,8 @@ void Connection::greet() {
 void Connection::open() {
   state_ = State::kOpen;
   deadline_ns_ = 0;
+  shared_->counters.system_calls +=
+      static_cast<uint64_t>(leave_out_pacing_on_one_machine(fd_.get()));
   Completion completion;
   completion.kind = initiator_ ? CompletionKind::kConnected : CompletionKind::kAccepted;
   completion.connection = id_;

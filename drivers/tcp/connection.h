@@ -38,10 +38,6 @@ struct Shared {
   Ring<Completion> completions;  // bounded by the depths of the connections
 };
 
-// Makes close() drop what the kernel still holds of our buffers, instead of sending it later with
-// whatever the buffers then contain.
-void reset_on_close(int fd);
-
 class Connection {
  public:
   // `connecting`: the socket's connect is under way; otherwise it was accepted.

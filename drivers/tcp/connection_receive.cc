@@ -15,8 +15,9 @@
 namespace sluice::tcp {
 namespace {
 
-// What one connection reads before the others have their turn.
-constexpr size_t kReadBudgetBytes = size_t{8} << 20;
+// What one connection reads before the others have their turn, and before what came is handed up: a
+// block is checked while it is in the processor's cache.
+constexpr size_t kReadBudgetBytes = size_t{1} << 20;
 constexpr int kReadBudgetCalls = 64;
 
 // Within a large message the kernel need not wake us for less than this.

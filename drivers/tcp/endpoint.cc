@@ -1,7 +1,5 @@
 #include "drivers/tcp/endpoint.h"
 
-#include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <spdlog/spdlog.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
@@ -19,6 +17,8 @@
 #include "base/clock.h"
 #include "base/descriptor.h"
 #include "base/status.h"
+#include "drivers/tcp/sending_cost.h"
+#include "drivers/tcp/socket_options.h"
 
 namespace sluice::tcp {
 namespace {
@@ -44,22 +44,6 @@ void ignore_sigpipe() {
       sigaction(SIGPIPE, &action, nullptr);
     }
   });
-}
-
-void set_option(int fd, int level, int name, int value) {
-  setsockopt(fd, level, name, &value, sizeof(value));
-}
-
-// Low latency, and a dead peer noticed in bounded time whether or not something is being sent to
-// it.
-void set_up_socket(int fd, int64_t dead_peer_timeout_ms) {
-  const int seconds = static_cast<int>(std::max<int64_t>(dead_peer_timeout_ms / 1000, 1));
-  set_option(fd, IPPROTO_TCP, TCP_NODELAY, 1);
-  set_option(fd, SOL_SOCKET, SO_KEEPALIVE, 1);
-  set_option(fd, IPPROTO_TCP, TCP_KEEPIDLE, std::max(seconds / 4, 1));
-  set_option(fd, IPPROTO_TCP, TCP_KEEPINTVL, std::max(seconds / 4, 1));
-  set_option(fd, IPPROTO_TCP, TCP_KEEPCNT, 3);
-  set_option(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, static_cast<int>(dead_peer_timeout_ms));
 }
 
 absl::Status listen_error(int error, std::string_view listen) {
@@ -94,7 +78,7 @@ TcpEndpoint::TcpEndpoint(const TcpOptions& options, Arena& arena)
   shared_.options = options;
   shared_.max_message_bytes = std::min(options.max_message_bytes, arena.buffer_bytes());
   shared_.memfd = arena.memfd();
-  shared_.sendfile = options.send_by == TcpOptions::SendBy::kBest && !arena.has_huge_pages();
+  shared_.sendfile = uses_sendfile(options.send_by) && !arena.has_huge_pages();
   shared_.now_ns = system_clock().monotonic_ns();
 }
 
@@ -185,7 +169,7 @@ absl::StatusOr<ConnectionId> TcpEndpoint::connect(std::string_view text) {
   if (!fd) return errno_status(errno, fmt::format("connect to {}", text));
   set_up_socket(fd.get(), shared_.options.dead_peer_timeout_ms);
   absl::Status status;
-  shared_.counters.system_calls += 7;
+  shared_.counters.system_calls += kSetUpCalls + 1;
   if (::connect(fd.get(), address.get(), address.length) != 0 && errno != EINPROGRESS) {
     status = unavailable("{}", message_of(errno_status(errno, fmt::format("connect to {}", text))));
   }
@@ -247,9 +231,10 @@ void TcpEndpoint::wait(int64_t timeout_ns) {
   if (deadline != 0) timeout = std::clamp<int64_t>(deadline - shared_.now_ns, 0, timeout);
   if (!shared_.completions.empty() || !work_.empty() || accept_ready_) timeout = 0;
   collect_events(timeout);
+  // Only wait() takes wake-ups back, so that one that came during a poll ends the next wait.
+  if (!std::exchange(woken_, false)) return;
   uint64_t count = 0;
   ++shared_.counters.system_calls;
-  // Only wait() takes wake-ups back, so that one that came during a poll ends the next wait.
   while (read(wake_.get(), &count, sizeof(count)) < 0 && errno == EINTR) {
   }
 }
@@ -282,6 +267,7 @@ void TcpEndpoint::collect_events(int64_t timeout_ns) {
   const int count = epoll_pwait2(epoll_.get(), events.data(), events.size(), &timeout, nullptr);
   for (int i = 0; i < count; ++i) {
     const epoll_event& event = events[static_cast<size_t>(i)];
+    if (event.data.u64 == kWakeId) woken_ = true;
     if (event.data.u64 == kListenerId) accept_ready_ = true;
     if (event.data.u64 < kFirstConnection) continue;
     if (Connection* connection = find(event.data.u64); connection != nullptr) {
@@ -408,7 +394,7 @@ void TcpEndpoint::accept_one(UniqueFd fd, const SocketAddress& peer) {
     return;
   }
   set_up_socket(fd.get(), shared_.options.dead_peer_timeout_ms);
-  shared_.counters.system_calls += 6;
+  shared_.counters.system_calls += kSetUpCalls;
   add(std::move(fd), peer, false, absl::OkStatus());
   if (half_open_.overfull()) {
     turn_one_away(resource_exhausted("more than {} connections have sent no preamble",

@@ -82,6 +82,7 @@ class TcpEndpoint final : public Endpoint {
   std::unordered_map<ConnectionId, std::unique_ptr<Connection>> connections_;
   std::vector<Connection*> work_;
   std::vector<Connection*> working_;  // the part of work_ that is being gone through
+  bool woken_ = false;                // wake_ is readable
   std::atomic<uint64_t> wakes_{0};
 };
 

@@ -3,6 +3,7 @@
 #include <cassert>
 
 #include "drivers/tcp/endpoint.h"
+#include "drivers/tcp/sending_cost.h"
 
 namespace sluice {
 
@@ -16,7 +17,7 @@ TransportLimits TcpTransport::limits() const {
   limits.max_message_bytes = options_.max_message_bytes;
   limits.receive_depth = options_.receive_depth;
   limits.send_depth = options_.send_depth;
-  limits.copies_on_send = options_.send_by == TcpOptions::SendBy::kWrite;
+  limits.copies_on_send = !tcp::uses_sendfile(options_.send_by);
   limits.copies_on_receive = true;
   return limits;
 }

@@ -1,16 +1,19 @@
 // The transport that runs anywhere: TCP sockets, epoll, no privileges.
 //
 // Payload is received straight into the posted buffer, except for what comes along with a frame
-// header (at most 512 bytes of a message, which are copied). Large messages are sent with sendfile
-// from the arena's memfd, which saves the kernel's copy; such a buffer is free only when the peer
-// has the message, which the peer says with cumulative counts. Small messages, and all of an arena
-// on huge pages (from which sendfile cannot read), are gathered into one call with their headers
-// and are free once the kernel has them.
+// header (at most 512 bytes of a message, which are copied). A message is sent in one of two ways:
+//  - by the gathering write, its header and what else is due in the same call: the kernel copies
+//    it, and its buffer is free at once;
+//  - by sendfile from the arena's memfd: nothing is copied, and the buffer is free only when the
+//    peer has the message, which the peer says with cumulative counts.
+// The first endpoint of a process measures which of the two costs the sender less (sending_cost.h);
+// small messages, and all of an arena on huge pages (from which sendfile cannot read), are written
+// in any case. Why: docs/design/009-how-tcp-sends.md.
 //
 // When a connection breaks, the buffers that were in flight come back at once. Bytes of them that
-// the peer's kernel already holds by reference (on one machine only) could then show the buffer's
-// next content. The connection is reset, and a reset connection is not read any further, so what
-// remains is a narrow race; the block checksum of the layer above closes it.
+// the peer's kernel already holds by reference (sendfile, on one machine only) could then show the
+// buffer's next content. The connection is reset, and a reset connection is not read any further,
+// so what remains is a narrow race; the block checksum of the layer above closes it.
 //
 // Opening the first endpoint makes the process ignore SIGPIPE if it had no handler: sendfile cannot
 // suppress the signal.
@@ -29,12 +32,13 @@ namespace sluice {
 
 struct TcpOptions {
   enum class SendBy {
-    kBest,   // sendfile where the arena allows it
-    kWrite,  // always the gathering write
+    kMeasured,  // what is cheaper on this machine (sending_cost.h)
+    kSendfile,  // sendfile where the arena allows it
+    kWrite,     // always the gathering write
   };
-  SendBy send_by = SendBy::kBest;
-  // Messages from this size on go by sendfile. Below it one call that copies is cheaper than two
-  // that do not.
+  SendBy send_by = SendBy::kMeasured;
+  // Where sendfile is used, messages from this size on go by it. Below it one call that copies is
+  // cheaper than two that do not.
   size_t sendfile_from_bytes = size_t{16} << 10;
   size_t max_message_bytes = kBufferBytes;
   size_t receive_depth = 1024;

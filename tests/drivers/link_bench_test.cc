@@ -5,10 +5,12 @@
 #include <functional>
 #include <future>
 #include <memory>
+#include <set>
 #include <string>
 #include <thread>
 #include <vector>
 
+#include "base/bytes.h"
 #include "base/status.h"
 #include "drivers/fault.h"
 #include "drivers/tcp/tcp.h"
@@ -112,6 +114,33 @@ TEST(LinkBench, StreamsAreVerifiedEachAndCountedInSum) {
     EXPECT_EQ(both.receiver->blocks, both.sender->blocks);
     EXPECT_EQ(both.receiver->bytes, both.sender->bytes);
   }
+}
+
+// Where few blocks are in flight as well: otherwise many buffers would measure the cache.
+TEST(LinkBench, TheSendersBuffersAreUsedInTurn) {
+  TcpTransport transport({.send_by = TcpOptions::SendBy::kWrite});
+  Node receiver(transport, "127.0.0.1:0", 4, kBufferBytes);
+  std::set<uint64_t> contents;
+  uint64_t blocks = 0;
+  receiver.on_received = [&](ConnectionId id, Message message) {
+    // Each buffer has bytes of its own behind the header.
+    contents.insert(load_le<uint64_t>(message.buffer.data() + kLinkHeaderBytes));
+    if (++blocks == 32) receiver.endpoint->abort(id);
+    receiver.endpoint->post_recv(id, {&message.buffer, 1});
+  };
+  std::thread sender([&] {
+    auto arena = make_arena();
+    EXPECT_FALSE(run_link_sender(transport, *arena, receiver.endpoint->address(), 30,
+                                 kMaxBlockBytes, true, {.buffers = 8})
+                     .ok());
+  });
+  EXPECT_TRUE(run_until({&receiver}, [&] { return !receiver.accepted.empty(); }));
+  const ConnectionId id = receiver.accepted.front();
+  EXPECT_TRUE(receiver.post_receives(id, 4));
+  EXPECT_TRUE(run_until({&receiver}, [&] { return receiver.link(id).closed; }));
+  sender.join();
+  EXPECT_GE(blocks, 32u);
+  EXPECT_EQ(contents.size(), 7u) << "one of the 8 is for the report";
 }
 
 TEST(LinkBench, ASenderOfFewerStreamsIsNotWaitedForForever) {

@@ -147,7 +147,7 @@ std::unique_ptr<Network> faulty(std::unique_ptr<Network> inner) {
 
 std::vector<NetworkKind> network_kinds() {
   std::vector<NetworkKind> kinds = {
-      {"TcpSendfile", [] { return tcp_network(TcpOptions::SendBy::kBest); }},
+      {"TcpSendfile", [] { return tcp_network(TcpOptions::SendBy::kSendfile); }},
       {"TcpWrite", [] { return tcp_network(TcpOptions::SendBy::kWrite); }},
       {"SimStepped", [] { return sim_network(false); }},
       {"SimFreeRunning", [] { return sim_network(true); }},
@@ -156,7 +156,7 @@ std::vector<NetworkKind> network_kinds() {
       {"PacketSimFreeRunning", [] { return packet_sim(true, false); }},
       {"PacketSimLossyFreeRunning", [] { return packet_sim(true, true); }},
       {"FaultyPacketSimLossy", [] { return faulty(packet_sim(false, true)); }},
-      {"FaultyTcpSendfile", [] { return faulty(tcp_network(TcpOptions::SendBy::kBest)); }},
+      {"FaultyTcpSendfile", [] { return faulty(tcp_network(TcpOptions::SendBy::kSendfile)); }},
       {"FaultyTcpWrite", [] { return faulty(tcp_network(TcpOptions::SendBy::kWrite)); }},
       {"FaultySimStepped", [] { return faulty(sim_network(false)); }},
       {"FaultySimFreeRunning", [] { return faulty(sim_network(true)); }},

@@ -4,6 +4,8 @@
 #include <fcntl.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <poll.h>
 #include <signal.h>
 #include <sys/resource.h>
@@ -25,12 +27,15 @@
 #include "base/file.h"
 #include "base/socket_address.h"
 #include "base/status.h"
+#include "drivers/tcp/sending_cost.h"
+#include "drivers/tcp/socket_options.h"
 #include "drivers/tcp/wire.h"
 #include "tests/drivers/node.h"
 
 namespace sluice {
 namespace {
 
+using testing::ElementsAre;
 using testing::HasSubstr;
 
 constexpr uint64_t kMax = 128 << 10;
@@ -299,6 +304,7 @@ TEST_F(TcpTest, ACloseThatThePeerIgnoresEndsInTime) {
 
 TEST_F(TcpTest, ABufferSentByReferenceIsFreeOnlyWhenThePeerHasTheMessage) {
   TcpOptions options;
+  options.send_by = TcpOptions::SendBy::kSendfile;
   options.sendfile_from_bytes = 1000;
   start(options);
   ConnectionId id = 0;
@@ -313,6 +319,111 @@ TEST_F(TcpTest, ABufferSentByReferenceIsFreeOnlyWhenThePeerHasTheMessage) {
   EXPECT_EQ(node_->link(id).sent, 0u);
   peer->say(totals(2, 1, 2));
   ASSERT_TRUE(run([&, id] { return node_->link(id).sent == 2; }));
+}
+
+TEST_F(TcpTest, ACopiedBufferIsFreeOnceTheKernelHasIt) {
+  TcpOptions options;
+  options.send_by = TcpOptions::SendBy::kWrite;
+  start(options);
+  ConnectionId id = 0;
+  auto peer = let_in(0, &id);
+  peer->say(totals(2, 0, 2));
+  ASSERT_TRUE(run([&, id] { return node_->endpoint->credits(id) == 2; }));
+  // The peer neither reads nor says anything.
+  ASSERT_TRUE(node_->send(id, 100'000, 1));
+  ASSERT_TRUE(node_->send(id, 10, 2));
+  ASSERT_TRUE(run([&, id] { return node_->link(id).sent == 2; }));
+  EXPECT_TRUE(node_->pool_is_whole());
+}
+
+// Blocks of 1 MiB in a row: what each costs in system calls, at both ends together. With one thread
+// for both, each round of polls moves one block.
+TEST_F(TcpTest, ALargeBlockCostsFewSystemCalls) {
+  constexpr uint32_t kBytes = kMaxBlockBytes;
+  constexpr uint64_t kBlocks = 64;
+  TcpOptions options;
+  options.send_by = TcpOptions::SendBy::kWrite;
+  transport_ = std::make_unique<TcpTransport>(options);
+  Node to(*transport_, "127.0.0.1:0", 8, kBufferBytes);
+  Node from(*transport_, "", 4, kBufferBytes);
+  const auto [there, here] = connect_nodes(from, to);
+  ASSERT_NE(there, 0u);
+  uint64_t received = 0;
+  to.on_received = [&, id = here](ConnectionId, Message message) {
+    ++received;
+    EXPECT_EQ(to.endpoint->post_recv(id, {&message.buffer, 1}), 1u);
+  };
+  ASSERT_TRUE(to.post_receives(here, 8));
+  ASSERT_TRUE(run_until({&from, &to}, [&, id = there] { return from.endpoint->credits(id) == 8; }));
+  const auto calls = [&] {
+    return from.endpoint->counters().system_calls + to.endpoint->counters().system_calls;
+  };
+  const uint64_t before = calls();
+  uint64_t sent = 0;
+  ASSERT_TRUE(run_until({&from, &to}, [&, id = there] {
+    if (sent < kBlocks && from.endpoint->credits(id) > 0) {
+      SendRequest request{from.pool->try_take(), kBytes};
+      if (request.buffer) sent += from.endpoint->post_send(id, {&request, 1});
+    }
+    return received == kBlocks;
+  }));
+  // Each round: epoll at both ends, one send and one receive of the block, and the same of the
+  // update that gives the credit back. A few rounds at the beginning move less.
+  EXPECT_LE(calls() - before, 6 * kBlocks + 16);
+}
+
+// Every established connection of this process.
+std::vector<std::string> congestion_controls() {
+  std::vector<std::string> names;
+  for (int fd = 3; fd < 1024; ++fd) {
+    SocketAddress peer;
+    char name[16] = {};
+    socklen_t length = sizeof(name);
+    if (getpeername(fd, peer.get(), &peer.length) == 0 &&
+        getsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, name, &length) == 0) {
+      names.emplace_back(name);
+    }
+  }
+  return names;
+}
+
+TEST_F(TcpTest, ConnectionsWithinOneMachineAreNotPaced) {
+  start();
+  EXPECT_TRUE(congestion_controls().empty());
+  Node other(*transport_, "");
+  const auto [there, here] = connect_nodes(other, *node_);
+  ASSERT_NE(there, 0u);
+  EXPECT_THAT(congestion_controls(), ElementsAre("reno", "reno"));
+}
+
+TEST(TcpSockets, OneMachineIsToldByTheAddresses) {
+  const auto one = [](const char* ours, const char* theirs) {
+    return tcp::on_one_machine(*parse_address(ours), *parse_address(theirs));
+  };
+  EXPECT_TRUE(one("127.0.0.1:1", "127.0.0.1:2"));
+  EXPECT_TRUE(one("127.0.0.1:1", "127.9.9.9:2"));
+  EXPECT_TRUE(one("[::1]:1", "[::1]:2"));
+  EXPECT_TRUE(one("192.0.2.1:1", "192.0.2.1:2"));
+  EXPECT_TRUE(one("[2001:db8::1]:1", "[2001:db8::1]:2"));
+  EXPECT_FALSE(one("192.0.2.1:1", "192.0.2.2:1"));
+  EXPECT_FALSE(one("128.0.0.1:1", "128.0.0.2:1"));
+  EXPECT_FALSE(one("[2001:db8::1]:1", "[2001:db8::2]:1"));
+  EXPECT_FALSE(one("192.0.2.1:1", "[2001:db8::2]:1"));
+}
+
+TEST(TcpSending, TheChoiceIsMeasuredInBoundedTimeAndKept) {
+  const auto cost = tcp::measure_sending_cost(10'000'000'000);
+  ASSERT_TRUE(cost.ok()) << cost.status();
+  EXPECT_GT(cost->write_ns, 0);
+  EXPECT_GT(cost->sendfile_ns, 0);
+  EXPECT_EQ(tcp::measure_sending_cost(0).status().code(), absl::StatusCode::kDeadlineExceeded);
+
+  using SendBy = TcpOptions::SendBy;
+  EXPECT_TRUE(tcp::uses_sendfile(SendBy::kSendfile));
+  EXPECT_FALSE(tcp::uses_sendfile(SendBy::kWrite));
+  const bool first = tcp::uses_sendfile(SendBy::kMeasured);
+  for (int i = 0; i < 10; ++i) EXPECT_EQ(tcp::uses_sendfile(SendBy::kMeasured), first);
+  EXPECT_EQ(TcpTransport().limits().copies_on_send, !first);
 }
 
 // Within a large message the driver lets the kernel gather before it wakes; that must not delay the
