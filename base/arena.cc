@@ -84,6 +84,11 @@ BlockBuffer BlockPool::take(int64_t timeout_ms) {
   }
 }
 
+void BlockPool::wait_until_whole() {
+  std::unique_lock lock(mutex_);
+  available_.wait(lock, [this] { return free_.size() == size_; });
+}
+
 size_t BlockPool::free() const {
   std::lock_guard lock(mutex_);
   return free_.size();

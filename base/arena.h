@@ -84,6 +84,8 @@ class BlockPool {
   BlockBuffer try_take();
   // Waits until one is free, at most `timeout_ms`; empty then.
   BlockBuffer take(int64_t timeout_ms);
+  // Waits until all buffers are home. Nobody takes any meanwhile.
+  void wait_until_whole();
   // From now on `hook` runs after a buffer has come home, on the thread that let go of it, under
   // the pool's lock: it must be quick and not use the pool.
   void set_home_hook(std::function<void()> hook);

@@ -185,7 +185,7 @@ absl::Status NodeImpl::open_server() {
   if (colon == std::string::npos) {
     return invalid_argument("control_listen {}: HOST:PORT expected", listen);
   }
-  peer_service_ = std::make_unique<GuardedPeerService>(context_, *roles_);
+  peer_service_ = std::make_unique<GuardedPeerService>(context_, *roles_, *manager_);
   serving_service_ = std::make_unique<GuardedServingService>(context_, *manager_);
   keep_grpc();
   grpc::EnableDefaultHealthCheckService(true);

@@ -16,6 +16,7 @@ namespace {
 // What comes without a change of a document: the end of a node's grace, a stall.
 constexpr int64_t kTickMs = 500;
 constexpr int64_t kRetryMs = 100;
+constexpr int64_t kSaveNs = 250'000'000;
 constexpr int64_t kCallMs = 30'000;
 constexpr int64_t kRetryNs = 200'000'000;
 }  // namespace
@@ -29,31 +30,53 @@ bool BackupRun::sends(uint32_t node) const {
   return false;
 }
 
-absl::StatusOr<BackupRun::Progresses> BackupRun::read_progress() {
-  SLUICE_ASSIGN_OR_RETURN(auto all, load_progress(*context_.block, uuid_));
-  Progresses current;
+// What nodes did before this coordinator came. They report to it from now on.
+absl::Status BackupRun::load_documents() {
+  if (loaded_) return absl::OkStatus();
+  SLUICE_ASSIGN_OR_RETURN(auto stored, load_progress(*context_.block, uuid_));
+  table_.add_stored(std::move(stored));
+  loaded_ = true;
+  return absl::OkStatus();
+}
+
+void BackupRun::note_movement(const Progresses& progress) {
   std::vector<uint64_t> seen;
   uint64_t done = 0;
-  for (NodeProgress& progress : all) {
-    if (progress.attempt != stored_.head.attempt) continue;
-    for (const uint64_t number : {progress.sent_slots, progress.done_slots, progress.received_bytes,
-                                  static_cast<uint64_t>(progress.source_state),
-                                  static_cast<uint64_t>(progress.target_state)}) {
+  for (const auto& [name, node] : progress) {
+    for (const uint64_t number :
+         {node.sent_slots, node.done_slots, node.received_bytes,
+          static_cast<uint64_t>(node.source_state), static_cast<uint64_t>(node.target_state)}) {
       seen.push_back(number);
     }
-    done += progress.received_bytes;
-    std::string name = progress.node;
-    current.emplace(std::move(name), std::move(progress));
+    done += node.received_bytes;
   }
-  if (seen != last_seen_) {
-    last_seen_ = std::move(seen);
-    last_change_ns_ = context_.clock->monotonic_ns();
-    if (done != bytes_done_) {
-      bytes_done_ = done;
-      publish({});
+  if (seen == last_seen_) return;
+  last_seen_ = std::move(seen);
+  last_change_ns_ = context_.clock->monotonic_ns();
+  if (done != bytes_done_) {
+    bytes_done_ = done;
+    publish({});
+  }
+}
+
+// The head's commits store reports, too: this is for the time between them.
+absl::Status BackupRun::save_progress() {
+  const int64_t now = context_.clock->monotonic_ns();
+  if (now - saved_ns_ < kSaveNs || !table_.has_unstored()) return absl::OkStatus();
+  SLUICE_RETURN_IF_ERROR(hold());
+  while (table_.has_unstored()) {
+    const std::vector<ClusterOp> reports = table_.take_unstored(kReportsInCommit);
+    std::vector<ClusterOp> ops = reports;
+    ops.push_back(ClusterOp::check(backup_head_key(uuid_), stored_.revision));
+    ops.push_back(lock_->fence());
+    if (const auto revision = context_.block->commit(ops); !revision.ok()) {
+      table_.give_back(reports);
+      // Others have changed the head: the next look tells.
+      return absl::IsAborted(revision.status()) ? absl::OkStatus() : revision.status();
     }
   }
-  return current;
+  saved_ns_ = context_.clock->monotonic_ns();
+  return absl::OkStatus();
 }
 
 BackupState BackupRun::reached(const Progresses& progress) const {
@@ -137,15 +160,17 @@ absl::Status BackupRun::check_head_is_ours() {
 
 absl::Status BackupRun::look(Progresses* progress) {
   SLUICE_RETURN_IF_ERROR(check_head_is_ours());
-  SLUICE_ASSIGN_OR_RETURN(*progress, read_progress());
-  return advance(*progress);
+  SLUICE_RETURN_IF_ERROR(load_documents());
+  *progress = table_.of_attempt(stored_.head.attempt);
+  note_movement(*progress);
+  SLUICE_RETURN_IF_ERROR(advance(*progress));
+  return save_progress();
 }
 
 absl::StatusOr<std::vector<WatchHandle>> BackupRun::watch_documents() {
   std::vector<WatchHandle> watches;
-  // What nodes report; the head, which others change to cancel or delete it; nodes that go.
-  for (const std::string& prefix :
-       {backup_progress_prefix(uuid_), backup_head_key(uuid_), std::string(kLivePrefix)}) {
+  // The head, which others change to cancel or delete it; nodes that go.
+  for (const std::string& prefix : {backup_head_key(uuid_), std::string(kLivePrefix)}) {
     SLUICE_ASSIGN_OR_RETURN(WatchHandle watch,
                             context_.block->watch(prefix, stored_.revision,
                                                   [this](const WatchEvent&) { wakeup_.wake(); }));
@@ -156,6 +181,7 @@ absl::StatusOr<std::vector<WatchHandle>> BackupRun::watch_documents() {
 
 absl::Status BackupRun::follow() {
   SLUICE_ASSIGN_OR_RETURN(const std::vector<WatchHandle> watches, watch_documents());
+  saved_ns_ = context_.clock->monotonic_ns();
   bool reported = false;
   while (true) {
     SLUICE_RETURN_IF_ERROR(stop_status());
@@ -280,25 +306,11 @@ absl::Status BackupRun::commit_everywhere(const Manifest& manifest) {
   return absl::OkStatus();
 }
 
-// The last numbers of each node are there within a moment of its last change of state. The archive
-// is committed: numbers that cannot be read cannot undo it.
-void BackupRun::add_progress_totals(BackupTotals* totals) {
-  const int64_t deadline = context_.clock->monotonic_ns() + options_.grace_ms * 1'000'000;
-  auto progress = load_progress(*context_.block, uuid_);
-  while (is_transient(progress.status()) && !lock_->lost() && !abandoned_ &&
-         context_.clock->monotonic_ns() < deadline) {
-    context_.clock->sleep_ns(kRetryNs);
-    progress = load_progress(*context_.block, uuid_);
-  }
+void BackupRun::add_progress_totals(BackupTotals* totals) const {
   totals->wire_bytes = 0;
   totals->divergence = {};
   totals->stages.clear();
-  if (!progress.ok()) {
-    spdlog::warn("backup {}: what it sent and how replicas diverged is not counted: {}",
-                 stored_.head.name, message_of(progress.status()));
-    return;
-  }
-  for (const NodeProgress& node : *progress) {
+  for (const auto& [name, node] : table_.all()) {
     totals->wire_bytes += node.sent_bytes;
     totals->divergence += node.divergence;
     totals->stages.insert(totals->stages.end(), node.stages.begin(), node.stages.end());

@@ -20,6 +20,7 @@ namespace {
 constexpr auto kOrphanInterval = std::chrono::milliseconds(1000);
 constexpr int64_t kCancelWaitNs = 10'000'000'000;
 constexpr int kLockTries = 4;
+constexpr size_t kMaxProgressBytes = size_t{16} << 10;
 
 std::string made_name(int64_t wall_ms, std::string_view uuid) {
   const std::time_t seconds = wall_ms / 1000;
@@ -127,17 +128,40 @@ absl::StatusOr<std::shared_ptr<BackupRun>> BackupManager::resume(std::string_vie
   return begin(std::move(stored), std::move(lock), BackupRun::Kind::kResumed);
 }
 
+std::shared_ptr<BackupRun> BackupManager::find(std::string_view uuid) {
+  const std::lock_guard lock(mutex_);
+  // The last one: of a backup that was resumed there are several.
+  for (auto run = runs_.rbegin(); run != runs_.rend(); ++run) {
+    if ((*run)->uuid() == uuid) return *run;
+  }
+  return nullptr;
+}
+
+absl::Status BackupManager::report(const v1::ProgressRequest& request) {
+  if (request.progress().size() > kMaxProgressBytes) {
+    return invalid_argument("a report of {} bytes: at most {}", request.progress().size(),
+                            kMaxProgressBytes);
+  }
+  SLUICE_ASSIGN_OR_RETURN(
+      const NodeProgress progress,
+      decode_node_progress(backup_progress_key(request.backup(), request.node()),
+                           request.progress()));
+  if (progress.attempt != request.attempt()) {
+    return invalid_argument("a report of attempt {} in attempt {}", progress.attempt,
+                            request.attempt());
+  }
+  const ProgressTable::Order order{request.attempt(), request.incarnation(), request.number()};
+  const auto run = find(request.backup());
+  if (run != nullptr && run->report(progress, order)) return absl::OkStatus();
+  // The last numbers of a backup that has ended, or whose coordinator is yet to come back.
+  return store_progress(*context_.block, request.backup(), progress);
+}
+
 absl::Status BackupManager::cancel(std::string_view backup) {
   SLUICE_ASSIGN_OR_RETURN(StoredBackup stored, load_backup(*context_.block, backup));
   const std::string uuid = stored.head.uuid;
-  std::shared_ptr<BackupRun> ours;
-  {
-    const std::lock_guard lock(mutex_);
-    for (const auto& run : runs_) {
-      if (run->uuid() == uuid) ours = run;
-    }
-    if (ours != nullptr) ours->cancel();
-  }
+  const std::shared_ptr<BackupRun> ours = find(uuid);
+  if (ours != nullptr) ours->cancel();
   const int64_t deadline = context_.clock->monotonic_ns() + kCancelWaitNs;
   uint64_t version = 0;
   while (ours != nullptr && context_.clock->monotonic_ns() < deadline) {

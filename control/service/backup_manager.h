@@ -13,6 +13,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "control/proto/peer.pb.h"
 #include "control/service/backup_run.h"
 #include "control/service/node_context.h"
 
@@ -40,6 +41,9 @@ class BackupManager {
   // Goes on with a failed or orphaned backup. FAILED_PRECONDITION when it is completed or
   // cancelled; ALREADY_EXISTS while it runs.
   absl::StatusOr<std::shared_ptr<BackupRun>> resume(std::string_view backup);
+  // What a node reports of its part in a backup that this node coordinates, or did until a moment
+  // ago. Under a pass of the fence.
+  absl::Status report(const v1::ProgressRequest& request);
   // Ends a backup that runs, here or elsewhere, or a failed one, for good. FAILED_PRECONDITION when
   // it is completed.
   absl::Status cancel(std::string_view backup);
@@ -47,6 +51,7 @@ class BackupManager {
  private:
   BackupManager(const NodeContext& context, const BackupRunOptions& options)
       : context_(context), options_(options) {}
+  std::shared_ptr<BackupRun> find(std::string_view uuid);
   std::shared_ptr<BackupRun> begin(StoredBackup stored, std::unique_ptr<LeaseLock> lock,
                                    BackupRun::Kind kind);
   void run();

@@ -27,6 +27,7 @@ BackupRun::BackupRun(const NodeContext& context, StoredBackup stored,
       elapsed_before_ms_(stored.head.elapsed_ms),
       begun_ns_(context.clock->monotonic_ns()),
       lock_(std::move(lock)),
+      table_(uuid_),
       stored_(std::move(stored)) {
   report_.head = stored_.head;
 }
@@ -81,6 +82,15 @@ absl::Status BackupRun::update(const BackupHead& head, const std::vector<Cluster
   }
 }
 
+bool BackupRun::report(const NodeProgress& progress, const ProgressTable::Order& order) {
+  {
+    const std::lock_guard lock(mutex_);
+    if (report_.finished) return false;
+  }
+  if (table_.add(progress, order)) wakeup_.wake();
+  return true;
+}
+
 absl::Status BackupRun::store(const BackupHead& head, std::string message,
                               std::vector<ClusterOp> with) {
   with.push_back(lock_->fence());
@@ -105,7 +115,13 @@ absl::Status BackupRun::commit(const BackupHead& head, std::string message,
     stored_.head = std::move(changed);
   } else {
     SLUICE_RETURN_IF_ERROR(hold());
-    SLUICE_RETURN_IF_ERROR(update(changed, with));
+    const std::vector<ClusterOp> reports = table_.take_unstored(kReportsInCommit);
+    std::vector<ClusterOp> ops = with;
+    ops.insert(ops.end(), reports.begin(), reports.end());
+    if (absl::Status status = update(changed, ops); !status.ok()) {
+      table_.give_back(reports);
+      return status;
+    }
   }
   if (!message.empty()) {
     spdlog::info("backup {}: {}: {}", stored_.head.name, name_of(stored_.head.state), message);

@@ -22,6 +22,7 @@
 #include "control/schedule/backup_store.h"
 #include "control/service/backup_lock.h"
 #include "control/service/node_context.h"
+#include "control/service/progress_table.h"
 #include "dataplane/archive/manifest.h"
 
 namespace sluice {
@@ -32,6 +33,10 @@ struct BackupRunOptions {
   int max_replans = 8;
   int64_t cut_margin_ms = 50;  // of the cut's stamp beyond the largest clock
 };
+
+// Reports of nodes that one commit stores: with a head, its lock and chunks of a plan it has at
+// most ClusterBlock::kMaxOps parts.
+inline constexpr size_t kReportsInCommit = 64;
 
 // Of the cluster block or of a peer: it may pass.
 inline bool is_transient(const absl::Status& status) {
@@ -66,10 +71,10 @@ class BackupRun {
   void cancel() { stop(cancelled_); }
   void abandon() { stop(abandoned_); }
   const std::string& uuid() const { return uuid_; }
+  // What a node reports. False once the run has finished.
+  bool report(const NodeProgress& progress, const ProgressTable::Order& order);
 
  private:
-  using Progresses = std::map<std::string, NodeProgress>;
-
   void run();
   // What its followers are told.
   absl::Status conclude(const absl::Status& status);
@@ -108,7 +113,9 @@ class BackupRun {
   absl::StatusOr<std::vector<WatchHandle>> watch_documents();
   absl::Status look(Progresses* progress);
   absl::Status check_head_is_ours();
-  absl::StatusOr<Progresses> read_progress();
+  absl::Status load_documents();
+  void note_movement(const Progresses& progress);
+  absl::Status save_progress();
   absl::Status advance(const Progresses& progress);
   absl::Status handle_errors(const Progresses& progress);
   absl::Status handle_deaths(const Progresses& progress);
@@ -121,7 +128,7 @@ class BackupRun {
   absl::Status check_manifest(const Manifest& manifest) const;
   absl::Status commit_everywhere(const Manifest& manifest);
   absl::Status wait_for_wall_clocks();
-  void add_progress_totals(BackupTotals* totals);
+  void add_progress_totals(BackupTotals* totals) const;
 
   const NodeContext& context_;
   const BackupRunOptions options_;
@@ -134,12 +141,15 @@ class BackupRun {
   std::atomic<bool> cancelled_{false};
   std::atomic<bool> abandoned_{false};
   Wakeup wakeup_;  // of the run's thread
+  ProgressTable table_;
 
   // Of the run's thread alone.
   StoredBackup stored_;
   Plan plan_;
   int replans_ = 0;
   std::map<std::string, int64_t> down_since_ns_;
+  bool loaded_ = false;
+  int64_t saved_ns_ = 0;
   std::vector<uint64_t> last_seen_;
   int64_t last_change_ns_ = 0;
   uint64_t bytes_done_ = 0;

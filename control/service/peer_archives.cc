@@ -1,5 +1,6 @@
 // The part of PeerService that is about backups and archives.
 #include "control/client/rpc.h"
+#include "control/service/backup_manager.h"
 #include "control/service/job_fence.h"
 #include "control/service/local_archives.h"
 #include "control/service/peer_service.h"
@@ -35,6 +36,13 @@ grpc::Status PeerService::FetchPart(grpc::ServerContext*, const v1::BackupRefere
   reply->set_newest_stamp(part->newest_stamp);
   reply->set_folder(part->folder);
   return grpc::Status::OK;
+}
+
+grpc::Status PeerService::ReportProgress(grpc::ServerContext*, const v1::ProgressRequest* request,
+                                         v1::Empty*) {
+  const auto pass = context_.fence->enter(request->backup(), request->attempt());
+  if (!pass.ok()) return to_grpc(pass.status());
+  return to_grpc(manager_.report(*request));
 }
 
 grpc::Status PeerService::CommitArchive(grpc::ServerContext*, const v1::CommitRequest* request,

@@ -10,6 +10,8 @@
 
 namespace sluice {
 
+class BackupManager;
+
 class PeerService : public v1::Peer::Service {
  public:
   // UNAVAILABLE before the node has joined, once it stops, and where a call is meant for another
@@ -21,9 +23,9 @@ class PeerService : public v1::Peer::Service {
 
   // Requests of peers in work are bounded by `budget_bytes`; beyond it they wait, then get
   // RESOURCE_EXHAUSTED.
-  PeerService(const NodeContext& context, BackupRoles& roles,
+  PeerService(const NodeContext& context, BackupRoles& roles, BackupManager& manager,
               size_t budget_bytes = size_t{256} << 20)
-      : context_(context), roles_(roles), budget_(budget_bytes) {}
+      : context_(context), roles_(roles), manager_(manager), budget_(budget_bytes) {}
 
   grpc::Status Apply(grpc::ServerContext* call, const v1::ApplyRequest* request,
                      v1::ApplyReply* reply) override;
@@ -53,6 +55,8 @@ class PeerService : public v1::Peer::Service {
                             v1::SlotList* reply) override;
   grpc::Status FetchPart(grpc::ServerContext* call, const v1::BackupReference* request,
                          v1::PartReply* reply) override;
+  grpc::Status ReportProgress(grpc::ServerContext* call, const v1::ProgressRequest* request,
+                              v1::Empty* reply) override;
   grpc::Status CommitArchive(grpc::ServerContext* call, const v1::CommitRequest* request,
                              v1::Empty* reply) override;
   grpc::Status VerifyArchive(grpc::ServerContext* call, const v1::ArchiveReference* request,
@@ -72,6 +76,7 @@ class PeerService : public v1::Peer::Service {
 
   const NodeContext& context_;
   BackupRoles& roles_;
+  BackupManager& manager_;
   ByteBudget budget_;
 };
 

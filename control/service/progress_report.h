@@ -1,7 +1,6 @@
-// Keeps this node's progress document of one backup up to date, in as few commits as its readers
-// can do with: the end of what the node has to do, and errors, at once; other changes of state
-// after a coalescing delay, since more of them follow in a small backup; numbers a few times a
-// second. Thread-safe.
+// Tells a backup's coordinator how far this node is: changes of state at once, numbers a few times
+// a second, less often in large clusters. The coordinator stores it; what it could not be told is
+// told again, as it is by then. Thread-safe.
 #ifndef SLUICE_CONTROL_SERVICE_PROGRESS_REPORT_H_
 #define SLUICE_CONTROL_SERVICE_PROGRESS_REPORT_H_
 
@@ -11,45 +10,52 @@
 #include <string>
 #include <thread>
 
+#include "absl/status/status.h"
 #include "control/schedule/backup_store.h"
 #include "control/service/node_context.h"
+
+namespace grpc {
+class ClientContext;
+}
 
 namespace sluice {
 
 class ProgressReport {
  public:
-  // What an earlier life or attempt of this node had sent and counted is gone on from. A source
-  // ends as sent, a target as consolidated. `stages` is asked at each writing.
-  ProgressReport(const NodeContext& context, std::string backup, uint64_t attempt, bool is_target,
+  // What an earlier life or attempt of this node had sent and counted is gone on from. `nodes`:
+  // that report to the same coordinator. `stages` is asked at each report.
+  ProgressReport(const NodeContext& context, const BackupHead& head, size_t nodes,
                  std::function<std::vector<StageReport>()> stages);
-  // Writes what was not written yet.
+  // Tells what was not told yet, once.
   ~ProgressReport();
   ProgressReport(const ProgressReport&) = delete;
   ProgressReport& operator=(const ProgressReport&) = delete;
 
-  // Changes the document; it is written soon.
+  // Changes the document; it is told soon.
   void change(const std::function<void(NodeProgress&)>& change);
   // What was counted before this role began.
   const NodeProgress& before() const { return before_; }
 
  private:
   void run();
-  bool has_ended(const NodeProgress& progress) const;
-  absl::Status write(NodeProgress document);
+  absl::Status tell(NodeProgress document, uint64_t number);
   uint64_t wire_bytes() const;
 
   const NodeContext& context_;
   const std::string backup_;
-  const bool is_target_;
+  const std::string coordinator_;
+  const int64_t interval_ns_;
   const std::function<std::vector<StageReport>()> stages_;
   const uint64_t sent_at_start_;
   NodeProgress before_;
   std::mutex mutex_;
   std::condition_variable wake_;
   NodeProgress document_;
-  // When the document is due to be written, by the monotonic clock; 0: it is written.
+  // When the document is due to be told, by the monotonic clock; 0: it was.
   int64_t due_ns_ = 0;
+  grpc::ClientContext* call_ = nullptr;  // that tells now
   bool stopping_ = false;
+  bool failing_ = false;  // of the thread alone
   std::thread thread_;
 };
 

@@ -126,9 +126,7 @@ ConsolidationImpl::~ConsolidationImpl() {
   }
   // The archive writes from the merge's buffers; after an error it lets go of them when its writes
   // end.
-  while (merge_pool_ != nullptr && merge_pool_->free() < merge_pool_->size()) {
-    std::this_thread::sleep_for(milliseconds(1));
-  }
+  if (merge_pool_ != nullptr) merge_pool_->wait_until_whole();
 }
 
 absl::StatusOr<StreamHandler::Admission> ConsolidationImpl::admit(const Hello& hello) {

@@ -47,9 +47,7 @@ SendLane::SendLane(SendJob& job, StreamKind kind, std::vector<uint32_t> slots, s
 SendLane::~SendLane() {
   // What was sent may still be on its way out. The exchange ends a closed stream in bounded time,
   // and its buffers come home.
-  while (pool_ != nullptr && pool_->free() < pool_->size()) {
-    std::this_thread::sleep_for(std::chrono::milliseconds(1));
-  }
+  if (pool_ != nullptr) pool_->wait_until_whole();
 }
 
 bool SendLane::done() const {
