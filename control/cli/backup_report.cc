@@ -66,6 +66,7 @@ Json backup_json(const BackupView& view) {
   json["records"] = view.records;
   json["bytes"] = view.bytes;
   json["wire_bytes"] = view.wire_bytes;
+  json["local_bytes"] = view.local_bytes;
   json["slots"] = view.slots;
   json["slots_agreed"] = view.slots_agreed;
   json["slots_divergent"] = view.slots_divergent;
@@ -86,9 +87,10 @@ std::string backup_text(const BackupView& view) {
   std::string text = fmt::format("backup {}: {}\n", view.backup, view.state);
   if (!view.reason.empty()) text += fmt::format("  because: {}\n", view.reason);
   text +=
-      fmt::format("  {}, {}; {} on the wire, {} ({}/s)\n", counted(view.records, "record"),
-                  human_bytes(static_cast<double>(view.bytes)),
-                  human_bytes(static_cast<double>(view.wire_bytes)), human_seconds(view.seconds),
+      fmt::format("  {}, {}; {} sent, {} of it within a node; {} ({}/s)\n",
+                  counted(view.records, "record"), human_bytes(static_cast<double>(view.bytes)),
+                  human_bytes(static_cast<double>(view.wire_bytes)),
+                  human_bytes(static_cast<double>(view.local_bytes)), human_seconds(view.seconds),
                   human_bytes(static_cast<double>(view.bytes) / std::max(view.seconds, 1e-3)));
   text += fmt::format("  {} slots: {} agreed, {} divergent", view.slots, view.slots_agreed,
                       view.slots_divergent);

@@ -30,6 +30,7 @@ BackupView view_of(const BackupHead& head) {
   view.records = head.totals.records;
   view.bytes = head.totals.bytes;
   view.wire_bytes = head.totals.wire_bytes;
+  view.local_bytes = head.totals.local_bytes;
   view.slots = head.totals.slots;
   view.slots_agreed = head.totals.slots_agreed;
   view.slots_divergent = head.totals.slots_divergent;

@@ -62,6 +62,7 @@ bool read_totals(const nlohmann::json& json, BackupTotals* totals) {
   return json.is_object() && read_member(json, "records", &totals->records) &&
          read_member(json, "bytes", &totals->bytes) &&
          read_member(json, "wire_bytes", &totals->wire_bytes) &&
+         read_member(json, "local_bytes", &totals->local_bytes) &&
          read_member(json, "slots", &totals->slots) &&
          read_member(json, "slots_agreed", &totals->slots_agreed) &&
          read_member(json, "slots_divergent", &totals->slots_divergent) &&
@@ -223,6 +224,7 @@ std::string encode(const BackupHead& head) {
                      {{"records", totals.records},
                       {"bytes", totals.bytes},
                       {"wire_bytes", totals.wire_bytes},
+                      {"local_bytes", totals.local_bytes},
                       {"slots", totals.slots},
                       {"slots_agreed", totals.slots_agreed},
                       {"slots_divergent", totals.slots_divergent},
@@ -296,6 +298,7 @@ std::string encode(const NodeProgress& progress) {
                     {"target_state", name_of(progress.target_state)},
                     {"sent_slots", progress.sent_slots},
                     {"sent_bytes", progress.sent_bytes},
+                    {"local_bytes", progress.local_bytes},
                     {"done_slots", progress.done_slots},
                     {"done_bytes", progress.done_bytes},
                     {"received_bytes", progress.received_bytes},
@@ -315,6 +318,7 @@ absl::StatusOr<NodeProgress> decode_node_progress(std::string_view key, std::str
   get_state(json, "target_state", &progress.target_state);
   json.get("sent_slots", &progress.sent_slots);
   json.get("sent_bytes", &progress.sent_bytes);
+  json.get("local_bytes", &progress.local_bytes);
   json.get("done_slots", &progress.done_slots);
   json.get("done_bytes", &progress.done_bytes);
   json.get("received_bytes", &progress.received_bytes);

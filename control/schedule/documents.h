@@ -69,10 +69,11 @@ struct StageReport {
 const StageReport* bottleneck_of(const std::vector<StageReport>& stages);
 
 struct BackupTotals {
-  uint64_t records = 0;  // live, of the consolidated copy
-  uint64_t bytes = 0;    // their keys and values
-  uint64_t wire_bytes = 0;
-  uint32_t slots = 0;  // of the cluster
+  uint64_t records = 0;      // live, of the consolidated copy
+  uint64_t bytes = 0;        // their keys and values
+  uint64_t wire_bytes = 0;   // sent, to nodes' own targets as well
+  uint64_t local_bytes = 0;  // of these: to nodes' own targets, on no wire
+  uint32_t slots = 0;        // of the cluster
   uint32_t slots_agreed = 0;
   uint32_t slots_divergent = 0;
   uint32_t slots_empty = 0;
@@ -128,7 +129,8 @@ struct NodeProgress {
   BackupState target_state = BackupState::kPlanning;
   uint64_t sent_slots = 0;
   uint64_t sent_bytes = 0;
-  uint64_t done_slots = 0;  // durable here, as target
+  uint64_t local_bytes = 0;  // of these: to itself
+  uint64_t done_slots = 0;   // durable here, as target
   uint64_t done_bytes = 0;
   uint64_t received_bytes = 0;  // on the wire
   uint64_t records = 0;         // live, as target

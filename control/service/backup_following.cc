@@ -308,10 +308,12 @@ absl::Status BackupRun::commit_everywhere(const Manifest& manifest) {
 
 void BackupRun::add_progress_totals(BackupTotals* totals) const {
   totals->wire_bytes = 0;
+  totals->local_bytes = 0;
   totals->divergence = {};
   totals->stages.clear();
   for (const auto& [name, node] : table_.all()) {
     totals->wire_bytes += node.sent_bytes;
+    totals->local_bytes += node.local_bytes;
     totals->divergence += node.divergence;
     totals->stages.insert(totals->stages.end(), node.stages.begin(), node.stages.end());
   }

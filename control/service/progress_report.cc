@@ -22,8 +22,9 @@ constexpr int64_t kCallMs = 5'000;
 // Of the last one: its node has other things to do.
 constexpr int64_t kLastCallMs = 500;
 
-uint64_t sent_bytes(const NodeContext& context) {
-  return context.exchange->counters().sent_bytes + context.exchange->local_bytes();
+SentBytes sent_by(const Exchange& exchange) {
+  const uint64_t local = exchange.local_bytes();
+  return {exchange.counters().sent_bytes + local, local};
 }
 
 NodeProgress earlier_progress(const NodeContext& context, const std::string& backup) {
@@ -44,7 +45,7 @@ ProgressReport::ProgressReport(const NodeContext& context, const BackupHead& hea
       coordinator_(head.coordinator),
       interval_ns_(std::max(kIntervalNs, static_cast<int64_t>(nodes) * kReportNs)),
       stages_(std::move(stages)),
-      sent_at_start_(sent_bytes(context)),
+      sent_at_start_(sent_by(*context.exchange)),
       before_(earlier_progress(context, backup_)) {
   document_.node = context.name;
   document_.attempt = head.attempt;
@@ -77,13 +78,6 @@ void ProgressReport::change(const std::function<void(NodeProgress&)>& change) {
   wake_.notify_all();
 }
 
-// Everything this node sent since the role began, to itself as well: blocks, acknowledgements and
-// framing.
-// One backup runs at a time.
-uint64_t ProgressReport::wire_bytes() const {
-  return before_.sent_bytes + sent_bytes(context_) - sent_at_start_;
-}
-
 void ProgressReport::run() {
   std::unique_lock lock(mutex_);
   for (uint64_t number = 1;; ++number) {
@@ -108,7 +102,11 @@ void ProgressReport::run() {
 }
 
 absl::Status ProgressReport::tell(NodeProgress document, uint64_t number) {
-  document.sent_bytes = wire_bytes();
+  // Everything this node sent since the role began: blocks, acknowledgements and framing. One
+  // backup runs at a time.
+  const SentBytes sent = sent_by(*context_.exchange);
+  document.sent_bytes = before_.sent_bytes + sent.all - sent_at_start_.all;
+  document.local_bytes = before_.local_bytes + sent.local - sent_at_start_.local;
   document.stages = stages_();
   document.changed_ms = context_.clock->wall_ms();
   v1::ProgressRequest request;

@@ -20,6 +20,12 @@ class ClientContext;
 
 namespace sluice {
 
+// Of a node, to all that it talks with.
+struct SentBytes {
+  uint64_t all = 0;
+  uint64_t local = 0;  // of these: to itself
+};
+
 class ProgressReport {
  public:
   // What an earlier life or attempt of this node had sent and counted is gone on from. `nodes`:
@@ -39,14 +45,13 @@ class ProgressReport {
  private:
   void run();
   absl::Status tell(NodeProgress document, uint64_t number);
-  uint64_t wire_bytes() const;
 
   const NodeContext& context_;
   const std::string backup_;
   const std::string coordinator_;
   const int64_t interval_ns_;
   const std::function<std::vector<StageReport>()> stages_;
-  const uint64_t sent_at_start_;
+  const SentBytes sent_at_start_;
   NodeProgress before_;
   std::mutex mutex_;
   std::condition_variable wake_;

@@ -59,8 +59,8 @@ def small_real_tree(into):
 
 
 def check_backup(backup, imported, nodes):
-    for field in ("backup", "state", "cut", "records", "bytes", "wire_bytes", "slots", "slots_agreed", "slots_divergent",
-                  "divergence", "seconds", "archives", "plan"):
+    for field in ("backup", "state", "cut", "records", "bytes", "wire_bytes", "local_bytes", "slots", "slots_agreed",
+                  "slots_divergent", "divergence", "seconds", "archives", "plan"):
         check(field in backup, f"the backup has no field {field}")
     check_equal(backup["state"], "completed", "state")
     check_equal((backup["records"], backup["bytes"]), (imported["records"], imported["bytes"]), "records and bytes")

@@ -69,6 +69,9 @@ TEST(Backup, HoldsEveryRecordOnceAndVerifies) {
   EXPECT_EQ(backup->archives.size(), 3u);
   EXPECT_GT(backup->wire_bytes, backup->bytes);
   EXPECT_LT(backup->wire_bytes, backup->bytes * 3 / 2);
+  // Every node has every slot, and is a target.
+  EXPECT_GT(backup->local_bytes, backup->wire_bytes * 9 / 10);
+  EXPECT_LE(backup->local_bytes, backup->wire_bytes);
   EXPECT_GT(backup->plan.makespan_s, 0);
   EXPECT_GE(backup->plan.makespan_s, backup->plan.lower_bound_s);
   EXPECT_TRUE(states.contains("enabled"));
