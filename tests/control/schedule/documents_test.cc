@@ -107,7 +107,7 @@ TEST(ScheduleDocuments, HostileInputIsDataLossNamingTheKey) {
   refuses("\"attempt\":2", "\"attempt\":-2");
   refuses("\"epoch\":5", "\"epoch\":5.5");
   refuses("\"sources\":[\"n1\"", "\"sources\":[1");
-  refuses("\"stale\":8", "\"stale\":null");
+  refuses("\"stale\":9", "\"stale\":null");
   refuses("\"name\":\"nightly\"", "\"name\":\"../x\"");
   refuses(head.uuid, make_uuid());
   refuses("\"planned\":[", "\"planned\":[7,");
