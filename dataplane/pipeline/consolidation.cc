@@ -90,7 +90,9 @@ absl::Status ConsolidationImpl::start() {
             [](const auto* a, const auto* b) { return a->slot < b->slot; });
   for (auto& [key, lane] : lanes_) {
     std::sort(lane->slots.begin(), lane->slots.end());
-    if (lane->kind == StreamKind::kBackupAgreed) arriving_[lane.get()];
+    if (lane->kind != StreamKind::kBackupAgreed) continue;
+    lane->activity = std::make_unique<Activity>(exchange_.executor(),
+                                                [this, at = lane.get()] { run_agreed(*at); });
   }
   if (!divergent_.empty()) {
     SLUICE_ASSIGN_OR_RETURN(merge_pool_,
@@ -102,11 +104,6 @@ absl::Status ConsolidationImpl::start() {
   SLUICE_RETURN_IF_ERROR(exchange_.serve(StreamKind::kBackupMerge, options_.job, this));
   serving_merge_ = true;
   threads_.emplace_back([this] { run_sync(); });
-  for (auto& [key, lane] : lanes_) {
-    if (lane->kind == StreamKind::kBackupAgreed) {
-      threads_.emplace_back([this, at = lane.get()] { run_agreed(*at); });
-    }
-  }
   if (!divergent_.empty()) threads_.emplace_back([this] { run_merge(); });
   return absl::OkStatus();
 }
@@ -122,6 +119,7 @@ ConsolidationImpl::~ConsolidationImpl() {
   changed_.notify_all();
   for (std::thread& thread : threads_) thread.join();
   for (auto& [key, lane] : lanes_) {
+    if (lane->activity != nullptr) lane->activity->stop();
     if (lane->newest != nullptr) lane->newest->close(absl::OkStatus());
   }
   // The archive writes from the merge's buffers; after an error it lets go of them when its writes
@@ -147,6 +145,11 @@ absl::StatusOr<StreamHandler::Admission> ConsolidationImpl::admit(const Hello& h
     return failed_precondition("{} has nothing to send to backup {} here", hello.node,
                                options_.job);
   }
+  if (hello.kind == StreamKind::kBackupAgreed &&
+      agreed_streams(hello.node) >= options_.agreed_streams) {
+    return resource_exhausted("{} sources send to backup {} here, the most there may be at a time",
+                              options_.agreed_streams, options_.job);
+  }
   Admission admission;
   admission.receive_blocks = hello.kind == StreamKind::kBackupMerge
                                  ? options_.merge_receive_blocks
@@ -154,25 +157,27 @@ absl::StatusOr<StreamHandler::Admission> ConsolidationImpl::admit(const Hello& h
   return admission;
 }
 
+// Under the mutex: open agreed streams of other sources than this one.
+size_t ConsolidationImpl::agreed_streams(const std::string& but_of) const {
+  size_t count = 0;
+  for (const auto& [key, lane] : lanes_) {
+    count += key.second == StreamKind::kBackupAgreed && key.first != but_of &&
+             lane->newest != nullptr && !lane->newest->closed();
+  }
+  return count;
+}
+
 void ConsolidationImpl::accepted(std::shared_ptr<Stream> stream) {
+  Lane& lane = *lanes_.find({stream->hello().node, stream->hello().kind})->second;
+  std::shared_ptr<Stream> older;  // ends here, or with its last user
   {
     std::lock_guard lock(mutex_);
-    Lane& lane = *lanes_.find({stream->hello().node, stream->hello().kind})->second;
-    lane.newest.swap(stream);  // the older one ends with its last user
+    older = std::exchange(lane.newest, stream);
     ++lane.streams;
     lane.list_due = true;
   }
   changed_.notify_all();
-}
-
-std::shared_ptr<Stream> ConsolidationImpl::next_stream(Lane& lane, uint64_t* seen) {
-  std::unique_lock lock(mutex_);
-  changed_.wait(lock, [&] {
-    return stopping() || progress_.state != State::kRunning || lane.streams > *seen;
-  });
-  if (stopping() || progress_.state != State::kRunning) return nullptr;
-  *seen = lane.streams;
-  return lane.newest;
+  if (lane.activity != nullptr) stream->on_change(lane.activity->waker());
 }
 
 bool ConsolidationImpl::superseded(const Lane& lane, uint64_t seen) const {

@@ -49,6 +49,7 @@ struct ConsolidationOptions {
   uint32_t slot_bits = 0;
   std::vector<ConsolidationSlot> slots;      // each once
   size_t agreed_receive_blocks = 4;          // of each source's stream
+  size_t agreed_streams = 16;                // sources at a time; others come back later
   size_t merge_receive_blocks = 2;           // at least 2
   size_t merge_buffers = 4;                  // that merged blocks are packed into
   uint64_t sync_bytes = uint64_t{64} << 20;  // a sync at least this often,

@@ -9,36 +9,60 @@
 namespace sluice::consolidation {
 namespace {
 
-constexpr int64_t kRefusalTimeoutMs = 5'000;
+// After so many an activity lets other work have its thread.
+constexpr int kMessagesInATurn = 8;
 // Slots of one source that may arrive at the same time; a source packs a handful.
 constexpr size_t kMaxArriving = 256;
 
 }  // namespace
 
 void ConsolidationImpl::run_agreed(Lane& lane) {
-  uint64_t seen = 0;
-  while (const std::shared_ptr<Stream> stream = next_stream(lane, &seen)) {
-    use_agreed(lane, *stream, seen);
-    drop_arriving(lane);
-  }
-}
-
-void ConsolidationImpl::use_agreed(Lane& lane, Stream& stream, uint64_t seen) {
-  while (running() && !superseded(lane, seen)) {
-    absl::StatusOr<Message> message = stream.receive(kCancellationPollMs);
+  for (int messages = 0; messages < kMessagesInATurn; ++messages) {
+    const std::shared_ptr<Stream> stream = stream_of(lane);
+    if (stream == nullptr || !send_refusals(lane, *stream)) return;
+    absl::StatusOr<Message> message = stream->receive(0);
     if (!message.ok()) {
-      if (stream.closed()) return;
-      continue;
-    }
-    if (absl::Status status = on_agreed(lane, stream, *std::move(message)); !status.ok()) {
-      stream.close(status);
+      if (stream->closed()) drop_arriving(lane);
       return;
     }
+    if (absl::Status status = on_agreed(lane, *std::move(message)); !status.ok()) {
+      stream->close(status);
+      drop_arriving(lane);
+    }
   }
+  lane.activity->wake();
+}
+
+std::shared_ptr<Stream> ConsolidationImpl::stream_of(Lane& lane) {
+  std::shared_ptr<Stream> stream;
+  bool newer = false;
+  {
+    const std::lock_guard lock(mutex_);
+    if (stopping() || progress_.state != State::kRunning) return nullptr;
+    stream = lane.newest;
+    newer = std::exchange(lane.seen, lane.streams) != lane.streams;
+  }
+  if (newer) drop_arriving(lane);
+  return stream;
+}
+
+// False while the source takes none: it takes no more blocks either until it has heard of these.
+bool ConsolidationImpl::send_refusals(Lane& lane, Stream& stream) {
+  while (!lane.refusals.empty()) {
+    const Refusal& refusal = lane.refusals.front();
+    Envelope envelope;
+    envelope.kind = MessageKind::kSlotRefused;
+    envelope.slot = refusal.slot;
+    envelope.attempt = options_.attempt;
+    const absl::Status sent = stream.send_control(envelope, encode_status(refusal.why), 0);
+    if (!sent.ok()) return stream.closed();
+    lane.refusals.pop_front();
+  }
+  return true;
 }
 
 // An error breaks the stream; what concerns one slot alone is refused instead.
-absl::Status ConsolidationImpl::on_agreed(Lane& lane, Stream& stream, Message message) {
+absl::Status ConsolidationImpl::on_agreed(Lane& lane, Message message) {
   const Envelope envelope = message.envelope;
   if (envelope.kind == MessageKind::kStreamEnd) return absl::OkStatus();
   if (envelope.kind != MessageKind::kBlock && envelope.kind != MessageKind::kSlotEnd) {
@@ -63,11 +87,10 @@ absl::Status ConsolidationImpl::on_agreed(Lane& lane, Stream& stream, Message me
     slot.owner = &lane;
   }
   count_block(envelope.payload_bytes + static_cast<uint32_t>(Envelope::kBytes));
-  std::map<uint32_t, Arriving>& arriving_here = arriving_.at(&lane);
-  if (arriving_here.size() >= kMaxArriving && !arriving_here.contains(envelope.slot)) {
+  if (lane.arriving.size() >= kMaxArriving && !lane.arriving.contains(envelope.slot)) {
     return resource_exhausted("{} sends more than {} slots at a time", lane.node, kMaxArriving);
   }
-  Arriving& arriving = arriving_here[envelope.slot];
+  Arriving& arriving = lane.arriving[envelope.slot];
   if (arriving.digester == nullptr) arriving.digester = std::make_unique<SlotDigester>();
 
   const bool restart = envelope.sequence == 0 && (envelope.flags & Envelope::kRestart) != 0;
@@ -93,7 +116,7 @@ absl::Status ConsolidationImpl::on_agreed(Lane& lane, Stream& stream, Message me
       envelope.kind == MessageKind::kSlotEnd || (envelope.flags & Envelope::kEndOfSlot) != 0;
   if (status.ok() && last) status = finish_agreed(lane, envelope.slot, arriving);
   if (!running()) return absl::OkStatus();
-  if (!status.ok()) return refuse(lane, stream, envelope.slot, arriving, status);
+  if (!status.ok()) refuse(lane, envelope.slot, arriving, status);
   return absl::OkStatus();
 }
 
@@ -130,33 +153,27 @@ absl::Status ConsolidationImpl::finish_agreed(Lane& lane, uint32_t slot, Arrivin
                      digest.records, digest.bytes, digest.sum.to_hex(), expected.records,
                      expected.bytes, expected.sum.to_hex());
   }
-  if (slot_received(slot, digest, arriving.digester->newest_stamp()))
-    arriving_.at(&lane).erase(slot);
+  if (slot_received(slot, digest, arriving.digester->newest_stamp())) lane.arriving.erase(slot);
   return absl::OkStatus();
 }
 
-absl::Status ConsolidationImpl::refuse(Lane& lane, Stream& stream, uint32_t slot,
-                                       Arriving& arriving, const absl::Status& why) {
+void ConsolidationImpl::refuse(Lane& lane, uint32_t slot, Arriving& arriving,
+                               const absl::Status& why) {
   if (arriving.next_sequence > 0) writer_.drop_slot(slot);
   arriving.next_sequence = 0;
   arriving.refused = true;
   slot_failed(slot, lane.node, why);
-  if (!running()) return absl::OkStatus();
-  Envelope envelope;
-  envelope.kind = MessageKind::kSlotRefused;
-  envelope.slot = slot;
-  envelope.attempt = options_.attempt;
-  return stream.send_control(envelope, encode_status(why), kRefusalTimeoutMs);
+  if (running()) lane.refusals.push_back({slot, why});
 }
 
 void ConsolidationImpl::drop_arriving(Lane& lane) {
-  std::map<uint32_t, Arriving>& arriving_here = arriving_.at(&lane);
-  for (auto& [slot, arriving] : arriving_here) {
+  for (auto& [slot, arriving] : lane.arriving) {
     if (arriving.next_sequence > 0) writer_.drop_slot(slot);
     std::lock_guard lock(mutex_);
     slots_[slot].owner = nullptr;
   }
-  arriving_here.clear();
+  lane.arriving.clear();
+  lane.refusals.clear();
 }
 
 }  // namespace sluice::consolidation

@@ -1,13 +1,14 @@
 // The consolidation's insides. Internal to dataplane/pipeline.
 //
-// Threads: one for each source's agreed stream, one for the merge, one that syncs the archive and
-// acknowledges. A lane is one source's stream of one kind; when the source connects again, the
-// newer stream takes the lane over.
+// Agreed streams are worked on by the exchange's executor, an activity for each; one thread merges,
+// one syncs the archive and acknowledges. A lane is one source's stream of one kind; when the
+// source connects again, the newer stream takes the lane over.
 #ifndef SLUICE_DATAPLANE_PIPELINE_CONSOLIDATION_IMPL_H_
 #define SLUICE_DATAPLANE_PIPELINE_CONSOLIDATION_IMPL_H_
 
 #include <atomic>
 #include <condition_variable>
+#include <deque>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -18,10 +19,23 @@
 #include <utility>
 #include <vector>
 
+#include "base/executor.h"
 #include "dataplane/pipeline/consolidation.h"
 #include "dataplane/pipeline/slot_digester.h"
 
 namespace sluice::consolidation {
+
+// An agreed slot that is arriving.
+struct Arriving {
+  uint64_t next_sequence = 0;
+  bool refused = false;  // nothing counts until it starts over
+  std::unique_ptr<SlotDigester> digester;
+};
+
+struct Refusal {
+  uint32_t slot = 0;
+  absl::Status why;
+};
 
 struct Lane {
   std::string node;
@@ -31,6 +45,11 @@ struct Lane {
   std::shared_ptr<Stream> newest;  // the last one accepted: acknowledgements go there
   uint64_t streams = 0;            // accepted so far
   bool list_due = false;           // its first list has not been sent
+  // Of an agreed lane. What is arriving on it is of its activity alone.
+  uint64_t seen = 0;  // the newest of `streams` that is or was worked on
+  std::map<uint32_t, Arriving> arriving;
+  std::deque<Refusal> refusals;  // to be sent
+  std::unique_ptr<Activity> activity;
 };
 
 class ConsolidationImpl final : public Consolidation, public StreamHandler {
@@ -56,12 +75,6 @@ class ConsolidationImpl final : public Consolidation, public StreamHandler {
     size_t tries = 0;
     const Lane* owner = nullptr;  // agreed: the lane that is sending it
   };
-  // An agreed slot that is arriving. Of its lane's thread.
-  struct Arriving {
-    uint64_t next_sequence = 0;
-    bool refused = false;  // nothing counts until it starts over
-    std::unique_ptr<SlotDigester> digester;
-  };
   struct Cursor;
   struct Output;
 
@@ -72,8 +85,7 @@ class ConsolidationImpl final : public Consolidation, public StreamHandler {
   void end(State state, const absl::Status& status);
   bool running() const;
   bool stopping() const { return stopping_.load(std::memory_order_acquire); }
-  // Waits for a stream newer than the `seen`-th; null when stopping.
-  std::shared_ptr<Stream> next_stream(Lane& lane, uint64_t* seen);
+  size_t agreed_streams(const std::string& but_of) const;
   bool superseded(const Lane& lane, uint64_t seen) const;
   // Gives a finished slot to the archive; false when the job ends of it.
   bool slot_received(uint32_t slot, const SlotDigest& digest, uint64_t newest_stamp);
@@ -91,12 +103,13 @@ class ConsolidationImpl final : public Consolidation, public StreamHandler {
 
   // consolidation_agreed.cc
   void run_agreed(Lane& lane);
-  void use_agreed(Lane& lane, Stream& stream, uint64_t seen);
-  absl::Status on_agreed(Lane& lane, Stream& stream, Message message);
+  // The lane's stream; what came on an older one is dropped.
+  std::shared_ptr<Stream> stream_of(Lane& lane);
+  bool send_refusals(Lane& lane, Stream& stream);
+  absl::Status on_agreed(Lane& lane, Message message);
   absl::Status take_block(Lane& lane, Arriving& arriving, Message& message);
   absl::Status finish_agreed(Lane& lane, uint32_t slot, Arriving& arriving);
-  absl::Status refuse(Lane& lane, Stream& stream, uint32_t slot, Arriving& arriving,
-                      const absl::Status& why);
+  void refuse(Lane& lane, uint32_t slot, Arriving& arriving, const absl::Status& why);
   void drop_arriving(Lane& lane);
 
   // consolidation_merge.cc
@@ -136,8 +149,6 @@ class ConsolidationImpl final : public Consolidation, public StreamHandler {
   bool syncing_ended_ = false;  // finish() has the writer now
 
   std::mutex callback_mutex_;
-  std::unordered_map<const Lane*, std::map<uint32_t, Arriving>>
-      arriving_;  // fixed keys; values of the lane's thread
   std::vector<std::thread> threads_;
 };
 

@@ -14,6 +14,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -34,10 +35,9 @@ struct SendCopiesOptions {
   uint32_t slot_bits = 0;
   std::vector<uint32_t> agreed;  // slots, each once, in no particular order
   std::vector<uint32_t> divergent;
-  size_t agreed_buffers =
-      4;  // arena buffers that packing and sending may hold; at least workers + 1
+  size_t agreed_buffers = 4;  // that packing and sending may hold; at least packers
   size_t merge_buffers = 2;
-  size_t workers = 2;           // slots that are packed at a time
+  size_t packers = 2;           // slots that are packed at a time
   int64_t backoff_ms = 50;      // before the first reconnect; doubles, at most 2 s
   int64_t give_up_ms = 60'000;  // without a newly durable slot or a sent block
   // Called from several threads, one at a time; must be quick. `bytes` counts payloads and
@@ -45,7 +45,6 @@ struct SendCopiesOptions {
   std::function<void(uint32_t slot)> on_slot_sent;
   std::function<void(uint32_t slot)> on_slot_durable;
   std::function<void(uint64_t bytes)> on_bytes;
-  Cancellation* cancellation = nullptr;
   Stage* scan = nullptr;  // reading the cut, packing and checksums; outlives the call
 };
 
@@ -60,11 +59,30 @@ struct SendCopiesResult {
   uint64_t reconnects = 0;
 };
 
-// Returns when the target has every slot durably, or with the error that ended it: CANCELLED, the
-// target's own error, or UNAVAILABLE with the last reason after give_up_ms (RESOURCE_EXHAUSTED
-// where that reason was a lack of buffers, here or there). Waits; runs its own threads.
+// One source's sending to one target, on the exchange's executor: no thread of its own.
+class CopySender {
+ public:
+  // `on_end` is called once, on one of the executor's threads, when status() and result() are
+  // final. INVALID_ARGUMENT for contradictory options, RESOURCE_EXHAUSTED without buffers; `on_end`
+  // is not called then.
+  static absl::StatusOr<std::unique_ptr<CopySender>> start(Exchange& exchange, CutReader& cut,
+                                                           SendCopiesOptions options,
+                                                           std::function<void()> on_end);
+  // Cancels, and waits until its buffers are home. Not to be called from a callback.
+  virtual ~CopySender() = default;
+  // Ends it soon, with CANCELLED.
+  virtual void cancel() = 0;
+  // OK while it runs and when the target has every slot durably; else the error that ended it: the
+  // target's own, RESOURCE_EXHAUSTED where there are no buffers, here or there, or the target has
+  // as many sources as it takes at a time, or UNAVAILABLE with the last reason after give_up_ms.
+  virtual absl::Status status() const = 0;
+  virtual SendCopiesResult result() const = 0;
+};
+
+// The same for who can wait. CANCELLED soon after `cancellation`, where not null, says so.
 absl::StatusOr<SendCopiesResult> send_copies(Exchange& exchange, CutReader& cut,
-                                             const SendCopiesOptions& options);
+                                             const SendCopiesOptions& options,
+                                             const Cancellation* cancellation = nullptr);
 
 }  // namespace sluice
 

@@ -1,12 +1,7 @@
 #include "dataplane/pipeline/send_lane.h"
 
-#include <tbb/enumerable_thread_specific.h>
-#include <tbb/parallel_pipeline.h>
-#include <tbb/task_arena.h>
-
 #include <algorithm>
-#include <chrono>
-#include <thread>
+#include <utility>
 
 #include "base/bytes.h"
 #include "base/status.h"
@@ -21,6 +16,8 @@ constexpr int64_t kMaxBackoffMs = 2'000;
 constexpr int kMaxFruitlessStreams = 30;
 constexpr int kMaxRefusals = 20;
 constexpr size_t kAckReceiveBlocks = 1;
+// After so many a packer lets other work have its thread.
+constexpr int kBlocksInATurn = 8;
 
 // Whether another try could end differently.
 bool worth_retrying(const absl::Status& status) {
@@ -29,6 +26,7 @@ bool worth_retrying(const absl::Status& status) {
     case absl::StatusCode::kFailedPrecondition:  // cluster, version or attempt do not fit
     case absl::StatusCode::kInvalidArgument:
     case absl::StatusCode::kPermissionDenied:
+    case absl::StatusCode::kResourceExhausted:  // no room here or there: others go first
       return false;
     default:
       return true;
@@ -37,84 +35,193 @@ bool worth_retrying(const absl::Status& status) {
 
 }  // namespace
 
+// Packs one slot at a time into the lane's buffers. What it holds is of its activity alone.
+class SendLane::Packer {
+ public:
+  explicit Packer(SendLane& lane)
+      : lane_(lane), activity_(lane.job_.exchange.executor(), [this] { run(); }) {}
+  ~Packer() {
+    activity_.stop();
+    drop();
+  }
+  Activity::Waker waker() const { return activity_.waker(); }
+  void wake() { activity_.wake(); }
+  void stop() { activity_.stop(); }
+
+ private:
+  void run() {
+    const Current now = lane_.current();
+    if (now.number != stream_) drop();
+    if (now.stream == nullptr) return;
+    stream_ = now.number;
+    for (int blocks = 0; blocks < kBlocksInATurn; ++blocks) {
+      if (!step(*now.stream)) return;
+    }
+    activity_.wake();
+  }
+
+  // False where it has to wait, or there is nothing to do.
+  bool step(Stream& stream) {
+    if (!slot_.has_value() && !begin_slot()) return false;
+    if (!buffer_ && !pack()) return false;
+    const absl::Status status = stream.send(buffer_.share(), bytes_, 0);
+    if (status.code() == absl::StatusCode::kDeadlineExceeded && !stream.closed()) return false;
+    buffer_.reset();
+    if (!status.ok()) {
+      lane_.broken();
+      return false;
+    }
+    const uint32_t slot = *slot_;
+    lane_.job_.block_sent(bytes_, packed_);
+    const bool refused = !lane_.block_sent(stream_, slot);
+    ++envelope_.sequence;
+    if (!refused && !packed_.last) return true;
+    if (!refused) lane_.job_.slot_sent(slot);
+    slot_.reset();
+    lane_.slot_over(stream_, slot, refused);
+    return true;
+  }
+
+  bool begin_slot() {
+    uint32_t slot = 0;
+    if (!lane_.next_slot(stream_, &slot, &restart_)) return false;
+    slot_ = slot;
+    envelope_ = {};
+    envelope_.slot = slot;
+    envelope_.attempt = lane_.job_.options.attempt;
+    packer_.begin(lane_.job_.cut.scan(slot), slot, lane_.job_.options.slot_bits);
+    return true;
+  }
+
+  bool pack() {
+    BlockBuffer buffer = lane_.pool_->try_take();
+    if (!buffer) return false;
+    absl::StatusOr<SlotPacker::Packed> packed = absl::UnknownError("");
+    {
+      Stage::Work work(lane_.job_.options.scan);
+      packed = packer_.pack(buffer);
+      if (packed.ok()) work.add(packed->bytes);
+    }
+    if (!packed.ok()) {
+      lane_.job_.fail(
+          with_context(packed.status(), fmt::format("reading slot {} of the cut", *slot_)));
+      return false;
+    }
+    packed_ = *packed;
+    const bool block = packed_.bytes > 0;
+    envelope_.kind = block ? MessageKind::kBlock : MessageKind::kSlotEnd;
+    envelope_.flags =
+        static_cast<uint16_t>((restart_ && envelope_.sequence == 0 ? Envelope::kRestart : 0) |
+                              (packed_.last && block ? Envelope::kEndOfSlot : 0));
+    envelope_.payload_bytes = packed_.bytes;
+    envelope_.value_digest = packed_.value_digest;
+    bytes_ = Envelope::seal(envelope_, buffer);
+    buffer_ = std::move(buffer);
+    return true;
+  }
+
+  // What was begun on a stream that is no longer used.
+  void drop() {
+    slot_.reset();
+    buffer_.reset();
+    packer_ = SlotPacker();
+  }
+
+  SendLane& lane_;
+  uint64_t stream_ = 0;
+  SlotPacker packer_;
+  std::optional<uint32_t> slot_;
+  bool restart_ = false;
+  Envelope envelope_;
+  SlotPacker::Packed packed_;
+  BlockBuffer buffer_;  // packed, not sent yet
+  uint32_t bytes_ = 0;
+  Activity activity_;
+};
+
 SendLane::SendLane(SendJob& job, StreamKind kind, std::vector<uint32_t> slots, size_t buffers,
-                   size_t workers)
-    : job_(job), kind_(kind), workers_(workers), order_(std::move(slots)), buffers_(buffers) {
+                   size_t packers, std::function<void()> on_end)
+    : job_(job),
+      kind_(kind),
+      order_(std::move(slots)),
+      buffers_(buffers),
+      on_end_(std::move(on_end)),
+      backoff_(job.options.backoff_ms, kMaxBackoffMs),
+      control_(job.exchange.executor(), [this] { run_control(); }) {
   std::sort(order_.begin(), order_.end());
   for (const uint32_t slot : order_) slots_.emplace(slot, Slot{});
+  packers_.resize(packers);
 }
 
 SendLane::~SendLane() {
+  stop();
+  packers_.clear();
+  if (stream_ != nullptr) stream_->close(absl::OkStatus());
   // What was sent may still be on its way out. The exchange ends a closed stream in bounded time,
   // and its buffers come home.
   if (pool_ != nullptr) pool_->wait_until_whole();
 }
 
+void SendLane::stop() {
+  control_.stop();
+  for (const auto& packer : packers_) {
+    if (packer != nullptr) packer->stop();
+  }
+}
+
+absl::Status SendLane::prepare() {
+  if (!order_.empty()) {
+    SLUICE_ASSIGN_OR_RETURN(
+        pool_, job_.exchange.arena().make_pool("sending to " + job_.options.target, buffers_));
+    for (auto& packer : packers_) packer = std::make_unique<Packer>(*this);
+    std::vector<Activity::Waker> wakers;
+    for (const auto& packer : packers_) wakers.push_back(packer->waker());
+    pool_->set_home_hook([wakers] {
+      for (const Activity::Waker& wake : wakers) wake();
+    });
+  } else {
+    packers_.clear();
+  }
+  progress_ns_ = job_.exchange.clock().monotonic_ns();
+  return absl::OkStatus();
+}
+
 bool SendLane::done() const {
-  std::lock_guard lock(mutex_);
+  const std::lock_guard lock(mutex_);
   return durable_ == slots_.size();
 }
 
-void SendLane::run() {
-  if (order_.empty()) return;
-  Clock& clock = job_.exchange.clock();
-  absl::StatusOr<std::unique_ptr<BlockPool>> pool =
-      job_.exchange.arena().make_pool("sending to " + job_.options.target, buffers_);
-  if (!pool.ok()) return job_.fail(pool.status());
-  pool_ = *std::move(pool);
-  progress_ns_ = clock.monotonic_ns();
-  int64_t backoff_ms = job_.options.backoff_ms;
-  int fruitless = 0;
-  for (bool first = true; !done() && !job_.stopped(); first = false) {
-    if (!first) job_.add_reconnect();
-    size_t durable_before = 0;
-    {
-      std::lock_guard lock(mutex_);
-      durable_before = durable_;
+void SendLane::run_control() {
+  while (phase_ != Phase::kOver) {
+    if (done() || job_.stopped()) return finish();
+    switch (phase_) {
+      case Phase::kConnect:
+        connect();
+        break;
+      case Phase::kConnecting:
+        if (!take_connected()) return;
+        break;
+      case Phase::kLearning:
+      case Phase::kSending:
+        if (!take_messages()) return;
+        break;
+      case Phase::kBackoff:
+        if (job_.exchange.clock().monotonic_ns() < retry_ns_) return control_.wake_at(retry_ns_);
+        phase_ = Phase::kConnect;
+        break;
+      case Phase::kOver:
+        break;
     }
-    absl::StatusOr<std::shared_ptr<Stream>> stream = connect();
-    absl::Status why = stream.status();
-    if (stream.ok()) {
-      use(*stream);
-      why = (*stream)->closed_reason();
-      (*stream)->close(absl::OkStatus());
-    }
-    if (done() || job_.stopped()) break;
-    if (!worth_retrying(why)) return job_.fail(with_context(why, job_.options.target));
-    {
-      std::lock_guard lock(mutex_);
-      if (durable_ > durable_before) {
-        fruitless = 0;
-        backoff_ms = job_.options.backoff_ms;
-      } else if (stream.ok()) {
-        ++fruitless;
-      }
-      if (fruitless > kMaxFruitlessStreams ||
-          clock.monotonic_ns() - progress_ns_ > job_.options.give_up_ms * kMs) {
-        // Buffers that are short are not a target that is away.
-        const absl::StatusCode code = absl::IsResourceExhausted(why)
-                                          ? absl::StatusCode::kResourceExhausted
-                                          : absl::StatusCode::kUnavailable;
-        job_.fail(make_error(code, "no progress in sending to {}: {}", job_.options.target,
-                             message_of(why)));
-        return;
-      }
-    }
-    if (!wait_backoff(backoff_ms)) return;
-    backoff_ms = std::min(backoff_ms * 2, kMaxBackoffMs);
   }
 }
 
-bool SendLane::wait_backoff(int64_t ms) {
-  for (int64_t left = ms; left > 0; left -= kCancellationPollMs) {
-    if (job_.stopped()) return false;
-    std::this_thread::sleep_for(
-        std::chrono::milliseconds(std::min<int64_t>(left, kCancellationPollMs)));
+void SendLane::connect() {
+  if (std::exchange(connected_before_, true)) job_.add_reconnect();
+  {
+    const std::lock_guard lock(mutex_);
+    durable_before_ = durable_;
   }
-  return !job_.stopped();
-}
-
-absl::StatusOr<std::shared_ptr<Stream>> SendLane::connect() {
+  phase_ = Phase::kConnecting;
   Exchange::ConnectOptions options;
   options.address = job_.options.address;
   options.kind = kind_;
@@ -123,99 +230,89 @@ absl::StatusOr<std::shared_ptr<Stream>> SendLane::connect() {
   options.attempt = job_.options.attempt;
   options.receive_blocks = kAckReceiveBlocks;
   options.timeout_ms = 5'000;
-  return job_.exchange.connect(options);
-}
-
-void SendLane::use(const std::shared_ptr<Stream>& stream) {
-  if (absl::Status status = learn_durable(*stream); !status.ok()) {
-    stream->close(status);
-    return;
-  }
-  {
-    std::lock_guard lock(mutex_);
-    broken_ = false;
-    to_do_.clear();
-    for (const uint32_t slot : order_) {
-      if (slots_[slot].phase != Slot::Phase::kDurable) to_do_.push_back(slot);
-    }
-  }
-  std::thread reader([&] { read(*stream); });
-  for (;;) {
-    send_all(*stream);
-    std::unique_lock lock(mutex_);
-    changed_.wait_for(lock, std::chrono::milliseconds(kCancellationPollMs),
-                      [&] { return broken_ || durable_ == slots_.size() || !to_do_.empty(); });
-    if (broken_ || durable_ == slots_.size() || job_.stopped()) break;
-  }
-  if (done()) {
-    Envelope end;
-    end.kind = MessageKind::kStreamEnd;
-    end.attempt = job_.options.attempt;
-    // A courtesy: the target has everything.
-    (void)stream->send_control(end, {}, kCancellationPollMs);
-  }
-  stream->close(job_.stopped() ? job_.status() : absl::OkStatus());
-  reader.join();
-  reset_unfinished();
-}
-
-absl::Status SendLane::learn_durable(Stream& stream) {
-  const int64_t deadline = job_.exchange.clock().monotonic_ns() + job_.options.give_up_ms * kMs;
-  for (;;) {
-    if (job_.stopped()) return cancelled("sending is cancelled");
-    absl::StatusOr<Message> message = stream.receive(kCancellationPollMs);
-    if (message.status().code() == absl::StatusCode::kDeadlineExceeded && !stream.closed()) {
-      if (job_.exchange.clock().monotonic_ns() > deadline) return message.status();
-      continue;
-    }
-    SLUICE_RETURN_IF_ERROR(message.status());
-    if (message->envelope.kind != MessageKind::kSlotsDurable) {
-      return data_loss("the target does not begin with the slots it has");
-    }
-    SLUICE_RETURN_IF_ERROR(on_durable(*message, true));
-    if ((message->envelope.flags & Envelope::kListComplete) != 0) return absl::OkStatus();
-  }
-}
-
-void SendLane::read(Stream& stream) {
-  for (;;) {
-    absl::Status status;
+  connecting_ = std::make_shared<Connecting>();
+  job_.exchange.begin_connect(options, [connecting = connecting_, wake = control_.waker()](
+                                           absl::StatusOr<std::shared_ptr<Stream>> stream) {
     {
-      absl::StatusOr<Message> message = stream.receive(kCancellationPollMs);
-      status = message.status();
-      if (status.ok()) {
-        status = on_message(*message);
-        if (!status.ok()) stream.close(status);
-      } else if (status.code() == absl::StatusCode::kDeadlineExceeded && !stream.closed()) {
-        continue;
-      }
+      const std::lock_guard lock(connecting->mutex);
+      connecting->result = std::move(stream);
     }
-    if (!status.ok()) break;
+    wake();
+  });
+}
+
+bool SendLane::take_connected() {
+  absl::StatusOr<std::shared_ptr<Stream>> stream = absl::UnknownError("");
+  {
+    const std::lock_guard lock(connecting_->mutex);
+    if (!connecting_->result.has_value()) return false;
+    stream = *std::move(connecting_->result);
   }
-  std::lock_guard lock(mutex_);
-  broken_ = true;
-  changed_.notify_all();
+  connecting_.reset();
+  if (!stream.ok()) {
+    end_stream(stream.status());
+    return true;
+  }
+  stream_ = *std::move(stream);
+  phase_ = Phase::kLearning;
+  learn_until_ns_ = job_.exchange.clock().monotonic_ns() + job_.options.give_up_ms * kMs;
+  std::vector<Activity::Waker> wakers{control_.waker()};
+  for (const auto& packer : packers_) wakers.push_back(packer->waker());
+  stream_->on_change([wakers] {
+    for (const Activity::Waker& wake : wakers) wake();
+  });
+  return true;
+}
+
+// Takes what the target says; false when it has said all that there is for now.
+bool SendLane::take_messages() {
+  absl::StatusOr<Message> message = stream_->receive(0);
+  absl::Status status = message.status();
+  if (status.ok()) {
+    status = on_message(*message);
+  } else if (status.code() == absl::StatusCode::kDeadlineExceeded && !stream_->closed()) {
+    return phase_ == Phase::kLearning && wait_for_list();
+  }
+  if (!status.ok()) end_stream(status);
+  return true;
+}
+
+// Whether the target has waited too long with its first word.
+bool SendLane::wait_for_list() {
+  if (job_.exchange.clock().monotonic_ns() <= learn_until_ns_) {
+    control_.wake_at(learn_until_ns_ + 1);
+    return false;
+  }
+  end_stream(deadline_exceeded("the target does not say which slots it has"));
+  return true;
 }
 
 absl::Status SendLane::on_message(const Message& message) {
-  switch (message.envelope.kind) {
+  const Envelope& envelope = message.envelope;
+  if (phase_ == Phase::kLearning && envelope.kind != MessageKind::kSlotsDurable) {
+    return data_loss("the target does not begin with the slots it has");
+  }
+  switch (envelope.kind) {
     case MessageKind::kSlotsDurable:
-      return on_durable(message, false);
+      SLUICE_RETURN_IF_ERROR(on_durable(message));
+      if (phase_ == Phase::kLearning && (envelope.flags & Envelope::kListComplete) != 0) {
+        begin_sending();
+      }
+      return absl::OkStatus();
     case MessageKind::kSlotRefused:
       return on_refused(message);
     default:
-      return data_loss("a target sent a message of kind {}",
-                       static_cast<int>(message.envelope.kind));
+      return data_loss("a target sent a message of kind {}", static_cast<int>(envelope.kind));
   }
 }
 
-absl::Status SendLane::on_durable(const Message& message, bool at_start) {
+absl::Status SendLane::on_durable(const Message& message) {
   SLUICE_ASSIGN_OR_RETURN(const std::vector<uint32_t> list,
                           decode_slots(as_string_view(message.payload())));
   for (const uint32_t slot : list) {
     bool sent_before = false;
     {
-      std::lock_guard lock(mutex_);
+      const std::lock_guard lock(mutex_);
       const auto found = slots_.find(slot);
       if (found == slots_.end() || found->second.phase == Slot::Phase::kDurable) continue;
       sent_before = found->second.sent_before;
@@ -223,15 +320,14 @@ absl::Status SendLane::on_durable(const Message& message, bool at_start) {
       ++durable_;
       progress_ns_ = job_.exchange.clock().monotonic_ns();
     }
-    job_.slot_durable(slot, at_start && !sent_before);
+    job_.slot_durable(slot, phase_ == Phase::kLearning && !sent_before);
   }
-  changed_.notify_all();
   return absl::OkStatus();
 }
 
 absl::Status SendLane::on_refused(const Message& message) {
   const uint32_t slot = message.envelope.slot;
-  std::lock_guard lock(mutex_);
+  const std::lock_guard lock(mutex_);
   const auto found = slots_.find(slot);
   if (found == slots_.end()) return data_loss("the target refuses slot {}, never sent", slot);
   Slot& state = found->second;
@@ -245,14 +341,96 @@ absl::Status SendLane::on_refused(const Message& message) {
   } else if (state.phase == Slot::Phase::kSent) {
     state.phase = Slot::Phase::kToDo;
     to_do_.push_back(slot);
-    changed_.notify_all();
+    wake_packers();
   }
   return absl::OkStatus();
 }
 
-bool SendLane::next_slot(uint32_t* slot) {
-  std::lock_guard lock(mutex_);
-  while (!to_do_.empty() && !broken_ && !job_.stopped()) {
+void SendLane::begin_sending() {
+  phase_ = Phase::kSending;
+  {
+    const std::lock_guard lock(mutex_);
+    to_do_.clear();
+    for (const uint32_t slot : order_) {
+      Slot& state = slots_[slot];
+      state.restart = false;  // a new stream begins with nothing to forget
+      if (state.phase == Slot::Phase::kDurable) continue;
+      state.phase = Slot::Phase::kToDo;
+      to_do_.push_back(slot);
+    }
+    current_ = {stream_, current_.number + 1};
+  }
+  wake_packers();
+}
+
+// The stream, or the try to get one, ended with `why`: tries again after a while, or gives up.
+void SendLane::end_stream(const absl::Status& why) {
+  const bool opened = stream_ != nullptr;
+  const absl::Status reason = opened && stream_->closed() ? stream_->closed_reason() : why;
+  {
+    const std::lock_guard lock(mutex_);
+    current_.stream.reset();
+    if (durable_ > durable_before_) {
+      fruitless_ = 0;
+      backoff_.reset();
+    } else if (opened) {
+      ++fruitless_;
+    }
+  }
+  wake_packers();
+  if (opened) {
+    stream_->close(why);
+    stream_.reset();
+  }
+  phase_ = Phase::kBackoff;
+  if (!worth_retrying(reason)) return job_.fail(with_context(reason, job_.options.target));
+  const int64_t now = job_.exchange.clock().monotonic_ns();
+  bool give_up = fruitless_ > kMaxFruitlessStreams;
+  {
+    const std::lock_guard lock(mutex_);
+    give_up = give_up || now - progress_ns_ > job_.options.give_up_ms * kMs;
+  }
+  if (give_up) {
+    return job_.fail(
+        unavailable("no progress in sending to {}: {}", job_.options.target, message_of(reason)));
+  }
+  retry_ns_ = now + backoff_.next_ns();
+}
+
+// Every slot is durable, or the job has stopped.
+void SendLane::finish() {
+  {
+    const std::lock_guard lock(mutex_);
+    current_.stream.reset();
+  }
+  wake_packers();
+  if (stream_ != nullptr) {
+    if (done()) {
+      Envelope end;
+      end.kind = MessageKind::kStreamEnd;
+      end.attempt = job_.options.attempt;
+      // A courtesy: the target has everything.
+      (void)stream_->send_control(end, {}, 0);
+    }
+    stream_->close(done() ? absl::OkStatus() : job_.status());
+    stream_.reset();
+  }
+  phase_ = Phase::kOver;
+  on_end_();
+}
+
+void SendLane::wake_packers() {
+  for (const auto& packer : packers_) packer->wake();
+}
+
+SendLane::Current SendLane::current() const {
+  const std::lock_guard lock(mutex_);
+  return current_;
+}
+
+bool SendLane::next_slot(uint64_t stream, uint32_t* slot, bool* restart) {
+  const std::lock_guard lock(mutex_);
+  while (!to_do_.empty() && current_.stream != nullptr && current_.number == stream) {
     *slot = to_do_.front();
     to_do_.pop_front();
     Slot& state = slots_[*slot];
@@ -261,106 +439,33 @@ bool SendLane::next_slot(uint32_t* slot) {
     state.refused = false;
     if (state.sent_before) job_.add_repeat();
     state.sent_before = true;
+    *restart = state.restart;
     return true;
   }
   return false;
 }
 
-void SendLane::send_all(Stream& stream) {
-  tbb::enumerable_thread_specific<SlotPacker> packers;
-  const auto finish = [&](uint32_t slot) {
-    const Outcome outcome = send_slot(stream, packers.local(), slot);
-    std::lock_guard lock(mutex_);
-    Slot& state = slots_[slot];
-    if (outcome == Outcome::kBroken) {
-      broken_ = true;
-    } else if (state.phase == Slot::Phase::kSending) {
-      const bool again = outcome == Outcome::kRefused || state.refused;
-      state.phase = again ? Slot::Phase::kToDo : Slot::Phase::kSent;
-      if (again) to_do_.push_back(slot);
-    }
-  };
-  if (workers_ <= 1) {
-    for (uint32_t slot = 0; next_slot(&slot);) finish(slot);
-    return;
-  }
-  // An arena of its own: a lane that waits for its target does not take the threads of another.
-  tbb::task_arena arena(static_cast<int>(workers_));
-  arena.execute([&] {
-    tbb::parallel_pipeline(
-        workers_, tbb::make_filter<void, uint32_t>(tbb::filter_mode::serial_in_order,
-                                                   [&](tbb::flow_control& control) {
-                                                     uint32_t slot = 0;
-                                                     if (!next_slot(&slot)) control.stop();
-                                                     return slot;
-                                                   }) &
-                      tbb::make_filter<uint32_t, void>(tbb::filter_mode::parallel, finish));
-  });
+bool SendLane::block_sent(uint64_t stream, uint32_t slot) {
+  const std::lock_guard lock(mutex_);
+  progress_ns_ = job_.exchange.clock().monotonic_ns();
+  return current_.number != stream || !slots_[slot].refused;
 }
 
-absl::StatusOr<SlotPacker::Packed> SendLane::pack(SlotPacker& packer, BlockBuffer& buffer) {
-  Stage::Work work(job_.options.scan);
-  absl::StatusOr<SlotPacker::Packed> packed = packer.pack(buffer);
-  if (packed.ok()) work.add(packed->bytes);
-  return packed;
+void SendLane::slot_over(uint64_t stream, uint32_t slot, bool refused) {
+  const std::lock_guard lock(mutex_);
+  Slot& state = slots_[slot];
+  if (current_.number != stream || state.phase != Slot::Phase::kSending) return;
+  const bool again = refused || state.refused;
+  state.phase = again ? Slot::Phase::kToDo : Slot::Phase::kSent;
+  if (again) to_do_.push_back(slot);
 }
 
-SendLane::Outcome SendLane::send_slot(Stream& stream, SlotPacker& packer, uint32_t slot) {
-  packer.begin(job_.cut.scan(slot), slot, job_.options.slot_bits);
-  Envelope envelope;
-  envelope.slot = slot;
-  envelope.attempt = job_.options.attempt;
-  bool restart = false;
+void SendLane::broken() {
   {
-    std::lock_guard lock(mutex_);
-    restart = slots_[slot].restart;
+    const std::lock_guard lock(mutex_);
+    current_.stream.reset();
   }
-  for (bool last = false; !last; ++envelope.sequence) {
-    BlockBuffer buffer;
-    while (!(buffer = pool_->take(kCancellationPollMs))) {
-      std::lock_guard lock(mutex_);
-      if (broken_ || job_.stopped()) return Outcome::kBroken;
-    }
-    absl::StatusOr<SlotPacker::Packed> packed = pack(packer, buffer);
-    if (!packed.ok()) {
-      job_.fail(with_context(packed.status(), fmt::format("reading slot {} of the cut", slot)));
-      return Outcome::kBroken;
-    }
-    last = packed->last;
-    envelope.kind = packed->bytes > 0 ? MessageKind::kBlock : MessageKind::kSlotEnd;
-    envelope.flags =
-        static_cast<uint16_t>((restart && envelope.sequence == 0 ? Envelope::kRestart : 0) |
-                              (last && packed->bytes > 0 ? Envelope::kEndOfSlot : 0));
-    envelope.payload_bytes = packed->bytes;
-    envelope.value_digest = packed->value_digest;
-    const uint32_t bytes = Envelope::seal(envelope, buffer);
-    if (!send_message(stream, std::move(buffer), bytes).ok()) return Outcome::kBroken;
-    job_.block_sent(bytes, *packed);
-    std::lock_guard lock(mutex_);
-    progress_ns_ = job_.exchange.clock().monotonic_ns();
-    if (slots_[slot].refused) return Outcome::kRefused;
-  }
-  job_.slot_sent(slot);
-  return Outcome::kSent;
-}
-
-// Waits as long as the stream lives: a target that is slow is back-pressure, one that is dead loses
-// its stream.
-absl::Status SendLane::send_message(Stream& stream, BlockBuffer buffer, uint32_t bytes) {
-  for (;;) {
-    absl::Status status = stream.send(buffer.share(), bytes, kCancellationPollMs);
-    if (status.code() != absl::StatusCode::kDeadlineExceeded || stream.closed()) return status;
-    if (job_.stopped()) return cancelled("sending is cancelled");
-  }
-}
-
-void SendLane::reset_unfinished() {
-  std::lock_guard lock(mutex_);
-  to_do_.clear();
-  for (auto& [slot, state] : slots_) {
-    if (state.phase != Slot::Phase::kDurable) state.phase = Slot::Phase::kToDo;
-    state.restart = false;  // a new stream begins with nothing to forget
-  }
+  control_.wake();
 }
 
 }  // namespace sluice

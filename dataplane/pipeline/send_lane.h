@@ -3,25 +3,32 @@
 #ifndef SLUICE_DATAPLANE_PIPELINE_SEND_LANE_H_
 #define SLUICE_DATAPLANE_PIPELINE_SEND_LANE_H_
 
-#include <condition_variable>
 #include <cstdint>
 #include <deque>
+#include <functional>
 #include <memory>
 #include <mutex>
-#include <string>
+#include <optional>
 #include <unordered_map>
 #include <vector>
 
+#include "base/backoff.h"
+#include "base/executor.h"
 #include "dataplane/pipeline/send_copies.h"
 #include "dataplane/pipeline/slot_packer.h"
 
 namespace sluice {
 
-// What both lanes of one send_copies() share: options, counts, and whether to go on.
+// What the lanes of one CopySender share: options, counts, and whether to go on. Thread-safe.
 class SendJob {
  public:
-  SendJob(Exchange& job_exchange, CutReader& job_cut, const SendCopiesOptions& job_options)
-      : exchange(job_exchange), cut(job_cut), options(job_options) {}
+  // `changed` is called when the job stops.
+  SendJob(Exchange& job_exchange, CutReader& job_cut, SendCopiesOptions job_options,
+          std::function<void()> changed)
+      : exchange(job_exchange),
+        cut(job_cut),
+        options(std::move(job_options)),
+        changed_(std::move(changed)) {}
 
   bool stopped() const;
   // The first error counts.
@@ -38,26 +45,35 @@ class SendJob {
 
   Exchange& exchange;
   CutReader& cut;
-  const SendCopiesOptions& options;
+  const SendCopiesOptions options;
 
  private:
+  const std::function<void()> changed_;
   mutable std::mutex mutex_;
   absl::Status failure_;
   bool failed_ = false;
   SendCopiesResult result_;
 };
 
-// Sends the slots of one list over one stream at a time. run() is the lane's thread; a reader
-// thread takes the target's messages while a stream is open.
+// Sends the slots of one list over one stream at a time. Runs on the exchange's executor: one
+// activity connects and takes the target's messages, others pack, each a slot at a time, and send.
+// These stand still while there is no buffer, or the stream takes nothing.
 class SendLane {
  public:
+  // `on_end` is called once, when every slot is durable or the job has stopped.
   SendLane(SendJob& job, StreamKind kind, std::vector<uint32_t> slots, size_t buffers,
-           size_t workers);
+           size_t packers, std::function<void()> on_end);
+  // Stops, and waits until its buffers are home.
   ~SendLane();
-  // Until every slot is durable or the job has failed.
-  void run();
+  // Gets its buffers; it begins with the first wake().
+  absl::Status prepare();
+  // After it returns nothing of it runs any more.
+  void stop();
+  // The job has begun, or stopped.
+  void wake() { control_.wake(); }
 
  private:
+  enum class Phase { kConnect, kConnecting, kLearning, kSending, kBackoff, kOver };
   struct Slot {
     enum class Phase { kToDo, kSending, kSent, kDurable };
     Phase phase = Phase::kToDo;
@@ -66,39 +82,70 @@ class SendLane {
     bool sent_before = false;
     int refusals = 0;
   };
-  enum class Outcome { kSent, kRefused, kBroken };
+  // The stream that slots are sent on, and its number among the lane's.
+  struct Current {
+    std::shared_ptr<Stream> stream;
+    uint64_t number = 0;
+  };
+  class Packer;
+  // A connect that may end after the lane does.
+  struct Connecting {
+    std::mutex mutex;
+    std::optional<absl::StatusOr<std::shared_ptr<Stream>>> result;
+  };
 
-  bool done() const;
-  absl::StatusOr<std::shared_ptr<Stream>> connect();
-  // Takes the list a stream begins with.
-  absl::Status learn_durable(Stream& stream);
-  void use(const std::shared_ptr<Stream>& stream);
-  void read(Stream& stream);
+  // Of the control activity.
+  void run_control();
+  void connect();
+  // What the control activity waits for has not happened yet where it returns false.
+  bool take_connected();
+  bool take_messages();
+  bool wait_for_list();
   absl::Status on_message(const Message& message);
-  absl::Status on_durable(const Message& message, bool at_start);
+  absl::Status on_durable(const Message& message);
   absl::Status on_refused(const Message& message);
-  void send_all(Stream& stream);
-  bool next_slot(uint32_t* slot);
-  absl::StatusOr<SlotPacker::Packed> pack(SlotPacker& packer, BlockBuffer& buffer);
-  Outcome send_slot(Stream& stream, SlotPacker& packer, uint32_t slot);
-  absl::Status send_message(Stream& stream, BlockBuffer buffer, uint32_t bytes);
-  void reset_unfinished();
-  bool wait_backoff(int64_t ms);
+  void begin_sending();
+  void end_stream(const absl::Status& why);
+  void finish();
+  bool done() const;
+  void wake_packers();
+
+  // Of packers, any thread. An empty stream: nothing can be sent now.
+  Current current() const;
+  bool next_slot(uint64_t stream, uint32_t* slot, bool* restart);
+  // Whether the slot is to go on after one of its blocks was sent.
+  bool block_sent(uint64_t stream, uint32_t slot);
+  void slot_over(uint64_t stream, uint32_t slot, bool refused);
+  void broken();
 
   SendJob& job_;
   const StreamKind kind_;
-  const size_t workers_;
   std::vector<uint32_t> order_;  // ascending
   const size_t buffers_;
+  const std::function<void()> on_end_;
   std::unique_ptr<BlockPool> pool_;
 
-  mutable std::mutex mutex_;
-  std::condition_variable changed_;
+  // Of the control activity alone.
+  Phase phase_ = Phase::kConnect;
+  std::shared_ptr<Connecting> connecting_;
+  std::shared_ptr<Stream> stream_;
+  Backoff backoff_;
+  int64_t retry_ns_ = 0;
+  int64_t learn_until_ns_ = 0;
+  int fruitless_ = 0;  // streams in a row on which no slot became durable
+  bool connected_before_ = false;
+  size_t durable_before_ = 0;  // when the stream was opened
+
+  mutable std::mutex mutex_;  // what follows
+  Current current_;
   std::unordered_map<uint32_t, Slot> slots_;
   std::deque<uint32_t> to_do_;
   size_t durable_ = 0;
-  bool broken_ = false;
   int64_t progress_ns_ = 0;  // a slot became durable or a block was sent
+
+  // Last, so that they stop before anything of the above goes.
+  Activity control_;
+  std::vector<std::unique_ptr<Packer>> packers_;
 };
 
 }  // namespace sluice

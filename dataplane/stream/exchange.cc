@@ -4,6 +4,7 @@
 #include <cassert>
 #include <chrono>
 #include <cstring>
+#include <future>
 
 #include "base/status.h"
 #include "dataplane/stream/exchange_impl.h"
@@ -47,6 +48,10 @@ Newcomers::Options newcomer_options(const Exchange::Options& options) {
 ExchangeImpl::ExchangeImpl(const Options& options)
     : options_(options),
       clock_(options.clock != nullptr ? options.clock : &system_clock()),
+      own_executor_(options.executor != nullptr
+                        ? nullptr
+                        : make_thread_executor("work", default_executor_threads(), *clock_)),
+      executor_(options.executor != nullptr ? options.executor : own_executor_.get()),
       moving_(*clock_),
       newcomers_(newcomer_options(options)) {}
 
@@ -110,13 +115,27 @@ void ExchangeImpl::mark_dirty(Session* session) {
 
 absl::StatusOr<std::shared_ptr<Stream>> ExchangeImpl::connect(const ConnectOptions& options) {
   assert(std::this_thread::get_id() != thread_.get_id());
-  if (!options_.listen.empty() && options.address == address_) return connect_local(options);
+  if (is_local(options)) {
+    return connect_local(options, std::min(options_.serve_wait_ms, options.timeout_ms));
+  }
+  // The exchange's thread always answers: when it is done, when the deadline has passed, or when it
+  // stops.
+  std::promise<absl::StatusOr<std::shared_ptr<Stream>>> promise;
+  begin_connect(options, [&promise](absl::StatusOr<std::shared_ptr<Stream>> stream) {
+    promise.set_value(std::move(stream));
+  });
+  return promise.get_future().get();
+}
+
+void ExchangeImpl::begin_connect(const ConnectOptions& options, Connected done) {
+  if (is_local(options)) return done(connect_local(options, 0));
   auto session = std::make_shared<Session>(this, true);
   const size_t blocks =
       std::min(options.receive_blocks > 0 ? options.receive_blocks : options_.receive_blocks,
                std::max<size_t>(limits_.receive_depth, 1));
-  SLUICE_ASSIGN_OR_RETURN(session->pool,
-                          options_.arena->make_pool("stream to " + options.address, blocks));
+  auto pool = options_.arena->make_pool("stream to " + options.address, blocks);
+  if (!pool.ok()) return done(pool.status());
+  session->pool = *std::move(pool);
   session->pool->set_home_hook([this, raw = session.get()] { mark_dirty(raw); });
   session->peer = options.address;
   session->hello = hello_of(options);
@@ -126,18 +145,15 @@ absl::StatusOr<std::shared_ptr<Stream>> ExchangeImpl::connect(const ConnectOptio
   auto connecting = std::make_shared<Connecting>();
   connecting->session = std::move(session);
   connecting->address = options.address;
+  connecting->done = std::move(done);
+  bool closing = false;
   {
     std::lock_guard lock(work_mutex_);
-    if (stopping_.load()) return cancelled("exchange is closing");
-    connect_requests_.push_back(connecting);
+    closing = stopping_.load();
+    if (!closing) connect_requests_.push_back(connecting);
   }
+  if (closing) return connecting->done(cancelled("exchange is closing"));
   endpoint_->wake();
-  // The exchange's thread always answers: when it is done, when the deadline has passed, or when it
-  // stops.
-  std::unique_lock lock(connecting->mutex);
-  connecting->done_changed.wait(lock, [&] { return connecting->done; });
-  if (!connecting->status.ok()) return connecting->status;
-  return std::move(connecting->stream);
 }
 
 Hello ExchangeImpl::hello_of(const ConnectOptions& options) const {
@@ -160,7 +176,8 @@ StreamHandler* ExchangeImpl::find_handler(const Hello& hello) {
 }
 
 // The same checks as for a peer, on this thread.
-absl::StatusOr<std::shared_ptr<Stream>> ExchangeImpl::connect_local(const ConnectOptions& options) {
+absl::StatusOr<std::shared_ptr<Stream>> ExchangeImpl::connect_local(const ConnectOptions& options,
+                                                                    int64_t wait_ms) {
   const Hello hello = hello_of(options);
   SLUICE_RETURN_IF_ERROR(check_hello(hello));
   if (local_->open.load() / 2 >= options_.max_streams) {
@@ -169,9 +186,8 @@ absl::StatusOr<std::shared_ptr<Stream>> ExchangeImpl::connect_local(const Connec
   }
   std::unique_lock lock(handlers_mutex_);
   if (!hello.job.empty()) {
-    handlers_changed_.wait_for(
-        lock, std::chrono::milliseconds(std::min(options_.serve_wait_ms, options.timeout_ms)),
-        [&] { return find_handler(hello) != nullptr || stopping_.load(); });
+    handlers_changed_.wait_for(lock, std::chrono::milliseconds(wait_ms),
+                               [&] { return find_handler(hello) != nullptr || stopping_.load(); });
   }
   StreamHandler* const handler = find_handler(hello);
   if (handler == nullptr) return not_served(hello);
@@ -292,7 +308,7 @@ bool ExchangeImpl::take_work() {
     taken_.swap(dirty_);
     connects.swap(connect_requests_);
   }
-  for (const ConnectingPtr& connecting : connects) begin_connect(connecting);
+  for (const ConnectingPtr& connecting : connects) try_connect(connecting);
   for (const SessionPtr& session : taken_) {
     // Cleared first: what is marked from here on is seen by the next round.
     session->dirty.store(false);
@@ -373,10 +389,10 @@ bool ExchangeImpl::pump(Session& session) {
         ++session.counters.sent_messages;
       }
       left = session.outgoing.size();
+      if (accepted > 0) session.notify_locked();
     }
     if (accepted > 0) {
       session.last_sent_ns = clock_->monotonic_ns();
-      session.changed.notify_all();
       if (left > 0 || session.phase != Phase::kClosing) return true;
     }
   }
@@ -438,12 +454,7 @@ void ExchangeImpl::stop_all() {
     dirty_.clear();
   }
   const absl::Status reason = cancelled("exchange is closing");
-  for (const ConnectingPtr& connecting : connects) {
-    std::lock_guard lock(connecting->mutex);
-    connecting->status = reason;
-    connecting->done = true;
-    connecting->done_changed.notify_all();
-  }
+  for (const ConnectingPtr& connecting : connects) connecting->done(reason);
   // What was queued before a close is still given to the wire.
   for (auto& [id, session] : sessions_) pump(*session);
   std::vector<SessionPtr> all;

@@ -58,6 +58,7 @@
 #include "absl/status/statusor.h"
 #include "base/arena.h"
 #include "base/clock.h"
+#include "base/executor.h"
 #include "base/stage.h"
 #include "dataplane/stream/envelope.h"
 #include "dataplane/stream/hello.h"
@@ -158,6 +159,11 @@ class Stream {
   // last message the reason of the close (UNAVAILABLE "closed by peer" for an orderly one).
   virtual absl::StatusOr<Message> receive(int64_t timeout_ms) = 0;
 
+  // From now on `hook` is called when there may be something to receive(), when there may be room
+  // for send() or send_control() where there was none, and when the stream has closed; and once
+  // now. From any thread, under the stream's lock: it must be quick and not use the stream.
+  virtual void on_change(std::function<void()> hook) = 0;
+
   // Begins to close: an error is told to the peer first, if it has credit left. Idempotent.
   // Messages queued before are still sent after an OK close.
   virtual void close(const absl::Status& reason) = 0;
@@ -206,6 +212,7 @@ class Exchange {
     int64_t idle_timeout_ms =
         30'000;              // without any message from a peer that could send one: it is dead
     Clock* clock = nullptr;  // the system's when null
+    Executor* executor = nullptr;  // null: one of its own, with default_executor_threads()
     // Asked at each hello, on the exchange's thread: an error is told to the peer, and nothing is
     // served. Null: always OK.
     std::function<absl::Status()> gate;
@@ -236,6 +243,11 @@ class Exchange {
   // to be called from a handler.
   virtual absl::StatusOr<std::shared_ptr<Stream>> connect(const ConnectOptions& options) = 0;
 
+  // The same without waiting: `done` is called once, from this call or on the exchange's thread,
+  // and must be quick. Nobody is waited for in a local connect: NOT_FOUND comes at once.
+  using Connected = std::function<void(absl::StatusOr<std::shared_ptr<Stream>>)>;
+  virtual void begin_connect(const ConnectOptions& options, Connected done) = 0;
+
   // Streams of this kind and job (empty: every job) go to the handler from now on, those first that
   // wait for it. ALREADY_EXISTS when another has them.
   virtual absl::Status serve(StreamKind kind, const std::string& job, StreamHandler* handler) = 0;
@@ -244,6 +256,8 @@ class Exchange {
 
   virtual Arena& arena() = 0;
   virtual Clock& clock() = 0;
+  // Where work on what comes over its streams goes on.
+  virtual Executor& executor() = 0;
   virtual TransportLimits limits() const = 0;
   // Of the endpoint: all streams, with framing, since open.
   virtual TransportCounters counters() const = 0;

@@ -54,7 +54,7 @@ void ExchangeImpl::on_completion(Completion& completion) {
   }
 }
 
-void ExchangeImpl::begin_connect(const ConnectingPtr& connecting) {
+void ExchangeImpl::try_connect(const ConnectingPtr& connecting) {
   Session& session = *connecting->session;
   connecting_.emplace(&session, connecting);
   if (connectors_ >= options_.max_streams) {
@@ -90,7 +90,7 @@ bool ExchangeImpl::connect_again(const SessionPtr& session, const absl::Status& 
   session->own.clear();
   session->phase = Session::Phase::kConnecting;
   session->posted = 0;
-  begin_connect(connecting);
+  try_connect(connecting);
   return true;
 }
 
@@ -106,11 +106,11 @@ void ExchangeImpl::finish_connect(Session& session, const absl::Status& status) 
     session.counted = true;
     ++open_streams_;
   }
-  std::lock_guard lock(connecting->mutex);
-  connecting->status = status;
-  connecting->stream = std::move(stream);
-  connecting->done = true;
-  connecting->done_changed.notify_all();
+  if (status.ok()) {
+    connecting->done(std::move(stream));
+  } else {
+    connecting->done(status);
+  }
 }
 
 void ExchangeImpl::on_connected(Session& session, Completion& completion) {
@@ -208,8 +208,8 @@ void ExchangeImpl::stop_taking(Session& session, const absl::Status& reason) {
           session.wire_reason.ok() ? unavailable("closed by peer") : session.wire_reason;
     }
     if (!reason.ok()) dropped.swap(session.outgoing);
+    session.notify_locked();
   }
-  session.changed.notify_all();
   for (Outgoing& message : dropped) release(session, std::move(message.buffer));
 }
 

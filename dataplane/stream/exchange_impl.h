@@ -29,10 +29,12 @@ class ExchangeImpl final : public Exchange, public SessionHost {
 
   std::string address() const override { return address_; }
   absl::StatusOr<std::shared_ptr<Stream>> connect(const ConnectOptions& options) override;
+  void begin_connect(const ConnectOptions& options, Connected done) override;
   absl::Status serve(StreamKind kind, const std::string& job, StreamHandler* handler) override;
   void withdraw(StreamKind kind, const std::string& job) override;
   Arena& arena() override { return *options_.arena; }
   Clock& clock() override { return *clock_; }
+  Executor& executor() override { return *executor_; }
   TransportLimits limits() const override { return limits_; }
   TransportCounters counters() const override;
   size_t streams() const override {
@@ -49,19 +51,18 @@ class ExchangeImpl final : public Exchange, public SessionHost {
  private:
   using SessionPtr = std::shared_ptr<Session>;
 
-  // A connect() that waits for the exchange's thread.
   struct Connecting {
     SessionPtr session;
     std::string address;
-    std::mutex mutex;
-    std::condition_variable done_changed;
-    bool done = false;
-    absl::Status status;
-    std::shared_ptr<Stream> stream;
+    Connected done;
   };
   using ConnectingPtr = std::shared_ptr<Connecting>;
 
-  absl::StatusOr<std::shared_ptr<Stream>> connect_local(const ConnectOptions& options);
+  bool is_local(const ConnectOptions& options) const {
+    return !options_.listen.empty() && options.address == address_;
+  }
+  absl::StatusOr<std::shared_ptr<Stream>> connect_local(const ConnectOptions& options,
+                                                        int64_t wait_ms);
   Hello hello_of(const ConnectOptions& options) const;
   StreamHandler* find_handler(const Hello& hello);
   absl::Status not_served(const Hello& hello) const;
@@ -86,7 +87,7 @@ class ExchangeImpl final : public Exchange, public SessionHost {
   void on_hello_reply(const SessionPtr& session, const Message& message);
   void on_message(const SessionPtr& session, Message message);
   void on_closed(const SessionPtr& session, const absl::Status& status);
-  void begin_connect(const ConnectingPtr& connecting);
+  void try_connect(const ConnectingPtr& connecting);
   bool connect_again(const SessionPtr& session, const absl::Status& status);
   void finish_connect(Session& session, const absl::Status& status);
   void open_session(const SessionPtr& session);
@@ -112,6 +113,8 @@ class ExchangeImpl final : public Exchange, public SessionHost {
 
   const Options options_;
   Clock* const clock_;
+  const std::unique_ptr<Executor> own_executor_;  // where none was given
+  Executor* const executor_;
   TransportLimits limits_;
   std::string address_;
   std::unique_ptr<Endpoint> endpoint_;

@@ -59,7 +59,7 @@ absl::Status LocalLink::send(size_t from, BlockBuffer message, uint32_t bytes, i
     there.options.inbox->push(delivery);
   } else {
     there.incoming.push_back(std::move(delivery.message));
-    changed_.notify_all();
+    notify_locked(there);
   }
   return absl::OkStatus();
 }
@@ -101,6 +101,12 @@ absl::StatusOr<Message> LocalLink::receive(size_t end, int64_t timeout_ms) {
   return deadline_exceeded("nothing from {} for {} ms", peer_, timeout_ms);
 }
 
+void LocalLink::on_change(size_t end, std::function<void()> hook) {
+  const std::lock_guard lock(mutex_);
+  ends_[end].on_change = std::move(hook);
+  if (ends_[end].on_change) ends_[end].on_change();
+}
+
 void LocalLink::close(size_t end, const absl::Status& reason) {
   std::deque<Message> dropped;  // their credits take the lock
   Last last;
@@ -125,7 +131,7 @@ void LocalLink::end_both(const std::array<absl::Status, 2>& reasons, Last* last)
     delivery.closed = true;
     if (delivery.stream != nullptr) ends_[end].options.inbox->push(delivery);
   }
-  changed_.notify_all();
+  for (const End& end : ends_) notify_locked(end);
 }
 
 bool LocalLink::closed() const {
@@ -150,11 +156,10 @@ void LocalLink::shut_down(const absl::Status& reason) {
 }
 
 void LocalLink::credit_returned(size_t kind) {
-  {
-    const std::lock_guard lock(mutex_);
-    --ends_[kind / 2].waiting[kind % 2];
-  }
-  changed_.notify_all();
+  const std::lock_guard lock(mutex_);
+  const size_t to = kind / 2;
+  --ends_[to].waiting[kind % 2];
+  notify_locked(ends_[1 - to]);
 }
 
 }  // namespace sluice::stream

@@ -8,6 +8,7 @@
 #include <condition_variable>
 #include <cstdint>
 #include <deque>
+#include <functional>
 #include <memory>
 #include <mutex>
 #include <string>
@@ -49,6 +50,7 @@ class LocalLink final : public CreditOwner, public std::enable_shared_from_this<
   absl::Status send_control(size_t from, Envelope envelope, std::string_view payload,
                             int64_t timeout_ms);
   absl::StatusOr<Message> receive(size_t end, int64_t timeout_ms);
+  void on_change(size_t end, std::function<void()> hook);
   void close(size_t end, const absl::Status& reason);
   bool closed() const;
   absl::Status closed_reason(size_t end) const;
@@ -67,7 +69,13 @@ class LocalLink final : public CreditOwner, public std::enable_shared_from_this<
     std::array<size_t, 2> waiting{};  // messages there that were not let go, control ones apart
     absl::Status reason;
     Stream::Counters counters;
+    std::function<void()> on_change;
   };
+  // Under the lock: something has come for this end, or room to send from it.
+  void notify_locked(const End& end) {
+    changed_.notify_all();
+    if (end.on_change) end.on_change();
+  }
   size_t limit(size_t to, bool control) const {
     return control ? kMaxControl : ends_[to].options.receive_blocks;
   }
@@ -106,6 +114,7 @@ class LocalStream final : public Stream {
   absl::StatusOr<Message> receive(int64_t timeout_ms) override {
     return link_->receive(end_, timeout_ms);
   }
+  void on_change(std::function<void()> hook) override { link_->on_change(end_, std::move(hook)); }
   void close(const absl::Status& reason) override { link_->close(end_, reason); }
   bool closed() const override { return link_->closed(); }
   absl::Status closed_reason() const override { return link_->closed_reason(end_); }

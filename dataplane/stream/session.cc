@@ -129,8 +129,8 @@ void Session::request_close(const absl::Status& why) {
     if (over || close_requested) return;
     close_requested = true;
     reason = why;
+    notify_locked();
   }
-  changed.notify_all();
   host->mark_dirty(this);
 }
 
@@ -146,8 +146,8 @@ void Session::deliver(Message message) {
     std::lock_guard lock(mutex);
     if (close_requested || over) return;
     incoming.push_back(std::move(message));
+    notify_locked();
   }
-  changed.notify_all();
 }
 
 std::deque<Outgoing> Session::end(const absl::Status& why) {
@@ -158,8 +158,8 @@ std::deque<Outgoing> Session::end(const absl::Status& why) {
     over = true;
     if (!close_requested) reason = why.ok() ? unavailable("closed by peer") : why;
     dropped.swap(outgoing);
+    notify_locked();
   }
-  changed.notify_all();
   if (inbox != nullptr) {
     if (std::shared_ptr<Stream> stream = handle.lock(); stream != nullptr) {
       Inbox::Delivery delivery{std::move(stream), Message{}, true};
@@ -170,16 +170,20 @@ std::deque<Outgoing> Session::end(const absl::Status& why) {
 }
 
 void Session::control_released() {
-  {
-    std::lock_guard lock(mutex);
-    --control_in_flight;
-  }
-  changed.notify_all();
+  std::lock_guard lock(mutex);
+  --control_in_flight;
+  notify_locked();
 }
 
 bool Session::has_outgoing() {
   std::lock_guard lock(mutex);
   return !outgoing.empty();
+}
+
+void StreamHandle::on_change(std::function<void()> hook) {
+  std::lock_guard lock(session_->mutex);
+  session_->on_change = std::move(hook);
+  if (session_->on_change) session_->on_change();
 }
 
 bool StreamHandle::closed() const {

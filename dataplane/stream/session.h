@@ -7,6 +7,7 @@
 #include <condition_variable>
 #include <cstdint>
 #include <deque>
+#include <functional>
 #include <memory>
 #include <mutex>
 #include <string>
@@ -78,6 +79,11 @@ class Session : public std::enable_shared_from_this<Session> {
   std::deque<Outgoing> end(const absl::Status& reason);
   void control_released();
   bool has_outgoing();
+  // Under the mutex: something is there to be received, room to send came, or it ended.
+  void notify_locked() {
+    changed.notify_all();
+    if (on_change) on_change();
+  }
 
   SessionHost* const host;
   const bool connector;
@@ -88,6 +94,7 @@ class Session : public std::enable_shared_from_this<Session> {
   std::mutex mutex;
   std::condition_variable
       changed;  // one for senders, receivers and close: each is rare next to a block's cost
+  std::function<void()> on_change;
   std::deque<Outgoing> outgoing;
   std::deque<Message> incoming;  // where there is no shared inbox
   size_t control_in_flight = 0;
@@ -138,6 +145,7 @@ class StreamHandle final : public Stream {
   absl::StatusOr<Message> receive(int64_t timeout_ms) override {
     return session_->receive(timeout_ms);
   }
+  void on_change(std::function<void()> hook) override;
   void close(const absl::Status& reason) override { session_->request_close(reason); }
   bool closed() const override;
   absl::Status closed_reason() const override;

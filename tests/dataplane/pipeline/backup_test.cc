@@ -290,7 +290,7 @@ TEST(BackupTest, AnotherAttemptGoesOnFromWhatIsDurable) {
     first.targets[0].options.on_slot_durable = [&](uint32_t slot) { durable.insert(slot); };
     first.adjust_send = [](SendCopiesOptions& send) {
       send.agreed.resize(send.agreed.size() / 2);
-      send.workers = 1;
+      send.packers = 1;
       send.agreed_buffers = 1;
     };
     first.start();
@@ -391,7 +391,7 @@ TEST(BackupTest, ADurableSlotDoesNotFallBackToReceived) {
     late.cancel();
   });
   backup.sent = {};
-  backup.adjust_send = [&](SendCopiesOptions& options) { options.cancellation = &late; };
+  backup.cancellation = &late;
   const absl::Status again = backup.send();
   ended = true;
   watchdog.join();

@@ -284,7 +284,7 @@ absl::Status Backup::send() {
         };
         if (adjust_send) adjust_send(send_options);
         absl::StatusOr<SendCopiesResult> result =
-            send_copies(*cluster.node(source).exchange, *cuts[source], send_options);
+            send_copies(*cluster.node(source).exchange, *cuts[source], send_options, cancellation);
         std::lock_guard lock(mutex);
         if (!result.ok()) {
           if (first.ok()) first = result.status();

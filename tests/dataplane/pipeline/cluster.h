@@ -147,6 +147,7 @@ class Backup {
   SendCopiesResult sent;
   std::map<uint32_t, int> durable_events;
   std::function<void(SendCopiesOptions&)> adjust_send;
+  const Cancellation* cancellation = nullptr;  // of send()
 };
 
 }  // namespace sluice
