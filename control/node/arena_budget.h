@@ -2,6 +2,7 @@
 #ifndef SLUICE_CONTROL_NODE_ARENA_BUDGET_H_
 #define SLUICE_CONTROL_NODE_ARENA_BUDGET_H_
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 
@@ -9,22 +10,26 @@
 #include "base/arena.h"
 #include "base/status.h"
 #include "dataplane/pipeline/consolidation.h"
-#include "dataplane/pipeline/send_copies.h"
+#include "dataplane/pipeline/send_to_targets.h"
 #include "dataplane/stream/exchange.h"
 
 namespace sluice {
 
 // Buffers without which a backup of `nodes` nodes cannot go on, each of them source and target for
-// all, with replicas that differ. Restores and writes have what is left, and wait for more.
+// all, with replicas that differ: a node has streams to and from so many at a time that it does not
+// grow with the cluster beyond that. Restores and writes have what is left, and wait for more.
 inline size_t backup_buffers(size_t nodes) {
   const Exchange::Options exchange;
   const ConsolidationOptions target;
-  const SendCopiesOptions source;
+  const SendToTargetsOptions source;
   constexpr size_t kAcknowledgements = 2;  // a block for each of the two streams to a target
-  return exchange.hello_buffers + exchange.own_buffers + exchange.control_buffers +    //
-         nodes * (target.agreed_receive_blocks + target.merge_receive_blocks) +        // in
-         nodes * (source.agreed_buffers + source.merge_buffers + kAcknowledgements) +  // out
-         target.merge_buffers;                                                         // merged
+  const size_t sources = std::min(nodes, target.agreed_streams);
+  const size_t targets = std::min(nodes, source.targets_at_a_time);
+  return exchange.hello_buffers + exchange.own_buffers + exchange.control_buffers +  //
+         sources * (target.agreed_receive_blocks + target.merge_receive_blocks) +    // in
+         targets * (source.each.agreed_buffers + source.each.merge_buffers +         //
+                    kAcknowledgements) +                                             // out
+         target.merge_buffers;                                                       // merged
 }
 
 // The smallest arena_bytes of a node in a cluster of `nodes` nodes: whole MiB.

@@ -19,6 +19,7 @@
 #include "dataplane/archive/writer.h"
 #include "dataplane/pipeline/cancellation.h"
 #include "dataplane/pipeline/consolidation.h"
+#include "dataplane/pipeline/send_to_targets.h"
 
 namespace sluice {
 
@@ -44,7 +45,7 @@ class BackupRole {
   // Source.
   void run_source();
   absl::Status send_all();
-  absl::Status send_to(uint32_t target, CutReader& cut);
+  std::vector<TargetCopies> copies_by_target() const;
   // Target.
   void run_target();
   absl::Status consolidate();

@@ -1,21 +1,19 @@
 // The source's side of BackupRole: sends this node's copies from its cut to the targets.
 #include <spdlog/spdlog.h>
 
-#include <atomic>
 #include <map>
 #include <utility>
 
 #include "base/guard.h"
 #include "base/status.h"
 #include "control/service/backup_role.h"
-#include "dataplane/pipeline/send_copies.h"
+#include "dataplane/pipeline/send_to_targets.h"
 
 namespace sluice {
 
 namespace {
+// Of one try to reach a target.
 constexpr int64_t kTryMs = 2'000;
-constexpr int64_t kGiveUpMs = 60'000;
-constexpr int64_t kBehindNs = 50'000'000;
 }  // namespace
 
 void BackupRole::run_source() {
@@ -34,12 +32,7 @@ void BackupRole::run_source() {
 }
 
 absl::Status BackupRole::send_all() {
-  std::map<uint32_t, bool> targets;
-  for (const SlotPlan& slot : plan_.slots) {
-    for (const PlanCopy& copy : plan_.senders_of(slot)) {
-      if (copy.node == static_cast<uint32_t>(self_)) targets[slot.target] = true;
-    }
-  }
+  std::vector<TargetCopies> targets = copies_by_target();
   if (targets.empty()) return absl::OkStatus();
   for (const CutInfo& held : context_.store->cuts()) {
     if (held.backup == head_.uuid && (held.cut != head_.cut || held.epoch != head_.epoch)) {
@@ -47,79 +40,46 @@ absl::Status BackupRole::send_all() {
     }
   }
   SLUICE_ASSIGN_OR_RETURN(const auto cut, context_.store->open_cut(head_.uuid));
-  // A thread for each target: a merge at one target must never wait for another target's.
-  std::vector<std::thread> threads;
-  threads.reserve(targets.size());
-  std::mutex mutex;
-  absl::Status first;
-  for (const auto& [target, sends] : targets) {
-    auto thread = start_thread("sending copies", [&, target = target] {
-      const absl::Status status = guarded("sending copies", [&] { return send_to(target, *cut); });
-      const std::lock_guard lock(mutex);
-      if (first.ok()) first = status;
-    });
-    if (!thread.ok()) {
-      const std::lock_guard lock(mutex);
-      first = thread.status();
-      break;
-    }
-    threads.push_back(*std::move(thread));
-  }
-  for (std::thread& thread : threads) thread.join();
-  return first;
-}
-
-absl::Status BackupRole::send_to(uint32_t target, CutReader& cut) {
-  SendCopiesOptions options;
-  options.job = head_.uuid;
-  options.attempt = head_.attempt;
-  options.target = plan_.nodes[target].name;
-  options.slot_bits = head_.slot_bits;
-  options.cancellation = &cancellation_;
-  options.scan = &scan_;
-  for (const SlotPlan& slot : plan_.slots) {
-    if (slot.target != target) continue;
-    for (const PlanCopy& copy : plan_.senders_of(slot)) {
-      if (copy.node != static_cast<uint32_t>(self_)) continue;
-      (slot.agreed ? options.agreed : options.divergent).push_back(slot.slot);
-    }
-  }
-  std::atomic<int64_t> moved_ns{context_.clock->monotonic_ns()};
-  options.on_slot_durable = [&](uint32_t) {
-    moved_ns = context_.clock->monotonic_ns();
+  SendToTargetsOptions options;
+  options.each.job = head_.uuid;
+  options.each.attempt = head_.attempt;
+  options.each.slot_bits = head_.slot_bits;
+  options.each.scan = &scan_;
+  options.each.give_up_ms = kTryMs;
+  options.each.on_slot_durable = [this](uint32_t) {
     report_.change([](NodeProgress& progress) { ++progress.sent_slots; });
   };
-  options.on_bytes = [&](uint64_t) {
-    moved_ns = context_.clock->monotonic_ns();
-    report_.change([](NodeProgress&) {});
-  };
-  // A target that restarts may come back under another address: each try asks for the one it has by
-  // then.
-  options.give_up_ms = kTryMs;
-  absl::Status status;
-  bool reported = false;
-  do {
+  options.each.on_bytes = [this](uint64_t) { report_.change([](NodeProgress&) {}); };
+  options.address_of = [this](const std::string& target) -> absl::StatusOr<std::string> {
     const auto snapshot = context_.directory->snapshot();
-    const Member* member = snapshot->find(options.target);
-    if (member == nullptr) return not_found("target {} is no member any more", options.target);
-    options.address = member->info.data_address;
-    status = send_copies(*context_.exchange, cut, options).status();
-    // No free buffer, here or there: it works for others, and has some again when these are done.
-    // To be waited for as long as the backup waits for anything, not a failure of this node.
-    const bool full = absl::IsResourceExhausted(status);
-    if (full) moved_ns = context_.clock->monotonic_ns();
-    // A target that has not begun this attempt yet says FAILED_PRECONDITION.
-    const bool behind = absl::IsFailedPrecondition(status);
-    if (!absl::IsUnavailable(status) && !behind && !full) return status;
-    if (full && !reported) {
-      spdlog::warn("{}: backup {}: waits for buffers to send to {}: {}", context_.name, head_.name,
-                   options.target, message_of(status));
-      reported = true;
+    const Member* member = snapshot->find(target);
+    if (member == nullptr) return not_found("target {} is no member any more", target);
+    return member->info.data_address;
+  };
+  options.on_crowded = [this](const std::string& target, const absl::Status& why) {
+    spdlog::info("{}: backup {}: waits to send to {}: {}", context_.name, head_.name, target,
+                 message_of(why));
+  };
+  return send_to_targets(*context_.exchange, *cut, std::move(targets), options, cancellation_);
+}
+
+// Each source begins with another target, itself first.
+std::vector<TargetCopies> BackupRole::copies_by_target() const {
+  const auto self = static_cast<uint32_t>(self_);
+  const auto nodes = static_cast<uint32_t>(plan_.nodes.size());
+  std::map<uint32_t, TargetCopies> targets;  // by distance from here
+  for (const SlotPlan& slot : plan_.slots) {
+    for (const PlanCopy& copy : plan_.senders_of(slot)) {
+      if (copy.node != self) continue;
+      TargetCopies& copies = targets[(slot.target + nodes - self) % nodes];
+      copies.target = plan_.nodes[slot.target].name;
+      (slot.agreed ? copies.agreed : copies.divergent).push_back(slot.slot);
     }
-    if (behind || full) context_.clock->sleep_ns(kBehindNs);
-  } while (!cancellation_.cancelled() &&
-           context_.clock->monotonic_ns() - moved_ns < kGiveUpMs * 1'000'000);
-  return with_context(status, options.target);
+  }
+  std::vector<TargetCopies> list;
+  list.reserve(targets.size());
+  for (auto& [distance, copies] : targets) list.push_back(std::move(copies));
+  return list;
 }
 
 }  // namespace sluice

@@ -56,7 +56,9 @@ TEST(ArenaBudget, RefusesWhatABackupCannotWorkWithAndSaysWhatWould) {
               std::string_view::npos)
         << message_of(refused);
   }
-  EXPECT_TRUE(check_arena(NodeConfig().arena_bytes, 16).ok()) << "as configured by default";
+  EXPECT_EQ(smallest_arena_bytes(64), smallest_arena_bytes(16));
+  EXPECT_EQ(smallest_arena_bytes(10'000), smallest_arena_bytes(16));
+  EXPECT_TRUE(check_arena(NodeConfig().arena_bytes, 10'000).ok()) << "as configured by default";
   EXPECT_FALSE(check_arena(uint64_t{48} << 20, 5).ok());
 }
 
