@@ -22,7 +22,9 @@
 #include "control/client/cluster_client.h"
 #include "control/cluster_block/cluster_block.h"
 #include "control/membership/membership.h"
+#include "control/node/arena_budget.h"
 #include "control/node/bootstrap.h"
+#include "control/node/config.h"
 #include "drivers/registry.h"
 
 namespace sluice {
@@ -245,6 +247,10 @@ std::string LocalCluster::config_of(const LocalNode& node) const {
   add("driver", driver_);
   add("rack", node.rack);
   text += fmt::format("weight = {}\n", node.weight);
+  // The default is for clusters of up to 16 nodes.
+  const uint64_t arena_bytes = recommended_arena_bytes(nodes_.size());
+  if (arena_bytes > NodeConfig().arena_bytes)
+    text += fmt::format("arena_bytes = {}\n", arena_bytes);
   return text;
 }
 

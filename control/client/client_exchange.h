@@ -10,6 +10,7 @@
 #include "absl/status/statusor.h"
 #include "base/arena.h"
 #include "control/client/directory.h"
+#include "dataplane/pipeline/request_client.h"
 #include "dataplane/stream/exchange.h"
 #include "drivers/transport.h"
 
@@ -36,7 +37,9 @@ class ClientExchange {
 
  private:
   static constexpr size_t kLeastSpare = 4;
-  static size_t stream_buffers(size_t nodes) { return 16 + kReceiveBlocks * nodes; }
+  static size_t stream_buffers(size_t nodes) {
+    return 16 + kReceiveBlocks * std::min(nodes, RequestClient::kStreams);
+  }
 
   std::unique_ptr<Transport> transport_;
   std::unique_ptr<Arena> arena_;

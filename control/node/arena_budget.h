@@ -10,7 +10,9 @@
 #include "base/arena.h"
 #include "base/status.h"
 #include "dataplane/pipeline/consolidation.h"
+#include "dataplane/pipeline/request_client.h"
 #include "dataplane/pipeline/send_to_targets.h"
+#include "dataplane/pipeline/write_server.h"
 #include "dataplane/stream/exchange.h"
 
 namespace sluice {
@@ -37,6 +39,18 @@ inline uint64_t smallest_arena_bytes(size_t nodes) {
   constexpr uint64_t kMib = uint64_t{1} << 20;
   const uint64_t bytes = uint64_t{backup_buffers(nodes)} * kBufferBytes;
   return (bytes + kMib - 1) / kMib * kMib;
+}
+
+// What a node of a cluster of `nodes` nodes works well with: a backup, and besides it writes that
+// come from and go to all of them, up to the number of streams that a node keeps for that.
+inline uint64_t recommended_arena_bytes(size_t nodes) {
+  const WriteServer::Options writes;
+  const RequestClient::Options requests;
+  constexpr size_t kClients = 8;
+  const size_t peers = std::min(nodes, requests.streams);
+  const size_t buffers = peers * (writes.forward_receive_blocks + requests.receive_blocks) +
+                         kClients * writes.write_receive_blocks;
+  return smallest_arena_bytes(nodes) + uint64_t{buffers} * kBufferBytes;
 }
 
 // INVALID_ARGUMENT, with the number that would do, for an arena that backups cannot work with.

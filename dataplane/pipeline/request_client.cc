@@ -1,5 +1,6 @@
 #include "dataplane/pipeline/request_client.h"
 
+#include <algorithm>
 #include <chrono>
 #include <condition_variable>
 #include <iterator>
@@ -18,6 +19,12 @@ constexpr int64_t kTakeMs = 200;
 }  // namespace
 
 struct RequestClient::Call {
+  Call() = default;
+  ~Call();
+  Call(const Call&) = delete;
+  Call& operator=(const Call&) = delete;
+
+  Node* node = nullptr;  // whose stream it uses
   std::shared_ptr<Stream> stream;
   uint64_t sequence = 0;
   int64_t deadline_ns = 0;  // of one with on_done
@@ -30,6 +37,9 @@ struct RequestClient::Call {
 
 struct RequestClient::Node {
   std::string name;
+  std::atomic<size_t> calls{0};  // that use its stream; raised under the mutex
+  std::atomic<bool> open{false};
+  std::atomic<int64_t> used_ns{0};
   std::mutex mutex;  // held while connecting: who else wants the stream waits for it
   std::shared_ptr<Stream> stream;
   std::string address;
@@ -37,6 +47,10 @@ struct RequestClient::Node {
   int64_t failed_ns = 0;
   bool crowded = false;  // the failure is that it took nothing
 };
+
+RequestClient::Call::~Call() {
+  if (node != nullptr) node->calls.fetch_sub(1);
+}
 
 RequestClient::RequestClient(Exchange& exchange, const Options& options)
     : exchange_(exchange), options_(options) {
@@ -65,42 +79,75 @@ RequestClient::Node& RequestClient::node_of(const SlotRoute::Replica& replica) {
   return *node;
 }
 
-absl::StatusOr<std::shared_ptr<Stream>> RequestClient::stream_to(Node& node,
-                                                                 const std::string& address) {
+absl::Status RequestClient::open_stream(Node& node, const std::string& address, Call& call) {
   std::lock_guard lock(node.mutex);
-  const int64_t since_ms = (exchange_.clock().monotonic_ns() - node.failed_ns) / kMs;
+  const int64_t now = exchange_.clock().monotonic_ns();
+  const int64_t since_ms = (now - node.failed_ns) / kMs;
   const int64_t pause_ms = node.crowded ? options_.crowded_ms : options_.unreachable_ms;
   const bool failed = !node.failure.ok() && node.address == address && since_ms < pause_ms;
   if (failed && node.crowded) return node.failure;
-  if (node.stream != nullptr && !node.stream->closed() && node.address == address) {
-    return node.stream;
+  if (node.stream == nullptr || node.stream->closed() || node.address != address) {
+    if (failed) return node.failure;
+    node.stream.reset();
+    node.open = false;
+    node.address = address;
+    close_idle(node);
+    Exchange::ConnectOptions options;
+    options.address = address;
+    options.kind = options_.kind;
+    options.cluster = options_.cluster;
+    options.target = node.name;
+    options.job = options_.job;
+    options.attempt = options_.attempt;
+    options.receive_blocks = options_.receive_blocks;
+    options.inbox = inbox_;
+    options.timeout_ms = options_.connect_timeout_ms;
+    absl::StatusOr<std::shared_ptr<Stream>> stream = exchange_.connect(options);
+    node.failure = stream.status();
+    node.crowded = false;
+    node.failed_ns = exchange_.clock().monotonic_ns();
+    SLUICE_RETURN_IF_ERROR(stream.status());
+    node.stream = *std::move(stream);
+    node.open = true;
   }
-  if (failed) return node.failure;
-  node.stream.reset();
-  node.address = address;
-  Exchange::ConnectOptions options;
-  options.address = address;
-  options.kind = options_.kind;
-  options.cluster = options_.cluster;
-  options.target = node.name;
-  options.job = options_.job;
-  options.attempt = options_.attempt;
-  options.receive_blocks = options_.receive_blocks;
-  options.inbox = inbox_;
-  options.timeout_ms = options_.connect_timeout_ms;
-  absl::StatusOr<std::shared_ptr<Stream>> stream = exchange_.connect(options);
-  node.failure = stream.status();
-  node.crowded = false;
-  node.failed_ns = exchange_.clock().monotonic_ns();
-  if (stream.ok()) node.stream = *stream;
-  return stream;
+  node.used_ns = now;
+  call.stream = node.stream;
+  call.node = &node;
+  ++node.calls;
+  return absl::OkStatus();
+}
+
+// Makes room for one more stream, to `but`.
+void RequestClient::close_idle(const Node& but) {
+  std::vector<Node*> idle;
+  size_t open = 0;
+  {
+    const std::lock_guard lock(mutex_);
+    for (const auto& [name, node] : nodes_) {
+      if (node.get() == &but || !node->open) continue;
+      ++open;
+      if (node->calls == 0) idle.push_back(node.get());
+    }
+  }
+  std::sort(idle.begin(), idle.end(),
+            [](const Node* a, const Node* b) { return a->used_ns < b->used_ns; });
+  for (Node* node : idle) {
+    if (open < options_.streams) return;
+    // One that somebody is about to use is not idle.
+    const std::unique_lock lock(node->mutex, std::try_to_lock);
+    if (!lock.owns_lock() || node->calls > 0 || node->stream == nullptr) continue;
+    node->stream->close(absl::OkStatus());
+    node->stream.reset();
+    node->open = false;
+    --open;
+  }
 }
 
 absl::StatusOr<RequestClient::CallPtr> RequestClient::begin(const SlotRoute::Replica& to,
                                                             BlockBuffer message, uint32_t bytes,
                                                             uint64_t sequence, int64_t timeout_ms) {
   auto call = std::make_shared<Call>();
-  SLUICE_ASSIGN_OR_RETURN(call->stream, stream_to(node_of(to), to.address));
+  SLUICE_RETURN_IF_ERROR(open_stream(node_of(to), to.address, *call));
   call->sequence = sequence;
   SLUICE_RETURN_IF_ERROR(post(call, std::move(message), bytes, timeout_ms));
   return call;
@@ -110,10 +157,10 @@ void RequestClient::send(const SlotRoute::Replica& to, BlockBuffer message, uint
                          uint64_t sequence, int64_t timeout_ms, int64_t reply_timeout_ms,
                          Done done) {
   Node& node = node_of(to);
-  absl::StatusOr<std::shared_ptr<Stream>> stream = stream_to(node, to.address);
-  if (!stream.ok()) return done({false, stream.status()});
   auto call = std::make_shared<Call>();
-  call->stream = *std::move(stream);
+  if (absl::Status status = open_stream(node, to.address, *call); !status.ok()) {
+    return done({false, status});
+  }
   call->sequence = sequence;
   call->deadline_ns = exchange_.clock().monotonic_ns() + reply_timeout_ms * kMs;
   call->on_done = std::move(done);

@@ -1,5 +1,7 @@
 // Sends data writing requests to several nodes and matches their replies: one stream to each node,
-// opened when needed and again after it broke. Used by restores, imports and coordinating replicas.
+// opened when needed and again after it broke. Streams that no call uses are closed where there
+// would be more than 64, so that buffers do not grow with the cluster. Used by restores, imports
+// and coordinating replicas.
 #ifndef SLUICE_DATAPLANE_PIPELINE_REQUEST_CLIENT_H_
 #define SLUICE_DATAPLANE_PIPELINE_REQUEST_CLIENT_H_
 
@@ -22,12 +24,16 @@ namespace sluice {
 // Thread-safe. The number of calls at a time is the caller's to bound.
 class RequestClient {
  public:
+  static constexpr size_t kStreams = 64;
   struct Options {
     StreamKind kind = StreamKind::kWrite;
     std::string cluster;  // the exchange's own when empty
     std::string job;
     uint64_t attempt = 0;
-    size_t receive_blocks = 2;
+    size_t receive_blocks = 1;  // of a stream; replies are small
+    // The least recently used one is closed before another is opened beyond that. More only where
+    // calls use all of them.
+    size_t streams = kStreams;
     int64_t connect_timeout_ms = 3'000;
     int64_t unreachable_ms = 200;  // after a failed connect, further calls fail at once for so long
     int64_t crowded_ms = 2'000;    // likewise after one that took nothing
@@ -62,7 +68,9 @@ class RequestClient {
  private:
   struct Node;
   Node& node_of(const SlotRoute::Replica& replica);
-  absl::StatusOr<std::shared_ptr<Stream>> stream_to(Node& node, const std::string& address);
+  // Gives the call a stream to the node, which stays open as long as the call lives.
+  absl::Status open_stream(Node& node, const std::string& address, Call& call);
+  void close_idle(const Node& but);
   absl::Status post(const CallPtr& call, BlockBuffer message, uint32_t bytes, int64_t timeout_ms);
   void run();
   void expire();

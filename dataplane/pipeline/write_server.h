@@ -72,7 +72,7 @@ class WriteServer {
     size_t forward_workers = 4;  // requests of other replicas; a pool of their own, so that no two
                                  // nodes wait for each other
     size_t write_receive_blocks = 3;      // of each client's stream
-    size_t forward_receive_blocks = 2;    // of each peer's
+    size_t forward_receive_blocks = 1;    // of each peer's
     int64_t forward_timeout_ms = 20'000;  // for sending to each peer, and for all their replies
     WriteLots::Options lots;
     size_t write_quorum = 1;  // replicas on which a record of an import has to be durable
