@@ -78,8 +78,14 @@ absl::Status RestoreParts::run_here(const RestoreHead& head,
                                     const std::vector<std::string>& folders,
                                     const std::vector<std::string>& together, const Work& work,
                                     Ended* ended) {
-  SLUICE_ASSIGN_OR_RETURN(const auto exchange, ClientExchange::open(client_.directory(), "restore",
-                                                                    options_.arena_bytes));
+  // Twice as many buffers as requests, for repacking.
+  constexpr size_t kRequests = 12;
+  const size_t members = client_.directory().snapshot()->members.size();
+  SLUICE_ASSIGN_OR_RETURN(
+      const auto exchange,
+      ClientExchange::open(client_.directory(), "restore",
+                           std::max<size_t>(options_.arena_bytes,
+                                            ClientExchange::arena_bytes(members, 2 * kRequests))));
   Cancellation cancellation;
   RestoreRun run;
   run.peers = &client_.peers();
@@ -96,8 +102,7 @@ absl::Status RestoreParts::run_here(const RestoreHead& head,
   run.check_slots = work.check_slots;
   run.together = {together.begin(), together.end()};
   run.cancellation = &cancellation;
-  // Half of them for repacking.
-  run.requests = std::min<size_t>(12, exchange->spare_buffers() / 2);
+  run.requests = std::min(kRequests, exchange->spare_buffers() / 2);
   run.progress = [this](uint64_t bytes) { report("", bytes); };
   SLUICE_ASSIGN_OR_RETURN(ended->result, run_restore(run));
   return absl::OkStatus();
