@@ -89,6 +89,12 @@ void BlockPool::wait_until_whole() {
   available_.wait(lock, [this] { return free_.size() == size_; });
 }
 
+bool BlockPool::wait_until_whole(int64_t timeout_ms) {
+  std::unique_lock lock(mutex_);
+  return available_.wait_for(lock, std::chrono::milliseconds(timeout_ms),
+                             [this] { return free_.size() == size_; });
+}
+
 size_t BlockPool::free() const {
   std::lock_guard lock(mutex_);
   return free_.size();

@@ -86,6 +86,8 @@ class BlockPool {
   BlockBuffer take(int64_t timeout_ms);
   // Waits until all buffers are home. Nobody takes any meanwhile.
   void wait_until_whole();
+  // The same, at most `timeout_ms`; whether they are.
+  bool wait_until_whole(int64_t timeout_ms);
   // From now on `hook` runs after a buffer has come home, on the thread that let go of it, under
   // the pool's lock: it must be quick and not use the pool.
   void set_home_hook(std::function<void()> hook);

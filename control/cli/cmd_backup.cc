@@ -17,8 +17,6 @@
 namespace sluice {
 namespace {
 
-constexpr size_t kVerifyArenaBytes = size_t{64} << 20;
-
 struct BackupArguments {
   std::string backup;
   BackupOptions create;
@@ -219,7 +217,7 @@ Outcome outcome_of(const VerifyResult& result) {
 }
 
 Outcome verify_archive_command(const BackupArguments& arguments) {
-  auto arena = Arena::create({.bytes = kVerifyArenaBytes});
+  auto arena = Arena::create({.bytes = kVerifyBuffers * kBufferBytes});
   if (!arena.ok()) return failure(arena.status());
   std::atomic<uint64_t> done{0};
   std::atomic<uint64_t> total{0};

@@ -12,7 +12,6 @@ namespace sluice {
 
 namespace {
 
-constexpr size_t kArenaBuffers = 16;
 constexpr int64_t kReportNs = 500'000'000;
 constexpr int kProblemsPerMessage = 500;
 
@@ -50,7 +49,8 @@ absl::Status stream_verification(const std::string& directory, const ArchivePart
                                  grpc::ServerContext& call,
                                  grpc::ServerWriter<v1::VerifyUpdate>& writer) {
   Pages pages(call, writer);
-  SLUICE_ASSIGN_OR_RETURN(const auto arena, Arena::create({.bytes = kArenaBuffers * kBufferBytes}));
+  SLUICE_ASSIGN_OR_RETURN(const auto arena,
+                          Arena::create({.bytes = kVerifyBuffers * kBufferBytes}));
   int64_t reported = 0;
   const auto progress = [&](uint64_t done, uint64_t total) {
     const int64_t now = system_clock().monotonic_ns();

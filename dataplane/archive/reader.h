@@ -58,6 +58,9 @@ struct VerifyReport {
   std::vector<VerifyProblem> unreadable;  // what the system did not let be read, so not checked
 };
 
+// That verify_archive() takes from its arena.
+inline constexpr size_t kVerifyBuffers = 9;
+
 // Checks everything there is to check, without a cluster: the manifest in each directory (present,
 // identical), indexes, every block, padding, every record, slot digests and counts against the
 // manifest, files that do not belong, parts that are missing. Continues after a problem. A status

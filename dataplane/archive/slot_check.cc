@@ -20,7 +20,7 @@ absl::Status SlotCheck::add_block(const BlockLocation& location, std::span<const
 }
 
 absl::Status SlotCheck::add_blocks_entries(std::span<const uint8_t> block, uint64_t newest_stamp) {
-  SLUICE_ASSIGN_OR_RETURN(BlockReader reader, BlockReader::open(block));
+  SLUICE_ASSIGN_OR_RETURN(BlockReader reader, BlockReader::open_verified(block));
   BlockEntry entry;
   for (;;) {
     SLUICE_ASSIGN_OR_RETURN(const bool more, reader.next(&entry));

@@ -1,6 +1,9 @@
 #include <fcntl.h>
+#include <tbb/parallel_pipeline.h>
+#include <tbb/task_arena.h>
 
 #include <algorithm>
+#include <atomic>
 #include <map>
 #include <optional>
 #include <set>
@@ -35,12 +38,25 @@ struct Place {
 };
 
 const std::vector<PartManifest> kNoParts;
+constexpr int kVerifyThreads = 4;
+
+// A block that is read ahead, and what became of it.
+struct Read {
+  BlockBuffer buffer;
+  absl::Status status;
+};
 
 class Verifier {
  public:
-  Verifier(const std::function<bool(uint64_t, uint64_t)>& progress, BlockBuffer buffer,
-           const ArchivePartId* expected)
-      : progress_(progress), buffer_(std::move(buffer)), expected_(expected) {}
+  // One of the buffers is for what is looked at besides the blocks in turn.
+  Verifier(const std::function<bool(uint64_t, uint64_t)>& progress,
+           std::vector<BlockBuffer> buffers, const ArchivePartId* expected)
+      : progress_(progress),
+        buffer_(std::move(buffers.back())),
+        expected_(expected),
+        reads_(buffers.size() - 1) {
+    for (size_t i = 0; i < reads_.size(); ++i) reads_[i].buffer = std::move(buffers[i]);
+  }
 
   absl::StatusOr<VerifyReport> run(const std::vector<std::string>& folders);
 
@@ -54,8 +70,10 @@ class Verifier {
   void check_names(const Folder& folder);
   absl::Status load_index(Folder& folder, const SegmentSummary& summary);
   void check_segment(size_t number, const SegmentIndex& index);
+  void check_blocks(size_t number, int fd, const std::string& file, const SegmentIndex& index);
   void check_gap(int fd, const std::string& file, uint64_t from, uint64_t to);
-  void check_one(size_t folder, int fd, const std::string& file, const BlockLocation& location);
+  void check_one(size_t folder, int fd, const std::string& file, const BlockLocation& location,
+                 const Read& read);
   std::string describe(int fd, const std::string& file, const BlockLocation& location,
                        const absl::Status& status);
   void walk_segment(int fd, const std::string& file);
@@ -78,6 +96,7 @@ class Verifier {
   const std::function<bool(uint64_t, uint64_t)>& progress_;
   BlockBuffer buffer_;
   const ArchivePartId* const expected_;
+  std::vector<Read> reads_;
   VerifyReport report_;
   std::vector<Folder> folders_;
   std::optional<Manifest> manifest_;
@@ -86,7 +105,7 @@ class Verifier {
   std::unordered_map<uint64_t, Place> places_;  // by checksum: to tell where a block belongs
   std::map<uint32_t, SlotCheck> slots_;         // of the part being checked
   std::map<uint32_t, uint32_t> slot_blocks_;    // how many blocks each of them has
-  bool cancelled_ = false;
+  std::atomic<bool> cancelled_{false};
   bool displaced_ = false;  // in the segment being checked
   // In segments with displaced blocks: problems of blocks that are not where they belong, with the
   // block's checksum; and where which block was found there.
@@ -356,20 +375,50 @@ void Verifier::check_segment(size_t number, const SegmentIndex& index) {
                         index.segment_bytes));
   }
   absent_here_.clear();
-  uint64_t end = 0;
-  for (const BlockLocation& block : index.blocks) {
-    if (end < block.offset) check_gap(fd->get(), file, end, block.offset);
-    check_one(number, fd->get(), file, block);
-    end = block.offset + padded(block.bytes);
-    done_ += padded(block.bytes);
-    if (progress_ && !progress_(done_, total_)) {
-      cancelled_ = true;
-      return;
-    }
-  }
-  if (!displaced_) return;
+  check_blocks(number, fd->get(), file, index);
+  if (cancelled_ || !displaced_) return;
   absent_.insert(absent_.end(), absent_here_.begin(), absent_here_.end());
   walk_segment(fd->get(), file);
+}
+
+// Blocks are read and checked several at a time; slots are put together from them in order, by one
+// thread at a time. A read's place is free again when the one that many blocks before it is done
+// with.
+void Verifier::check_blocks(size_t number, int fd, const std::string& file,
+                            const SegmentIndex& index) {
+  const uint32_t slot_bits = manifest_.has_value() ? manifest_->identity.slot_bits : 0;
+  size_t next = 0;
+  uint64_t end = 0;
+  const auto pick = [&](tbb::flow_control& control) {
+    if (next == index.blocks.size() || cancelled_) {
+      control.stop();
+      return next;
+    }
+    return next++;
+  };
+  const auto check = [&](size_t at) {
+    const BlockLocation& block = index.blocks[at];
+    Read& read = reads_[at % reads_.size()];
+    read.status = read_padded(fd, block, read.buffer.span(), file);
+    if (read.status.ok()) {
+      read.status = check_block(block, slot_bits, read.buffer.span().first(padded(block.bytes)));
+    }
+    return at;
+  };
+  const auto take = [&](size_t at) {
+    if (cancelled_) return;
+    const BlockLocation& block = index.blocks[at];
+    if (end < block.offset) check_gap(fd, file, end, block.offset);
+    check_one(number, fd, file, block, reads_[at % reads_.size()]);
+    end = block.offset + padded(block.bytes);
+    done_ += padded(block.bytes);
+    if (progress_ && !progress_(done_, total_)) cancelled_ = true;
+  };
+  constexpr auto kInOrder = tbb::filter_mode::serial_in_order;
+  tbb::parallel_pipeline(reads_.size(),
+                         tbb::make_filter<void, size_t>(kInOrder, pick) &
+                             tbb::make_filter<size_t, size_t>(tbb::filter_mode::parallel, check) &
+                             tbb::make_filter<size_t, void>(kInOrder, take));
 }
 
 // What is between blocks was cleared when the archive was finished.
@@ -389,28 +438,23 @@ void Verifier::check_gap(int fd, const std::string& file, uint64_t from, uint64_
 }
 
 void Verifier::check_one(size_t folder, int fd, const std::string& file,
-                         const BlockLocation& location) {
+                         const BlockLocation& location, const Read& read) {
   SlotCheck& slot = slots_[location.slot];
-  absl::Status status = read_padded(fd, location, buffer_.span(), file);
-  if (status.ok()) {
-    const uint32_t slot_bits = manifest_.has_value() ? manifest_->identity.slot_bits : 0;
-    status = check_block(location, slot_bits, buffer_.span().first(padded(location.bytes)));
-  }
-  if (!status.ok()) {
+  if (!read.status.ok()) {
     slot.skip_block();
-    if (absl::IsDataLoss(status)) {
+    if (absl::IsDataLoss(read.status)) {
       const size_t at = report_.bad.size();
-      problem(file, location.offset, location.slot, describe(fd, file, location, status));
+      problem(file, location.offset, location.slot, describe(fd, file, location, read.status));
       absent_here_.emplace_back(at, location.checksum);
     } else {
-      problem(file, location.offset, location.slot, status);
+      problem(file, location.offset, location.slot, read.status);
     }
   } else {
     ++report_.blocks;
     report_.bytes += location.bytes;
     const uint64_t newest = manifest_.has_value() ? manifest_->newest_stamp : ~uint64_t{0};
     const absl::Status records =
-        slot.add_block(location, buffer_.span().first(location.bytes), newest);
+        slot.add_block(location, read.buffer.span().first(location.bytes), newest);
     if (!records.ok()) {
       problem(file, location.offset, location.slot, records);
     }
@@ -515,8 +559,15 @@ absl::StatusOr<VerifyReport> verify_archive(
   if (expected != nullptr && folders.size() != 1) {
     return invalid_argument("archive: {} directories for one expected part", folders.size());
   }
-  SLUICE_ASSIGN_OR_RETURN(const std::unique_ptr<BlockPool> pool, arena.make_pool("verify", 1));
-  return Verifier(progress, pool->try_take(), expected).run(folders);
+  SLUICE_ASSIGN_OR_RETURN(const std::unique_ptr<BlockPool> pool,
+                          arena.make_pool("verify", kVerifyBuffers));
+  std::vector<BlockBuffer> buffers;
+  for (size_t i = 0; i < kVerifyBuffers; ++i) buffers.push_back(pool->try_take());
+  // Threads of its own: more would not make one disk faster, and a node has other work.
+  tbb::task_arena threads(kVerifyThreads);
+  absl::StatusOr<VerifyReport> report = absl::UnknownError("");
+  threads.execute([&] { report = Verifier(progress, std::move(buffers), expected).run(folders); });
+  return report;
 }
 
 }  // namespace sluice

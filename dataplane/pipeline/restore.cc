@@ -200,7 +200,7 @@ absl::StatusOr<RestoreResult> RestoreJob::run() {
   for (size_t i = 0; i < workers; ++i) threads.emplace_back([this] { work(); });
   for (std::thread& thread : threads) thread.join();
   client_.reset();
-  while (pool_->free() < pool_->size()) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  pool_->wait_until_whole();
   result_.cancelled = cancelled_now();
   SLUICE_RETURN_IF_ERROR(count_failures());
   return std::move(result_);

@@ -32,6 +32,7 @@ namespace {
 
 constexpr int64_t kMs = 1'000'000;
 constexpr int64_t kTimerNs = 50 * kMs;
+constexpr int64_t kLastBuffersNs = 10'000 * kMs;
 constexpr size_t kPostBatch = 16;
 
 Newcomers::Options newcomer_options(const Exchange::Options& options) {
@@ -90,16 +91,13 @@ ExchangeImpl::~ExchangeImpl() {
   endpoint_.reset();
   // Users have let go of their messages by now (the contract); a driver or a disk may still be
   // about to.
-  for (int i = 0; i < 10'000; ++i) {
-    std::erase_if(retired_, [](const SessionPtr& session) {
-      return session->pool->free() == session->pool->size();
-    });
-    const auto whole = [](const std::unique_ptr<BlockPool>& pool) {
-      return pool == nullptr || pool->free() == pool->size();
-    };
-    if (retired_.empty() && whole(control_pool_) && whole(own_pool_) && whole(hello_pool_)) break;
-    std::this_thread::sleep_for(std::chrono::milliseconds(1));
-  }
+  const int64_t deadline_ns = clock_->monotonic_ns() + kLastBuffersNs;
+  const auto wait = [&](BlockPool* pool) {
+    const int64_t left_ns = deadline_ns - clock_->monotonic_ns();
+    if (pool != nullptr) pool->wait_until_whole(std::max<int64_t>(left_ns, 0) / kMs);
+  };
+  for (const SessionPtr& session : retired_) wait(session->pool.get());
+  for (BlockPool* pool : {control_pool_.get(), own_pool_.get(), hello_pool_.get()}) wait(pool);
 }
 
 void ExchangeImpl::mark_dirty(Session* session) {

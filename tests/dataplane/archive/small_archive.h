@@ -52,7 +52,7 @@ inline void spit(const std::string& path, std::string_view bytes) {
 // Arena and pool of the tests' blocks.
 struct Memory {
   explicit Memory(size_t buffers = 16)
-      : arena(*Arena::create({.bytes = (buffers + 4) * kBufferBytes})),
+      : arena(*Arena::create({.bytes = (buffers + kVerifyBuffers) * kBufferBytes})),
         pool(*arena->make_pool("test", buffers)) {}
   std::unique_ptr<Arena> arena;
   std::unique_ptr<BlockPool> pool;
