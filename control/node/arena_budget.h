@@ -2,6 +2,7 @@
 #ifndef SLUICE_CONTROL_NODE_ARENA_BUDGET_H_
 #define SLUICE_CONTROL_NODE_ARENA_BUDGET_H_
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 
@@ -9,6 +10,7 @@
 #include "base/arena.h"
 #include "base/status.h"
 #include "dataplane/pipeline/consolidation.h"
+#include "dataplane/pipeline/merge_source.h"
 #include "dataplane/pipeline/send_copies.h"
 #include "dataplane/stream/exchange.h"
 
@@ -20,11 +22,17 @@ inline size_t backup_buffers(size_t nodes) {
   const Exchange::Options exchange;
   const ConsolidationOptions target;
   const SendCopiesOptions source;
-  constexpr size_t kAcknowledgements = 2;  // a block for each of the two streams to a target
-  return exchange.hello_buffers + exchange.own_buffers + exchange.control_buffers +    //
-         nodes * (target.agreed_receive_blocks + target.merge_receive_blocks) +        // in
-         nodes * (source.agreed_buffers + source.merge_buffers + kAcknowledgements) +  // out
-         target.merge_buffers;                                                         // merged
+  const MergeSourceOptions merge_source;
+  constexpr size_t kAcknowledgements = 1;  // a block for the stream to a target
+  constexpr size_t kRequests = 1;          // a block for each merge's stream from a target
+  const size_t merges_served = std::min(merge_source.max_streams, nodes * target.merge_workers);
+  const size_t merge_streams = std::min(target.merge_streams, nodes * target.merge_workers);
+  return exchange.hello_buffers + exchange.own_buffers + exchange.control_buffers +  //
+         nodes * target.agreed_receive_blocks +                                      // in
+         nodes * (source.agreed_buffers + kAcknowledgements) +                       // out
+         merges_served * (merge_source.send_buffers + kRequests) +  // summaries and records, out
+         merge_streams * target.merge_receive_blocks +              // the same, in
+         target.merge_buffers;                                      // merged
 }
 
 // The smallest arena_bytes of a node in a cluster of `nodes` nodes: whole MiB.

@@ -19,6 +19,7 @@
 #include "dataplane/archive/writer.h"
 #include "dataplane/pipeline/cancellation.h"
 #include "dataplane/pipeline/consolidation.h"
+#include "dataplane/pipeline/merge_source.h"
 
 namespace sluice {
 
@@ -44,6 +45,8 @@ class BackupRole {
   // Source.
   void run_source();
   absl::Status send_all();
+  absl::Status start_merge_source(const std::shared_ptr<CutReader>& cut);
+  absl::Status wait_merged();
   absl::Status send_to(uint32_t target, CutReader& cut);
   // Target.
   void run_target();
@@ -71,6 +74,7 @@ class BackupRole {
   std::unique_ptr<ArchiveWriter> writer_;
   std::optional<PartManifest> part_;
   std::set<uint32_t> durable_;
+  std::unique_ptr<MergeSource> merge_source_;  // of the source's thread, and then of stop()
   std::thread source_;
   std::thread target_;
 };

@@ -1,8 +1,9 @@
-// The source's side of BackupRole: sends this node's copies from its cut to the targets.
+// The source's side of BackupRole: sends this node's copies from its cut to the targets, and serves
+// those that merge.
 #include <spdlog/spdlog.h>
 
 #include <atomic>
-#include <map>
+#include <set>
 #include <utility>
 
 #include "base/guard.h"
@@ -34,26 +35,29 @@ void BackupRole::run_source() {
 }
 
 absl::Status BackupRole::send_all() {
-  std::map<uint32_t, bool> targets;
+  std::set<uint32_t> targets;
+  bool divergent = false;
   for (const SlotPlan& slot : plan_.slots) {
     for (const PlanCopy& copy : plan_.senders_of(slot)) {
-      if (copy.node == static_cast<uint32_t>(self_)) targets[slot.target] = true;
+      if (copy.node != static_cast<uint32_t>(self_)) continue;
+      if (slot.agreed) targets.insert(slot.target);
+      divergent = divergent || !slot.agreed;
     }
   }
-  if (targets.empty()) return absl::OkStatus();
+  if (targets.empty() && !divergent) return absl::OkStatus();
   for (const CutInfo& held : context_.store->cuts()) {
     if (held.backup == head_.uuid && (held.cut != head_.cut || held.epoch != head_.epoch)) {
       return failed_precondition("its cut of this backup is another one");
     }
   }
   SLUICE_ASSIGN_OR_RETURN(const auto cut, context_.store->open_cut(head_.uuid));
-  // A thread for each target: a merge at one target must never wait for another target's.
+  if (divergent) SLUICE_RETURN_IF_ERROR(start_merge_source(cut));
   std::vector<std::thread> threads;
   threads.reserve(targets.size());
   std::mutex mutex;
   absl::Status first;
-  for (const auto& [target, sends] : targets) {
-    auto thread = start_thread("sending copies", [&, target = target] {
+  for (const uint32_t target : targets) {
+    auto thread = start_thread("sending copies", [&, target] {
       const absl::Status status = guarded("sending copies", [&] { return send_to(target, *cut); });
       const std::lock_guard lock(mutex);
       if (first.ok()) first = status;
@@ -66,7 +70,42 @@ absl::Status BackupRole::send_all() {
     threads.push_back(*std::move(thread));
   }
   for (std::thread& thread : threads) thread.join();
-  return first;
+  SLUICE_RETURN_IF_ERROR(first);
+  return wait_merged();
+}
+
+// It serves for as long as the role lives: a target may ask when all agreed slots have long been
+// sent.
+absl::Status BackupRole::start_merge_source(const std::shared_ptr<CutReader>& cut) {
+  MergeSourceOptions options;
+  options.job = head_.uuid;
+  options.attempt = head_.attempt;
+  options.slot_bits = head_.slot_bits;
+  options.scan = &scan_;
+  for (const SlotPlan& slot : plan_.slots) {
+    if (slot.agreed) continue;
+    for (const PlanCopy& copy : plan_.senders_of(slot)) {
+      if (copy.node != static_cast<uint32_t>(self_)) continue;
+      options.slots[plan_.nodes[slot.target].name].push_back(slot.slot);
+    }
+  }
+  options.on_slot_durable = [this](uint32_t) {
+    report_.change([](NodeProgress& progress) { ++progress.sent_slots; });
+  };
+  options.on_bytes = [this](uint64_t) { report_.change([](NodeProgress&) {}); };
+  SLUICE_ASSIGN_OR_RETURN(merge_source_, MergeSource::start(*context_.exchange, cut, options));
+  return absl::OkStatus();
+}
+
+// Targets that are slow, or away, are the coordinator's business: it waits for them or plans
+// without them.
+absl::Status BackupRole::wait_merged() {
+  if (merge_source_ == nullptr) return absl::OkStatus();
+  while (!cancellation_.cancelled()) {
+    absl::Status status = merge_source_->wait_durable(kCancellationPollMs);
+    if (!absl::IsDeadlineExceeded(status)) return status;
+  }
+  return cancelled("the backup's attempt {} ended", head_.attempt);
 }
 
 absl::Status BackupRole::send_to(uint32_t target, CutReader& cut) {
@@ -78,10 +117,9 @@ absl::Status BackupRole::send_to(uint32_t target, CutReader& cut) {
   options.cancellation = &cancellation_;
   options.scan = &scan_;
   for (const SlotPlan& slot : plan_.slots) {
-    if (slot.target != target) continue;
+    if (slot.target != target || !slot.agreed) continue;
     for (const PlanCopy& copy : plan_.senders_of(slot)) {
-      if (copy.node != static_cast<uint32_t>(self_)) continue;
-      (slot.agreed ? options.agreed : options.divergent).push_back(slot.slot);
+      if (copy.node == static_cast<uint32_t>(self_)) options.agreed.push_back(slot.slot);
     }
   }
   std::atomic<int64_t> moved_ns{context_.clock->monotonic_ns()};

@@ -1,6 +1,6 @@
 // The consolidation's insides. Internal to dataplane/pipeline.
 //
-// Threads: one for each source's agreed stream, one for the merge, one that syncs the archive and
+// Threads: one for each source's agreed stream, those of the merges, one that syncs the archive and
 // acknowledges. A lane is one source's stream of one kind; when the source connects again, the
 // newer stream takes the lane over.
 #ifndef SLUICE_DATAPLANE_PIPELINE_CONSOLIDATION_IMPL_H_
@@ -11,6 +11,7 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <set>
 #include <string>
 #include <string_view>
 #include <thread>
@@ -19,6 +20,7 @@
 #include <vector>
 
 #include "dataplane/pipeline/consolidation.h"
+#include "dataplane/pipeline/merge_target.h"
 #include "dataplane/pipeline/slot_digester.h"
 
 namespace sluice::consolidation {
@@ -33,7 +35,7 @@ struct Lane {
   bool list_due = false;           // its first list has not been sent
 };
 
-class ConsolidationImpl final : public Consolidation, public StreamHandler {
+class ConsolidationImpl final : public Consolidation, public StreamHandler, public MergeHost {
  public:
   ConsolidationImpl(Exchange& exchange, ArchiveWriter& writer, const ConsolidationOptions& options)
       : exchange_(exchange), writer_(writer), options_(options) {}
@@ -62,15 +64,13 @@ class ConsolidationImpl final : public Consolidation, public StreamHandler {
     bool refused = false;  // nothing counts until it starts over
     std::unique_ptr<SlotDigester> digester;
   };
-  struct Cursor;
-  struct Output;
 
   // consolidation.cc
   absl::Status check_options();
   absl::Status take_durable_at_open();
   Lane& lane_of(const std::string& node, StreamKind kind);
   void end(State state, const absl::Status& status);
-  bool running() const;
+  bool running() const override;
   bool stopping() const { return stopping_.load(std::memory_order_acquire); }
   // Waits for a stream newer than the `seen`-th; null when stopping.
   std::shared_ptr<Stream> next_stream(Lane& lane, uint64_t* seen);
@@ -100,24 +100,18 @@ class ConsolidationImpl final : public Consolidation, public StreamHandler {
   void drop_arriving(Lane& lane);
 
   // consolidation_merge.cc
-  void run_merge();
-  absl::Status merge_slot(const ConsolidationSlot& plan, std::vector<Cursor>& cursors);
-  absl::Status merge_keys(std::vector<Cursor>& cursors, Output& output, SlotDigest* digest,
-                          uint64_t* newest_stamp, DivergenceReport* report);
-  absl::Status open_cursors(const ConsolidationSlot& plan, std::vector<Cursor>& cursors);
-  absl::Status advance(Cursor& cursor);
-  absl::Status next_block(Cursor& cursor);
-  absl::Status copy_winner(Cursor& winner, Output& output);
-  absl::Status skip_record(Cursor& cursor);
-  absl::Status add_entry(Output& output, const BlockEntry& entry);
-  absl::Status flush(Output& output);
+  absl::Status start_merging();
+  void count_message(uint32_t bytes) override { count_block(bytes); }
+  void told_to_wait() override;
+  absl::Status append(uint32_t slot, BlockBuffer block, uint32_t bytes) override;
+  void start_over(uint32_t slot, const absl::Status& why) override;
+  bool slot_received(uint32_t slot, const SlotDigest& digest, uint64_t newest_stamp,
+                     DivergenceReport report) override;
 
   Exchange& exchange_;
   ArchiveWriter& writer_;
   const ConsolidationOptions options_;
-  std::unique_ptr<BlockPool> merge_pool_;
   bool serving_agreed_ = false;
-  bool serving_merge_ = false;
   std::atomic<bool> stopping_{false};  // the object goes
   std::atomic<int64_t> last_block_ns_{0};
 
@@ -139,6 +133,7 @@ class ConsolidationImpl final : public Consolidation, public StreamHandler {
   std::unordered_map<const Lane*, std::map<uint32_t, Arriving>>
       arriving_;  // fixed keys; values of the lane's thread
   std::vector<std::thread> threads_;
+  std::unique_ptr<MergeTarget> merge_;  // null without divergent slots; fixed after start()
 };
 
 }  // namespace sluice::consolidation

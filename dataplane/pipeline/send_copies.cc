@@ -1,7 +1,5 @@
 #include "dataplane/pipeline/send_copies.h"
 
-#include <algorithm>
-#include <thread>
 #include <unordered_set>
 
 #include "base/status.h"
@@ -70,26 +68,19 @@ SendCopiesResult SendJob::result() const {
 absl::StatusOr<SendCopiesResult> send_copies(Exchange& exchange, CutReader& cut,
                                              const SendCopiesOptions& options) {
   std::unordered_set<uint32_t> seen;
-  for (const std::vector<uint32_t>* list : {&options.agreed, &options.divergent}) {
-    for (const uint32_t slot : *list) {
-      if (slot >= cut.digests().size() || slot >= uint32_t{1} << options.slot_bits) {
-        return invalid_argument("slot {} of {} slots", slot, cut.digests().size());
-      }
-      if (!seen.insert(slot).second) return invalid_argument("slot {} is assigned twice", slot);
+  for (const uint32_t slot : options.agreed) {
+    if (slot >= cut.digests().size() || slot >= uint32_t{1} << options.slot_bits) {
+      return invalid_argument("slot {} of {} slots", slot, cut.digests().size());
     }
+    if (!seen.insert(slot).second) return invalid_argument("slot {} is assigned twice", slot);
   }
-  if (options.workers == 0 || options.agreed_buffers < options.workers ||
-      options.merge_buffers == 0) {
+  if (options.workers == 0 || options.agreed_buffers < options.workers) {
     return invalid_argument("sending needs a buffer for each worker");
   }
   SendJob job(exchange, cut, options);
   SendLane agreed(job, StreamKind::kBackupAgreed, options.agreed, options.agreed_buffers,
                   options.workers);
-  // One worker: the order of divergent slots is what keeps the merge from waiting in a circle.
-  SendLane merge(job, StreamKind::kBackupMerge, options.divergent, options.merge_buffers, 1);
-  std::thread merging([&] { merge.run(); });
   agreed.run();
-  merging.join();
   SLUICE_RETURN_IF_ERROR(job.status());
   return job.result();
 }

@@ -332,7 +332,6 @@ SendLane::Outcome SendLane::send_slot(Stream& stream, SlotPacker& packer, uint32
         static_cast<uint16_t>((restart && envelope.sequence == 0 ? Envelope::kRestart : 0) |
                               (last && packed->bytes > 0 ? Envelope::kEndOfSlot : 0));
     envelope.payload_bytes = packed->bytes;
-    envelope.value_digest = packed->value_digest;
     const uint32_t bytes = Envelope::seal(envelope, buffer);
     if (!send_message(stream, std::move(buffer), bytes).ok()) return Outcome::kBroken;
     job_.block_sent(bytes, *packed);

@@ -238,6 +238,13 @@ void Backup::plan() {
     target.options.job = kBackup;
     target.options.attempt = attempt;
     target.options.slot_bits = cluster.options.slot_bits;
+    target.options.node = cluster.node(target.node).name;
+    target.options.find_source = [this](const std::string& name) -> absl::StatusOr<MergePeer> {
+      for (const auto& node : cluster.nodes) {
+        if (node->name == name) return MergePeer{node->exchange->address(), 1};
+      }
+      return not_found("no node {}", name);
+    };
     target.writer_options.folder = target.folder;
     target.writer_options.node = cluster.node(target.node).name;
     target.writer_options.identity.cluster = cluster.options.cluster;
@@ -263,10 +270,44 @@ void Backup::start() {
   }
 }
 
+void Backup::serve_merges() {
+  for (size_t node = 0; node < cluster.size(); ++node) serve_merges(node);
+}
+
+void Backup::serve_merges(size_t node) {
+  MergeSourceOptions options;
+  options.job = kBackup;
+  options.attempt = attempt;
+  options.slot_bits = cluster.options.slot_bits;
+  for (const Target& target : targets) {
+    if (target.divergent[node].empty()) continue;
+    options.slots[cluster.node(target.node).name] = target.divergent[node];
+  }
+  options.on_slot_durable = [this](uint32_t slot) {
+    const std::lock_guard lock(events_mutex_);
+    ++durable_events[slot];
+  };
+  if (adjust_merge) adjust_merge(options);
+  merge_sources.resize(cluster.size());
+  merge_sources[node].reset();
+  auto source = MergeSource::start(*cluster.node(node).exchange, cuts[node], options);
+  ASSERT_TRUE(source.ok()) << source.status();
+  merge_sources[node] = *std::move(source);
+}
+
+uint64_t Backup::stream_bytes() const {
+  uint64_t bytes = 0;
+  for (const auto& node : cluster.nodes) {
+    bytes += node->exchange->counters().sent_bytes + node->exchange->local_bytes();
+  }
+  return bytes;
+}
+
 absl::Status Backup::send() {
   std::vector<std::thread> threads;
-  std::mutex mutex;
+  std::mutex& mutex = events_mutex_;
   absl::Status first;
+  if (merge_sources.empty()) serve_merges();
   for (Target& target : targets) {
     for (size_t source = 0; source < cluster.size(); ++source) {
       threads.emplace_back([&, source] {
@@ -277,7 +318,6 @@ absl::Status Backup::send() {
         send_options.address = cluster.node(target.node).exchange->address();
         send_options.slot_bits = cluster.options.slot_bits;
         send_options.agreed = target.agreed[source];
-        send_options.divergent = target.divergent[source];
         send_options.on_slot_durable = [&](uint32_t slot) {
           std::lock_guard lock(mutex);
           ++durable_events[slot];
@@ -302,6 +342,10 @@ absl::Status Backup::send() {
     }
   }
   for (std::thread& thread : threads) thread.join();
+  if (!first.ok()) return first;
+  for (const auto& source : merge_sources) {
+    SLUICE_RETURN_IF_ERROR(source->wait_durable(merge_patience_ms));
+  }
   return first;
 }
 
