@@ -17,7 +17,8 @@
 namespace sluice {
 
 // Buffers without which a backup of `nodes` nodes cannot go on, each of them source and target for
-// all, with replicas that differ. Restores and writes have what is left, and wait for more.
+// all, with replicas that differ. Restores and writes have what is left, and wait for more; so do
+// further streams of merges, which are refused politely without buffers.
 inline size_t backup_buffers(size_t nodes) {
   const Exchange::Options exchange;
   const ConsolidationOptions target;
@@ -25,8 +26,8 @@ inline size_t backup_buffers(size_t nodes) {
   const MergeSourceOptions merge_source;
   constexpr size_t kAcknowledgements = 1;  // a block for the stream to a target
   constexpr size_t kRequests = 1;          // a block for each merge's stream from a target
-  const size_t merges_served = std::min(merge_source.max_streams, nodes * target.merge_workers);
-  const size_t merge_streams = std::min(target.merge_streams, nodes * target.merge_workers);
+  const size_t merges_served = std::min(merge_source.max_streams, nodes);
+  const size_t merge_streams = std::min(target.merge_streams, nodes);
   return exchange.hello_buffers + exchange.own_buffers + exchange.control_buffers +  //
          nodes * target.agreed_receive_blocks +                                      // in
          nodes * (source.agreed_buffers + kAcknowledgements) +                       // out

@@ -117,13 +117,13 @@ absl::Status ConsolidationImpl::start() {
 ConsolidationImpl::~ConsolidationImpl() {
   if (serving_agreed_) exchange_.withdraw(StreamKind::kBackupAgreed, options_.job);
   if (!threads_.empty()) cancel();
-  merge_.reset();
   {
     std::lock_guard lock(mutex_);
     stopping_ = true;
   }
   changed_.notify_all();
   for (std::thread& thread : threads_) thread.join();
+  merge_.reset();  // the sync's thread has told it of durable slots
   for (auto& [key, lane] : lanes_) {
     if (lane->newest != nullptr) lane->newest->close(absl::OkStatus());
   }

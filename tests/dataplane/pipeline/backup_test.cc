@@ -235,11 +235,13 @@ TEST(BackupTest, BrokenStreamsAreOpenedAgainAndNothingDurableIsSentTwice) {
     options.slot_bits = 5;
     options.with_faults = true;
     options.faults.seed = seed;
-    options.faults.cut_after_messages = 12 + seed;
+    // With all slots agreed, which take fewer messages.
+    const bool divergent = seed != 2;
+    options.faults.cut_after_messages = divergent ? 12 + seed : 7;
     options.faults.partial_post = 0.1;
     options.faults.delay = 0.05;
     Cluster cluster(options);
-    if (seed != 2) make_divergent(cluster, seed);
+    if (divergent) make_divergent(cluster, seed);
     fill(cluster, seed, 400, 40'000);
     cluster.cut();
     Backup backup(cluster, {0, 1});
@@ -251,7 +253,7 @@ TEST(BackupTest, BrokenStreamsAreOpenedAgainAndNothingDurableIsSentTwice) {
     backup.commit();
     reconnects += backup.sent.reconnects;
     for (const Backup::Target& target : backup.targets) {
-      if (seed != 2) merges_again += target.consolidation->progress().slots_refused;
+      if (divergent) merges_again += target.consolidation->progress().slots_refused;
     }
     expect_verifies(cluster, backup);
     for (auto& node : cluster.nodes) EXPECT_GT(node->exchange->counters().sent_bytes, 0);

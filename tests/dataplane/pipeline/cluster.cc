@@ -118,6 +118,16 @@ void Cluster::put_all(const std::vector<Record>& records) {
   }
 }
 
+void Cluster::put_all_at(size_t i, const std::vector<Record>& records) {
+  std::vector<RecordView> views;
+  for (const Record& record : records) {
+    views.push_back(record.view());
+    remember(i, record);
+  }
+  absl::StatusOr<std::vector<ApplyResult>> result = nodes[i]->store->apply(views);
+  ASSERT_TRUE(result.ok()) << result.status();
+}
+
 void Cluster::put_at(size_t i, const Record& record) {
   const RecordView view = record.view();
   absl::StatusOr<std::vector<ApplyResult>> result = nodes[i]->store->apply({&view, 1});
@@ -158,6 +168,38 @@ void Cluster::cut() {
     absl::StatusOr<bool> taken = node->store->take_due_cut();
     ASSERT_TRUE(taken.ok() && *taken);
   }
+}
+
+std::map<std::string, Record> archived(const std::vector<std::string>& folders) {
+  std::map<std::string, Record> records;
+  absl::StatusOr<std::unique_ptr<ArchiveReader>> archive = ArchiveReader::open(folders);
+  EXPECT_TRUE(archive.ok()) << archive.status();
+  if (!archive.ok()) return records;
+  const auto arena = *Arena::create({.bytes = 2 * kBufferBytes});
+  const auto pool = *arena->make_pool("test", 1);
+  BlockBuffer buffer = pool->try_take();
+  for (size_t part = 0; part < (*archive)->parts().size(); ++part) {
+    for (const BlockLocation& location : (*archive)->parts()[part].blocks) {
+      const absl::Status read = (*archive)->read_block(part, location, buffer);
+      EXPECT_TRUE(read.ok()) << read;
+      absl::StatusOr<BlockReader> reader = BlockReader::open(buffer.span());
+      EXPECT_TRUE(reader.ok()) << reader.status();
+      if (!reader.ok()) return records;
+      BlockEntry entry;
+      for (;;) {
+        const absl::StatusOr<bool> more = reader->next(&entry);
+        EXPECT_TRUE(more.ok()) << more.status();
+        if (!more.ok() || !*more) break;
+        const auto [at, added] = records.try_emplace(std::string(entry.key));
+        EXPECT_EQ(added, entry.fragment_offset == 0) << entry.key;
+        at->second.key = entry.key;
+        at->second.version = entry.version;
+        at->second.tombstone = entry.tombstone;
+        at->second.value += entry.fragment;
+      }
+    }
+  }
+  return records;
 }
 
 std::map<std::string, Record> contents(Store& store) {

@@ -93,6 +93,7 @@ class Cluster {
   void put(const Record& record);
   void put_at(size_t node, const Record& record);
   void put_all(const std::vector<Record>& records);  // into all replicas of each, in one go
+  void put_all_at(size_t node, const std::vector<Record>& records);
   // The newest of all records written, by key.
   std::map<std::string, Record> newest() const;
   void serve_writes();
@@ -107,6 +108,9 @@ class Cluster {
  private:
   void remember(size_t node, const Record& record);
 };
+
+// Everything an archive holds, by key; each key may be there once.
+std::map<std::string, Record> archived(const std::vector<std::string>& folders);
 
 // Everything a store holds, by key.
 std::map<std::string, Record> contents(Store& store);
