@@ -1,7 +1,8 @@
 // A target's work on a backup, from streams over tcp on loopback to an archive whose writes go
 // nowhere: agreed slots, which one source sends and the target keeps as they are, and divergent
-// ones, which all three send and the target merges. One in twenty of their records is missing at
-// one source and stale at another. Bytes are those of the result; both ends' time is in it.
+// ones, of which all three send summaries and the target decides. One in twenty of their records is
+// missing at one source and stale at another. Bytes are those of the result; both ends' time is in
+// it.
 #include <benchmark/benchmark.h>
 
 #include <cstdlib>
@@ -16,6 +17,7 @@
 #include "bench/memory_cut.h"
 #include "dataplane/archive/writer.h"
 #include "dataplane/pipeline/consolidation.h"
+#include "dataplane/pipeline/merge_source.h"
 #include "dataplane/pipeline/send_copies.h"
 #include "dataplane/stream/exchange.h"
 #include "drivers/tcp/tcp.h"
@@ -39,7 +41,7 @@ void check(const absl::Status& status) {
 
 // Source 0 has everything; where they differ, one record in kDifferent is missing at source 1, and
 // older at source 2.
-std::unique_ptr<MemoryCut> cut_of(size_t source, size_t value_bytes, bool divergent) {
+std::shared_ptr<MemoryCut> cut_of(size_t source, size_t value_bytes, bool divergent) {
   std::vector<MemorySlot> slots;
   for (uint32_t slot = 0; slot < kSlots; ++slot) {
     slots.push_back(MemorySlot::make(slot, kSlotBits, kBytes / kSlots, value_bytes));
@@ -51,7 +53,7 @@ std::unique_ptr<MemoryCut> cut_of(size_t source, size_t value_bytes, bool diverg
     size_t at = 0;
     if (source == 1) std::erase_if(records, [&](const auto&) { return at++ % kDifferent == 0; });
   }
-  return std::make_unique<MemoryCut>(std::move(slots));
+  return std::make_shared<MemoryCut>(std::move(slots));
 }
 
 struct Node {
@@ -85,6 +87,12 @@ struct World {
     options.job = job;
     options.attempt = 1;
     options.slot_bits = kSlotBits;
+    options.find_source = [this](const std::string& name) -> absl::StatusOr<MergePeer> {
+      for (const auto& source : sources) {
+        if (source->name == name) return MergePeer{source->exchange->address(), 1};
+      }
+      return not_found("no source {}", name);
+    };
     for (uint32_t slot = 0; slot < kSlots; ++slot) {
       ConsolidationSlot planned{.slot = slot, .agreed = !divergent, .senders = {}};
       for (size_t i = 0; i < kSources; ++i) {
@@ -104,10 +112,20 @@ struct World {
     options.address = target.exchange->address();
     options.slot_bits = kSlotBits;
     for (uint32_t slot = 0; slot < kSlots; ++slot) {
-      if (divergent) options.divergent.push_back(slot);
-      if (!divergent && slot % kSources == source) options.agreed.push_back(slot);
+      if (slot % kSources == source) options.agreed.push_back(slot);
     }
     check(send_copies(*sources[source]->exchange, *cuts[source], options).status());
+  }
+
+  std::unique_ptr<MergeSource> serve(size_t source, const std::string& job) {
+    MergeSourceOptions options;
+    options.job = job;
+    options.attempt = 1;
+    options.slot_bits = kSlotBits;
+    for (uint32_t slot = 0; slot < kSlots; ++slot) options.slots[target.name].push_back(slot);
+    auto started = MergeSource::start(*sources[source]->exchange, cuts[source], options);
+    check(started.status());
+    return *std::move(started);
   }
 
   // One backup; returns the bytes of records in it.
@@ -126,11 +144,14 @@ struct World {
     };
     auto writer = ArchiveWriter::open(options);
     check(writer.status());
+    std::vector<std::unique_ptr<MergeSource>> serving;
+    for (size_t i = 0; divergent && i < kSources; ++i)
+      serving.push_back(serve(i, options.identity.backup));
     auto consolidation =
         Consolidation::start(*target.exchange, **writer, plan(options.identity.backup));
     check(consolidation.status());
     std::vector<std::thread> threads;
-    for (size_t i = 0; i < kSources; ++i)
+    for (size_t i = 0; !divergent && i < kSources; ++i)
       threads.emplace_back([&, i] { send(i, options.identity.backup); });
     for (std::thread& thread : threads) thread.join();
     check((*consolidation)->wait(kPatienceMs));
@@ -143,7 +164,7 @@ struct World {
   const std::string cluster;
   Node target;
   std::vector<std::unique_ptr<Node>> sources;
-  std::vector<std::unique_ptr<MemoryCut>> cuts;
+  std::vector<std::shared_ptr<MemoryCut>> cuts;
 };
 
 // Arguments: bytes of a value; whether the copies differ.

@@ -10,6 +10,7 @@
 #include "base/arena.h"
 #include "base/status.h"
 #include "dataplane/pipeline/consolidation.h"
+#include "dataplane/pipeline/merge_source.h"
 #include "dataplane/pipeline/request_client.h"
 #include "dataplane/pipeline/send_to_targets.h"
 #include "dataplane/pipeline/write_server.h"
@@ -19,19 +20,25 @@ namespace sluice {
 
 // Buffers without which a backup of `nodes` nodes cannot go on, each of them source and target for
 // all, with replicas that differ: a node has streams to and from so many at a time that it does not
-// grow with the cluster beyond that. Restores and writes have what is left, and wait for more.
+// grow with the cluster beyond that. Restores and writes have what is left, and wait for more; so
+// do further streams of merges, which are refused politely without buffers.
 inline size_t backup_buffers(size_t nodes) {
   const Exchange::Options exchange;
   const ConsolidationOptions target;
   const SendToTargetsOptions source;
-  constexpr size_t kAcknowledgements = 2;  // a block for each of the two streams to a target
+  const MergeSourceOptions merge_source;
+  constexpr size_t kAcknowledgements = 1;  // a block for the stream to a target
+  constexpr size_t kRequests = 1;          // a block for each merge's stream from a target
   const size_t sources = std::min(nodes, target.agreed_streams);
   const size_t targets = std::min(nodes, source.targets_at_a_time);
+  const size_t merges_served = std::min(nodes, merge_source.max_streams);
+  const size_t merge_streams = std::min(nodes, target.merge_streams);
   return exchange.hello_buffers + exchange.own_buffers + exchange.control_buffers +  //
-         sources * (target.agreed_receive_blocks + target.merge_receive_blocks) +    // in
-         targets * (source.each.agreed_buffers + source.each.merge_buffers +         //
-                    kAcknowledgements) +                                             // out
-         target.merge_buffers;                                                       // merged
+         sources * target.agreed_receive_blocks +                                    // in
+         targets * (source.each.agreed_buffers + kAcknowledgements) +                // out
+         merges_served * (merge_source.send_buffers + kRequests) +  // summaries and records, out
+         merge_streams * target.merge_receive_blocks +              // the same, in
+         target.merge_buffers;                                      // merged
 }
 
 // The smallest arena_bytes of a node in a cluster of `nodes` nodes: whole MiB.

@@ -64,6 +64,7 @@ void BackupRole::stop() {
   const std::lock_guard stopping(stop_mutex_);
   if (source_.joinable()) source_.join();
   if (target_.joinable()) target_.join();
+  merge_source_.reset();
   // The next attempt opens the same folder.
   const std::lock_guard lock(mutex_);
   part_.reset();

@@ -19,6 +19,7 @@
 #include "dataplane/archive/writer.h"
 #include "dataplane/pipeline/cancellation.h"
 #include "dataplane/pipeline/consolidation.h"
+#include "dataplane/pipeline/merge_source.h"
 #include "dataplane/pipeline/send_to_targets.h"
 
 namespace sluice {
@@ -46,6 +47,9 @@ class BackupRole {
   void run_source();
   absl::Status send_all();
   std::vector<TargetCopies> copies_by_target() const;
+  absl::Status start_merge_source(const std::shared_ptr<CutReader>& cut);
+  absl::Status wait_merged();
+  bool merges_from_here(const SlotPlan& slot) const;
   // Target.
   void run_target();
   absl::Status consolidate();
@@ -72,6 +76,7 @@ class BackupRole {
   std::unique_ptr<ArchiveWriter> writer_;
   std::optional<PartManifest> part_;
   std::set<uint32_t> durable_;
+  std::unique_ptr<MergeSource> merge_source_;  // of the source's thread, and then of stop()
   std::thread source_;
   std::thread target_;
 };

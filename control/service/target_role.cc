@@ -59,6 +59,13 @@ absl::Status BackupRole::consolidate() {
   options.slots = std::move(slots);
   options.check = &check_;
   options.merge = &merge_;
+  options.node = context_.name;
+  options.find_source = [this](const std::string& node) -> absl::StatusOr<MergePeer> {
+    const auto snapshot = context_.directory->snapshot();
+    const Member* member = snapshot->find(node);
+    if (member == nullptr) return not_found("source {} is no member any more", node);
+    return MergePeer{member->info.data_address, member->info.incarnation};
+  };
   options.on_slot_durable = [this](uint32_t slot) {
     const std::lock_guard lock(mutex_);
     durable_.insert(slot);

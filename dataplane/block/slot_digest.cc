@@ -26,12 +26,16 @@ Digest128 record_digest(std::string_view key, const RecordSummary& summary) {
 }
 
 void SlotDigest::add(std::string_view key, const RecordSummary& summary) {
-  sum += record_digest(key, summary);
+  add(record_digest(key, summary), key.size(), summary);
+}
+
+void SlotDigest::add(const Digest128& record, size_t key_bytes, const RecordSummary& summary) {
+  sum += record;
   if (summary.tombstone) {
     ++tombstones;
   } else {
     ++records;
-    bytes += key.size() + summary.value_bytes;
+    bytes += key_bytes + summary.value_bytes;
   }
 }
 

@@ -30,6 +30,8 @@ struct SlotDigest {
   uint64_t bytes = 0;  // keys and values of live records
 
   void add(std::string_view key, const RecordSummary& summary);
+  // The same, where the record's digest is known already.
+  void add(const Digest128& record, size_t key_bytes, const RecordSummary& summary);
   void remove(std::string_view key, const RecordSummary& summary);
   bool empty() const { return records == 0 && tombstones == 0; }
   friend bool operator==(const SlotDigest&, const SlotDigest&) = default;

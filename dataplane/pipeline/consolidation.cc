@@ -23,8 +23,10 @@ using std::chrono::milliseconds;
 
 absl::Status ConsolidationImpl::check_options() {
   if (options_.merge_receive_blocks < 2 || options_.agreed_receive_blocks < 1 ||
-      options_.merge_buffers < 1 || options_.slot_tries < 1) {
-    return invalid_argument("consolidation: a merging stream needs 2 receive blocks, the rest 1");
+      options_.merge_workers < 1 || options_.merge_buffers < options_.merge_workers ||
+      options_.slot_tries < 1) {
+    return invalid_argument(
+        "consolidation: a merging stream needs 2 receive blocks, the rest 1, and a merge a buffer");
   }
   if (options_.slot_bits < 1 || options_.slot_bits > kMaxSlotBits) {
     return invalid_argument("consolidation: {} slot bits", options_.slot_bits);
@@ -37,6 +39,10 @@ absl::Status ConsolidationImpl::check_options() {
       if (plan.agreed && sender.digest != plan.senders.front().digest) {
         return invalid_argument("consolidation: slot {} is not agreed", plan.slot);
       }
+    }
+    if (!plan.agreed && !options_.find_source) {
+      return invalid_argument("consolidation: nobody knows where the sources of slot {} are",
+                              plan.slot);
     }
     if (!slots_.emplace(plan.slot, Slot{&plan}).second) {
       return invalid_argument("consolidation: slot {} is planned twice", plan.slot);
@@ -80,11 +86,13 @@ absl::Status ConsolidationImpl::start() {
   SLUICE_RETURN_IF_ERROR(take_durable_at_open());
   progress_.slots = options_.slots.size();
   for (const ConsolidationSlot& plan : options_.slots) {
-    const StreamKind kind = plan.agreed ? StreamKind::kBackupAgreed : StreamKind::kBackupMerge;
-    for (const ConsolidationSlot::Sender& sender : plan.senders) {
-      lane_of(sender.node, kind).slots.push_back(plan.slot);
+    if (!plan.agreed) {
+      divergent_.push_back(&plan);
+      continue;
     }
-    if (!plan.agreed) divergent_.push_back(&plan);
+    for (const ConsolidationSlot::Sender& sender : plan.senders) {
+      lane_of(sender.node, StreamKind::kBackupAgreed).slots.push_back(plan.slot);
+    }
   }
   std::sort(divergent_.begin(), divergent_.end(),
             [](const auto* a, const auto* b) { return a->slot < b->slot; });
@@ -94,23 +102,17 @@ absl::Status ConsolidationImpl::start() {
     lane->activity = std::make_unique<Activity>(exchange_.executor(),
                                                 [this, at = lane.get()] { run_agreed(*at); });
   }
-  if (!divergent_.empty()) {
-    SLUICE_ASSIGN_OR_RETURN(merge_pool_,
-                            exchange_.arena().make_pool("merge output", options_.merge_buffers));
-  }
   last_block_ns_ = exchange_.clock().monotonic_ns();
   SLUICE_RETURN_IF_ERROR(exchange_.serve(StreamKind::kBackupAgreed, options_.job, this));
   serving_agreed_ = true;
-  SLUICE_RETURN_IF_ERROR(exchange_.serve(StreamKind::kBackupMerge, options_.job, this));
-  serving_merge_ = true;
+  // Before the sync's thread, which tells it of durable slots.
+  if (!divergent_.empty()) SLUICE_RETURN_IF_ERROR(start_merging());
   threads_.emplace_back([this] { run_sync(); });
-  if (!divergent_.empty()) threads_.emplace_back([this] { run_merge(); });
   return absl::OkStatus();
 }
 
 ConsolidationImpl::~ConsolidationImpl() {
   if (serving_agreed_) exchange_.withdraw(StreamKind::kBackupAgreed, options_.job);
-  if (serving_merge_) exchange_.withdraw(StreamKind::kBackupMerge, options_.job);
   if (!threads_.empty()) cancel();
   {
     std::lock_guard lock(mutex_);
@@ -118,13 +120,11 @@ ConsolidationImpl::~ConsolidationImpl() {
   }
   changed_.notify_all();
   for (std::thread& thread : threads_) thread.join();
+  merge_.reset();  // the sync's thread has told it of durable slots
   for (auto& [key, lane] : lanes_) {
     if (lane->activity != nullptr) lane->activity->stop();
     if (lane->newest != nullptr) lane->newest->close(absl::OkStatus());
   }
-  // The archive writes from the merge's buffers; after an error it lets go of them when its writes
-  // end.
-  if (merge_pool_ != nullptr) merge_pool_->wait_until_whole();
 }
 
 absl::StatusOr<StreamHandler::Admission> ConsolidationImpl::admit(const Hello& hello) {
@@ -151,9 +151,7 @@ absl::StatusOr<StreamHandler::Admission> ConsolidationImpl::admit(const Hello& h
                               options_.agreed_streams, options_.job);
   }
   Admission admission;
-  admission.receive_blocks = hello.kind == StreamKind::kBackupMerge
-                                 ? options_.merge_receive_blocks
-                                 : options_.agreed_receive_blocks;
+  admission.receive_blocks = options_.agreed_receive_blocks;
   return admission;
 }
 

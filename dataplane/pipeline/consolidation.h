@@ -6,9 +6,9 @@
 // the plan's, so that a missing block is found as surely as a damaged one. Otherwise the slot is
 // dropped and its source asked to send it again, a bounded number of times.
 //
-// Divergent slot: a merge by key over the streams of all its sources; the newest record wins
-// (RecordSummary's order), what loses is counted. If one of these streams fails, the slot starts
-// over with all of them.
+// Divergent slot: this side asks. It merges the summaries of all copies by key; the newest record
+// wins (RecordSummary's order), what loses is counted; then it has each winning record sent once
+// (merge_slot.h). If a stream fails, the slot starts over.
 //
 // A slot is acknowledged to its sources when the archive has it durably, never earlier. What the
 // archive had durably when it was opened is acknowledged at once.
@@ -27,6 +27,7 @@
 #include "dataplane/archive/writer.h"
 #include "dataplane/block/slot_digest.h"
 #include "dataplane/pipeline/divergence.h"
+#include "dataplane/pipeline/merge_streams.h"
 #include "dataplane/stream/exchange.h"
 
 namespace sluice {
@@ -37,8 +38,8 @@ struct ConsolidationSlot {
     SlotDigest digest;  // that it published for the cut
   };
   uint32_t slot = 0;
-  // Agreed: all digests are equal, any one of the senders sends it. Divergent: every sender sends
-  // its copy.
+  // Agreed: all digests are equal, any one of the senders sends it. Divergent: the senders are
+  // asked.
   bool agreed = true;
   std::vector<Sender> senders;  // at least one
 };
@@ -47,11 +48,19 @@ struct ConsolidationOptions {
   std::string job;       // backup UUID
   uint64_t attempt = 0;  // a stream of another attempt is refused
   uint32_t slot_bits = 0;
-  std::vector<ConsolidationSlot> slots;      // each once
-  size_t agreed_receive_blocks = 4;          // of each source's stream
-  size_t agreed_streams = 16;                // sources at a time; others come back later
-  size_t merge_receive_blocks = 2;           // at least 2
+  std::vector<ConsolidationSlot> slots;  // each once
+  size_t agreed_receive_blocks = 4;      // of each source's stream
+  size_t agreed_streams = 16;            // sources at a time; others come back later
+  // Of divergent slots.
+  std::string node;                          // this one's name: it asks itself first
+  size_t merge_workers = 2;                  // slots in work at a time, a thread each
+  size_t merge_streams = 8;                  // to sources, at a time; at least a slot's senders
+  size_t merge_receive_blocks = 2;           // of each
   size_t merge_buffers = 4;                  // that merged blocks are packed into
+  size_t merge_list_bytes = kMaxBlockBytes;  // of a list of wanted records
+  int64_t merge_answer_timeout_ms = 60'000;  // a source that says nothing for so long is left
+  // Where a source is now: asked at each connect, from any thread; must be quick.
+  std::function<absl::StatusOr<MergePeer>(const std::string& node)> find_source;
   uint64_t sync_bytes = uint64_t{64} << 20;  // a sync at least this often,
   int64_t sync_ms = 100;                     // and so long after a slot was finished
   size_t slot_tries = 5;                     // a slot that fails its checks so often fails the job
@@ -104,7 +113,9 @@ class Consolidation {
   virtual void cancel() = 0;
   // After wait() returned OK: finishes the archive's part and returns its manifest: `consolidated`.
   // The streams are served until this object goes, so keep it until the backup has ended: a source
-  // that missed the last acknowledgement comes back for it.
+  // that missed the last acknowledgement comes back for it. Sources of divergent slots are told as
+  // soon as all of theirs are durable, again when they restart, and for a short time when this
+  // object goes.
   virtual absl::StatusOr<PartManifest> finish() = 0;
 };
 

@@ -1,8 +1,8 @@
 // The consolidation's insides. Internal to dataplane/pipeline.
 //
-// Agreed streams are worked on by the exchange's executor, an activity for each; one thread merges,
-// one syncs the archive and acknowledges. A lane is one source's stream of one kind; when the
-// source connects again, the newer stream takes the lane over.
+// Agreed streams are worked on by the exchange's executor, an activity for each. Merges have
+// threads of their own, and so has what syncs the archive and acknowledges. A lane is one source's
+// stream of one kind; when the source connects again, the newer stream takes the lane over.
 #ifndef SLUICE_DATAPLANE_PIPELINE_CONSOLIDATION_IMPL_H_
 #define SLUICE_DATAPLANE_PIPELINE_CONSOLIDATION_IMPL_H_
 
@@ -12,6 +12,7 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <set>
 #include <string>
 #include <string_view>
 #include <thread>
@@ -21,6 +22,7 @@
 
 #include "base/executor.h"
 #include "dataplane/pipeline/consolidation.h"
+#include "dataplane/pipeline/merge_target.h"
 #include "dataplane/pipeline/slot_digester.h"
 
 namespace sluice::consolidation {
@@ -52,7 +54,7 @@ struct Lane {
   std::unique_ptr<Activity> activity;
 };
 
-class ConsolidationImpl final : public Consolidation, public StreamHandler {
+class ConsolidationImpl final : public Consolidation, public StreamHandler, public MergeHost {
  public:
   ConsolidationImpl(Exchange& exchange, ArchiveWriter& writer, const ConsolidationOptions& options)
       : exchange_(exchange), writer_(writer), options_(options) {}
@@ -75,15 +77,13 @@ class ConsolidationImpl final : public Consolidation, public StreamHandler {
     size_t tries = 0;
     const Lane* owner = nullptr;  // agreed: the lane that is sending it
   };
-  struct Cursor;
-  struct Output;
 
   // consolidation.cc
   absl::Status check_options();
   absl::Status take_durable_at_open();
   Lane& lane_of(const std::string& node, StreamKind kind);
   void end(State state, const absl::Status& status);
-  bool running() const;
+  bool running() const override;
   bool stopping() const { return stopping_.load(std::memory_order_acquire); }
   size_t agreed_streams(const std::string& but_of) const;
   bool superseded(const Lane& lane, uint64_t seen) const;
@@ -113,24 +113,18 @@ class ConsolidationImpl final : public Consolidation, public StreamHandler {
   void drop_arriving(Lane& lane);
 
   // consolidation_merge.cc
-  void run_merge();
-  absl::Status merge_slot(const ConsolidationSlot& plan, std::vector<Cursor>& cursors);
-  absl::Status merge_keys(std::vector<Cursor>& cursors, Output& output, SlotDigest* digest,
-                          uint64_t* newest_stamp, DivergenceReport* report);
-  absl::Status open_cursors(const ConsolidationSlot& plan, std::vector<Cursor>& cursors);
-  absl::Status advance(Cursor& cursor);
-  absl::Status next_block(Cursor& cursor);
-  absl::Status copy_winner(Cursor& winner, Output& output);
-  absl::Status skip_record(Cursor& cursor);
-  absl::Status add_entry(Output& output, const BlockEntry& entry);
-  absl::Status flush(Output& output);
+  absl::Status start_merging();
+  void count_message(uint32_t bytes) override { count_block(bytes); }
+  void told_to_wait() override;
+  absl::Status append(uint32_t slot, BlockBuffer block, uint32_t bytes) override;
+  void start_over(uint32_t slot, const absl::Status& why) override;
+  bool slot_received(uint32_t slot, const SlotDigest& digest, uint64_t newest_stamp,
+                     DivergenceReport report) override;
 
   Exchange& exchange_;
   ArchiveWriter& writer_;
   const ConsolidationOptions options_;
-  std::unique_ptr<BlockPool> merge_pool_;
   bool serving_agreed_ = false;
-  bool serving_merge_ = false;
   std::atomic<bool> stopping_{false};  // the object goes
   std::atomic<int64_t> last_block_ns_{0};
 
@@ -150,6 +144,7 @@ class ConsolidationImpl final : public Consolidation, public StreamHandler {
 
   std::mutex callback_mutex_;
   std::vector<std::thread> threads_;
+  std::unique_ptr<MergeTarget> merge_;  // null without divergent slots; fixed after start()
 };
 
 }  // namespace sluice::consolidation

@@ -86,6 +86,7 @@ bool ConsolidationImpl::sync_and_mark() {
 
 void ConsolidationImpl::acknowledge(const std::vector<uint32_t>& slots) {
   if (slots.empty()) return;
+  if (merge_ != nullptr) merge_->slots_durable(slots);
   struct Ack {
     std::shared_ptr<Stream> stream;
     std::vector<uint32_t> slots;
@@ -95,9 +96,9 @@ void ConsolidationImpl::acknowledge(const std::vector<uint32_t>& slots) {
     std::lock_guard lock(mutex_);
     for (const uint32_t slot : slots) {
       const ConsolidationSlot& plan = *slots_[slot].plan;
-      const StreamKind kind = plan.agreed ? StreamKind::kBackupAgreed : StreamKind::kBackupMerge;
+      if (!plan.agreed) continue;
       for (const ConsolidationSlot::Sender& sender : plan.senders) {
-        const Lane& lane = *lanes_.find({sender.node, kind})->second;
+        const Lane& lane = *lanes_.find({sender.node, StreamKind::kBackupAgreed})->second;
         // A stream whose first list is still to come learns it from that.
         if (lane.newest == nullptr || lane.list_due) continue;
         Ack& ack = acks[&lane];

@@ -1,6 +1,5 @@
 #include "dataplane/pipeline/send_copies.h"
 
-#include <atomic>
 #include <chrono>
 #include <future>
 #include <unordered_set>
@@ -71,16 +70,13 @@ namespace {
 
 absl::Status check(const CutReader& cut, const SendCopiesOptions& options) {
   std::unordered_set<uint32_t> seen;
-  for (const std::vector<uint32_t>* list : {&options.agreed, &options.divergent}) {
-    for (const uint32_t slot : *list) {
-      if (slot >= cut.digests().size() || slot >= uint32_t{1} << options.slot_bits) {
-        return invalid_argument("slot {} of {} slots", slot, cut.digests().size());
-      }
-      if (!seen.insert(slot).second) return invalid_argument("slot {} is assigned twice", slot);
+  for (const uint32_t slot : options.agreed) {
+    if (slot >= cut.digests().size() || slot >= uint32_t{1} << options.slot_bits) {
+      return invalid_argument("slot {} of {} slots", slot, cut.digests().size());
     }
+    if (!seen.insert(slot).second) return invalid_argument("slot {} is assigned twice", slot);
   }
-  if (options.packers == 0 || options.agreed_buffers < options.packers ||
-      options.merge_buffers == 0) {
+  if (options.packers == 0 || options.agreed_buffers < options.packers) {
     return invalid_argument("sending needs a buffer for each packer");
   }
   return absl::OkStatus();
@@ -90,24 +86,11 @@ class CopySenderImpl final : public CopySender {
  public:
   CopySenderImpl(Exchange& exchange, CutReader& cut, SendCopiesOptions options,
                  std::function<void()> on_end)
-      : on_end_(std::move(on_end)),
-        job_(exchange, cut, std::move(options), [this] { wake(); }),
-        agreed_(job_, StreamKind::kBackupAgreed, job_.options.agreed, job_.options.agreed_buffers,
-                job_.options.packers, [this] { lane_over(); }),
-        // One packer: the order of divergent slots is what keeps the merge from waiting in a
-        // circle.
-        merge_(job_, StreamKind::kBackupMerge, job_.options.divergent, job_.options.merge_buffers,
-               1, [this] { lane_over(); }) {}
-  ~CopySenderImpl() override {
-    // Both, before either goes: they wake each other.
-    agreed_.stop();
-    merge_.stop();
-  }
+      : job_(exchange, cut, std::move(options), [this] { lane_.wake(); }),
+        lane_(job_, std::move(on_end)) {}
   absl::Status start() {
-    SLUICE_RETURN_IF_ERROR(agreed_.prepare());
-    SLUICE_RETURN_IF_ERROR(merge_.prepare());
-    agreed_.wake();
-    merge_.wake();
+    SLUICE_RETURN_IF_ERROR(lane_.prepare());
+    lane_.wake();
     return absl::OkStatus();
   }
   void cancel() override {
@@ -117,19 +100,8 @@ class CopySenderImpl final : public CopySender {
   SendCopiesResult result() const override { return job_.result(); }
 
  private:
-  void wake() {
-    agreed_.wake();
-    merge_.wake();
-  }
-  void lane_over() {
-    if (--lanes_ == 0) on_end_();
-  }
-
-  const std::function<void()> on_end_;
-  std::atomic<int> lanes_{2};
   SendJob job_;
-  SendLane agreed_;
-  SendLane merge_;
+  SendLane lane_;
 };
 
 }  // namespace

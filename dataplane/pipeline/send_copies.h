@@ -1,10 +1,6 @@
-// The source's side of a backup: sends the copies it was assigned to one target.
-//
-// Agreed slots go over a stream of kind kBackupAgreed, several at a time, in no particular order;
-// divergent ones over a stream of kind kBackupMerge, one by one in ascending order. All sources
-// keep to that order, so the target's merge, which works on its lowest unfinished slot, always has
-// that slot at the head of each stream it needs: there is no cycle of waits. The two streams do not
-// wait for each other.
+// The source's side of a backup: sends the agreed slots it was assigned to one target, over a
+// stream of kind kBackupAgreed, several at a time, in no particular order. (Divergent ones:
+// merge_source.h.)
 //
 // A target begins each stream with the list of slots it holds durably; only the others are sent. A
 // broken stream is opened again, with backoff, until reconnects in a row made no progress for
@@ -34,12 +30,10 @@ struct SendCopiesOptions {
   std::string address;  // of its data listener
   uint32_t slot_bits = 0;
   std::vector<uint32_t> agreed;  // slots, each once, in no particular order
-  std::vector<uint32_t> divergent;
-  size_t agreed_buffers = 4;  // that packing and sending may hold; at least packers
-  size_t merge_buffers = 2;
-  size_t packers = 2;           // slots that are packed at a time
-  int64_t backoff_ms = 50;      // before the first reconnect; doubles, at most 2 s
-  int64_t give_up_ms = 60'000;  // without a newly durable slot or a sent block
+  size_t agreed_buffers = 4;     // that packing and sending may hold; at least packers
+  size_t packers = 2;            // slots that are packed at a time
+  int64_t backoff_ms = 50;       // before the first reconnect; doubles, at most 2 s
+  int64_t give_up_ms = 60'000;   // without a newly durable slot or a sent block
   // Called from several threads, one at a time; must be quick. `bytes` counts payloads and
   // envelopes, also of repeats.
   std::function<void(uint32_t slot)> on_slot_sent;

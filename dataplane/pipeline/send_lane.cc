@@ -46,7 +46,6 @@ class SendLane::Packer {
   }
   Activity::Waker waker() const { return activity_.waker(); }
   void wake() { activity_.wake(); }
-  void stop() { activity_.stop(); }
 
  private:
   void run() {
@@ -114,7 +113,6 @@ class SendLane::Packer {
         static_cast<uint16_t>((restart_ && envelope_.sequence == 0 ? Envelope::kRestart : 0) |
                               (packed_.last && block ? Envelope::kEndOfSlot : 0));
     envelope_.payload_bytes = packed_.bytes;
-    envelope_.value_digest = packed_.value_digest;
     bytes_ = Envelope::seal(envelope_, buffer);
     buffer_ = std::move(buffer);
     return true;
@@ -139,22 +137,18 @@ class SendLane::Packer {
   Activity activity_;
 };
 
-SendLane::SendLane(SendJob& job, StreamKind kind, std::vector<uint32_t> slots, size_t buffers,
-                   size_t packers, std::function<void()> on_end)
+SendLane::SendLane(SendJob& job, std::function<void()> on_end)
     : job_(job),
-      kind_(kind),
-      order_(std::move(slots)),
-      buffers_(buffers),
+      order_(job.options.agreed),
       on_end_(std::move(on_end)),
       backoff_(job.options.backoff_ms, kMaxBackoffMs),
       control_(job.exchange.executor(), [this] { run_control(); }) {
   std::sort(order_.begin(), order_.end());
   for (const uint32_t slot : order_) slots_.emplace(slot, Slot{});
-  packers_.resize(packers);
 }
 
 SendLane::~SendLane() {
-  stop();
+  control_.stop();
   packers_.clear();
   if (stream_ != nullptr) stream_->close(absl::OkStatus());
   // What was sent may still be on its way out. The exchange ends a closed stream in bounded time,
@@ -162,25 +156,19 @@ SendLane::~SendLane() {
   if (pool_ != nullptr) pool_->wait_until_whole();
 }
 
-void SendLane::stop() {
-  control_.stop();
-  for (const auto& packer : packers_) {
-    if (packer != nullptr) packer->stop();
-  }
-}
-
 absl::Status SendLane::prepare() {
   if (!order_.empty()) {
-    SLUICE_ASSIGN_OR_RETURN(
-        pool_, job_.exchange.arena().make_pool("sending to " + job_.options.target, buffers_));
-    for (auto& packer : packers_) packer = std::make_unique<Packer>(*this);
+    SLUICE_ASSIGN_OR_RETURN(pool_,
+                            job_.exchange.arena().make_pool("sending to " + job_.options.target,
+                                                            job_.options.agreed_buffers));
     std::vector<Activity::Waker> wakers;
-    for (const auto& packer : packers_) wakers.push_back(packer->waker());
+    for (size_t i = 0; i < job_.options.packers; ++i) {
+      packers_.push_back(std::make_unique<Packer>(*this));
+      wakers.push_back(packers_.back()->waker());
+    }
     pool_->set_home_hook([wakers] {
       for (const Activity::Waker& wake : wakers) wake();
     });
-  } else {
-    packers_.clear();
   }
   progress_ns_ = job_.exchange.clock().monotonic_ns();
   return absl::OkStatus();
@@ -224,7 +212,7 @@ void SendLane::connect() {
   phase_ = Phase::kConnecting;
   Exchange::ConnectOptions options;
   options.address = job_.options.address;
-  options.kind = kind_;
+  options.kind = StreamKind::kBackupAgreed;
   options.target = job_.options.target;
   options.job = job_.options.job;
   options.attempt = job_.options.attempt;

@@ -19,7 +19,7 @@
 
 namespace sluice {
 
-// What the lanes of one CopySender share: options, counts, and whether to go on. Thread-safe.
+// What one CopySender is to do and has done, and whether it is to go on. Thread-safe.
 class SendJob {
  public:
   // `changed` is called when the job stops.
@@ -55,20 +55,17 @@ class SendJob {
   SendCopiesResult result_;
 };
 
-// Sends the slots of one list over one stream at a time. Runs on the exchange's executor: one
+// Sends the job's slots over one stream at a time. Runs on the exchange's executor: one
 // activity connects and takes the target's messages, others pack, each a slot at a time, and send.
 // These stand still while there is no buffer, or the stream takes nothing.
 class SendLane {
  public:
   // `on_end` is called once, when every slot is durable or the job has stopped.
-  SendLane(SendJob& job, StreamKind kind, std::vector<uint32_t> slots, size_t buffers,
-           size_t packers, std::function<void()> on_end);
+  SendLane(SendJob& job, std::function<void()> on_end);
   // Stops, and waits until its buffers are home.
   ~SendLane();
   // Gets its buffers; it begins with the first wake().
   absl::Status prepare();
-  // After it returns nothing of it runs any more.
-  void stop();
   // The job has begun, or stopped.
   void wake() { control_.wake(); }
 
@@ -119,9 +116,7 @@ class SendLane {
   void broken();
 
   SendJob& job_;
-  const StreamKind kind_;
   std::vector<uint32_t> order_;  // ascending
-  const size_t buffers_;
   const std::function<void()> on_end_;
   std::unique_ptr<BlockPool> pool_;
 

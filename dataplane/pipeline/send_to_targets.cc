@@ -96,7 +96,6 @@ class TargetQueue {
     copies.target = send.copies.target;
     SLUICE_ASSIGN_OR_RETURN(copies.address, options_.address_of(copies.target));
     copies.agreed = send.copies.agreed;
-    copies.divergent = send.copies.divergent;
     copies.on_slot_durable = [this, &send](uint32_t slot) {
       send.moved_ns = now();
       if (options_.each.on_slot_durable) options_.each.on_slot_durable(slot);

@@ -20,7 +20,6 @@ namespace sluice {
 struct TargetCopies {
   std::string target;  // node name
   std::vector<uint32_t> agreed;
-  std::vector<uint32_t> divergent;
 };
 
 struct SendToTargetsOptions {

@@ -6,11 +6,23 @@
 
 namespace sluice {
 
-void SlotPacker::begin(std::unique_ptr<SlotScan> scan, uint32_t slot, uint32_t slot_bits) {
+void SlotPacker::begin(std::unique_ptr<SlotScan> scan, uint32_t slot, uint32_t slot_bits,
+                       std::optional<RunList> wanted) {
   scan_ = std::move(scan);
+  wanted_ = std::move(wanted);
   slot_ = slot;
   slot_bits_ = slot_bits;
   have_item_ = false;
+}
+
+absl::StatusOr<bool> SlotPacker::next_item() {
+  if (!wanted_.has_value()) return scan_->next(&item_);
+  for (;;) {
+    if (wanted_->done()) return false;
+    SLUICE_ASSIGN_OR_RETURN(const bool more, scan_->next(&item_));
+    if (!more) return invalid_argument("more records of slot {} are wanted than there are", slot_);
+    if (wanted_->next()) return true;
+  }
 }
 
 absl::StatusOr<SlotPacker::Packed> SlotPacker::pack(BlockBuffer& buffer) {
@@ -18,7 +30,7 @@ absl::StatusOr<SlotPacker::Packed> SlotPacker::pack(BlockBuffer& buffer) {
   builder_.begin(buffer.span().first(kMaxBlockBytes), slot_, slot_bits_);
   for (;;) {
     if (!have_item_) {
-      SLUICE_ASSIGN_OR_RETURN(have_item_, scan_->next(&item_));
+      SLUICE_ASSIGN_OR_RETURN(have_item_, next_item());
       if (!have_item_) {
         packed.last = true;
         scan_.reset();
@@ -33,10 +45,7 @@ absl::StatusOr<SlotPacker::Packed> SlotPacker::pack(BlockBuffer& buffer) {
     if (into.data() == nullptr) break;
     if (!into.empty()) SLUICE_RETURN_IF_ERROR(scan_->read_value(offset_, into));
     offset_ += into.size();
-    if (offset_ < summary.value_bytes) {
-      if (entry.fragment_offset == 0) packed.value_digest = summary.value_digest;
-      break;
-    }
+    if (offset_ < summary.value_bytes) break;
     have_item_ = false;
     if (!summary.tombstone) {
       ++packed.records;

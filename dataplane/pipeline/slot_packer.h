@@ -5,10 +5,12 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 
 #include "absl/status/statusor.h"
 #include "base/arena.h"
 #include "dataplane/block/block.h"
+#include "dataplane/pipeline/merge_lists.h"
 #include "dataplane/store/store.h"
 
 namespace sluice {
@@ -19,17 +21,22 @@ class SlotPacker {
   struct Packed {
     uint32_t bytes = 0;         // of the sealed block; 0: the slot has no records
     bool last = false;          // it is the slot's last block
-    Digest128 value_digest;     // Envelope::value_digest
     uint64_t records = 0;       // live, whose last byte is in this block
     uint64_t record_bytes = 0;  // keys and values of these
   };
 
-  void begin(std::unique_ptr<SlotScan> scan, uint32_t slot, uint32_t slot_bits);
+  // All records of the slot, or the wanted ones. Packing fails with INVALID_ARGUMENT when more are
+  // wanted than there are.
+  void begin(std::unique_ptr<SlotScan> scan, uint32_t slot, uint32_t slot_bits,
+             std::optional<RunList> wanted = std::nullopt);
   // The next block, sealed, at the buffer's start. Not after the last one.
   absl::StatusOr<Packed> pack(BlockBuffer& buffer);
 
  private:
+  absl::StatusOr<bool> next_item();
+
   std::unique_ptr<SlotScan> scan_;
+  std::optional<RunList> wanted_;
   uint32_t slot_ = 0;
   uint32_t slot_bits_ = 0;
   BlockBuilder builder_;

@@ -3,6 +3,7 @@
 #include <cassert>
 
 #include "base/bytes.h"
+#include "base/checksum.h"
 #include "base/status.h"
 
 namespace sluice {
@@ -17,11 +18,12 @@ constexpr size_t kPayloadBytesAt = 12;
 constexpr size_t kAttemptAt = 16;
 constexpr size_t kSequenceAt = 24;
 constexpr size_t kVersionOverrideAt = 32;
-constexpr size_t kDigestAt =
-    40;  // of kBlock: the value's; of the small kinds: the payload's XXH3-64, then zero
+// XXH3-64 of the payload, of kinds whose payload has no checksum of its own; else zero.
+constexpr size_t kPayloadChecksumAt = 40;
+constexpr size_t kZeroAt = 48;
 constexpr size_t kLotAt = 56;
 constexpr size_t kVersionNodeAt = 64;
-constexpr size_t kZeroAt = 68;
+constexpr size_t kZero32At = 68;
 constexpr size_t kChecksumAt = 72;
 static_assert(kChecksumAt + 8 == Envelope::kBytes);
 static_assert(Envelope::kBytes <= kEnvelopeRoom);
@@ -40,13 +42,12 @@ uint32_t Envelope::seal(const Envelope& envelope, BlockBuffer& buffer) {
   store_le<uint64_t>(at + kAttemptAt, envelope.attempt);
   store_le<uint64_t>(at + kSequenceAt, envelope.sequence);
   store_le<uint64_t>(at + kVersionOverrideAt, envelope.version_override);
-  Digest128 digest = envelope.value_digest;
-  if (!envelope.carries_block()) digest = {xxh3_64(buffer.data(), envelope.payload_bytes), 0};
-  store_le<uint64_t>(at + kDigestAt, digest.low);
-  store_le<uint64_t>(at + kDigestAt + 8, digest.high);
+  store_le<uint64_t>(at + kPayloadChecksumAt,
+                     envelope.carries_block() ? 0 : xxh3_64(buffer.data(), envelope.payload_bytes));
+  store_le<uint64_t>(at + kZeroAt, 0);
   store_le<uint64_t>(at + kLotAt, envelope.lot);
   store_le<uint32_t>(at + kVersionNodeAt, envelope.version_node);
-  store_le<uint32_t>(at + kZeroAt, 0);
+  store_le<uint32_t>(at + kZero32At, 0);
   store_le<uint64_t>(at + kChecksumAt, xxh3_64(at, kChecksumAt));
   return envelope.payload_bytes + static_cast<uint32_t>(kBytes);
 }
@@ -59,7 +60,7 @@ absl::StatusOr<Envelope> Envelope::open(std::span<const uint8_t> message) {
   if (load_le<uint32_t>(at + kMagicAt) != kMagic)
     return data_loss("no envelope behind the message");
   if (load_le<uint64_t>(at + kChecksumAt) != xxh3_64(at, kChecksumAt) ||
-      load_le<uint32_t>(at + kZeroAt) != 0) {
+      load_le<uint32_t>(at + kZero32At) != 0 || load_le<uint64_t>(at + kZeroAt) != 0) {
     return data_loss("envelope's checksum does not hold");
   }
   const uint16_t kind = load_le<uint16_t>(at + kKindAt);
@@ -74,7 +75,6 @@ absl::StatusOr<Envelope> Envelope::open(std::span<const uint8_t> message) {
   envelope.version_override = load_le<uint64_t>(at + kVersionOverrideAt);
   envelope.lot = load_le<uint64_t>(at + kLotAt);
   envelope.version_node = load_le<uint32_t>(at + kVersionNodeAt);
-  const Digest128 digest{load_le<uint64_t>(at + kDigestAt), load_le<uint64_t>(at + kDigestAt + 8)};
   if ((envelope.flags & ~kKnownFlags) != 0) {
     return data_loss("envelope with unknown flags {:#x}", envelope.flags);
   }
@@ -91,9 +91,9 @@ absl::StatusOr<Envelope> Envelope::open(std::span<const uint8_t> message) {
     return data_loss("envelope of a payload of {} bytes in a message of {}", envelope.payload_bytes,
                      message.size());
   }
-  if (envelope.carries_block()) {
-    envelope.value_digest = digest;
-  } else if (digest != Digest128{xxh3_64(message.data(), envelope.payload_bytes), 0}) {
+  const uint64_t checksum =
+      envelope.carries_block() ? 0 : xxh3_64(message.data(), envelope.payload_bytes);
+  if (load_le<uint64_t>(at + kPayloadChecksumAt) != checksum) {
     return data_loss("checksum of a small message does not hold");
   }
   return envelope;

@@ -19,7 +19,6 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "base/arena.h"
-#include "base/checksum.h"
 
 namespace sluice {
 
@@ -39,15 +38,21 @@ enum class MessageKind : uint16_t {
   kLotEnd = 12,       // the sender has no more blocks of `lot`; answered by a kWriteReply
   kRecordWrite = 13,  // a batch of records (record_batch.h) to apply with the version override;
                       // attempt is the table's epoch; answered by a kWriteReply
+  // Of a merge (merge_lists.h); sequence is (number of the request << 32) + number of the answer.
+  kSummaryRequest = 14,  // target to source: the summaries of this slot's records, please
+  kSummaries = 15,       // some of them, in key order
+  kRecordRequest = 16,   // target to source: these records of the slot; answered by kBlock
 };
-inline constexpr uint16_t kLastMessageKind = 13;
+inline constexpr uint16_t kLastMessageKind = 16;
 
 struct Envelope {
   static constexpr size_t kBytes = 80;
   static constexpr uint32_t kMagic = 0x4e454c53;  // "SLEN"
 
   // Flags. Unknown ones are refused.
-  static constexpr uint16_t kEndOfSlot = 1;  // kBlock: the slot's last block
+  // kBlock, kSummaries: the slot's last one, or of what was asked for. kRecordRequest: the slot's
+  // last request.
+  static constexpr uint16_t kEndOfSlot = 1;
   static constexpr uint16_t kRestart =
       2;  // kBlock, kSlotEnd of sequence 0: forget what came of this slot before
   static constexpr uint16_t kListComplete =
@@ -65,10 +70,6 @@ struct Envelope {
   // kRecordWrite: the version of every record. Else 0.
   uint64_t version_override = 0;  // stamp
   uint32_t version_node = 0;
-  // kBlock whose last entry is the first fragment of a value that goes on in the next block:
-  // XXH3-128 of the whole value, so that a merge can decide between two replicas' records without
-  // holding the value. Else zero.
-  Digest128 value_digest;
   uint64_t lot = 0;  // kWriteRequest with kKeep, kLotEnd: which lot; else 0
 
   // Writes the trailer behind the payload, which stands at the buffer's start, and returns the

@@ -33,13 +33,14 @@
 // Arena budget, in buffers (kBufferBytes each), for a node in a cluster of n members while every
 // member backs up to every other and restores at the same time, with the default sizes:
 //     exchange      hello_buffers 8 + own_buffers 3 + control_buffers 16                       27
-//     backup, in    per source: agreed 4, merge 2 (receive_blocks)                             6 n
-//     backup, out   per target: agreed sends 4, merge sends 2, acks 1 + 1                      8 n
-//     merge output  one consolidation                                                          4
+//     backup, in    per source: agreed 4 (receive_blocks)                                      4 n
+//     backup, out   per target: agreed sends 4, acks 1                                         5 n
+//     merges, in    streams to 8 sources, 2 each; merged blocks 4                               20
+//     merges, out   16 streams, 2 sends and 1 request each                                      48
 //     writes, in    per client stream 3, per forwarding member 2                               5 n
 //     writes, out   replies: per coordinator 2, per forward 2                                  4 n
 //     restore       requests in flight 12                                                      12
-//   n = 8: 27 + 48 + 64 + 4 + 40 + 32 + 12 = 227 of the 255 buffers of 256 MiB.
+//   n = 8: 27 + 32 + 40 + 20 + 48 + 40 + 32 + 12 = 251 of the 255 buffers of 256 MiB.
 // Beyond that, smaller `receive_blocks` (1 works, 2 keeps the wire busy) or a larger arena; a
 // stream for which no buffers are left is refused with RESOURCE_EXHAUSTED and that advice, and
 // nothing else is disturbed.

@@ -14,7 +14,7 @@ namespace sluice {
 // What a stream is for. The numbers are on the wire.
 enum class StreamKind : uint8_t {
   kBackupAgreed = 1,  // a source's agreed slots, to a target
-  kBackupMerge = 2,   // its divergent slots, in ascending order
+  kBackupMerge = 2,   // a target's requests for records of divergent slots, to a source
   kWrite = 3,         // a client's data writing requests, to a coordinating replica
   kForward = 4,       // that replica's, to the slot's other replicas
 };
@@ -22,7 +22,7 @@ std::string_view stream_kind_name(StreamKind kind);
 
 struct Hello {
   static constexpr uint32_t kMagic = 0x4c48534c;  // "LSHL"
-  static constexpr uint16_t kProtocol = 2;
+  static constexpr uint16_t kProtocol = 3;
   static constexpr uint64_t kKnownFeatures = 0;
   static constexpr size_t kMaxNameBytes = 255;
   static constexpr size_t kMaxAuthenticationBytes = 4096;

@@ -118,6 +118,16 @@ void Cluster::put_all(const std::vector<Record>& records) {
   }
 }
 
+void Cluster::put_all_at(size_t i, const std::vector<Record>& records) {
+  std::vector<RecordView> views;
+  for (const Record& record : records) {
+    views.push_back(record.view());
+    remember(i, record);
+  }
+  absl::StatusOr<std::vector<ApplyResult>> result = nodes[i]->store->apply(views);
+  ASSERT_TRUE(result.ok()) << result.status();
+}
+
 void Cluster::put_at(size_t i, const Record& record) {
   const RecordView view = record.view();
   absl::StatusOr<std::vector<ApplyResult>> result = nodes[i]->store->apply({&view, 1});
@@ -158,6 +168,38 @@ void Cluster::cut() {
     absl::StatusOr<bool> taken = node->store->take_due_cut();
     ASSERT_TRUE(taken.ok() && *taken);
   }
+}
+
+std::map<std::string, Record> archived(const std::vector<std::string>& folders) {
+  std::map<std::string, Record> records;
+  absl::StatusOr<std::unique_ptr<ArchiveReader>> archive = ArchiveReader::open(folders);
+  EXPECT_TRUE(archive.ok()) << archive.status();
+  if (!archive.ok()) return records;
+  const auto arena = *Arena::create({.bytes = 2 * kBufferBytes});
+  const auto pool = *arena->make_pool("test", 1);
+  BlockBuffer buffer = pool->try_take();
+  for (size_t part = 0; part < (*archive)->parts().size(); ++part) {
+    for (const BlockLocation& location : (*archive)->parts()[part].blocks) {
+      const absl::Status read = (*archive)->read_block(part, location, buffer);
+      EXPECT_TRUE(read.ok()) << read;
+      absl::StatusOr<BlockReader> reader = BlockReader::open(buffer.span());
+      EXPECT_TRUE(reader.ok()) << reader.status();
+      if (!reader.ok()) return records;
+      BlockEntry entry;
+      for (;;) {
+        const absl::StatusOr<bool> more = reader->next(&entry);
+        EXPECT_TRUE(more.ok()) << more.status();
+        if (!more.ok() || !*more) break;
+        const auto [at, added] = records.try_emplace(std::string(entry.key));
+        EXPECT_EQ(added, entry.fragment_offset == 0) << entry.key;
+        at->second.key = entry.key;
+        at->second.version = entry.version;
+        at->second.tombstone = entry.tombstone;
+        at->second.value += entry.fragment;
+      }
+    }
+  }
+  return records;
 }
 
 std::map<std::string, Record> contents(Store& store) {
@@ -238,6 +280,13 @@ void Backup::plan() {
     target.options.job = kBackup;
     target.options.attempt = attempt;
     target.options.slot_bits = cluster.options.slot_bits;
+    target.options.node = cluster.node(target.node).name;
+    target.options.find_source = [this](const std::string& name) -> absl::StatusOr<MergePeer> {
+      for (const auto& node : cluster.nodes) {
+        if (node->name == name) return MergePeer{node->exchange->address(), 1};
+      }
+      return not_found("no node {}", name);
+    };
     target.writer_options.folder = target.folder;
     target.writer_options.node = cluster.node(target.node).name;
     target.writer_options.identity.cluster = cluster.options.cluster;
@@ -263,10 +312,44 @@ void Backup::start() {
   }
 }
 
+void Backup::serve_merges() {
+  for (size_t node = 0; node < cluster.size(); ++node) serve_merges(node);
+}
+
+void Backup::serve_merges(size_t node) {
+  MergeSourceOptions options;
+  options.job = kBackup;
+  options.attempt = attempt;
+  options.slot_bits = cluster.options.slot_bits;
+  for (const Target& target : targets) {
+    if (target.divergent[node].empty()) continue;
+    options.slots[cluster.node(target.node).name] = target.divergent[node];
+  }
+  options.on_slot_durable = [this](uint32_t slot) {
+    const std::lock_guard lock(events_mutex_);
+    ++durable_events[slot];
+  };
+  if (adjust_merge) adjust_merge(options);
+  merge_sources.resize(cluster.size());
+  merge_sources[node].reset();
+  auto source = MergeSource::start(*cluster.node(node).exchange, cuts[node], options);
+  ASSERT_TRUE(source.ok()) << source.status();
+  merge_sources[node] = *std::move(source);
+}
+
+uint64_t Backup::stream_bytes() const {
+  uint64_t bytes = 0;
+  for (const auto& node : cluster.nodes) {
+    bytes += node->exchange->counters().sent_bytes + node->exchange->local_bytes();
+  }
+  return bytes;
+}
+
 absl::Status Backup::send() {
   std::vector<std::thread> threads;
-  std::mutex mutex;
+  std::mutex& mutex = events_mutex_;
   absl::Status first;
+  if (merge_sources.empty()) serve_merges();
   for (Target& target : targets) {
     for (size_t source = 0; source < cluster.size(); ++source) {
       threads.emplace_back([&, source] {
@@ -277,7 +360,6 @@ absl::Status Backup::send() {
         send_options.address = cluster.node(target.node).exchange->address();
         send_options.slot_bits = cluster.options.slot_bits;
         send_options.agreed = target.agreed[source];
-        send_options.divergent = target.divergent[source];
         send_options.on_slot_durable = [&](uint32_t slot) {
           std::lock_guard lock(mutex);
           ++durable_events[slot];
@@ -302,6 +384,10 @@ absl::Status Backup::send() {
     }
   }
   for (std::thread& thread : threads) thread.join();
+  if (!first.ok()) return first;
+  for (const auto& source : merge_sources) {
+    SLUICE_RETURN_IF_ERROR(source->wait_durable(merge_patience_ms));
+  }
   return first;
 }
 

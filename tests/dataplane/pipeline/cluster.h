@@ -17,6 +17,7 @@
 #include "dataplane/archive/reader.h"
 #include "dataplane/archive/writer.h"
 #include "dataplane/pipeline/consolidation.h"
+#include "dataplane/pipeline/merge_source.h"
 #include "dataplane/pipeline/restore.h"
 #include "dataplane/pipeline/send_copies.h"
 #include "dataplane/pipeline/write_server.h"
@@ -92,6 +93,7 @@ class Cluster {
   void put(const Record& record);
   void put_at(size_t node, const Record& record);
   void put_all(const std::vector<Record>& records);  // into all replicas of each, in one go
+  void put_all_at(size_t node, const std::vector<Record>& records);
   // The newest of all records written, by key.
   std::map<std::string, Record> newest() const;
   void serve_writes();
@@ -107,6 +109,9 @@ class Cluster {
   void remember(size_t node, const Record& record);
 };
 
+// Everything an archive holds, by key; each key may be there once.
+std::map<std::string, Record> archived(const std::vector<std::string>& folders);
+
 // Everything a store holds, by key.
 std::map<std::string, Record> contents(Store& store);
 
@@ -121,7 +126,10 @@ class Backup {
   // Starts the consolidations; with it, options of every one of them may be changed first.
   void plan();
   void start();
-  // Sends from every node to every target; the first error.
+  // Serves merges from every node. Part of send().
+  void serve_merges();
+  void serve_merges(size_t node);
+  // Sends from every node to every target, and waits for all to be durable; the first error.
   absl::Status send();
   // Finishes the parts and commits the manifest in each folder.
   void commit();
@@ -137,6 +145,8 @@ class Backup {
     std::vector<std::vector<uint32_t>> agreed;  // by source
     std::vector<std::vector<uint32_t>> divergent;
   };
+  // What all nodes put on streams, wire and local ones.
+  uint64_t stream_bytes() const;
   Cluster& cluster;
   const uint64_t attempt;
   std::vector<Target> targets;
@@ -148,6 +158,12 @@ class Backup {
   std::map<uint32_t, int> durable_events;
   std::function<void(SendCopiesOptions&)> adjust_send;
   const Cancellation* cancellation = nullptr;  // of send()
+  std::function<void(MergeSourceOptions&)> adjust_merge;
+  std::vector<std::unique_ptr<MergeSource>> merge_sources;  // by node
+  int64_t merge_patience_ms = 60'000;
+
+ private:
+  std::mutex events_mutex_;
 };
 
 }  // namespace sluice

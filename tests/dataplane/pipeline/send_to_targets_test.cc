@@ -22,7 +22,8 @@ void fill(Cluster& cluster, int records, size_t value_bytes) {
   Random random(7);
   std::vector<Record> all;
   for (int i = 0; i < records; ++i) {
-    all.push_back(make_record(fmt::format("key-{}", i), random_value(random, value_bytes), i % 900));
+    all.push_back(
+        make_record(fmt::format("key-{}", i), random_value(random, value_bytes), i % 900));
   }
   cluster.put_all(all);
   cluster.cut();
@@ -49,7 +50,7 @@ struct Sending {
     std::vector<TargetCopies> copies;
     for (const Backup::Target& target : backup->targets) {
       if (target.agreed[source].empty()) continue;
-      copies.push_back({cluster->node(target.node).name, target.agreed[source], {}});
+      copies.push_back({cluster->node(target.node).name, target.agreed[source]});
     }
     return copies;
   }

@@ -1,0 +1,151 @@
+#include "dataplane/pipeline/merge_streams.h"
+
+#include <algorithm>
+#include <cassert>
+#include <utility>
+
+#include "base/checksum.h"
+#include "base/status.h"
+
+namespace sluice {
+namespace {
+
+constexpr int64_t kMs = 1'000'000;
+constexpr int64_t kFirstBackoffMs = 20;
+constexpr int64_t kMaxBackoffMs = 1'000;
+
+}  // namespace
+
+MergeStreams::~MergeStreams() {
+  assert(in_use_ == 0);
+  for (Held& held : idle_) held.stream->close(absl::OkStatus());
+}
+
+void MergeStreams::close_idle(size_t leave, std::vector<Held>* closed) {
+  while (idle_.size() > leave) {
+    closed->push_back(std::move(idle_.front()));
+    idle_.pop_front();
+  }
+}
+
+absl::StatusOr<std::vector<MergeStreams::Held>> MergeStreams::open(
+    const std::vector<std::string>& nodes) {
+  assert(!nodes.empty() && nodes.size() <= options_.max_streams);
+  std::vector<Held> streams(nodes.size());
+  std::vector<Held> closed;  // let go of outside the lock
+  {
+    std::unique_lock lock(mutex_);
+    changed_.wait(lock,
+                  [&] { return stopping_ || in_use_ + nodes.size() <= options_.max_streams; });
+    if (stopping_) return cancelled("the merge has ended");
+    in_use_ += nodes.size();
+    for (size_t i = 0; i < nodes.size(); ++i) {
+      streams[i].node = nodes[i];
+      const auto found = std::find_if(idle_.begin(), idle_.end(), [&](const Held& held) {
+        return held.node == nodes[i] && !held.stream->closed();
+      });
+      if (found == idle_.end()) continue;
+      streams[i] = std::move(*found);
+      idle_.erase(found);
+    }
+    close_idle(options_.max_streams - in_use_, &closed);
+  }
+  for (const Held& held : closed) held.stream->close(absl::OkStatus());
+  for (Held& held : streams) {
+    if (held.stream != nullptr) continue;
+    absl::StatusOr<std::shared_ptr<Stream>> stream = connect(held.node);
+    if (stream.ok()) {
+      held.stream = *std::move(stream);
+      continue;
+    }
+    {
+      const std::lock_guard lock(mutex_);
+      back_off(held.node);
+    }
+    give_back(std::move(streams));
+    if (absl::IsResourceExhausted(stream.status())) {
+      std::vector<Held> idle;
+      const std::lock_guard lock(mutex_);
+      close_idle(0, &idle);
+      for (const Held& other : idle) other.stream->close(absl::OkStatus());
+    }
+    return stream.status();
+  }
+  return streams;
+}
+
+absl::StatusOr<std::shared_ptr<Stream>> MergeStreams::connect(const std::string& node) {
+  SLUICE_ASSIGN_OR_RETURN(const MergePeer peer, options_.find_source(node));
+  Exchange::ConnectOptions options;
+  options.address = peer.address;
+  options.kind = StreamKind::kBackupMerge;
+  options.target = node;
+  options.job = options_.job;
+  options.attempt = options_.attempt;
+  options.receive_blocks = options_.receive_blocks;
+  options.timeout_ms = options_.connect_timeout_ms;
+  auto stream = exchange_.connect(options);
+  if (!stream.ok()) return with_context(stream.status(), node);
+  return stream;
+}
+
+void MergeStreams::give_back(std::vector<Held> streams) {
+  std::vector<Held> closed;
+  {
+    const std::lock_guard lock(mutex_);
+    in_use_ -= streams.size();
+    for (Held& held : streams) {
+      if (held.stream != nullptr && !held.stream->closed()) {
+        backoffs_.erase(held.node);
+        idle_.push_back(std::move(held));
+      } else {
+        if (held.stream != nullptr) back_off(held.node);
+        closed.push_back(std::move(held));
+      }
+    }
+  }
+  changed_.notify_all();
+}
+
+// Under the lock. Twice as long each time, and not for everybody equally.
+void MergeStreams::back_off(const std::string& node) {
+  Backoff& backoff = backoffs_[node];
+  backoff.ms = std::clamp(backoff.ms * 2, kFirstBackoffMs, kMaxBackoffMs);
+  const int64_t now = exchange_.clock().monotonic_ns();
+  const auto spread =
+      static_cast<int64_t>(xxh3_64(&now, sizeof now) % static_cast<uint64_t>(backoff.ms * kMs));
+  backoff.until_ns = now + backoff.ms * kMs / 2 + spread;
+}
+
+bool MergeStreams::available(const std::string& node) const {
+  const std::lock_guard lock(mutex_);
+  const auto found = backoffs_.find(node);
+  return found == backoffs_.end() || found->second.until_ns <= exchange_.clock().monotonic_ns();
+}
+
+bool MergeStreams::has_idle(const std::string& node) const {
+  const std::lock_guard lock(mutex_);
+  return std::any_of(idle_.begin(), idle_.end(),
+                     [&](const Held& held) { return held.node == node && !held.stream->closed(); });
+}
+
+void MergeStreams::prune() {
+  std::vector<Held> closed;
+  const std::lock_guard lock(mutex_);
+  for (auto at = idle_.begin(); at != idle_.end();) {
+    const auto here = at++;
+    if (!here->stream->closed()) continue;
+    closed.push_back(std::move(*here));
+    idle_.erase(here);
+  }
+}
+
+void MergeStreams::stop() {
+  {
+    const std::lock_guard lock(mutex_);
+    stopping_ = true;
+  }
+  changed_.notify_all();
+}
+
+}  // namespace sluice

@@ -1,0 +1,306 @@
+#include "dataplane/pipeline/merge_target.h"
+
+#include <algorithm>
+#include <chrono>
+#include <utility>
+
+#include "base/status.h"
+#include "dataplane/pipeline/cancellation.h"
+
+namespace sluice {
+namespace {
+
+using std::chrono::milliseconds;
+
+constexpr int64_t kMs = 1'000'000;
+// What does not come as an event: the end of a source's backoff, a restarted source.
+constexpr int64_t kRetryTickMs = 10;
+constexpr int64_t kNoticeTickMs = 200;
+constexpr int64_t kRestartTickNs = 1'000 * kMs;
+constexpr int64_t kNoticeMs = 2'000;
+constexpr int64_t kNoticeRetryNs = 500 * kMs;
+constexpr int64_t kLastNoticesMs = 2'000;
+// So many slots of a group are looked at for one whose sources can be reached.
+constexpr size_t kLookAhead = 8;
+
+}  // namespace
+
+absl::Status MergeTarget::start(const std::vector<const ConsolidationSlot*>& slots,
+                                const std::set<uint32_t>& durable) {
+  size_t most_senders = 0;
+  for (const ConsolidationSlot* plan : slots) {
+    plans_.emplace(plan->slot, plan);
+    std::vector<std::string> group;
+    for (const ConsolidationSlot::Sender& sender : plan->senders) {
+      group.push_back(sender.node);
+      ++senders_[sender.node].slots;
+      if (durable.contains(plan->slot)) senders_[sender.node].durable.push_back(plan->slot);
+    }
+    most_senders = std::max(most_senders, group.size());
+    if (!durable.contains(plan->slot)) pending_[std::move(group)].push_back({plan});
+  }
+  SLUICE_ASSIGN_OR_RETURN(output_,
+                          exchange_.arena().make_pool("merge output", options_.merge_buffers));
+  MergeStreams::Options streams;
+  streams.job = options_.job;
+  streams.attempt = options_.attempt;
+  streams.receive_blocks = options_.merge_receive_blocks;
+  streams.max_streams = std::max(options_.merge_streams, most_senders);
+  streams.find_source = options_.find_source;
+  streams_ = std::make_unique<MergeStreams>(exchange_, std::move(streams));
+  for (size_t i = 0; i < options_.merge_workers; ++i) {
+    workers_.emplace_back([this] { run_worker(); });
+  }
+  notices_ = std::thread([this] { run_notices(); });
+  return absl::OkStatus();
+}
+
+MergeTarget::~MergeTarget() {
+  {
+    std::unique_lock lock(mutex_);
+    changed_.wait_for(lock, milliseconds(kLastNoticesMs), [this] { return all_tried(); });
+    stopping_ = true;
+  }
+  changed_.notify_all();
+  if (streams_ != nullptr) streams_->stop();
+  for (std::thread& thread : workers_) thread.join();
+  if (notices_.joinable()) notices_.join();
+  streams_.reset();
+  // The archive writes from them; after an error it lets go of them when its writes end.
+  if (output_ != nullptr) output_->wait_until_whole();
+}
+
+// Under the lock: whether there is nobody left to be told, or not everything is durable.
+bool MergeTarget::all_tried() const {
+  for (const auto& [node, sender] : senders_) {
+    if (sender.durable.size() < sender.slots) return true;
+  }
+  return std::all_of(senders_.begin(), senders_.end(),
+                     [](const auto& entry) { return entry.second.told || entry.second.tried; });
+}
+
+void MergeTarget::slots_durable(const std::vector<uint32_t>& slots) {
+  {
+    const std::lock_guard lock(mutex_);
+    for (const uint32_t slot : slots) {
+      const auto found = plans_.find(slot);
+      if (found == plans_.end()) continue;
+      for (const ConsolidationSlot::Sender& sender : found->second->senders) {
+        senders_[sender.node].durable.push_back(slot);
+      }
+    }
+  }
+  changed_.notify_all();
+}
+
+void MergeTarget::run_worker() {
+  SlotMerge::Options options;
+  options.attempt = options_.attempt;
+  options.slot_bits = options_.slot_bits;
+  options.list_bytes = options_.merge_list_bytes;
+  options.answer_timeout_ms = options_.merge_answer_timeout_ms;
+  options.stage = options_.merge;
+  SlotMerge merger(host_, exchange_.clock(), *output_, options);
+  while (host_.running()) {
+    Job job;
+    if (pick(&job)) {
+      merge(job, merger);
+      continue;
+    }
+    std::unique_lock lock(mutex_);
+    if (stopping_) return;
+    // With nothing pending a slot may still come back from another worker.
+    const int64_t ms = pending_.empty() ? kCancellationPollMs : kRetryTickMs;
+    changed_.wait_for(lock, milliseconds(ms), [this] { return stopping_; });
+    if (stopping_) return;
+  }
+}
+
+// The next slot whose sources can all be reached: of the group that was served last, whose streams
+// are open, or of another one.
+bool MergeTarget::pick(Job* job) {
+  const std::lock_guard lock(mutex_);
+  if (pending_.empty()) return false;
+  auto group = pending_.lower_bound(last_group_);
+  for (size_t i = 0; i < pending_.size(); ++i, ++group) {
+    if (group == pending_.end()) group = pending_.begin();
+    std::deque<Pending>& slots = group->second;
+    for (size_t at = 0; at < std::min(slots.size(), kLookAhead); ++at) {
+      if (!choose(slots[at], job)) continue;
+      slots.erase(slots.begin() + static_cast<std::ptrdiff_t>(at));
+      last_group_ = group->first;
+      if (slots.empty()) pending_.erase(group);
+      return true;
+    }
+  }
+  return false;
+}
+
+// One node for each copy that differs: this one if it can be, for its stream takes no wire; else
+// they take turns. False when all of a copy's are left alone for now.
+bool MergeTarget::choose(const Pending& pending, Job* job) const {
+  job->pending = pending;
+  job->copies.clear();
+  for (const ConsolidationSlot::Sender& sender : pending.plan->senders) {
+    auto same = std::find_if(job->copies.begin(), job->copies.end(),
+                             [&](const MergeCopy& copy) { return copy.digest == sender.digest; });
+    if (same == job->copies.end()) {
+      same = job->copies.insert(same, MergeCopy{.nodes = {}, .digest = sender.digest});
+    }
+    same->nodes.push_back(sender.node);
+  }
+  for (MergeCopy& copy : job->copies) {
+    std::vector<size_t> reachable;
+    for (size_t i = 0; i < copy.nodes.size(); ++i) {
+      if (streams_->available(copy.nodes[i])) reachable.push_back(i);
+    }
+    if (reachable.empty()) return false;
+    copy.chosen = reachable[(pending.plan->slot + pending.tries) % reachable.size()];
+    if (pending.tries > 0) continue;
+    for (const size_t i : reachable) {
+      if (copy.nodes[i] == options_.node) copy.chosen = i;
+    }
+  }
+  // The first of equally good ones sends: the local one, else the copy with the most records.
+  const auto local = [this](const MergeCopy& copy) {
+    return copy.nodes[copy.chosen] == options_.node;
+  };
+  std::stable_sort(job->copies.begin(), job->copies.end(),
+                   [&](const MergeCopy& a, const MergeCopy& b) {
+                     const uint64_t of_a = a.digest.records + a.digest.tombstones;
+                     const uint64_t of_b = b.digest.records + b.digest.tombstones;
+                     return of_a != of_b ? of_a > of_b : local(a) && !local(b);
+                   });
+  job->nodes.clear();
+  for (const MergeCopy& copy : job->copies) job->nodes.push_back(copy.nodes[copy.chosen]);
+  return true;
+}
+
+void MergeTarget::put_back(const Job& job, bool failed) {
+  std::vector<std::string> group;
+  for (const ConsolidationSlot::Sender& sender : job.pending.plan->senders) {
+    group.push_back(sender.node);
+  }
+  Pending pending = job.pending;
+  pending.tries += failed;
+  const std::lock_guard lock(mutex_);
+  pending_[std::move(group)].push_front(pending);
+}
+
+void MergeTarget::merge(Job& job, SlotMerge& merger) {
+  auto streams = streams_->open(job.nodes);
+  if (!streams.ok()) {
+    if (absl::IsResourceExhausted(streams.status())) host_.told_to_wait();
+    put_back(job, false);
+    return;
+  }
+  const uint32_t slot = job.pending.plan->slot;
+  SlotMerge::Result result;
+  const absl::Status status = merger.run(slot, job.copies, *streams, &result);
+  if (status.ok()) {
+    streams_->give_back(*std::move(streams));
+    (void)host_.slot_received(slot, result.digest, result.newest_stamp, std::move(result.report));
+    return;
+  }
+  for (const MergeStreams::Held& held : *streams) {
+    held.stream->close(unavailable("slot {} starts over: {}", slot, message_of(status)));
+  }
+  streams_->give_back(*std::move(streams));
+  if (!host_.running()) return;
+  host_.start_over(slot, status);
+  put_back(job, true);
+}
+
+void MergeTarget::run_notices() {
+  for (;;) {
+    std::string node;
+    std::vector<uint32_t> slots;
+    {
+      std::unique_lock lock(mutex_);
+      if (stopping_) return;
+      if (!due_notice(&node, &slots)) {
+        changed_.wait_for(lock, milliseconds(kNoticeTickMs));
+        if (stopping_) return;
+        lock.unlock();
+        streams_->prune();
+        look_for_restarts();
+        continue;
+      }
+    }
+    const absl::Status status = tell(node, slots);
+    {
+      const std::lock_guard lock(mutex_);
+      Sender& sender = senders_[node];
+      sender.tried = true;
+      sender.told = status.ok();
+      sender.retry_ns = exchange_.clock().monotonic_ns() + kNoticeRetryNs;
+    }
+    changed_.notify_all();
+  }
+}
+
+// A source that has come back asks for nothing that is durable: it has to be told again.
+void MergeTarget::look_for_restarts() {
+  const int64_t now = exchange_.clock().monotonic_ns();
+  if (now - looked_ns_ < kRestartTickNs) return;
+  looked_ns_ = now;
+  std::vector<std::string> told;
+  {
+    const std::lock_guard lock(mutex_);
+    for (const auto& [node, sender] : senders_) {
+      if (sender.told) told.push_back(node);
+    }
+  }
+  for (const std::string& node : told) {
+    const absl::StatusOr<MergePeer> peer = options_.find_source(node);
+    if (!peer.ok()) continue;
+    const std::lock_guard lock(mutex_);
+    Sender& sender = senders_[node];
+    if (sender.incarnation != peer->incarnation) sender.told = false;
+  }
+}
+
+// Under the lock. A source is told once all of its slots are durable.
+bool MergeTarget::due_notice(std::string* node, std::vector<uint32_t>* slots) {
+  const int64_t now = exchange_.clock().monotonic_ns();
+  for (auto& [name, sender] : senders_) {
+    if (sender.told || sender.durable.size() < sender.slots || now < sender.retry_ns) continue;
+    *node = name;
+    *slots = sender.durable;
+    const absl::StatusOr<MergePeer> peer = options_.find_source(name);
+    if (peer.ok()) sender.incarnation = peer->incarnation;
+    return true;
+  }
+  return false;
+}
+
+// The whole list, on a stream that nobody else needs any more, and the answer that it was heard.
+absl::Status MergeTarget::tell(const std::string& node, const std::vector<uint32_t>& slots) {
+  SLUICE_ASSIGN_OR_RETURN(std::vector<MergeStreams::Held> streams, streams_->open({node}));
+  Stream& stream = *streams.front().stream;
+  Envelope envelope;
+  envelope.kind = MessageKind::kSlotsDurable;
+  envelope.attempt = options_.attempt;
+  absl::Status status;
+  for (size_t at = 0; at < slots.size() && status.ok();) {
+    const size_t count = std::min(slots.size() - at, kMaxSlotsPerMessage);
+    envelope.flags = at + count == slots.size() ? Envelope::kListComplete : 0;
+    status =
+        stream.send_control(envelope, encode_slots(std::span(slots).subspan(at, count)), kNoticeMs);
+    at += count;
+  }
+  const int64_t deadline = exchange_.clock().monotonic_ns() + kNoticeMs * kMs;
+  for (bool heard = false; status.ok() && !heard;) {
+    const absl::StatusOr<Message> message = stream.receive(kCancellationPollMs);
+    if (message.ok()) {
+      heard = message->envelope.kind == MessageKind::kStreamEnd;
+    } else if (stream.closed() || exchange_.clock().monotonic_ns() > deadline) {
+      status = message.status();
+    }
+  }
+  stream.close(absl::OkStatus());
+  streams_->give_back(std::move(streams));
+  return status;
+}
+
+}  // namespace sluice
