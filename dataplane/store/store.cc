@@ -287,7 +287,7 @@ absl::StatusOr<std::optional<Record>> StoreImpl::get(std::string_view key) {
 
 std::unique_ptr<SlotScan> StoreImpl::scan(uint32_t slot, std::string_view first_key) {
   assert(slot < digests_.size());
-  return make_slot_scan(db_, slot, first_key, /*live=*/true);
+  return make_live_scan(db_, slot, first_key);
 }
 
 SlotDigest StoreImpl::digest(uint32_t slot) const {

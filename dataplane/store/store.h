@@ -61,6 +61,8 @@ class SlotScan {
   struct Item {
     std::string_view key;
     RecordSummary summary;
+    // The value, where it stands in one piece in memory; otherwise empty.
+    std::string_view inline_value;
   };
   // False at the end.
   virtual absl::StatusOr<bool> next(Item* item) = 0;

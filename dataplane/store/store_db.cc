@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "base/status.h"
+#include "dataplane/store/slot_blocks.h"
 
 namespace sluice {
 namespace {
@@ -23,7 +24,13 @@ rocksdb::ColumnFamilyOptions family_options(size_t memtable_bytes,
   rocksdb::BlockBasedTableOptions table;
   table.checksum = rocksdb::kXXH3;
   table.format_version = 5;
-  table.block_size = size_t{64} << 10;
+  table.block_size = kTableBlockBytes;
+  table.flush_block_policy_factory = std::make_shared<SlotBlocks>();
+  // With the first key of each block in the index a scan does not read the block behind its slot,
+  // nor in any sorted run a block that begins behind it.
+  table.index_type = rocksdb::BlockBasedTableOptions::kBinarySearchWithFirstKey;
+  table.index_shortening =
+      rocksdb::BlockBasedTableOptions::IndexShorteningMode::kNoShortening;
   table.block_cache = cache;
   table.cache_index_and_filter_blocks = true;
   table.pin_l0_filter_and_index_blocks_in_cache = true;
