@@ -4,6 +4,7 @@
 #include <rocksdb/db.h>
 #include <rocksdb/table.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <cstring>
 #include <filesystem>
@@ -110,7 +111,8 @@ BENCHMARK(BM_ScanCut)
     ->Unit(benchmark::kMillisecond)
     ->UseRealTime();
 
-// What a node of a cluster with three replicas does: many small slots, of which it sends each third.
+// What a node of a cluster with three replicas does: many small slots, of which it sends each
+// third.
 void BM_ScanSmallSlots(benchmark::State& state) {
   const Folder folder;
   const auto store = open_store_in(folder, kSmallSlotBits);
@@ -174,6 +176,34 @@ void BM_Apply(benchmark::State& state) {
   state.SetItemsProcessed(static_cast<int64_t>(records));
 }
 BENCHMARK(BM_Apply)->Arg(100)->Arg(4096)->Arg(65536)->Unit(benchmark::kMillisecond)->UseRealTime();
+
+// Durable writes as an import brings them: 8192 records in the order of their rows, over many
+// slots, into a store that grows.
+void BM_ApplyBatches(benchmark::State& state) {
+  const Folder folder;
+  const auto store = open_store_in(folder, kSmallSlotBits);
+  Random random(1);
+  const std::string value = value_of(random, static_cast<size_t>(state.range(0)));
+  const size_t count = std::min<size_t>(8192, (size_t{768} << 10) / (value.size() + 20));
+  std::vector<std::string> keys(count);
+  std::vector<RecordView> views(count);
+  for (auto _ : state) {
+    state.PauseTiming();
+    for (std::string& key : keys) key = fmt::format("key-{:016x}", random.next());
+    std::sort(keys.begin(), keys.end(), [](const std::string& a, const std::string& b) {
+      const uint32_t slots[2] = {slot_of(a, kSmallSlotBits), slot_of(b, kSmallSlotBits)};
+      return slots[0] != slots[1] ? slots[0] < slots[1] : a < b;
+    });
+    const Version version{*store->clock().stamp(), 1};
+    for (size_t i = 0; i < count; ++i) views[i] = {keys[i], value, version, false};
+    state.ResumeTiming();
+    if (!store->apply(views).ok()) std::abort();
+  }
+  state.SetBytesProcessed(static_cast<int64_t>(state.iterations() * count * value.size()));
+  state.SetItemsProcessed(static_cast<int64_t>(state.iterations() * count));
+}
+BENCHMARK(BM_ApplyBatches)->Arg(100)->Iterations(150)->Unit(benchmark::kMillisecond);
+BENCHMARK(BM_ApplyBatches)->Arg(4096)->Iterations(800)->Unit(benchmark::kMillisecond);
 
 }  // namespace
 }  // namespace sluice

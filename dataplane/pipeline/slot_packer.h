@@ -29,6 +29,8 @@ class SlotPacker {
   absl::StatusOr<Packed> pack(BlockBuffer& buffer);
 
  private:
+  absl::StatusOr<bool> pack_item();
+
   std::unique_ptr<SlotScan> scan_;
   uint32_t slot_ = 0;
   uint32_t slot_bits_ = 0;

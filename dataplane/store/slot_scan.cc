@@ -101,8 +101,7 @@ class DbSlotScan : public SlotScan {
   absl::StatusOr<bool> end(const rocksdb::Iterator& rows) {
     at_record_ = false;
     if (!rows.Valid()) {
-      SLUICE_RETURN_IF_ERROR(
-          rocksdb_status(rows.status(), fmt::format("reading slot {}", slot_)));
+      SLUICE_RETURN_IF_ERROR(rocksdb_status(rows.status(), fmt::format("reading slot {}", slot_)));
     }
     return false;
   }
@@ -235,8 +234,8 @@ CutScans::Rows CutScans::take(uint32_t slot) {
       return taken;
     }
   }
-  return {std::unique_ptr<rocksdb::Iterator>((*db_)->NewIterator(scan_options(nullptr),
-                                                                 db_->records()))};
+  return {std::unique_ptr<rocksdb::Iterator>(
+      (*db_)->NewIterator(scan_options(nullptr), db_->records()))};
 }
 
 void CutScans::put(Rows rows) {

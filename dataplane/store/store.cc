@@ -310,4 +310,20 @@ absl::StatusOr<uint64_t> StoreImpl::free_bytes() const {
   return static_cast<uint64_t>(info.f_bavail) * info.f_frsize;
 }
 
+absl::Status StoreImpl::flush_if_idle() {
+  const int64_t now = (options_.clock != nullptr ? *options_.clock : system_clock()).monotonic_ns();
+  const uint64_t sequence = (*db_)->GetLatestSequenceNumber();
+  if (sequence != idle_sequence_) {
+    idle_sequence_ = sequence;
+    idle_since_ns_ = now;
+    idle_seen_ = false;
+    return absl::OkStatus();
+  }
+  if (idle_seen_ || now - idle_since_ns_ < kIdleMs * 1'000'000) return absl::OkStatus();
+  idle_seen_ = true;  // once for what was written
+  SLUICE_RETURN_IF_ERROR(check_writable());
+  if (db_->memtable_bytes() < options_.memtable_bytes / kIdleFlushShare) return absl::OkStatus();
+  return db_->begin_flush();
+}
+
 }  // namespace sluice
