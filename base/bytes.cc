@@ -2,7 +2,7 @@
 
 namespace sluice {
 
-bool ByteReader::get_varint(uint64_t* value) {
+bool ByteReader::get_long_varint(uint64_t* value) {
   uint64_t result = 0;
   for (size_t i = 0; i < 10 && i < bytes_.size(); ++i) {
     const auto byte = static_cast<uint8_t>(bytes_[i]);

@@ -78,7 +78,15 @@ class ByteReader {
     bytes_.remove_prefix(sizeof(T));
     return true;
   }
-  bool get_varint(uint64_t* value);
+  bool get_varint(uint64_t* value) {
+    // Most are of one byte.
+    if (bytes_.empty() || (static_cast<uint8_t>(bytes_.front()) & 0x80) != 0) {
+      return get_long_varint(value);
+    }
+    *value = static_cast<uint8_t>(bytes_.front());
+    bytes_.remove_prefix(1);
+    return true;
+  }
   bool get_bytes(size_t size, std::string_view* bytes) {
     if (bytes_.size() < size) return false;
     *bytes = bytes_.substr(0, size);
@@ -89,6 +97,8 @@ class ByteReader {
   bool get_string(std::string_view* bytes, size_t limit);
 
  private:
+  bool get_long_varint(uint64_t* value);
+
   std::string_view bytes_;
 };
 

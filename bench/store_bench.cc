@@ -4,6 +4,7 @@
 #include <rocksdb/db.h>
 #include <rocksdb/table.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <cstring>
 #include <filesystem>
@@ -20,6 +21,7 @@ namespace {
 
 constexpr size_t kDataBytes = size_t{128} << 20;
 constexpr uint32_t kSlotBits = 4;
+constexpr uint32_t kSmallSlotBits = 12;
 
 struct Folder {
   Folder() : path((std::filesystem::temp_directory_path() / "sluice-bench-XXXXXX").string()) {
@@ -32,12 +34,12 @@ struct Folder {
   std::string path;
 };
 
-std::unique_ptr<Store> open_store_in(const Folder& folder) {
+std::unique_ptr<Store> open_store_in(const Folder& folder, uint32_t slot_bits = kSlotBits) {
   Store::Options options;
   options.folder = folder.path + "/store";
   options.cluster = "bench";
   options.node = "bench";
-  options.slot_bits = kSlotBits;
+  options.slot_bits = slot_bits;
   auto store = Store::open(options);
   if (!store.ok()) std::abort();
   return *std::move(store);
@@ -68,20 +70,20 @@ size_t fill(Store& store, size_t value_bytes, size_t bytes) {
   return count;
 }
 
-// A cut of a store filled with values of the argument's size; every value copied out.
-void BM_ScanCut(benchmark::State& state) {
-  const Folder folder;
-  const auto store = open_store_in(folder);
-  fill(*store, static_cast<size_t>(state.range(0)), kDataBytes);
+std::shared_ptr<CutReader> cut_of(Store& store) {
   const std::string backup = make_uuid();
-  if (!store->arm_cut({backup, store->clock().now() + 1, 1, false}).ok()) std::abort();
-  while (!*store->take_due_cut()) system_clock().sleep_ns(1'000'000);
-  const auto cut = *store->open_cut(backup);
+  if (!store.arm_cut({backup, store.clock().now() + 1, 1, false}).ok()) std::abort();
+  while (!*store.take_due_cut()) system_clock().sleep_ns(1'000'000);
+  return *store.open_cut(backup);
+}
+
+// Of each `step`th slot of a cut, in order; every value copied out.
+void scan_slots(benchmark::State& state, CutReader& cut, uint32_t slot_bits, uint32_t step) {
   std::vector<uint8_t> into(kMaxValueBytes);
   int64_t bytes = 0, records = 0;
   for (auto _ : state) {
-    for (uint32_t slot = 0; slot < uint32_t{1} << kSlotBits; ++slot) {
-      const auto scan = cut->scan(slot);
+    for (uint32_t slot = 0; slot < uint32_t{1} << slot_bits; slot += step) {
+      const auto scan = cut.scan(slot);
       SlotScan::Item item;
       while (*scan->next(&item)) {
         if (!scan->read_value(0, {into.data(), item.summary.value_bytes}).ok()) std::abort();
@@ -94,12 +96,30 @@ void BM_ScanCut(benchmark::State& state) {
   state.SetBytesProcessed(bytes);
   state.SetItemsProcessed(records);
 }
+
+// A store filled with values of the argument's size.
+void BM_ScanCut(benchmark::State& state) {
+  const Folder folder;
+  const auto store = open_store_in(folder);
+  fill(*store, static_cast<size_t>(state.range(0)), kDataBytes);
+  scan_slots(state, *cut_of(*store), kSlotBits, 1);
+}
 BENCHMARK(BM_ScanCut)
     ->Arg(100)
     ->Arg(4096)
     ->Arg(65536)
     ->Unit(benchmark::kMillisecond)
     ->UseRealTime();
+
+// What a node of a cluster with three replicas does: many small slots, of which it sends each
+// third.
+void BM_ScanSmallSlots(benchmark::State& state) {
+  const Folder folder;
+  const auto store = open_store_in(folder, kSmallSlotBits);
+  fill(*store, static_cast<size_t>(state.range(0)), kDataBytes);
+  scan_slots(state, *cut_of(*store), kSmallSlotBits, 3);
+}
+BENCHMARK(BM_ScanSmallSlots)->Arg(100)->Arg(4096)->Unit(benchmark::kMillisecond)->UseRealTime();
 
 // The same with nothing of ours in it: one RocksDB, the same table options, values copied out.
 void BM_ScanRocksDb(benchmark::State& state) {
@@ -156,6 +176,34 @@ void BM_Apply(benchmark::State& state) {
   state.SetItemsProcessed(static_cast<int64_t>(records));
 }
 BENCHMARK(BM_Apply)->Arg(100)->Arg(4096)->Arg(65536)->Unit(benchmark::kMillisecond)->UseRealTime();
+
+// Durable writes as an import brings them: 8192 records in the order of their rows, over many
+// slots, into a store that grows.
+void BM_ApplyBatches(benchmark::State& state) {
+  const Folder folder;
+  const auto store = open_store_in(folder, kSmallSlotBits);
+  Random random(1);
+  const std::string value = value_of(random, static_cast<size_t>(state.range(0)));
+  const size_t count = std::min<size_t>(8192, (size_t{768} << 10) / (value.size() + 20));
+  std::vector<std::string> keys(count);
+  std::vector<RecordView> views(count);
+  for (auto _ : state) {
+    state.PauseTiming();
+    for (std::string& key : keys) key = fmt::format("key-{:016x}", random.next());
+    std::sort(keys.begin(), keys.end(), [](const std::string& a, const std::string& b) {
+      const uint32_t slots[2] = {slot_of(a, kSmallSlotBits), slot_of(b, kSmallSlotBits)};
+      return slots[0] != slots[1] ? slots[0] < slots[1] : a < b;
+    });
+    const Version version{*store->clock().stamp(), 1};
+    for (size_t i = 0; i < count; ++i) views[i] = {keys[i], value, version, false};
+    state.ResumeTiming();
+    if (!store->apply(views).ok()) std::abort();
+  }
+  state.SetBytesProcessed(static_cast<int64_t>(state.iterations() * count * value.size()));
+  state.SetItemsProcessed(static_cast<int64_t>(state.iterations() * count));
+}
+BENCHMARK(BM_ApplyBatches)->Arg(100)->Iterations(150)->Unit(benchmark::kMillisecond);
+BENCHMARK(BM_ApplyBatches)->Arg(4096)->Iterations(800)->Unit(benchmark::kMillisecond);
 
 }  // namespace
 }  // namespace sluice

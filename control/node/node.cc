@@ -349,6 +349,8 @@ void NodeImpl::keep_time() {
         reported = message_of(taken.status());
         spdlog::error("{}: the cut cannot be taken: {}", context_.name, reported);
       }
+      // Where it fails, so do writes, which tell why.
+      store_->flush_if_idle().IgnoreError();
       if (!serving_) look_for_table();
       look_after_disk();
     }).IgnoreError();  // it is logged, and done again

@@ -44,7 +44,8 @@ WriteQueue::WriteQueue(size_t depth, std::string what, WriteFunction replacement
     : what_(std::move(what)),
       replacement_(std::move(replacement)),
       stage_(stage),
-      operations_(std::max<size_t>(depth, 1)) {
+      depth_(std::max<size_t>(depth, 1)),
+      operations_(depth_) {
   for (size_t i = operations_.size(); i > 0; --i) idle_.push_back(i - 1);
   if (replacement_) return;
   ring_ = std::make_unique<Ring>(operations_.size());
@@ -58,46 +59,92 @@ WriteQueue::WriteQueue(size_t depth, std::string what, WriteFunction replacement
 WriteQueue::~WriteQueue() {
   {
     std::unique_lock lock(mutex_);
-    changed_.wait(lock, [this] { return in_flight_[0] + in_flight_[1] == 0; });
+    changed_.wait(lock, [this] { return held_ == 0; });
     stop_ = true;
-    changed_.notify_all();
+    in_ring_.notify_all();
   }
   if (reaper_.joinable()) reaper_.join();
+}
+
+WriteQueue::Counts WriteQueue::counts() const {
+  const std::lock_guard lock(mutex_);
+  return counts_;
 }
 
 absl::Status WriteQueue::write(std::shared_ptr<UniqueFd> file, uint64_t offset, BlockBuffer block,
                                size_t bytes) {
   std::unique_lock lock(mutex_);
-  changed_.wait(lock, [this] { return !idle_.empty() || !error_.ok(); });
+  changed_.wait(lock, [this] { return held_ < depth_ || !error_.ok(); });
   if (!error_.ok()) return error_;
-  const size_t index = idle_.back();
-  idle_.pop_back();
-  operations_[index] = {std::move(file), offset, std::move(block), bytes, 0, epoch_};
-  ++in_flight_[epoch_];
-  if (stage_ != nullptr) stage_->begin();
+  ++held_;
+  ++counts_.blocks;
   if (ring_ != nullptr) {
-    submit_locked(index);
-    changed_.notify_all();
+    add_locked(std::move(file), offset, std::move(block), bytes);
+    start_locked();
     return absl::OkStatus();
   }
-  Operation& operation = operations_[index];
+  const int epoch = epoch_;
+  ++open_[epoch];
+  ++counts_.writes;
   lock.unlock();
   const WriteFunction system = [](int fd, const void* data, size_t size, off_t at) {
     return pwrite(fd, data, size, at);
   };
-  const absl::Status status =
-      write_fully(replacement_ ? replacement_ : system, operation.file->get(),
-                  {reinterpret_cast<const char*>(operation.block.data()), bytes}, offset, what_);
+  absl::Status status;
+  {
+    Stage::Work work(stage_);
+    status = write_fully(replacement_ ? replacement_ : system, file->get(),
+                         {reinterpret_cast<const char*>(block.data()), bytes}, offset, what_);
+    if (status.ok()) work.add(bytes);
+  }
+  file.reset();
+  block.reset();
   lock.lock();
-  finish_locked(index, status);
+  if (error_.ok()) error_ = status;
+  --held_;
+  --open_[epoch];
+  changed_.notify_all();
   return error_;
 }
 
 absl::Status WriteQueue::flush() {
   std::unique_lock lock(mutex_);
   const int flushed = std::exchange(epoch_, 1 - epoch_);
-  changed_.wait(lock, [&] { return in_flight_[flushed] == 0; });
+  changed_.wait(lock, [&] { return open_[flushed] == 0; });
   return error_;
+}
+
+void WriteQueue::add_locked(std::shared_ptr<UniqueFd> file, uint64_t offset, BlockBuffer block,
+                            size_t bytes) {
+  Operation* last = waiting_.empty() ? nullptr : &operations_[waiting_.back()];
+  if (last == nullptr || last->file != file || last->offset + last->bytes != offset ||
+      last->epoch != epoch_ || last->bytes + bytes > kGatherBytes) {
+    const size_t index = idle_.back();
+    idle_.pop_back();
+    waiting_.push_back(index);
+    last = &operations_[index];
+    last->file = std::move(file);
+    last->offset = offset;
+    last->bytes = last->done = 0;
+    last->epoch = epoch_;
+    ++open_[epoch_];
+    if (stage_ != nullptr) stage_->begin();
+  }
+  last->parts.push_back({block.data(), bytes});
+  last->blocks.push_back(std::move(block));
+  last->bytes += bytes;
+}
+
+void WriteQueue::start_locked() {
+  while (!waiting_.empty()) {
+    const size_t index = waiting_.front();
+    const bool full = waiting_.size() > 1 || operations_[index].bytes >= kGatherBytes;
+    if (submitted_ >= kAtOnce && !full && error_.ok()) return;
+    waiting_.pop_front();
+    if (++submitted_ == 1) in_ring_.notify_one();
+    ++counts_.writes;
+    submit_locked(index);
+  }
 }
 
 void WriteQueue::submit_locked(size_t index) {
@@ -106,9 +153,9 @@ void WriteQueue::submit_locked(size_t index) {
   if (!error_.ok()) return finish_locked(index, error_);
   io_uring_sqe* entry = io_uring_get_sqe(&ring_->ring);
   if (entry == nullptr) return finish_locked(index, internal_error("{}: the ring is full", what_));
-  io_uring_prep_write(entry, operation.file->get(), operation.block.data() + operation.done,
-                      static_cast<unsigned>(operation.bytes - operation.done),
-                      operation.offset + operation.done);
+  io_uring_prep_writev(entry, operation.file->get(), operation.parts.data(),
+                       static_cast<unsigned>(operation.parts.size()),
+                       operation.offset + operation.done);
   io_uring_sqe_set_data64(entry, index);
   int submitted = 0;
   for (int attempt = 0; attempt < kSubmitAttempts; ++attempt) {
@@ -122,16 +169,19 @@ void WriteQueue::reap() {
   for (;;) {
     {
       std::unique_lock lock(mutex_);
-      changed_.wait(lock, [this] { return stop_ || in_flight_[0] + in_flight_[1] > 0; });
+      in_ring_.wait(lock, [this] { return stop_ || submitted_ > 0; });
       if (stop_) return;
     }
     io_uring_cqe* completion = nullptr;
     if (io_uring_wait_cqe(&ring_->ring, &completion) != 0) continue;
-    const auto index = static_cast<size_t>(io_uring_cqe_get_data64(completion));
-    const int result = completion->res;
-    io_uring_cqe_seen(&ring_->ring, completion);
-    std::lock_guard lock(mutex_);
-    complete_locked(index, result);
+    const std::lock_guard lock(mutex_);
+    do {
+      const auto index = static_cast<size_t>(io_uring_cqe_get_data64(completion));
+      const int result = completion->res;
+      io_uring_cqe_seen(&ring_->ring, completion);
+      complete_locked(index, result);
+    } while (io_uring_peek_cqe(&ring_->ring, &completion) == 0);
+    start_locked();
   }
 }
 
@@ -139,24 +189,34 @@ void WriteQueue::complete_locked(size_t index, int result) {
   Operation& operation = operations_[index];
   if (result == -EINTR || result == -EAGAIN) return submit_locked(index);
   if (result <= 0) return finish_locked(index, errno_status(result < 0 ? -result : ENOSPC, what_));
-  const size_t before = operation.done;
-  operation.done += static_cast<size_t>(result);
-  if (operation.done >= operation.bytes) return finish_locked(index, absl::OkStatus());
+  if (operation.done + static_cast<size_t>(result) >= operation.bytes) {
+    return finish_locked(index, absl::OkStatus());
+  }
   // O_DIRECT takes whole sectors, so a short write is taken up again from the boundary before its
   // end.
-  const size_t boundary = operation.done / kBlockAlignment * kBlockAlignment;
-  if (boundary > before) operation.done = boundary;
+  size_t written = static_cast<size_t>(result);
+  if (written >= kBlockAlignment) written -= (operation.done + written) % kBlockAlignment;
+  operation.done += written;
+  std::vector<iovec>& parts = operation.parts;
+  while (written >= parts.front().iov_len) {
+    written -= parts.front().iov_len;
+    parts.erase(parts.begin());
+  }
+  parts.front().iov_base = static_cast<uint8_t*>(parts.front().iov_base) + written;
+  parts.front().iov_len -= written;
   submit_locked(index);
 }
 
 void WriteQueue::finish_locked(size_t index, const absl::Status& status) {
   if (error_.ok()) error_ = status;
   Operation& operation = operations_[index];
-  const int epoch = operation.epoch;
   operation.file.reset();
-  operation.block.reset();
+  held_ -= operation.blocks.size();
+  operation.blocks.clear();
+  operation.parts.clear();
   idle_.push_back(index);
-  --in_flight_[epoch];
+  --submitted_;
+  --open_[operation.epoch];
   if (stage_ != nullptr) stage_->end(status.ok() ? operation.bytes : 0);
   changed_.notify_all();
 }

@@ -91,7 +91,7 @@ class BlockBuilder {
 
  private:
   struct Encoded;
-  Encoded encode_head(const BlockEntry& entry) const;
+  void encode_head(const BlockEntry& entry, Encoded& out);
   size_t fragment_room(const BlockEntry& entry, size_t want, size_t head) const;
 
   std::span<uint8_t> memory_;

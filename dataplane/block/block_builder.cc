@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <bit>
 #include <cassert>
 #include <cstring>
 
@@ -10,23 +11,35 @@ namespace sluice {
 
 using namespace block_layout;
 
-// An entry's head without the parts that depend on how much of the value fits.
+// An entry's head without the parts that depend on how much of the value fits: where the entry
+// goes, or in `aside` where the block may have no room for the longest head.
 struct BlockBuilder::Encoded {
-  uint8_t tag = 0;
+  uint8_t* begin = nullptr;
+  uint8_t* end = nullptr;
   size_t shared = 0;
-  size_t bytes = 0;
-  std::array<uint8_t, kMaxEntryHead> head;
+  std::array<uint8_t, kMaxEntryHead> aside;
 
+  size_t bytes() const { return static_cast<size_t>(end - begin); }
   void put_varint(uint64_t value) {
     while (value >= 0x80) {
-      head[bytes++] = static_cast<uint8_t>(value | 0x80);
+      *end++ = static_cast<uint8_t>(value | 0x80);
       value >>= 7;
     }
-    head[bytes++] = static_cast<uint8_t>(value);
+    *end++ = static_cast<uint8_t>(value);
   }
 };
 
 namespace {
+
+size_t common_prefix(const uint8_t* a, const uint8_t* b, size_t size) {
+  size_t at = 0;
+  for (; at + sizeof(uint64_t) <= size; at += sizeof(uint64_t)) {
+    const uint64_t differs = load_le<uint64_t>(a + at) ^ load_le<uint64_t>(b + at);
+    if (differs != 0) return at + static_cast<size_t>(std::countr_zero(differs)) / 8;
+  }
+  while (at < size && a[at] == b[at]) ++at;
+  return at;
+}
 
 // Of a block that holds nothing but this record.
 size_t whole_bytes(const BlockEntry& entry) {
@@ -58,12 +71,9 @@ void BlockBuilder::begin(std::span<uint8_t> memory, uint32_t slot, uint32_t slot
   key_bytes_ = 0;
 }
 
-BlockBuilder::Encoded BlockBuilder::encode_head(const BlockEntry& entry) const {
-  Encoded out;
+void BlockBuilder::encode_head(const BlockEntry& entry, Encoded& out) {
   const auto* key = reinterpret_cast<const uint8_t*>(entry.key.data());
-  const size_t common = std::min(key_bytes_, entry.key.size());
-  out.shared = static_cast<size_t>(std::mismatch(key_.data(), key_.data() + common, key).first -
-                                   key_.data());
+  out.shared = common_prefix(key_.data(), key, std::min(key_bytes_, entry.key.size()));
   assert(entries_ == 0 || (out.shared < entry.key.size() &&
                            (out.shared == key_bytes_ || key_[out.shared] < key[out.shared])));
   const uint64_t ms = Version::stamp_ms(entry.version.stamp);
@@ -72,18 +82,18 @@ BlockBuilder::Encoded BlockBuilder::encode_head(const BlockEntry& entry) const {
   const bool same_key_bytes = entry.key.size() == key_bytes_;
   const bool same_value_bytes = entry.value_bytes == value_bytes_;
   const bool same_node = entry.version.node == node_;
-  out.tag = static_cast<uint8_t>((entry.tombstone ? kTombstone : 0) |
-                                 (same_key_bytes ? kSameKeyBytes : 0) |
-                                 (same_value_bytes ? kSameValueBytes : 0) |
-                                 (same_node ? kSameNode : 0) | (counter == 0 ? kCounterZero : 0));
-  out.bytes = 1;
+  out.begin = memory_.size() - used_ >= kMaxEntryHead ? memory_.data() + used_ : out.aside.data();
+  out.end = out.begin;
+  *out.end++ = static_cast<uint8_t>(
+      (entry.tombstone ? kTombstone : 0) | (same_key_bytes ? kSameKeyBytes : 0) |
+      (same_value_bytes ? kSameValueBytes : 0) | (same_node ? kSameNode : 0) |
+      (counter == 0 ? kCounterZero : 0));
   out.put_varint(out.shared);
   if (!same_key_bytes) out.put_varint(entry.key.size());
   if (!same_value_bytes) out.put_varint(entry.value_bytes);
   out.put_varint(zigzag(static_cast<int64_t>(ms) - static_cast<int64_t>(base)));
   if (counter != 0) out.put_varint(counter);
   if (!same_node) out.put_varint(entry.version.node);
-  return out;
 }
 
 // How many bytes of the value go into this block; kFull for none. `head` is the room taken by all
@@ -110,10 +120,11 @@ std::span<uint8_t> BlockBuilder::reserve(const BlockEntry& entry, size_t want) {
   assert(slot_of(entry.key, slot_bits_) == slot_);
   if ((flags_ & BlockHeader::kContinues) != 0) return {};
 
-  Encoded head = encode_head(entry);
+  Encoded head;
+  encode_head(entry, head);
   const size_t unshared = entry.key.size() - head.shared;
   const size_t last_key_copy = entries_ == 0 ? 0 : entry.key.size();
-  const size_t bytes = fragment_room(entry, want, head.bytes + unshared + last_key_copy);
+  const size_t bytes = fragment_room(entry, want, head.bytes() + unshared + last_key_copy);
   if (bytes == kFull) return {};
 
   if (entries_ == 0) {
@@ -122,14 +133,15 @@ std::span<uint8_t> BlockBuilder::reserve(const BlockEntry& entry, size_t want) {
     if (entry.fragment_offset > 0) flags_ |= BlockHeader::kContinued;
   }
   if (bytes != entry.value_bytes) {
-    head.tag |= kFragment;
+    *head.begin |= kFragment;
     head.put_varint(entry.fragment_offset);
     head.put_varint(bytes);
     if (entry.fragment_offset + bytes != entry.value_bytes) flags_ |= BlockHeader::kContinues;
   }
-  head.head[0] = head.tag;
-  std::memcpy(memory_.data() + used_, head.head.data(), head.bytes);
-  used_ += head.bytes;
+  if (head.begin == head.aside.data()) {
+    std::memcpy(memory_.data() + used_, head.begin, head.bytes());
+  }
+  used_ += head.bytes();
   const char* rest_of_key = entry.key.data() + head.shared;
   std::memcpy(memory_.data() + used_, rest_of_key, unshared);
   std::memcpy(key_.data() + head.shared, rest_of_key, unshared);

@@ -25,6 +25,24 @@ absl::StatusOr<bool> SlotPacker::next_item() {
   }
 }
 
+// As much of the item's value as goes into the block. False when it is full.
+absl::StatusOr<bool> SlotPacker::pack_item() {
+  const RecordSummary& summary = item_.summary;
+  BlockEntry entry{item_.key, summary.version, summary.tombstone, summary.value_bytes, offset_, {}};
+  if (item_.inline_value.size() == summary.value_bytes) {
+    entry.fragment = item_.inline_value.substr(offset_);
+    const size_t added = builder_.add(entry);
+    if (added == BlockBuilder::kFull) return false;
+    offset_ += added;
+    return true;
+  }
+  const std::span<uint8_t> into = builder_.reserve(entry, summary.value_bytes - offset_);
+  if (into.data() == nullptr) return false;
+  SLUICE_RETURN_IF_ERROR(scan_->read_value(offset_, into));
+  offset_ += into.size();
+  return true;
+}
+
 absl::StatusOr<SlotPacker::Packed> SlotPacker::pack(BlockBuffer& buffer) {
   Packed packed;
   builder_.begin(buffer.span().first(kMaxBlockBytes), slot_, slot_bits_);
@@ -39,13 +57,8 @@ absl::StatusOr<SlotPacker::Packed> SlotPacker::pack(BlockBuffer& buffer) {
       offset_ = 0;
     }
     const RecordSummary& summary = item_.summary;
-    const BlockEntry entry{item_.key,           summary.version, summary.tombstone,
-                           summary.value_bytes, offset_,         {}};
-    const std::span<uint8_t> into = builder_.reserve(entry, summary.value_bytes - offset_);
-    if (into.data() == nullptr) break;
-    if (!into.empty()) SLUICE_RETURN_IF_ERROR(scan_->read_value(offset_, into));
-    offset_ += into.size();
-    if (offset_ < summary.value_bytes) break;
+    SLUICE_ASSIGN_OR_RETURN(const bool fits, pack_item());
+    if (!fits || offset_ < summary.value_bytes) break;
     have_item_ = false;
     if (!summary.tombstone) {
       ++packed.records;

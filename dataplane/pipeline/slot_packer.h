@@ -34,6 +34,7 @@ class SlotPacker {
 
  private:
   absl::StatusOr<bool> next_item();
+  absl::StatusOr<bool> pack_item();
 
   std::unique_ptr<SlotScan> scan_;
   std::optional<RunList> wanted_;

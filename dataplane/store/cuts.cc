@@ -39,15 +39,13 @@ absl::Status remove_folder(const std::string& folder) {
 class DbCutReader final : public CutReader {
  public:
   DbCutReader(std::shared_ptr<const StoreDb> db, std::vector<SlotDigest> digests)
-      : db_(std::move(db)), digests_(std::move(digests)) {}
+      : scans_(std::make_shared<CutScans>(std::move(db))), digests_(std::move(digests)) {}
 
-  std::unique_ptr<SlotScan> scan(uint32_t slot) override {
-    return make_slot_scan(db_, slot, {}, /*live=*/false);
-  }
+  std::unique_ptr<SlotScan> scan(uint32_t slot) override { return scans_->scan(slot); }
   const std::vector<SlotDigest>& digests() const override { return digests_; }
 
  private:
-  const std::shared_ptr<const StoreDb> db_;
+  const std::shared_ptr<CutScans> scans_;
   const std::vector<SlotDigest> digests_;
 };
 

@@ -7,9 +7,12 @@
 
 #include <cstdint>
 #include <memory>
+#include <mutex>
 #include <span>
 #include <string>
 #include <string_view>
+#include <utility>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -38,9 +41,38 @@ class FragmentReader {
   uint64_t row_begin_ = 0;
 };
 
-// From a snapshot of the live store (`live`) or from a cut. Holds on to the StoreDb.
-std::unique_ptr<SlotScan> make_slot_scan(std::shared_ptr<const StoreDb> db, uint32_t slot,
-                                         std::string_view first_key, bool live);
+// Scans of a cut's slots. A scan that ends leaves its iterator to the next one: for ascending slots
+// most of what an iterator is made of (its blocks among it) is where the next scan needs it.
+// Thread-safe; scans hold on to it, and it holds on to the StoreDb.
+class CutScans : public std::enable_shared_from_this<CutScans> {
+ public:
+  explicit CutScans(std::shared_ptr<const StoreDb> db) : db_(std::move(db)) {}
+  std::unique_ptr<SlotScan> scan(uint32_t slot);
+
+  // An iterator over all records of the cut and where it stands.
+  struct Rows {
+    std::unique_ptr<rocksdb::Iterator> at;
+    // Not 0: a scan went to the end of the slot before this one, so `at` is at the first row of
+    // this slot or a later one, or behind the last.
+    uint32_t next_slot = 0;
+  };
+  // The one that stands least far before `slot`, another one, or a new one.
+  Rows take(uint32_t slot);
+  void put(Rows rows);
+
+  const StoreDb& db() const { return *db_; }
+
+ private:
+  // Each holds a block of each sorted run.
+  static constexpr size_t kKept = 8;
+  const std::shared_ptr<const StoreDb> db_;
+  std::mutex mutex_;
+  std::vector<Rows> kept_;
+};
+
+// From a snapshot of the live store. Holds on to the StoreDb.
+std::unique_ptr<SlotScan> make_live_scan(std::shared_ptr<const StoreDb> db, uint32_t slot,
+                                         std::string_view first_key);
 
 }  // namespace sluice
 

@@ -287,7 +287,7 @@ absl::StatusOr<std::optional<Record>> StoreImpl::get(std::string_view key) {
 
 std::unique_ptr<SlotScan> StoreImpl::scan(uint32_t slot, std::string_view first_key) {
   assert(slot < digests_.size());
-  return make_slot_scan(db_, slot, first_key, /*live=*/true);
+  return make_live_scan(db_, slot, first_key);
 }
 
 SlotDigest StoreImpl::digest(uint32_t slot) const {
@@ -308,6 +308,22 @@ absl::StatusOr<uint64_t> StoreImpl::free_bytes() const {
     return errno_status(errno, fmt::format("asking for the free space of {}", options_.folder));
   }
   return static_cast<uint64_t>(info.f_bavail) * info.f_frsize;
+}
+
+absl::Status StoreImpl::flush_if_idle() {
+  const int64_t now = (options_.clock != nullptr ? *options_.clock : system_clock()).monotonic_ns();
+  const uint64_t sequence = (*db_)->GetLatestSequenceNumber();
+  if (sequence != idle_sequence_) {
+    idle_sequence_ = sequence;
+    idle_since_ns_ = now;
+    idle_seen_ = false;
+    return absl::OkStatus();
+  }
+  if (idle_seen_ || now - idle_since_ns_ < kIdleMs * 1'000'000) return absl::OkStatus();
+  idle_seen_ = true;  // once for what was written
+  SLUICE_RETURN_IF_ERROR(check_writable());
+  if (db_->memtable_bytes() < options_.memtable_bytes / kIdleFlushShare) return absl::OkStatus();
+  return db_->begin_flush();
 }
 
 }  // namespace sluice

@@ -61,6 +61,8 @@ class SlotScan {
   struct Item {
     std::string_view key;
     RecordSummary summary;
+    // The value, where it stands in one piece in memory; otherwise empty.
+    std::string_view inline_value;
   };
   // False at the end.
   virtual absl::StatusOr<bool> next(Item* item) = 0;
@@ -199,6 +201,12 @@ class Store {
 
   // Free bytes of the folder's file system.
   virtual absl::StatusOr<uint64_t> free_bytes() const = 0;
+
+  // To be called many times a second, from one thread; returns at once. Lets memtables of some size
+  // be written to files once nothing was written for kIdleMs, so that the next cut does not have to
+  // (nor a backup to share its processors with the merge of files that a cut's flush begins).
+  static constexpr int64_t kIdleMs = 500;
+  virtual absl::Status flush_if_idle() = 0;
 };
 
 // Gathers blocks in memory and makes their records durable in one step: where a slot holds nothing

@@ -1,6 +1,7 @@
 #include "dataplane/store/store_db.h"
 
 #include <rocksdb/filter_policy.h>
+#include <rocksdb/slice_transform.h>
 #include <rocksdb/table.h>
 #include <rocksdb/write_buffer_manager.h>
 
@@ -8,6 +9,7 @@
 #include <utility>
 
 #include "base/status.h"
+#include "dataplane/store/slot_blocks.h"
 
 namespace sluice {
 namespace {
@@ -23,7 +25,12 @@ rocksdb::ColumnFamilyOptions family_options(size_t memtable_bytes,
   rocksdb::BlockBasedTableOptions table;
   table.checksum = rocksdb::kXXH3;
   table.format_version = 5;
-  table.block_size = size_t{64} << 10;
+  table.block_size = kTableBlockBytes;
+  table.flush_block_policy_factory = std::make_shared<SlotBlocks>();
+  // With the first key of each block in the index a scan does not read the block behind its slot,
+  // nor in any sorted run a block that begins behind it.
+  table.index_type = rocksdb::BlockBasedTableOptions::kBinarySearchWithFirstKey;
+  table.index_shortening = rocksdb::BlockBasedTableOptions::IndexShorteningMode::kNoShortening;
   table.block_cache = cache;
   table.cache_index_and_filter_blocks = true;
   table.pin_l0_filter_and_index_blocks_in_cache = true;
@@ -37,6 +44,9 @@ rocksdb::ColumnFamilyOptions family_options(size_t memtable_bytes,
   // Most keys that are written are new: what is not in a memtable is known without searching it.
   options.memtable_whole_key_filtering = true;
   options.memtable_prefix_bloom_size_ratio = 0.02;
+  // One place is remembered for all rows (the first byte of a slot is 0): what a batch brings is in
+  // order. Batches that are written at the same time have one each (mutation.cc).
+  options.memtable_insert_with_hint_prefix_extractor.reset(rocksdb::NewFixedPrefixTransform(1));
   options.target_file_size_base = uint64_t{128} << 20;
   // Fewer, larger merges: what is written in bulk is rewritten less often. Reads ask the filters.
   options.level0_file_num_compaction_trigger = 8;
@@ -122,6 +132,24 @@ StoreDb::~StoreDb() {
 absl::Status StoreDb::flush() {
   return rocksdb_status(db_->Flush(rocksdb::FlushOptions(), families_),
                         "writing memtables to disk");
+}
+
+absl::Status StoreDb::begin_flush() {
+  rocksdb::FlushOptions options;
+  options.wait = false;
+  options.allow_write_stall = true;  // or it would wait here
+  return rocksdb_status(db_->Flush(options, families_), "writing memtables to disk");
+}
+
+uint64_t StoreDb::memtable_bytes() const {
+  uint64_t sum = 0;
+  for (rocksdb::ColumnFamilyHandle* family : families_) {
+    uint64_t bytes = 0;
+    if (db_->GetIntProperty(family, rocksdb::DB::Properties::kCurSizeActiveMemTable, &bytes)) {
+      sum += bytes;
+    }
+  }
+  return sum;
 }
 
 absl::StatusOr<bool> StoreDb::get_meta(std::string_view row, std::string* value) const {

@@ -49,6 +49,10 @@ class StoreDb {
 
   // Writes all memtables to files, durably.
   absl::Status flush();
+  // Has it done in the background.
+  absl::Status begin_flush();
+  // Of records that are in memtables only.
+  uint64_t memtable_bytes() const;
   // A row of `meta`; false when it is not there.
   absl::StatusOr<bool> get_meta(std::string_view row, std::string* value) const;
   // Calls `visit` with (row key behind the prefix, value) for each row of `meta` that begins with

@@ -68,6 +68,8 @@ class StoreImpl final : public Store {
   static constexpr size_t kBatchBytes = size_t{32} << 20;
   // Free space that is worth another try after the disk was full.
   static constexpr uint64_t kResumeBytes = uint64_t{16} << 20;
+  // Memtables of less stay where they are: small files are merged as often as large ones.
+  static constexpr size_t kIdleFlushShare = 8;  // of memtable_bytes
   // Runs that one stripe of slots holds staged; the one unused for longest is given up for another.
   static constexpr size_t kRunsOfStripe = 8;
 
@@ -104,6 +106,7 @@ class StoreImpl final : public Store {
   absl::Status writable() const override { return check_writable(); }
   absl::Status resume() override;
   absl::StatusOr<uint64_t> free_bytes() const override;
+  absl::Status flush_if_idle() override;
   absl::Status raise_attempt(std::string_view job, uint64_t attempt, Sync sync) override;
   std::map<std::string, uint64_t, std::less<>> attempts() const override;
   absl::Status forget_attempt(std::string_view job) override;
@@ -179,6 +182,11 @@ class StoreImpl final : public Store {
   GroupSync sync_;
 
   std::atomic<uint64_t> ingestions_{0};  // numbers for table files
+
+  // flush_if_idle()'s own.
+  uint64_t idle_sequence_ = 0;
+  int64_t idle_since_ns_ = 0;
+  bool idle_seen_ = false;
 
   mutable SlotGates slot_gates_;
   std::vector<SlotDigest> digests_;                             // each under its slot's gate

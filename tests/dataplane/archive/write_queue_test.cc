@@ -5,6 +5,8 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <cstring>
+#include <map>
 
 #include "dataplane/archive/folder.h"
 #include "tests/dataplane/archive/small_archive.h"
@@ -55,6 +57,41 @@ TEST(WriteQueue, BuffersComeHomeWithoutBeingAskedFor) {
     ASSERT_TRUE(queue.write(file, i * 4096, std::move(buffer), 4096).ok());
   }
   EXPECT_TRUE(queue.flush().ok());
+}
+
+// Into a pipe that takes one page at a time, so that the first writes are in flight until it is
+// read: what follows them becomes one write, and every write is taken up again where it stopped.
+TEST(WriteQueue, GathersSmallBlocksWhileOthersAreInFlight) {
+  constexpr size_t kBytes = 8192;
+  constexpr size_t kBlocks = 7;
+  Memory memory(kBlocks);
+  int ends[2];
+  ASSERT_EQ(pipe2(ends, O_CLOEXEC), 0);
+  const UniqueFd reader(ends[0]);
+  const auto file = std::make_shared<UniqueFd>(ends[1]);
+  ASSERT_GT(fcntl(ends[1], F_SETPIPE_SZ, 4096), 0);
+  WriteQueue queue(kBlocks, "test", nullptr);
+  if (!queue.uses_io_uring()) GTEST_SKIP() << "the kernel has no io_uring";
+  for (size_t i = 0; i < kBlocks; ++i) {
+    BlockBuffer buffer = memory.pool->take(60'000);
+    std::memset(buffer.data(), static_cast<int>('A' + i), kBytes);
+    // The last one belongs elsewhere.
+    const uint64_t offset = (i + (i + 1 == kBlocks ? 1 : 0)) * kBytes;
+    ASSERT_TRUE(queue.write(file, offset, std::move(buffer), kBytes).ok());
+  }
+  std::map<char, size_t> found;
+  char page[4096];
+  for (size_t all = 0; all < kBlocks * kBytes;) {
+    const ssize_t size = read(reader.get(), page, sizeof page);
+    ASSERT_GT(size, 0);
+    for (ssize_t i = 0; i < size; ++i) ++found[page[i]];
+    all += static_cast<size_t>(size);
+  }
+  ASSERT_TRUE(queue.flush().ok());
+  for (size_t i = 0; i < kBlocks; ++i) EXPECT_EQ(found[static_cast<char>('A' + i)], kBytes);
+  EXPECT_EQ(queue.counts().blocks, kBlocks);
+  EXPECT_EQ(queue.counts().writes, 4u);
+  EXPECT_EQ(memory.pool->free(), memory.pool->size());
 }
 
 TEST(WriteQueue, TheFirstErrorIsForGood) {

@@ -6,6 +6,7 @@
 #include <atomic>
 #include <filesystem>
 
+#include "dataplane/store/checkpoint.h"
 #include "dataplane/store/store_impl.h"
 #include "tests/dataplane/store/store_fixture.h"
 
@@ -76,6 +77,16 @@ class CountingFileSystem final : public rocksdb::FileSystemWrapper {
   Counts& counts_;
 };
 
+uint64_t log_bytes(const std::string& folder) {
+  uint64_t bytes = 0;
+  for (const auto& file : std::filesystem::directory_iterator(folder)) {
+    std::error_code gone;
+    const uint64_t size = file.path().extension() == ".log" ? file.file_size(gone) : 0;
+    if (!gone) bytes += size;
+  }
+  return bytes;
+}
+
 class CutCostTest : public StoreTest {
  protected:
   void SetUp() override {
@@ -140,18 +151,56 @@ TEST_F(CutCostTest, DoesNotGrowWithCutsThatWentBefore) {
   }
 }
 
+TEST_F(CutCostTest, AnIdleStoreHasWrittenItsTablesBefore) {
+  const auto pass_ms = [this](int64_t ms) { wall_.advance_ns(ms * 1'000'000); };
+  store_.reset();
+  Store::Options larger = options();
+  larger.memtable_bytes = size_t{64} << 20;
+  auto store = open_store(larger, env_.get());
+  ASSERT_TRUE(store.ok()) << store.status();
+  store_ = *std::move(store);
+  counts_.tables = 0;
+  const std::string value(300'000, 'v');
+  const size_t enough = larger.memtable_bytes / 8 / value.size() + 1;
+  apply(make_record("little", value, stamp_at(1)));
+  for (int i = 0; i < 10; ++i) {
+    EXPECT_TRUE(store_->flush_if_idle().ok());
+    pass_ms(Store::kIdleMs);
+  }
+  EXPECT_EQ(counts_.tables, 0);
+  for (size_t i = 0; i < enough; ++i) {
+    // Never idle for long enough.
+    apply(make_record(fmt::format("k{}", i), value, stamp_at(static_cast<int64_t>(i) + 2)));
+    EXPECT_TRUE(store_->flush_if_idle().ok());
+    pass_ms(Store::kIdleMs - 1);
+    EXPECT_TRUE(store_->flush_if_idle().ok());
+  }
+  EXPECT_EQ(counts_.tables, 0);
+  pass_ms(1);
+  EXPECT_TRUE(store_->flush_if_idle().ok());
+  for (int i = 0; i < 1'000 && log_bytes(options().folder + "/records") >= kCopiedLogBytes; ++i) {
+    system_clock().sleep_ns(10'000'000);
+  }
+  const int tables = counts_.tables;
+  EXPECT_GT(tables, 0);
+  for (int i = 0; i < 10; ++i) {
+    pass_ms(Store::kIdleMs);
+    EXPECT_TRUE(store_->flush_if_idle().ok());
+  }
+  // Neither again, nor by the cut.
+  arm(100'000);
+  EXPECT_EQ(pass_and_take(100'000).tables, 0);
+  EXPECT_EQ(counts_.tables, tables);
+  EXPECT_EQ(read_cut(kBackup).size(), enough + 1);
+}
+
 TEST_F(CutCostTest, ALongLogIsWrittenToTablesInstead) {
   const std::string value(300'000, 'v');
   for (int i = 0; i < 8; ++i) apply(make_record(fmt::format("k{}", i), value, stamp_at(i + 1)));
   arm(100);
   EXPECT_GT(pass_and_take(100).tables, 0);
   EXPECT_EQ(read_cut(kBackup).size(), 8u);
-  uint64_t log_bytes = 0;
-  for (const auto& file :
-       std::filesystem::directory_iterator(options().folder + "/cuts/" + std::string(kBackup))) {
-    if (file.path().extension() == ".log") log_bytes += file.file_size();
-  }
-  EXPECT_LT(log_bytes, uint64_t{1} << 20);
+  EXPECT_LT(log_bytes(options().folder + "/cuts/" + std::string(kBackup)), kCopiedLogBytes);
 }
 
 }  // namespace
