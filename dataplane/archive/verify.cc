@@ -38,7 +38,7 @@ struct Place {
 };
 
 const std::vector<PartManifest> kNoParts;
-constexpr int kVerifyThreads = 4;
+constexpr int kMostVerifyThreads = 4;
 
 // A block that is read ahead, and what became of it.
 struct Read {
@@ -564,7 +564,7 @@ absl::StatusOr<VerifyReport> verify_archive(
   std::vector<BlockBuffer> buffers;
   for (size_t i = 0; i < kVerifyBuffers; ++i) buffers.push_back(pool->try_take());
   // Threads of its own: more would not make one disk faster, and a node has other work.
-  tbb::task_arena threads(kVerifyThreads);
+  tbb::task_arena threads(std::min(kMostVerifyThreads, tbb::this_task_arena::max_concurrency()));
   absl::StatusOr<VerifyReport> report = absl::UnknownError("");
   threads.execute([&] { report = Verifier(progress, std::move(buffers), expected).run(folders); });
   return report;

@@ -199,6 +199,8 @@ class LyingCut final : public CutReader {
         lied_ = true;
         return inner_->next(item);
       }
+      // So that it is asked for the value.
+      if (cut_.lie_ == Lie::kOtherValue) item->inline_value = {};
       if (cut_.lie_ == Lie::kOlder && cut_.may_lie()) {
         lied_ = true;
         --item->summary.version.stamp;
