@@ -189,7 +189,11 @@ void BM_ApplyBatches(benchmark::State& state) {
   std::vector<RecordView> views(count);
   for (auto _ : state) {
     state.PauseTiming();
-    for (std::string& key : keys) key = fmt::format("key-{:016x}", random.next());
+    for (std::string& key : keys) {
+      do {
+        key = fmt::format("key-{:016x}", random.next());
+      } while (slot_of(key, kSmallSlotBits) % 10 != 0);
+    }
     std::sort(keys.begin(), keys.end(), [](const std::string& a, const std::string& b) {
       const uint32_t slots[2] = {slot_of(a, kSmallSlotBits), slot_of(b, kSmallSlotBits)};
       return slots[0] != slots[1] ? slots[0] < slots[1] : a < b;

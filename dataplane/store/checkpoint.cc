@@ -2,7 +2,6 @@
 
 #include <rocksdb/file_system.h>
 #include <rocksdb/metadata.h>
-#include <rocksdb/transaction_log.h>
 
 #include <algorithm>
 #include <functional>
@@ -147,11 +146,7 @@ rocksdb::Status Checkpoint::sync_folder(const std::string& path) {
 }  // namespace
 
 absl::Status prepare_checkpoint(StoreDb& db) {
-  rocksdb::VectorLogPtr logs;
-  SLUICE_RETURN_IF_ERROR(
-      rocksdb_status(db->GetSortedWalFiles(logs), "measuring the write-ahead log"));
-  uint64_t bytes = 0;
-  for (const auto& log : logs) bytes += log->SizeFileBytes();
+  SLUICE_ASSIGN_OR_RETURN(const uint64_t bytes, db.log_bytes());
   return bytes < kCopiedLogBytes ? absl::OkStatus() : db.flush();
 }
 

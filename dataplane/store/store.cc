@@ -322,7 +322,9 @@ absl::Status StoreImpl::flush_if_idle() {
   if (idle_seen_ || now - idle_since_ns_ < kIdleMs * 1'000'000) return absl::OkStatus();
   idle_seen_ = true;  // once for what was written
   SLUICE_RETURN_IF_ERROR(check_writable());
-  if (db_->memtable_bytes() < options_.memtable_bytes / kIdleFlushShare) return absl::OkStatus();
+  SLUICE_ASSIGN_OR_RETURN(const uint64_t log_bytes, db_->log_bytes());
+  // What is not flushed now is little for a cut too.
+  if (log_bytes < options_.memtable_bytes / kIdleFlushShare) return absl::OkStatus();
   return db_->begin_flush();
 }
 

@@ -3,6 +3,7 @@
 #include <rocksdb/filter_policy.h>
 #include <rocksdb/slice_transform.h>
 #include <rocksdb/table.h>
+#include <rocksdb/transaction_log.h>
 #include <rocksdb/write_buffer_manager.h>
 
 #include <algorithm>
@@ -141,15 +142,13 @@ absl::Status StoreDb::begin_flush() {
   return rocksdb_status(db_->Flush(options, families_), "writing memtables to disk");
 }
 
-uint64_t StoreDb::memtable_bytes() const {
-  uint64_t sum = 0;
-  for (rocksdb::ColumnFamilyHandle* family : families_) {
-    uint64_t bytes = 0;
-    if (db_->GetIntProperty(family, rocksdb::DB::Properties::kCurSizeActiveMemTable, &bytes)) {
-      sum += bytes;
-    }
-  }
-  return sum;
+absl::StatusOr<uint64_t> StoreDb::log_bytes() const {
+  rocksdb::VectorLogPtr logs;
+  SLUICE_RETURN_IF_ERROR(
+      rocksdb_status(db_->GetSortedWalFiles(logs), "measuring the write-ahead log"));
+  uint64_t bytes = 0;
+  for (const auto& log : logs) bytes += log->SizeFileBytes();
+  return bytes;
 }
 
 absl::StatusOr<bool> StoreDb::get_meta(std::string_view row, std::string* value) const {

@@ -51,8 +51,9 @@ class StoreDb {
   absl::Status flush();
   // Has it done in the background.
   absl::Status begin_flush();
-  // Of records that are in memtables only.
-  uint64_t memtable_bytes() const;
+  // Of the write-ahead log that is kept: more than what is in memtables alone, because a family
+  // that is seldom written keeps it.
+  absl::StatusOr<uint64_t> log_bytes() const;
   // A row of `meta`; false when it is not there.
   absl::StatusOr<bool> get_meta(std::string_view row, std::string* value) const;
   // Calls `visit` with (row key behind the prefix, value) for each row of `meta` that begins with

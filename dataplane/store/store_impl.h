@@ -68,7 +68,7 @@ class StoreImpl final : public Store {
   static constexpr size_t kBatchBytes = size_t{32} << 20;
   // Free space that is worth another try after the disk was full.
   static constexpr uint64_t kResumeBytes = uint64_t{16} << 20;
-  // Memtables of less stay where they are: small files are merged as often as large ones.
+  // Memtables of a shorter log stay where they are: small files are merged as often as large ones.
   static constexpr size_t kIdleFlushShare = 8;  // of memtable_bytes
   // Runs that one stripe of slots holds staged; the one unused for longest is given up for another.
   static constexpr size_t kRunsOfStripe = 8;
