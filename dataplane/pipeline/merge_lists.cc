@@ -148,8 +148,8 @@ absl::StatusOr<bool> SummaryPageReader::next() {
     return data_loss("a summary of a value of {} bytes", summary_.value_bytes);
   }
   if (summary_.tombstone) {
-    static const Digest128 kOfNothing = xxh3_128(std::string_view());
-    summary_.value_digest = kOfNothing;
+    static const Digest128 of_nothing = xxh3_128(std::string_view());
+    summary_.value_digest = of_nothing;
   } else if (!in_.get(&summary_.value_digest.low) || !in_.get(&summary_.value_digest.high)) {
     return data_loss("a summary is cut off");
   }
