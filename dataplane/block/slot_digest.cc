@@ -39,6 +39,14 @@ void SlotDigest::add(const Digest128& record, size_t key_bytes, const RecordSumm
   }
 }
 
+SlotDigest& SlotDigest::operator+=(const SlotDigest& other) {
+  sum += other.sum;
+  records += other.records;
+  tombstones += other.tombstones;
+  bytes += other.bytes;
+  return *this;
+}
+
 void SlotDigest::remove(std::string_view key, const RecordSummary& summary) {
   sum -= record_digest(key, summary);
   if (summary.tombstone) {

@@ -32,6 +32,8 @@ struct SlotDigest {
   void add(std::string_view key, const RecordSummary& summary);
   // The same, where the record's digest is known already.
   void add(const Digest128& record, size_t key_bytes, const RecordSummary& summary);
+  // Of records that are not in this one.
+  SlotDigest& operator+=(const SlotDigest& other);
   void remove(std::string_view key, const RecordSummary& summary);
   bool empty() const { return records == 0 && tombstones == 0; }
   friend bool operator==(const SlotDigest&, const SlotDigest&) = default;

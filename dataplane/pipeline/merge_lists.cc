@@ -12,6 +12,9 @@
 namespace sluice {
 namespace {
 
+// In a section's length.
+constexpr uint32_t kLastOfSlot = uint32_t{1} << 31;
+
 size_t put_varint(uint8_t* to, uint64_t value) {
   size_t bytes = 0;
   while (value >= 0x80) {
@@ -23,6 +26,50 @@ size_t put_varint(uint8_t* to, uint64_t value) {
 }
 
 }  // namespace
+
+void MergeSection::write_header(uint8_t* to, uint32_t slot, bool last, uint32_t bytes) {
+  assert(bytes < kLastOfSlot);
+  store_le(to, slot);
+  store_le(to + sizeof(uint32_t), bytes | (last ? kLastOfSlot : 0));
+}
+
+absl::StatusOr<bool> MergeSectionReader::next(MergeSection* section) {
+  if (in_.done()) return false;
+  uint32_t length = 0;
+  if (!in_.get(&section->slot) || !in_.get(&length) ||
+      !in_.get_bytes(length & ~kLastOfSlot, &section->bytes)) {
+    return data_loss("a section of a merge's message is cut off");
+  }
+  section->last = (length & kLastOfSlot) != 0;
+  return true;
+}
+
+std::string SummaryRequest::encode() const {
+  std::string bytes;
+  ByteWriter out(&bytes);
+  out.put_varint(passed);
+  for (const uint32_t slot : slots) out.put(slot);
+  return bytes;
+}
+
+absl::StatusOr<SummaryRequest> SummaryRequest::decode(std::string_view payload) {
+  ByteReader in(payload);
+  SummaryRequest request;
+  if (!in.get_varint(&request.passed) || in.done() ||
+      in.remaining() > kMaxMergeSlots * sizeof(uint32_t)) {
+    return data_loss("a request for summaries breaks the format");
+  }
+  for (uint32_t slot = 0; in.get(&slot);) {
+    if (std::find(request.slots.begin(), request.slots.end(), slot) != request.slots.end()) {
+      return data_loss("a request for summaries of slot {} twice", slot);
+    }
+    request.slots.push_back(slot);
+  }
+  if (!in.done() || (request.passed > 0 && request.slots.size() > 1)) {
+    return data_loss("a request for summaries breaks the format");
+  }
+  return request;
+}
 
 void SummaryPageBuilder::begin(std::span<uint8_t> memory) {
   assert(memory.size() >= kMaxEntryBytes);
@@ -101,8 +148,8 @@ absl::StatusOr<bool> SummaryPageReader::next() {
     return data_loss("a summary of a value of {} bytes", summary_.value_bytes);
   }
   if (summary_.tombstone) {
-    static const Digest128 kOfNothing = xxh3_128(std::string_view());
-    summary_.value_digest = kOfNothing;
+    static const Digest128 of_nothing = xxh3_128(std::string_view());
+    summary_.value_digest = of_nothing;
   } else if (!in_.get(&summary_.value_digest.low) || !in_.get(&summary_.value_digest.high)) {
     return data_loss("a summary is cut off");
   }

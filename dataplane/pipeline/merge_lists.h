@@ -1,6 +1,6 @@
-// What the two ends of a merge tell each other about the records of a slot: their summaries, in
-// key order, and which of them are wanted. docs/streams.md has both formats to the byte. Readers
-// treat their input as hostile.
+// What the two ends of a merge tell each other about the records of slots: their summaries, in
+// key order, and which of them are wanted. One message has a section for each of several slots.
+// docs/streams.md has both formats to the byte. Readers treat their input as hostile.
 #ifndef SLUICE_DATAPLANE_PIPELINE_MERGE_LISTS_H_
 #define SLUICE_DATAPLANE_PIPELINE_MERGE_LISTS_H_
 
@@ -10,6 +10,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "base/bytes.h"
@@ -17,7 +18,39 @@
 
 namespace sluice {
 
-// Packs one message of summaries into memory it is given. Confined to one thread; no allocation.
+// So many slots one request may name.
+inline constexpr size_t kMaxMergeSlots = 32;
+
+// The part of a message that is about one slot.
+struct MergeSection {
+  static constexpr size_t kHeaderBytes = 8;
+  uint32_t slot = 0;
+  bool last = false;  // of the slot: no other message goes on with it
+  std::string_view bytes;
+
+  static void write_header(uint8_t* to, uint32_t slot, bool last, uint32_t bytes);
+};
+
+// Reads the sections of a message, which must outlive it.
+class MergeSectionReader {
+ public:
+  explicit MergeSectionReader(std::span<const uint8_t> message) : in_(message) {}
+  // False at the end; DATA_LOSS for a section that is cut off.
+  absl::StatusOr<bool> next(MergeSection* section);
+
+ private:
+  ByteReader in_;
+};
+
+// Which slots' summaries are asked for.
+struct SummaryRequest {
+  uint64_t passed = 0;          // of the slot's first records, where there is one slot alone
+  std::vector<uint32_t> slots;  // 1 to kMaxMergeSlots, each once
+  std::string encode() const;
+  static absl::StatusOr<SummaryRequest> decode(std::string_view payload);
+};
+
+// Packs one section of summaries into memory it is given. Confined to one thread; no allocation.
 class SummaryPageBuilder {
  public:
   // Of which at most kMaxBlockBytes are used; at least kMaxEntryBytes.
@@ -36,10 +69,10 @@ class SummaryPageBuilder {
   std::array<uint8_t, kMaxKeyBytes> key_{};  // of the entry before
 };
 
-// Reads one such message, which must outlive it. Confined to one thread.
+// Reads one such section, which must outlive it. Confined to one thread.
 class SummaryPageReader {
  public:
-  SummaryPageReader(std::span<const uint8_t> page, uint32_t slot, uint32_t slot_bits)
+  SummaryPageReader(std::string_view page, uint32_t slot, uint32_t slot_bits)
       : in_(page), slot_(slot), slot_bits_(slot_bits) {}
   // False at the end. DATA_LOSS for what breaks the format, keys that do not ascend or are of
   // another slot.

@@ -21,77 +21,139 @@ bool exceeds(const SlotDigest& digest, const SlotDigest& limit) {
 
 }  // namespace
 
-absl::Status SlotMerge::run(uint32_t slot, const std::vector<MergeCopy>& copies,
-                            std::vector<MergeStreams::Held>& streams, Result* result) {
+absl::Status SlotMerge::run(const MergeBatch& batch, std::vector<MergeStreams::Held>& streams,
+                            size_t* finished) {
   const Stage::Work work(options_.stage);
-  slot_ = slot;
-  result_ = {};
-  cursors_ = std::vector<Cursor>(copies.size());
-  for (size_t i = 0; i < copies.size(); ++i) {
-    cursors_[i].copy = &copies[i];
+  *finished = 0;
+  first_slot_ = batch.slots.front().slot;
+  cursors_ = std::vector<Cursor>(batch.copies.size());
+  for (size_t i = 0; i < batch.copies.size(); ++i) {
+    cursors_[i].copy = &batch.copies[i];
     cursors_[i].held = &streams[i];
   }
+  total_ = {};
   absl::Status status;
   for (bool complete = false; status.ok() && !complete;) {
-    status = decide(&complete);
-    if (status.ok()) status = fetch(complete);
+    status = run_pass(batch, finished, &complete);
   }
   // Their messages hold credits of streams that others use next.
   cursors_.clear();
   records_.clear();
   output_.reset();
-  *result = std::move(result_);
   return status;
 }
 
-absl::Status SlotMerge::begin_pass() {
-  winners_ = {};
-  winner_count_ = 0;
+absl::Status SlotMerge::run_pass(const MergeBatch& batch, size_t* finished, bool* complete) {
+  SLUICE_RETURN_IF_ERROR(ask_for_summaries(batch));
+  std::vector<Decision> decisions(batch.slots.size());
+  for (size_t i = 0; i < batch.slots.size(); ++i) {
+    SLUICE_RETURN_IF_ERROR(decide(batch.slots[i], &decisions[i]));
+  }
+  *complete = decisions.back().complete;
   for (Cursor& cursor : cursors_) {
-    cursor.message = {};
     cursor.page.reset();
-    cursor.next_answer = 0;
-    cursor.last_page = false;
-    cursor.done = false;
-    cursor.chosen.begin(cursor.passed);
-    cursor.held_winners.begin(cursor.passed);
-    cursor.chosen_digest = {};
-    std::string passed;
-    ByteWriter(&passed).put_varint(cursor.passed);
-    SLUICE_RETURN_IF_ERROR(request(*cursor.held, MessageKind::kSummaryRequest, 0, passed));
+    cursor.sections.reset();
+    cursor.message = {};
+  }
+  SLUICE_RETURN_IF_ERROR(ask_for_records(decisions, *complete));
+  for (Decision& decision : decisions) {
+    slot_ = decision.slot;
+    SLUICE_RETURN_IF_ERROR(fetch(decision));
+    total_.digest += decision.winners;
+    total_.newest_stamp = std::max(total_.newest_stamp, decision.newest_stamp);
+    total_.report.merge(decision.report);
+    if (!decision.complete) continue;
+    const Total total = std::exchange(total_, {});
+    if (!host_.slot_received(slot_, total.digest, total.newest_stamp, total.report)) {
+      return cancelled("the job has ended");
+    }
+    ++*finished;
   }
   return absl::OkStatus();
 }
 
+absl::Status SlotMerge::ask_for_summaries(const MergeBatch& batch) {
+  for (Cursor& cursor : cursors_) {
+    SummaryRequest asked;
+    asked.passed = cursor.passed;
+    for (const MergeBatch::Slot& slot : batch.slots) asked.slots.push_back(slot.slot);
+    SLUICE_RETURN_IF_ERROR(
+        request(cursor, MessageKind::kSummaryRequest, first_slot_, 0, asked.encode()));
+  }
+  return absl::OkStatus();
+}
+
+void SlotMerge::begin_slot(const MergeBatch::Slot& slot) {
+  slot_ = slot.slot;
+  preferred_.clear();
+  for (size_t i = 0; i < cursors_.size(); ++i) {
+    Cursor& cursor = cursors_[i];
+    cursor.published = slot.digests[i];
+    cursor.page.reset();
+    cursor.last_page = false;
+    cursor.done = false;
+    cursor.last_key.clear();
+    cursor.chosen.begin(cursor.passed);
+    cursor.held_winners.begin(cursor.passed);
+    cursor.chosen_digest = {};
+    preferred_.push_back(&cursor);
+  }
+  std::stable_sort(preferred_.begin(), preferred_.end(), [](const Cursor* a, const Cursor* b) {
+    const uint64_t of_a = a->published.records + a->published.tombstones;
+    const uint64_t of_b = b->published.records + b->published.tombstones;
+    return of_a != of_b ? of_a > of_b : a->copy->local && !b->copy->local;
+  });
+}
+
 // Decides on records until there are no more or a list is full.
-absl::Status SlotMerge::decide(bool* complete) {
-  SLUICE_RETURN_IF_ERROR(begin_pass());
+absl::Status SlotMerge::decide(const MergeBatch::Slot& slot, Decision* decision) {
+  begin_slot(slot);
+  decision->slot = slot_;
+  decision_ = decision;
   for (Cursor& cursor : cursors_) SLUICE_RETURN_IF_ERROR(advance(cursor));
   for (;;) {
     Cursor* const best = winner();
-    *complete = best == nullptr;
-    if (*complete) break;
+    decision->complete = best == nullptr;
+    if (decision->complete) break;
     SLUICE_RETURN_IF_ERROR(decide_key(*best));
-    // A run takes two numbers of at most ten bytes.
+    // A run takes two numbers of at most ten bytes, and the list a section's header.
+    constexpr size_t kRoom = 20 + MergeSection::kHeaderBytes;
     const bool full = std::any_of(cursors_.begin(), cursors_.end(), [&](const Cursor& cursor) {
-      return std::max(cursor.chosen.bytes(), cursor.held_winners.bytes()) + 20 >
+      return std::max(cursor.chosen.bytes(), cursor.held_winners.bytes()) + kRoom >
              options_.list_bytes;
     });
     if (full) break;
   }
   for (Cursor& cursor : cursors_) {
-    if (*complete && cursor.seen != cursor.copy->digest) {
+    if (!decision->complete) {
+      // The next pass begins with the record that it stands at.
+      if (!cursor.done) cursor.seen.remove(cursor.page->key(), cursor.page->summary());
+      continue;
+    }
+    if (cursor.seen != cursor.published) {
       return data_loss("slot {} of {} is not the copy it published a digest for", slot_,
                        cursor.node());
     }
-    // The next pass begins with the record that it stands at.
-    if (!*complete && !cursor.done) {
-      cursor.seen.remove(cursor.page->key(), cursor.page->summary());
-    }
-    cursor.page.reset();
-    cursor.message = {};
+    cursor.seen = {};
+    cursor.passed = 0;
   }
+  note_wants();
   return absl::OkStatus();
+}
+
+void SlotMerge::note_wants() {
+  if (decision_->winner_count == 0) return;
+  const auto whole = std::find_if(preferred_.begin(), preferred_.end(), [&](const Cursor* cursor) {
+    return cursor->held_winners.taken() == decision_->winner_count;
+  });
+  if (whole != preferred_.end()) {
+    decision_->wants.push_back({*whole, (*whole)->held_winners.encode(), decision_->winners});
+    return;
+  }
+  for (Cursor& cursor : cursors_) {
+    if (cursor.chosen.taken() == 0) continue;
+    decision_->wants.push_back({&cursor, cursor.chosen.encode(), cursor.chosen_digest});
+  }
 }
 
 SlotMerge::Cursor* SlotMerge::winner() {
@@ -112,19 +174,18 @@ absl::Status SlotMerge::decide_key(Cursor& winner) {
   const RecordSummary& newest = winner.page->summary();
   const Digest128 digest = winner.digest;
   count_losers(winner);
-  winners_.add(digest, key.size(), newest);
-  ++winner_count_;
-  result_.digest.add(digest, key.size(), newest);
-  result_.newest_stamp = std::max(result_.newest_stamp, newest.version.stamp);
+  decision_->winners.add(digest, key.size(), newest);
+  ++decision_->winner_count;
+  decision_->newest_stamp = std::max(decision_->newest_stamp, newest.version.stamp);
   // Taken from the one that holds most winners so far, so that nearly all come from one source.
   Cursor* base = nullptr;
   const auto holds = [&](const Cursor& cursor) {
     return !cursor.done && cursor.page->key() == key && cursor.page->summary() == newest;
   };
-  for (Cursor& cursor : cursors_) {
-    if (!holds(cursor)) continue;
-    if (base == nullptr || cursor.held_winners.taken() > base->held_winners.taken()) {
-      base = &cursor;
+  for (Cursor* const cursor : preferred_) {
+    if (!holds(*cursor)) continue;
+    if (base == nullptr || cursor->held_winners.taken() > base->held_winners.taken()) {
+      base = cursor;
     }
   }
   base->chosen_digest.add(digest, key.size(), newest);
@@ -140,7 +201,7 @@ absl::Status SlotMerge::decide_key(Cursor& winner) {
 }
 
 void SlotMerge::count_losers(const Cursor& winner) {
-  DivergenceReport& report = result_.report;
+  DivergenceReport& report = decision_->report;
   const RecordSummary& newest = winner.page->summary();
   bool differs = false;
   const auto note = [&](const Cursor& cursor, DivergenceKind kind, uint64_t* count) {
@@ -179,7 +240,7 @@ absl::Status SlotMerge::advance(Cursor& cursor) {
         cursor.digest = record_digest(cursor.page->key(), cursor.page->summary());
         cursor.seen.add(cursor.digest, cursor.page->key().size(), cursor.page->summary());
         // Or a source could go on for ever.
-        if (exceeds(cursor.seen, cursor.copy->digest)) {
+        if (exceeds(cursor.seen, cursor.published)) {
           return data_loss("slot {} of {} has more records than it published", slot_,
                            cursor.node());
         }
@@ -187,7 +248,6 @@ absl::Status SlotMerge::advance(Cursor& cursor) {
       }
       cursor.last_key = cursor.page->key();
       cursor.page.reset();
-      cursor.message = {};
     }
     if (cursor.last_page) {
       cursor.done = true;
@@ -197,42 +257,65 @@ absl::Status SlotMerge::advance(Cursor& cursor) {
   }
 }
 
+// The next section, which has to be of the slot in work.
 absl::Status SlotMerge::next_page(Cursor& cursor) {
-  SLUICE_ASSIGN_OR_RETURN(cursor.message,
-                          answer(*cursor.held, MessageKind::kSummaries, &cursor.next_answer));
-  const Envelope& envelope = cursor.message.envelope;
-  cursor.last_page = (envelope.flags & Envelope::kEndOfSlot) != 0;
-  if (envelope.payload_bytes == 0 && !cursor.last_page) {
-    return data_loss("{} sent no summaries of slot {}, and there are more", cursor.node(), slot_);
+  for (;;) {
+    if (cursor.sections.has_value()) {
+      MergeSection section;
+      const absl::StatusOr<bool> more = cursor.sections->next(&section);
+      if (!more.ok()) return with_context(more.status(), cursor.node());
+      if (*more) {
+        if (section.slot != slot_ || (section.bytes.empty() && !section.last)) {
+          return data_loss("{} sent {} bytes of summaries of slot {} where slot {} was due",
+                           cursor.node(), section.bytes.size(), section.slot, slot_);
+        }
+        cursor.last_page = section.last;
+        cursor.page.emplace(section.bytes, slot_, options_.slot_bits);
+        return absl::OkStatus();
+      }
+      cursor.sections.reset();
+      cursor.message = {};
+    }
+    SLUICE_ASSIGN_OR_RETURN(cursor.message, answer(cursor, MessageKind::kSummaries, first_slot_));
+    if (cursor.message.envelope.payload_bytes == 0) {
+      return data_loss("{} sent no summaries of slot {}", cursor.node(), slot_);
+    }
+    cursor.sections.emplace(cursor.message.payload());
   }
-  cursor.page.emplace(cursor.message.payload(), slot_, options_.slot_bits);
+}
+
+// One request to each source, of all slots for which something is wanted from there.
+absl::Status SlotMerge::ask_for_records(const std::vector<Decision>& decisions, bool last_pass) {
+  for (Cursor& cursor : cursors_) {
+    std::string sections;
+    uint32_t first = 0;
+    for (const Decision& decision : decisions) {
+      for (const Want& want : decision.wants) {
+        if (want.cursor != &cursor) continue;
+        if (sections.empty()) first = decision.slot;
+        uint8_t header[MergeSection::kHeaderBytes];
+        MergeSection::write_header(header, decision.slot, true,
+                                   static_cast<uint32_t>(want.list.size()));
+        sections += as_string_view(header);
+        sections += want.list;
+      }
+    }
+    if (sections.empty()) continue;
+    SLUICE_RETURN_IF_ERROR(request(cursor, MessageKind::kRecordRequest, first,
+                                   last_pass ? Envelope::kEndOfSlot : uint16_t{0}, sections));
+  }
   return absl::OkStatus();
 }
 
-absl::Status SlotMerge::fetch(bool last_pass) {
+absl::Status SlotMerge::fetch(const Decision& decision) {
   records_.clear();
-  if (winner_count_ == 0) return absl::OkStatus();
-  const auto whole = std::find_if(cursors_.begin(), cursors_.end(), [&](const Cursor& cursor) {
-    return cursor.held_winners.taken() == winner_count_;
-  });
-  if (whole != cursors_.end()) {
-    SLUICE_RETURN_IF_ERROR(ask_for(*whole, whole->held_winners, winners_, last_pass));
-    return take_verbatim(records_.front());
+  for (const Want& want : decision.wants) {
+    records_.emplace_back();
+    records_.back().cursor = want.cursor;
+    records_.back().expected = want.expected;
   }
-  for (Cursor& cursor : cursors_) {
-    if (cursor.chosen.taken() == 0) continue;
-    SLUICE_RETURN_IF_ERROR(ask_for(cursor, cursor.chosen, cursor.chosen_digest, last_pass));
-  }
-  return merge();
-}
-
-absl::Status SlotMerge::ask_for(Cursor& cursor, const RunListBuilder& list,
-                                const SlotDigest& expected, bool last_pass) {
-  records_.emplace_back();
-  records_.back().held = cursor.held;
-  records_.back().expected = expected;
-  return request(*cursor.held, MessageKind::kRecordRequest,
-                 last_pass ? Envelope::kEndOfSlot : uint16_t{0}, list.encode());
+  if (records_.empty()) return absl::OkStatus();
+  return records_.size() == 1 ? take_verbatim(records_.front()) : merge();
 }
 
 absl::Status SlotMerge::take_verbatim(Records& records) {
@@ -274,7 +357,7 @@ absl::Status SlotMerge::copy_record(Records& from) {
     const bool last = from.entry.last();
     SLUICE_RETURN_IF_ERROR(advance(from));
     if (last) return absl::OkStatus();
-    if (from.done) return data_loss("{}: a value ends too early", from.held->node);
+    if (from.done) return data_loss("{}: a value ends too early", from.cursor->node());
   }
 }
 
@@ -299,12 +382,11 @@ absl::Status SlotMerge::advance(Records& records) {
 }
 
 absl::Status SlotMerge::next_block(Records& records) {
-  const std::string& node = records.held->node;
+  const std::string& node = records.cursor->node();
   if (exceeds(records.digester.digest(), records.expected)) {
     return data_loss("{} sent more records of slot {} than it was asked for", node, slot_);
   }
-  SLUICE_ASSIGN_OR_RETURN(records.message,
-                          answer(*records.held, MessageKind::kBlock, &records.next_answer));
+  SLUICE_ASSIGN_OR_RETURN(records.message, answer(*records.cursor, MessageKind::kBlock, slot_));
   const Envelope& envelope = records.message.envelope;
   records.last_block = (envelope.flags & Envelope::kEndOfSlot) != 0;
   absl::StatusOr<BlockReader> reader = BlockReader::open(records.message.payload());
@@ -322,8 +404,8 @@ absl::Status SlotMerge::next_block(Records& records) {
 absl::Status SlotMerge::finish(Records& records) {
   SLUICE_RETURN_IF_ERROR(records.digester.end_slot());
   if (records.digester.digest() == records.expected) return absl::OkStatus();
-  return data_loss("{} sent other records of slot {} than its summaries say", records.held->node,
-                   slot_);
+  return data_loss("{} sent other records of slot {} than its summaries say",
+                   records.cursor->node(), slot_);
 }
 
 absl::Status SlotMerge::add_entry(const BlockEntry& entry) {
@@ -355,47 +437,51 @@ absl::Status SlotMerge::flush() {
   return status;
 }
 
-absl::Status SlotMerge::request(MergeStreams::Held& held, MessageKind kind, uint16_t flags,
+absl::Status SlotMerge::request(Cursor& cursor, MessageKind kind, uint32_t slot, uint16_t flags,
                                 std::string_view payload) {
   Envelope envelope;
   envelope.kind = kind;
   envelope.flags = flags;
-  envelope.slot = slot_;
+  envelope.slot = slot;
   envelope.attempt = options_.attempt;
-  envelope.sequence = ++held.requests << kRequestShift;
-  absl::Status status = held.stream->send_control(envelope, payload, kRequestMs);
-  if (!status.ok()) return unavailable("asking {}: {}", held.node, message_of(status));
+  envelope.sequence = ++cursor.held->requests << kRequestShift;
+  cursor.next_answer = 0;
+  absl::Status status = cursor.held->stream->send_control(envelope, payload, kRequestMs);
+  if (!status.ok()) return unavailable("asking {}: {}", cursor.node(), message_of(status));
   return absl::OkStatus();
 }
 
 // The next answer to the last request. What a request before it still brings is dropped.
-absl::StatusOr<Message> SlotMerge::answer(MergeStreams::Held& held, MessageKind kind,
-                                          uint64_t* next) {
+absl::StatusOr<Message> SlotMerge::answer(Cursor& cursor, MessageKind kind, uint32_t slot) {
   const Stage::Pause pause(options_.stage);
+  Stream& stream = *cursor.held->stream;
+  const uint64_t request = cursor.held->requests;
   const int64_t deadline = clock_.monotonic_ns() + options_.answer_timeout_ms * kMs;
   for (;;) {
     if (!host_.running()) return cancelled("the job has ended");
-    absl::StatusOr<Message> message = held.stream->receive(kCancellationPollMs);
+    absl::StatusOr<Message> message = stream.receive(kCancellationPollMs);
     if (!message.ok()) {
-      if (held.stream->closed()) {
-        return unavailable("the stream to {} broke: {}", held.node,
-                           message_of(held.stream->closed_reason()));
+      if (stream.closed()) {
+        return unavailable("the stream to {} broke: {}", cursor.node(),
+                           message_of(stream.closed_reason()));
       }
       if (clock_.monotonic_ns() > deadline) {
-        return unavailable("{} does not answer for {} ms", held.node, options_.answer_timeout_ms);
+        return unavailable("{} does not answer for {} ms", cursor.node(),
+                           options_.answer_timeout_ms);
       }
       continue;
     }
     const Envelope& envelope = message->envelope;
     host_.count_message(envelope.payload_bytes + static_cast<uint32_t>(Envelope::kBytes));
-    if (envelope.sequence >> kRequestShift < held.requests) continue;
-    if (envelope.kind != kind || envelope.slot != slot_ || envelope.attempt != options_.attempt ||
-        *next >= kMaxAnswers || envelope.sequence != (held.requests << kRequestShift) + *next) {
+    if (envelope.sequence >> kRequestShift < request) continue;
+    if (envelope.kind != kind || envelope.slot != slot || envelope.attempt != options_.attempt ||
+        cursor.next_answer >= kMaxAnswers ||
+        envelope.sequence != (request << kRequestShift) + cursor.next_answer) {
       return data_loss("{} sent message kind {} of slot {} number {:#x} where slot {} was due",
-                       held.node, static_cast<int>(envelope.kind), envelope.slot, envelope.sequence,
-                       slot_);
+                       cursor.node(), static_cast<int>(envelope.kind), envelope.slot,
+                       envelope.sequence, slot);
     }
-    ++*next;
+    ++cursor.next_answer;
     return message;
   }
 }

@@ -1,4 +1,5 @@
-// The merge of one divergent slot at its target, in two steps.
+// The merge of divergent slots at their target, a few small ones or a large one at a time, in two
+// steps.
 //
 // First the summaries of all copies that differ are merged by key. That decides every record's
 // winner (RecordSummary's order), counts what loses, checks each copy against the digest that was
@@ -8,7 +9,8 @@
 // the streams, which have no key in common, are merged by key into blocks. The digest of the
 // records that arrive from a source must be that of the winners it was asked for.
 //
-// A slot whose lists would become too long is done in several passes, each over the next records.
+// A slot whose lists would become too long is done alone, in several passes, each over the next
+// records.
 // Internal to dataplane/pipeline.
 #ifndef SLUICE_DATAPLANE_PIPELINE_MERGE_SLOT_H_
 #define SLUICE_DATAPLANE_PIPELINE_MERGE_SLOT_H_
@@ -48,14 +50,27 @@ class MergeHost {
                              DivergenceReport report) = 0;
 };
 
-// Copies of a slot for which the same digest was published: one of them stands for all.
-struct MergeCopy {
-  std::vector<std::string> nodes;
-  SlotDigest digest;
-  size_t chosen = 0;  // whose summaries and records are asked for
+// Slots that are merged over the same streams: nodes with equal copies of one of them have equal
+// copies of all.
+struct MergeBatch {
+  struct Slot {
+    uint32_t slot = 0;
+    std::vector<SlotDigest> digests;  // published, by copy
+  };
+  // Nodes whose copies are equal: one of them stands for all.
+  struct Copy {
+    std::vector<std::string> nodes;
+    size_t chosen = 0;   // whose summaries and records are asked for
+    bool local = false;  // that is this node: nothing of it takes a wire
+    const std::string& node() const { return nodes[chosen]; }
+  };
+  std::vector<Copy> copies;
+  std::vector<Slot> slots;  // several only if list_bound() of all together is within a list's bytes
+  // Of the lists of a slot with so many records in a copy.
+  static size_t list_bound(uint64_t records) { return records * varint_size(records) + 40; }
 };
 
-// Confined to one thread, for one slot at a time.
+// Confined to one thread, for one batch at a time.
 class SlotMerge {
  public:
   struct Options {
@@ -65,28 +80,29 @@ class SlotMerge {
     int64_t answer_timeout_ms = 60'000;  // without the next message
     Stage* stage = nullptr;
   };
-  struct Result {
-    SlotDigest digest;
-    uint64_t newest_stamp = 0;
-    DivergenceReport report;
-  };
   SlotMerge(MergeHost& host, Clock& clock, BlockPool& output, const Options& options)
       : host_(host), clock_(clock), output_pool_(output), options_(options) {}
 
-  // streams[i] is to the chosen node of copies[i]; among equally good sources the first one is
-  // taken. UNAVAILABLE when a stream broke or a source does not answer; DATA_LOSS, naming the node,
-  // when what came is not what was published; CANCELLED when the job has ended.
-  absl::Status run(uint32_t slot, const std::vector<MergeCopy>& copies,
-                   std::vector<MergeStreams::Held>& streams, Result* result);
+  // streams[i] is to the chosen node of copies[i]. *finished: so many of the slots, the first ones,
+  // went to the host before an error, which slot() is to blame for. UNAVAILABLE when a stream broke
+  // or a source does not answer; DATA_LOSS, naming the node, when what came is not what was
+  // published; CANCELLED when the job has ended.
+  absl::Status run(const MergeBatch& batch, std::vector<MergeStreams::Held>& streams,
+                   size_t* finished);
+  // In work, or last.
+  uint32_t slot() const { return slot_; }
 
  private:
-  // One copy's summaries, in key order.
+  // One copy's summaries, slot by slot in key order.
   struct Cursor {
-    const MergeCopy* copy = nullptr;
+    const MergeBatch::Copy* copy = nullptr;
     MergeStreams::Held* held = nullptr;
-    Message message;
-    std::optional<SummaryPageReader> page;
     uint64_t next_answer = 0;
+    Message message;
+    std::optional<MergeSectionReader> sections;
+    // Of the slot that is decided on:
+    SlotDigest published;
+    std::optional<SummaryPageReader> page;
     bool last_page = false;
     bool done = false;
     std::string last_key;   // of the page before
@@ -98,30 +114,53 @@ class SlotMerge {
     SlotDigest chosen_digest;
     const std::string& node() const { return held->node; }
   };
+  // What is wanted from one source.
+  struct Want {
+    Cursor* cursor = nullptr;
+    std::string list;
+    SlotDigest expected;
+  };
+  // What was decided on one slot, or on a pass over it.
+  struct Decision {
+    uint32_t slot = 0;
+    SlotDigest winners;
+    uint64_t winner_count = 0;
+    bool complete = false;
+    uint64_t newest_stamp = 0;
+    std::vector<Want> wants;
+    DivergenceReport report;
+  };
+  // Of a slot, over its passes.
+  struct Total {
+    SlotDigest digest;
+    uint64_t newest_stamp = 0;
+    DivergenceReport report;
+  };
   // The wanted records of one source.
   struct Records {
-    MergeStreams::Held* held = nullptr;
+    Cursor* cursor = nullptr;
     SlotDigest expected;
     Message message;
     std::optional<BlockReader> reader;
     SlotDigester digester;
     BlockEntry entry;
-    uint64_t next_answer = 0;
     bool last_block = false;
     bool done = false;
   };
 
-  absl::Status decide(bool* complete);
-  absl::Status begin_pass();
+  absl::Status run_pass(const MergeBatch& batch, size_t* finished, bool* complete);
+  absl::Status ask_for_summaries(const MergeBatch& batch);
+  void begin_slot(const MergeBatch::Slot& slot);
+  absl::Status decide(const MergeBatch::Slot& slot, Decision* decision);
+  void note_wants();
   Cursor* winner();
   absl::Status decide_key(Cursor& winner);
   void count_losers(const Cursor& winner);
   absl::Status advance(Cursor& cursor);
   absl::Status next_page(Cursor& cursor);
 
-  absl::Status fetch(bool last_pass);
-  absl::Status ask_for(Cursor& cursor, const RunListBuilder& list, const SlotDigest& expected,
-                       bool last_pass);
+  absl::Status ask_for_records(const std::vector<Decision>& decisions, bool last_pass);
+  absl::Status fetch(const Decision& decision);
   absl::Status take_verbatim(Records& records);
   absl::Status merge();
   absl::Status advance(Records& records);
@@ -131,21 +170,22 @@ class SlotMerge {
   absl::Status add_entry(const BlockEntry& entry);
   absl::Status flush();
 
-  absl::Status request(MergeStreams::Held& held, MessageKind kind, uint16_t flags,
+  absl::Status request(Cursor& cursor, MessageKind kind, uint32_t slot, uint16_t flags,
                        std::string_view payload);
-  absl::StatusOr<Message> answer(MergeStreams::Held& held, MessageKind kind, uint64_t* next);
+  absl::StatusOr<Message> answer(Cursor& cursor, MessageKind kind, uint32_t slot);
 
   MergeHost& host_;
   Clock& clock_;
   BlockPool& output_pool_;
   const Options options_;
 
-  uint32_t slot_ = 0;
+  uint32_t first_slot_ = 0;  // of the batch
+  uint32_t slot_ = 0;        // in work
   std::vector<Cursor> cursors_;
+  std::vector<Cursor*> preferred_;  // those likely to hold the most winners first
   std::vector<Records> records_;
-  SlotDigest winners_;  // of this pass
-  uint64_t winner_count_ = 0;
-  Result result_;
+  Decision* decision_ = nullptr;  // of the slot in work
+  Total total_;
   BlockBuffer output_;
   BlockBuilder builder_;
 };

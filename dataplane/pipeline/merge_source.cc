@@ -30,16 +30,21 @@ constexpr int64_t kIdleNs = 2'000 * kMs;
 
 struct Request {
   MessageKind kind = MessageKind::kSummaryRequest;
-  uint32_t slot = 0;
   uint64_t number = 0;
-  bool last_of_slot = false;
-  uint64_t skip = 0;              // kSummaryRequest: records not asked for
-  std::optional<RunList> wanted;  // kRecordRequest
+  bool last_of_slots = false;
+  std::vector<uint32_t> slots;
+  uint64_t passed = 0;          // kSummaryRequest: records not asked for
+  std::vector<RunList> wanted;  // kRecordRequest: of each slot
 };
 
 // What answers the request in work. Of the thread that has the stream.
 struct Work {
+  bool done() const { return at == request.slots.size(); }
+  uint32_t slot() const { return request.slots[at]; }
+
   Request request;
+  size_t at = 0;                   // of the slots
+  bool packing = false;            // the packer has that slot
   std::unique_ptr<SlotScan> scan;  // of summaries
   SlotScan::Item item;
   bool have_item = false;
@@ -83,6 +88,7 @@ class MergeSourceImpl final : public MergeSource, public StreamHandler {
   void run_requests();
   void handle(Inbox::Delivery& delivery);
   absl::StatusOr<Request> decode(const Message& message, const std::string& target) const;
+  static absl::Status decode_slots_of(const Message& message, Request* request);
   absl::Status on_durable(const Message& message, Stream& stream);
   ServedPtr served(const std::shared_ptr<Stream>& stream);
   void sweep();
@@ -91,8 +97,8 @@ class MergeSourceImpl final : public MergeSource, public StreamHandler {
   void run_worker();
   void wake(const ServedPtr& served);
   Step step(Served& served);
-  void begin(Served& served, Request request);
   absl::StatusOr<Envelope> pack(Work& work, BlockBuffer& buffer);
+  absl::StatusOr<uint32_t> pack_section(Work& work, std::span<uint8_t> room);
   absl::StatusOr<Envelope> pack_summaries(Work& work, BlockBuffer& buffer);
   bool under_pressure() const;
   void fail(const absl::Status& status);
@@ -269,25 +275,43 @@ absl::StatusOr<Request> MergeSourceImpl::decode(const Message& message,
     return data_loss("a request of a merge of attempt {} with sequence {:#x}", envelope.attempt,
                      envelope.sequence);
   }
-  const auto allowed = slots_.find(target);
-  if (allowed == slots_.end() || !allowed->second.contains(envelope.slot)) {
-    return data_loss("{} asks for slot {}, which it does not merge from here", target,
-                     envelope.slot);
-  }
   Request request;
   request.kind = envelope.kind;
-  request.slot = envelope.slot;
   request.number = envelope.sequence;
-  request.last_of_slot = (envelope.flags & Envelope::kEndOfSlot) != 0;
-  if (envelope.kind == MessageKind::kSummaryRequest) {
-    ByteReader in(message.payload());
-    if (!in.get_varint(&request.skip) || !in.done()) {
-      return data_loss("a request for summaries breaks the format");
-    }
-    return request;
+  request.last_of_slots = (envelope.flags & Envelope::kEndOfSlot) != 0;
+  SLUICE_RETURN_IF_ERROR(decode_slots_of(message, &request));
+  const auto allowed = slots_.find(target);
+  for (const uint32_t slot : request.slots) {
+    if (allowed != slots_.end() && allowed->second.contains(slot)) continue;
+    return data_loss("{} asks for slot {}, which it does not merge from here", target, slot);
   }
-  SLUICE_ASSIGN_OR_RETURN(request.wanted, RunList::decode(as_string_view(message.payload())));
+  if (request.slots.front() != envelope.slot) {
+    return data_loss("a request of a merge for slot {} in an envelope for slot {}",
+                     request.slots.front(), envelope.slot);
+  }
   return request;
+}
+
+absl::Status MergeSourceImpl::decode_slots_of(const Message& message, Request* request) {
+  if (request->kind == MessageKind::kSummaryRequest) {
+    SLUICE_ASSIGN_OR_RETURN(SummaryRequest asked,
+                            SummaryRequest::decode(as_string_view(message.payload())));
+    request->passed = asked.passed;
+    request->slots = std::move(asked.slots);
+    return absl::OkStatus();
+  }
+  MergeSectionReader sections(message.payload());
+  for (;;) {
+    MergeSection section;
+    SLUICE_ASSIGN_OR_RETURN(const bool more, sections.next(&section));
+    if (!more) break;
+    SLUICE_ASSIGN_OR_RETURN(RunList wanted, RunList::decode(section.bytes));
+    request->slots.push_back(section.slot);
+    request->wanted.push_back(std::move(wanted));
+    if (request->slots.size() > kMaxMergeSlots) return data_loss("a request of too many slots");
+  }
+  if (request->slots.empty()) return data_loss("a request for no records");
+  return absl::OkStatus();
 }
 
 absl::Status MergeSourceImpl::on_durable(const Message& message, Stream& stream) {
@@ -382,18 +406,6 @@ void MergeSourceImpl::run_worker() {
   }
 }
 
-void MergeSourceImpl::begin(Served& served, Request request) {
-  served.work = std::make_unique<Work>();
-  Work& work = *served.work;
-  work.request = std::move(request);
-  if (work.request.kind == MessageKind::kSummaryRequest) {
-    work.scan = cut_->scan(work.request.slot);
-  } else {
-    work.packer.begin(cut_->scan(work.request.slot), work.request.slot, options_.slot_bits,
-                      std::move(work.request.wanted));
-  }
-}
-
 // One message of what the stream asked for.
 MergeSourceImpl::Step MergeSourceImpl::step(Served& served) {
   std::optional<Request> request;
@@ -407,7 +419,10 @@ MergeSourceImpl::Step MergeSourceImpl::step(Served& served) {
     return Step::kWait;
   }
   Stage::Work timed(options_.scan);
-  if (request.has_value()) begin(served, *std::move(request));
+  if (request.has_value()) {
+    served.work = std::make_unique<Work>();
+    served.work->request = *std::move(request);
+  }
   if (served.work == nullptr) return Step::kWait;
   BlockBuffer buffer = served.pool->try_take();
   if (!buffer) return Step::kWait;  // its return wakes
@@ -420,13 +435,12 @@ MergeSourceImpl::Step MergeSourceImpl::step(Served& served) {
     served.work.reset();
     return Step::kWait;
   }
-  envelope->slot = work.request.slot;
   envelope->attempt = options_.attempt;
   envelope->sequence = work.request.number + work.next_answer++;
   const uint32_t bytes = Envelope::seal(*envelope, buffer);
   timed.add(bytes);
-  const bool last = (envelope->flags & Envelope::kEndOfSlot) != 0;
-  const bool leave = last && work.request.last_of_slot && under_pressure();
+  const bool last = work.done();
+  const bool leave = last && work.request.last_of_slots && under_pressure();
   // There is room: no more than its buffers are ever on their way.
   absl::Status status = served.stream->send(std::move(buffer), bytes, kSendMs);
   if (!status.ok() || leave) served.stream->close(status);
@@ -447,31 +461,56 @@ MergeSourceImpl::Step MergeSourceImpl::step(Served& served) {
 
 absl::StatusOr<Envelope> MergeSourceImpl::pack(Work& work, BlockBuffer& buffer) {
   if (work.request.kind == MessageKind::kSummaryRequest) return pack_summaries(work, buffer);
+  if (!work.packing) {
+    work.packer.begin(cut_->scan(work.slot()), work.slot(), options_.slot_bits,
+                      std::move(work.request.wanted[work.at]));
+    work.packing = true;
+  }
   SLUICE_ASSIGN_OR_RETURN(const SlotPacker::Packed packed, work.packer.pack(buffer));
   Envelope envelope;
   envelope.kind = MessageKind::kBlock;
+  envelope.slot = work.slot();
   envelope.payload_bytes = packed.bytes;
-  envelope.flags = packed.last ? Envelope::kEndOfSlot : 0;
+  if (packed.last) {
+    envelope.flags = Envelope::kEndOfSlot;
+    work.packing = false;
+    ++work.at;
+  }
   const std::lock_guard lock(mutex_);
   counters_.records += packed.records;
   counters_.record_bytes += packed.record_bytes;
   return envelope;
 }
 
+// As many slots as a message has room for.
 absl::StatusOr<Envelope> MergeSourceImpl::pack_summaries(Work& work, BlockBuffer& buffer) {
   Envelope envelope;
   envelope.kind = MessageKind::kSummaries;
-  work.page.begin(buffer.span().first(kMaxBlockBytes));
+  envelope.slot = work.request.slots.front();
+  const std::span<uint8_t> room = buffer.span().first(kMaxBlockBytes);
+  while (!work.done()) {
+    const std::span<uint8_t> left = room.subspan(envelope.payload_bytes);
+    if (left.size() < MergeSection::kHeaderBytes + SummaryPageBuilder::kMaxEntryBytes) break;
+    SLUICE_ASSIGN_OR_RETURN(const uint32_t bytes, pack_section(work, left));
+    envelope.payload_bytes += bytes;
+  }
+  if (work.done()) envelope.flags = Envelope::kEndOfSlot;
+  return envelope;
+}
+
+absl::StatusOr<uint32_t> MergeSourceImpl::pack_section(Work& work, std::span<uint8_t> room) {
+  const uint32_t slot = work.slot();
+  if (work.scan == nullptr) work.scan = cut_->scan(slot);
+  work.page.begin(room.subspan(MergeSection::kHeaderBytes));
   uint64_t packed = 0;
+  bool last = false;
   for (;;) {
     if (!work.have_item) {
       SLUICE_ASSIGN_OR_RETURN(work.have_item, work.scan->next(&work.item));
-      if (!work.have_item) {
-        envelope.flags = Envelope::kEndOfSlot;
-        break;
-      }
-      if (work.request.skip > 0) {
-        --work.request.skip;
+      last = !work.have_item;
+      if (last) break;
+      if (work.request.passed > 0) {
+        --work.request.passed;
         work.have_item = false;
         continue;
       }
@@ -480,10 +519,14 @@ absl::StatusOr<Envelope> MergeSourceImpl::pack_summaries(Work& work, BlockBuffer
     work.have_item = false;
     ++packed;
   }
-  envelope.payload_bytes = work.page.bytes();
+  if (last) {
+    work.scan.reset();
+    ++work.at;
+  }
+  MergeSection::write_header(room.data(), slot, last, work.page.bytes());
   const std::lock_guard lock(mutex_);
   counters_.summaries += packed;
-  return envelope;
+  return static_cast<uint32_t>(MergeSection::kHeaderBytes) + work.page.bytes();
 }
 
 void MergeSourceImpl::fail(const absl::Status& status) {

@@ -117,16 +117,12 @@ void MergeStreams::back_off(const std::string& node) {
   backoff.until_ns = now + backoff.ms * kMs / 2 + spread;
 }
 
-bool MergeStreams::available(const std::string& node) const {
+MergeStreams::Health MergeStreams::health(const std::string& node) const {
   const std::lock_guard lock(mutex_);
   const auto found = backoffs_.find(node);
-  return found == backoffs_.end() || found->second.until_ns <= exchange_.clock().monotonic_ns();
-}
-
-bool MergeStreams::has_idle(const std::string& node) const {
-  const std::lock_guard lock(mutex_);
-  return std::any_of(idle_.begin(), idle_.end(),
-                     [&](const Held& held) { return held.node == node && !held.stream->closed(); });
+  if (found == backoffs_.end()) return Health::kSound;
+  return found->second.until_ns <= exchange_.clock().monotonic_ns() ? Health::kToBeTried
+                                                                    : Health::kLeftAlone;
 }
 
 void MergeStreams::prune() {

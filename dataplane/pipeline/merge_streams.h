@@ -60,9 +60,9 @@ class MergeStreams {
   // Those that are closed are dropped, and their nodes left alone for a while: a source closes them
   // to give others a turn.
   void give_back(std::vector<Held> streams);
-  // Whether it would be tried now.
-  bool available(const std::string& node) const;
-  bool has_idle(const std::string& node) const;
+  // kSound: has not failed since it was last used. kLeftAlone: it has, a moment ago.
+  enum class Health { kSound, kToBeTried, kLeftAlone };
+  Health health(const std::string& node) const;
   // Lets go of idle streams whose other end has gone.
   void prune();
   // Ends waiting, now and from now on.

@@ -22,6 +22,9 @@ constexpr int64_t kNoticeRetryNs = 500 * kMs;
 constexpr int64_t kLastNoticesMs = 2'000;
 // So many slots of a group are looked at for one whose sources can be reached.
 constexpr size_t kLookAhead = 8;
+// Slots that go together have so many bytes, or one of them more; so many are looked at for them.
+constexpr uint64_t kBatchBytes = uint64_t{4} << 20;
+constexpr size_t kLookForLike = 4 * kMaxMergeSlots;
 
 }  // namespace
 
@@ -116,7 +119,7 @@ void MergeTarget::run_worker() {
   }
 }
 
-// The next slot whose sources can all be reached: of the group that was served last, whose streams
+// The next slots whose sources can all be reached: of the group that was served last, whose streams
 // are open, or of another one.
 bool MergeTarget::pick(Job* job) {
   const std::lock_guard lock(mutex_);
@@ -126,8 +129,10 @@ bool MergeTarget::pick(Job* job) {
     if (group == pending_.end()) group = pending_.begin();
     std::deque<Pending>& slots = group->second;
     for (size_t at = 0; at < std::min(slots.size(), kLookAhead); ++at) {
-      if (!choose(slots[at], job)) continue;
+      if (!choose(slots[at], &job->batch)) continue;
+      job->pending.push_back(slots[at]);
       slots.erase(slots.begin() + static_cast<std::ptrdiff_t>(at));
+      add_like(slots, job);
       last_group_ = group->first;
       if (slots.empty()) pending_.erase(group);
       return true;
@@ -136,79 +141,128 @@ bool MergeTarget::pick(Job* job) {
   return false;
 }
 
-// One node for each copy that differs: this one if it can be, for its stream takes no wire; else
-// they take turns. False when all of a copy's are left alone for now.
-bool MergeTarget::choose(const Pending& pending, Job* job) const {
-  job->pending = pending;
-  job->copies.clear();
-  for (const ConsolidationSlot::Sender& sender : pending.plan->senders) {
-    auto same = std::find_if(job->copies.begin(), job->copies.end(),
-                             [&](const MergeCopy& copy) { return copy.digest == sender.digest; });
-    if (same == job->copies.end()) {
-      same = job->copies.insert(same, MergeCopy{.nodes = {}, .digest = sender.digest});
+namespace {
+
+// Copies of a slot with the same digest stand together; in the order of their first nodes.
+MergeBatch batch_of(const ConsolidationSlot& plan) {
+  MergeBatch batch;
+  batch.slots.push_back({plan.slot, {}});
+  std::vector<SlotDigest>& digests = batch.slots.front().digests;
+  for (const ConsolidationSlot::Sender& sender : plan.senders) {
+    const auto at = std::find(digests.begin(), digests.end(), sender.digest) - digests.begin();
+    if (static_cast<size_t>(at) == digests.size()) {
+      digests.push_back(sender.digest);
+      batch.copies.emplace_back();
     }
-    same->nodes.push_back(sender.node);
+    batch.copies[static_cast<size_t>(at)].nodes.push_back(sender.node);
   }
-  for (MergeCopy& copy : job->copies) {
+  return batch;
+}
+
+uint64_t bytes_of(const MergeBatch::Slot& slot) {
+  uint64_t most = 0;
+  for (const SlotDigest& digest : slot.digests) most = std::max(most, digest.bytes);
+  return most;
+}
+
+size_t list_bound_of(const MergeBatch::Slot& slot) {
+  size_t most = 0;
+  for (const SlotDigest& digest : slot.digests) {
+    most = std::max(most, MergeBatch::list_bound(digest.records + digest.tombstones));
+  }
+  return most;
+}
+
+}  // namespace
+
+// One node for each copy that differs: this one if it can be, for its stream takes no wire; else
+// they take turns, those that have failed behind the others. False when all of a copy's are left
+// alone for now.
+bool MergeTarget::choose(const Pending& pending, MergeBatch* batch) const {
+  *batch = batch_of(*pending.plan);
+  for (MergeBatch::Copy& copy : batch->copies) {
     std::vector<size_t> reachable;
-    for (size_t i = 0; i < copy.nodes.size(); ++i) {
-      if (streams_->available(copy.nodes[i])) reachable.push_back(i);
+    for (const auto wanted : {MergeStreams::Health::kSound, MergeStreams::Health::kToBeTried}) {
+      if (!reachable.empty()) break;
+      for (size_t i = 0; i < copy.nodes.size(); ++i) {
+        if (streams_->health(copy.nodes[i]) == wanted) reachable.push_back(i);
+      }
     }
     if (reachable.empty()) return false;
     copy.chosen = reachable[(pending.plan->slot + pending.tries) % reachable.size()];
-    if (pending.tries > 0) continue;
     for (const size_t i : reachable) {
-      if (copy.nodes[i] == options_.node) copy.chosen = i;
+      if (pending.tries == 0 && copy.nodes[i] == options_.node) copy.chosen = i;
     }
+    copy.local = copy.node() == options_.node;
   }
-  // The first of equally good ones sends: the local one, else the copy with the most records.
-  const auto local = [this](const MergeCopy& copy) {
-    return copy.nodes[copy.chosen] == options_.node;
-  };
-  std::stable_sort(job->copies.begin(), job->copies.end(),
-                   [&](const MergeCopy& a, const MergeCopy& b) {
-                     const uint64_t of_a = a.digest.records + a.digest.tombstones;
-                     const uint64_t of_b = b.digest.records + b.digest.tombstones;
-                     return of_a != of_b ? of_a > of_b : local(a) && !local(b);
-                   });
-  job->nodes.clear();
-  for (const MergeCopy& copy : job->copies) job->nodes.push_back(copy.nodes[copy.chosen]);
   return true;
 }
 
-void MergeTarget::put_back(const Job& job, bool failed) {
+// Small slots go together, for requests and answers cost as much as their records: those of the
+// same nodes with the same copies equal. One that has failed goes alone.
+void MergeTarget::add_like(std::deque<Pending>& slots, Job* job) const {
+  MergeBatch& batch = job->batch;
+  if (job->pending.front().tries > 0) return;
+  uint64_t bytes = bytes_of(batch.slots.front());
+  size_t lists = list_bound_of(batch.slots.front());
+  size_t looked_at = 0;
+  for (auto at = slots.begin(); at != slots.end() && batch.slots.size() < kMaxMergeSlots &&
+                                bytes < kBatchBytes && looked_at < kLookForLike;
+       ++looked_at) {
+    const MergeBatch other = batch_of(*at->plan);
+    const size_t list = list_bound_of(other.slots.front()) + MergeSection::kHeaderBytes;
+    const bool alike = at->tries == 0 && lists + list <= options_.merge_list_bytes &&
+                       std::equal(batch.copies.begin(), batch.copies.end(), other.copies.begin(),
+                                  other.copies.end(),
+                                  [](const auto& a, const auto& b) { return a.nodes == b.nodes; });
+    if (!alike) {
+      ++at;
+      continue;
+    }
+    batch.slots.push_back(other.slots.front());
+    job->pending.push_back(*at);
+    bytes += bytes_of(other.slots.front());
+    lists += list;
+    at = slots.erase(at);
+  }
+}
+
+void MergeTarget::put_back(const Job& job, size_t finished, const uint32_t* failed) {
   std::vector<std::string> group;
-  for (const ConsolidationSlot::Sender& sender : job.pending.plan->senders) {
+  for (const ConsolidationSlot::Sender& sender : job.pending.front().plan->senders) {
     group.push_back(sender.node);
   }
-  Pending pending = job.pending;
-  pending.tries += failed;
   const std::lock_guard lock(mutex_);
-  pending_[std::move(group)].push_front(pending);
+  for (size_t i = job.pending.size(); i > finished; --i) {
+    Pending pending = job.pending[i - 1];
+    pending.tries += failed != nullptr && pending.plan->slot == *failed ? 1 : 0;
+    pending_[group].push_front(pending);
+  }
 }
 
 void MergeTarget::merge(Job& job, SlotMerge& merger) {
-  auto streams = streams_->open(job.nodes);
+  std::vector<std::string> nodes;
+  for (const MergeBatch::Copy& copy : job.batch.copies) nodes.push_back(copy.node());
+  auto streams = streams_->open(nodes);
   if (!streams.ok()) {
     if (absl::IsResourceExhausted(streams.status())) host_.told_to_wait();
-    put_back(job, false);
+    put_back(job, 0, nullptr);
     return;
   }
-  const uint32_t slot = job.pending.plan->slot;
-  SlotMerge::Result result;
-  const absl::Status status = merger.run(slot, job.copies, *streams, &result);
+  size_t finished = 0;
+  const absl::Status status = merger.run(job.batch, *streams, &finished);
   if (status.ok()) {
     streams_->give_back(*std::move(streams));
-    (void)host_.slot_received(slot, result.digest, result.newest_stamp, std::move(result.report));
     return;
   }
+  const uint32_t slot = merger.slot();
   for (const MergeStreams::Held& held : *streams) {
     held.stream->close(unavailable("slot {} starts over: {}", slot, message_of(status)));
   }
   streams_->give_back(*std::move(streams));
   if (!host_.running()) return;
   host_.start_over(slot, status);
-  put_back(job, true);
+  put_back(job, finished, &slot);
 }
 
 void MergeTarget::run_notices() {

@@ -46,9 +46,8 @@ class MergeTarget {
     size_t tries = 0;
   };
   struct Job {
-    Pending pending;
-    std::vector<MergeCopy> copies;
-    std::vector<std::string> nodes;  // chosen ones of the copies, in their order
+    std::vector<Pending> pending;
+    MergeBatch batch;  // in the same order
   };
   // A source, and what it knows.
   struct Sender {
@@ -62,9 +61,11 @@ class MergeTarget {
 
   void run_worker();
   bool pick(Job* job);
-  bool choose(const Pending& pending, Job* job) const;
+  bool choose(const Pending& pending, MergeBatch* batch) const;
+  void add_like(std::deque<Pending>& slots, Job* job) const;
   void merge(Job& job, SlotMerge& merger);
-  void put_back(const Job& job, bool failed);
+  // But for the finished ones; one, unless none, has failed.
+  void put_back(const Job& job, size_t finished, const uint32_t* failed);
 
   void run_notices();
   void look_for_restarts();

@@ -17,7 +17,7 @@ constexpr uint32_t kSlotBits = 1;
 // Nobody follows a list further than this.
 constexpr uint64_t kMaxSteps = 100'000;
 
-void read_summaries(std::span<const uint8_t> page) {
+void read_summaries(std::string_view page) {
   SummaryPageReader reader(page, kSlot, kSlotBits);
   std::string again(page.size() + SummaryPageBuilder::kMaxEntryBytes, '\0');
   SummaryPageBuilder builder;
@@ -38,8 +38,8 @@ void read_summaries(std::span<const uint8_t> page) {
     fits = fits && builder.add(reader.key(), reader.summary());
   }
   // There is one encoding of what was read.
-  if (fits && (builder.bytes() != page.size() ||
-               std::string_view(again.data(), page.size()) != as_string_view(page))) {
+  if (fits &&
+      (builder.bytes() != page.size() || std::string_view(again.data(), page.size()) != page)) {
     std::abort();
   }
 }
@@ -58,7 +58,19 @@ void read_list(std::string_view bytes) {
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   if (size > kMaxBlockBytes) return 0;
-  read_summaries({data, size});
-  read_list({reinterpret_cast<const char*>(data), size});
+  const std::string_view input(reinterpret_cast<const char*>(data), size);
+  read_summaries(input);
+  read_list(input);
+  if (const auto request = SummaryRequest::decode(input); request.ok()) {
+    if (request->slots.empty() || request->encode() != input) std::abort();
+  }
+  MergeSectionReader sections({data, size});
+  MergeSection section;
+  for (;;) {
+    const auto more = sections.next(&section);
+    if (!more.ok() || !*more) break;
+    read_summaries(section.bytes);
+    read_list(section.bytes);
+  }
   return 0;
 }

@@ -25,6 +25,17 @@ TEST(Fuzz, SummariesAndRunListsSurviveMutations) {
     for (size_t i = 0; i < 20 * (seed + 1); ++i) list.add(random.chance(0.5));
     list.add(true);
     inputs.push_back(list.encode());
+    SummaryRequest request;
+    for (uint32_t slot = 0; slot <= seed; ++slot) request.slots.push_back(slot * 77);
+    inputs.push_back(request.encode());
+    std::string sections;
+    for (size_t i = 0; i < 2; ++i) {
+      uint8_t header[MergeSection::kHeaderBytes];
+      MergeSection::write_header(header, 1, i > 0, static_cast<uint32_t>(inputs[i].size()));
+      sections += as_string_view(header);
+      sections += inputs[i];
+    }
+    inputs.push_back(std::move(sections));
   }
   run_mutations(inputs, 60'000);
 }

@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <map>
 #include <string>
 #include <vector>
@@ -52,7 +53,7 @@ std::string pack(const std::map<std::string, RecordSummary>& summaries) {
 // All entries, or the error.
 absl::StatusOr<std::map<std::string, RecordSummary>> read(const std::string& page) {
   std::map<std::string, RecordSummary> found;
-  SummaryPageReader reader(bytes_of(page), kSlot, kSlotBits);
+  SummaryPageReader reader(page, kSlot, kSlotBits);
   std::string last;
   for (;;) {
     const absl::StatusOr<bool> more = reader.next();
@@ -126,9 +127,60 @@ TEST(SummaryPage, FlippedBitsAreFoundOrChangeWhatIsRead) {
 TEST(SummaryPage, ForeignKeysAndOrderAreRefused) {
   auto summaries = make_summaries(5, 2);
   const std::string page = pack(summaries);
-  SummaryPageReader other_slot(bytes_of(page), kSlot + 1, kSlotBits);
+  SummaryPageReader other_slot(page, kSlot + 1, kSlotBits);
   EXPECT_EQ(other_slot.next().status().code(), absl::StatusCode::kDataLoss);
   EXPECT_EQ(read(page + page).status().code(), absl::StatusCode::kDataLoss);
+}
+
+TEST(MergeSection, RoundTripsAndIsFoundWhereItIsCutOff) {
+  const std::vector<MergeSection> sections = {{7, false, "abc"}, {9, true, ""}, {9, true, "d"}};
+  std::string message;
+  std::vector<size_t> ends = {0};
+  for (const MergeSection& section : sections) {
+    uint8_t header[MergeSection::kHeaderBytes];
+    MergeSection::write_header(header, section.slot, section.last,
+                               static_cast<uint32_t>(section.bytes.size()));
+    message += as_string_view(header);
+    message += section.bytes;
+    ends.push_back(message.size());
+  }
+  for (size_t size = 0; size <= message.size(); ++size) {
+    const std::string part = message.substr(0, size);
+    MergeSectionReader reader(bytes_of(part));
+    MergeSection found;
+    size_t read = 0;
+    for (;; ++read) {
+      const absl::StatusOr<bool> more = reader.next(&found);
+      if (!more.ok()) {
+        EXPECT_EQ(more.status().code(), absl::StatusCode::kDataLoss);
+        EXPECT_EQ(std::count(ends.begin(), ends.end(), size), 0);
+      }
+      if (!more.ok() || !*more) break;
+      EXPECT_EQ(found.slot, sections[read].slot);
+      EXPECT_EQ(found.last, sections[read].last);
+      EXPECT_EQ(found.bytes, sections[read].bytes);
+    }
+    EXPECT_EQ(ends[read] == size, std::count(ends.begin(), ends.end(), size) == 1) << size;
+  }
+}
+
+TEST(SummaryRequest, RoundTripsAndNothingElseIsTaken) {
+  using namespace std::string_literals;
+  for (const SummaryRequest& request :
+       {SummaryRequest{0, {5}}, SummaryRequest{70'000, {5}}, SummaryRequest{0, {5, 3, 1 << 19}}}) {
+    const auto decoded = SummaryRequest::decode(request.encode());
+    ASSERT_TRUE(decoded.ok()) << decoded.status();
+    EXPECT_EQ(decoded->passed, request.passed);
+    EXPECT_EQ(decoded->slots, request.slots);
+  }
+  const std::string one = "\1\0\0\0"s;
+  SummaryRequest many;
+  for (uint32_t slot = 0; slot <= kMaxMergeSlots; ++slot) many.slots.push_back(slot);
+  for (const std::string& bytes : {""s, "\0"s, "\0\1"s, "\0"s + one + one, "\0"s + one + "\2"s,
+                                   "\1"s + one + "\2\0\0\0"s, "\x80\0"s + one, many.encode()}) {
+    EXPECT_EQ(SummaryRequest::decode(bytes).status().code(), absl::StatusCode::kDataLoss)
+        << testing::PrintToString(bytes);
+  }
 }
 
 std::string encode(const std::vector<bool>& wanted, uint64_t passed) {

@@ -7,7 +7,9 @@
 #include <set>
 #include <thread>
 
+#include "base/bytes.h"
 #include "base/status.h"
+#include "dataplane/pipeline/merge_lists.h"
 #include "tests/dataplane/pipeline/cluster.h"
 
 namespace sluice {
@@ -399,6 +401,36 @@ TEST(MergeTest, AnotherAttemptGoesOnFromWhatIsDurable) {
   expect_archived(cluster, second);
 }
 
+TEST(MergeTest, OneOfEqualCopiesWillDo) {
+  ClusterOptions options;
+  options.replicas = 3;
+  Cluster cluster(options);
+  Random random(7);
+  std::vector<Record> all;
+  for (int i = 0; i < 500; ++i) {
+    all.push_back(make_record(fmt::format("key-{:04}", i), random_value(random, 300), -1));
+  }
+  for (const size_t node : {0, 2}) cluster.put_all_at(node, all);
+  all.resize(100);
+  cluster.put_all_at(1, all);
+  cluster.cut();
+  Backup backup(cluster, {1});
+  for (const auto& [slot, agreed] : backup.is_agreed) ASSERT_FALSE(agreed) << slot;
+  backup.serve_merges();
+  backup.merge_sources[0].reset();
+  backup.start();
+  // Its slots are not waited for; it is told as soon as it is there.
+  ASSERT_TRUE(backup.targets[0].consolidation->wait(30'000).ok());
+  EXPECT_EQ(backup.merge_sources[2]->counters().records, 500u);
+  backup.serve_merges(0);
+  const absl::Status status = backup.send();
+  ASSERT_TRUE(status.ok()) << status;
+  EXPECT_EQ(backup.merge_sources[0]->counters().records, 0u);
+  backup.commit();
+  expect_same_counts(reported(backup), count_differences(cluster, backup));
+  expect_archived(cluster, backup);
+}
+
 TEST(MergeTest, AnOlderAttemptIsRefused) {
   Cluster cluster(two_nodes());
   fill_one_sided(cluster);
@@ -455,15 +487,25 @@ TEST(MergeTest, ASourceRefusesWhatIsNotARequest) {
   cluster.cut();
   Backup backup(cluster, {1});
   backup.serve_merges();
+  const auto section = [](const std::string& list) {
+    uint8_t header[MergeSection::kHeaderBytes];
+    MergeSection::write_header(header, 0, true, static_cast<uint32_t>(list.size()));
+    return std::string(as_string_view(header)) + list;
+  };
   const struct {
     MessageKind kind;
     uint32_t slot;
     std::string payload;
-  } bad[] = {
-      {MessageKind::kSummaryRequest, 0, ""},         {MessageKind::kSummaryRequest, 0, "\0\0"s},
-      {MessageKind::kSummaryRequest, 77, "\0"s},     {MessageKind::kRecordRequest, 0, ""},
-      {MessageKind::kRecordRequest, 0, "\1\0"s},     {MessageKind::kWriteReply, 0, ""},
-      {MessageKind::kSlotsDurable, 0, "\x63\0\0\0"s}};
+  } bad[] = {{MessageKind::kSummaryRequest, 0, ""},
+             {MessageKind::kSummaryRequest, 0, "\0"s},
+             {MessageKind::kSummaryRequest, 1, "\0\0\0\0\0"s},
+             {MessageKind::kSummaryRequest, 77, "\0\x4d\0\0\0"s},
+             {MessageKind::kRecordRequest, 0, ""},
+             {MessageKind::kRecordRequest, 0, section("")},
+             {MessageKind::kRecordRequest, 0, section("\1\0"s)},
+             {MessageKind::kRecordRequest, 0, section("\0\1").substr(0, 9)},
+             {MessageKind::kWriteReply, 0, ""},
+             {MessageKind::kSlotsDurable, 0, "\x63\0\0\0"s}};
   for (const auto& request : bad) {
     HandMadeTarget target(cluster, 1, 0);
     ASSERT_TRUE(target.ask(request.kind, request.slot, request.payload).ok());
@@ -472,7 +514,7 @@ TEST(MergeTest, ASourceRefusesWhatIsNotARequest) {
   }
   // More records than there are: the target's mistake, not the cut's.
   HandMadeTarget target(cluster, 1, 0);
-  ASSERT_TRUE(target.ask(MessageKind::kRecordRequest, 0, "\0\xff\x7f"s).ok());
+  ASSERT_TRUE(target.ask(MessageKind::kRecordRequest, 0, section("\0\xff\x7f"s)).ok());
   EXPECT_EQ(target.end().code(), absl::StatusCode::kInvalidArgument) << target.end();
   EXPECT_TRUE(absl::IsDeadlineExceeded(backup.merge_sources[0]->wait_durable(0)));
 }
@@ -499,7 +541,10 @@ TEST(MergeTest, ATargetThatTakesNothingHoldsUpNobodyElse) {
   std::vector<std::unique_ptr<HandMadeTarget>> stuck;
   for (uint32_t slot = 0; slot < 4; ++slot) {
     stuck.push_back(std::make_unique<HandMadeTarget>(cluster, 1, 0));
-    ASSERT_TRUE(stuck.back()->ask(MessageKind::kRecordRequest, slot, std::string("\0\5", 2)).ok());
+    uint8_t header[MergeSection::kHeaderBytes];
+    MergeSection::write_header(header, slot, true, 2);
+    const std::string list = std::string(as_string_view(header)) + std::string("\0\5", 2);
+    ASSERT_TRUE(stuck.back()->ask(MessageKind::kRecordRequest, slot, list).ok());
   }
   backup.start();
   const absl::Status status = backup.send();
