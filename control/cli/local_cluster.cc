@@ -247,7 +247,7 @@ std::string LocalCluster::config_of(const LocalNode& node) const {
   add("driver", driver_);
   add("rack", node.rack);
   text += fmt::format("weight = {}\n", node.weight);
-  // The default is for clusters of up to 16 nodes.
+  // The default is for clusters of a dozen nodes.
   const uint64_t arena_bytes = recommended_arena_bytes(nodes_.size());
   if (arena_bytes > NodeConfig().arena_bytes)
     text += fmt::format("arena_bytes = {}\n", arena_bytes);

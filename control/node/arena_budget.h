@@ -36,6 +36,7 @@ inline size_t backup_buffers(size_t nodes) {
   return exchange.hello_buffers + exchange.own_buffers + exchange.control_buffers +  //
          sources * target.agreed_receive_blocks +                                    // in
          targets * (source.each.agreed_buffers + kAcknowledgements) +                // out
+         SendCopiesOptions::kLocalBuffers - source.each.agreed_buffers +             // to itself
          merges_served * (merge_source.send_buffers + kRequests) +  // summaries and records, out
          merge_streams * target.merge_receive_blocks +              // the same, in
          target.merge_buffers;                                      // merged

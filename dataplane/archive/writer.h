@@ -33,7 +33,7 @@ class ArchiveWriter {
     ArchiveIdentity identity;
     std::string node;
     uint64_t segment_bytes = uint64_t{1} << 30;  // a new segment begins after it
-    size_t depth = 8;                            // writes in flight; append() waits beyond that
+    size_t depth = 32;                           // writes in flight; append() waits beyond that
     // The slots that the part is to have. What the folder holds of others is given up: the plan
     // gives them to another target by now. Without it, everything durable stays.
     std::optional<std::set<uint32_t>> planned = {};

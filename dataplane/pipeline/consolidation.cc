@@ -151,7 +151,8 @@ absl::StatusOr<StreamHandler::Admission> ConsolidationImpl::admit(const Hello& h
                               options_.agreed_streams, options_.job);
   }
   Admission admission;
-  admission.receive_blocks = options_.agreed_receive_blocks;
+  admission.receive_blocks =
+      hello.node == options_.node ? options_.local_receive_blocks : options_.agreed_receive_blocks;
   return admission;
 }
 
@@ -215,11 +216,14 @@ bool ConsolidationImpl::slot_received(uint32_t slot, const SlotDigest& digest,
     std::lock_guard lock(callback_mutex_);
     options_.on_slot_received(slot);
   }
+  bool all = false;
   {
     std::lock_guard lock(mutex_);
     if (unsynced_slots_++ == 0) first_unsynced_ns_ = exchange_.clock().monotonic_ns();
+    all = progress_.slots_received == progress_.slots;
   }
-  changed_.notify_all();
+  // The sync's thread looks at what is due by itself; it is not woken for each slot.
+  if (all) changed_.notify_all();
   return true;
 }
 

@@ -28,6 +28,7 @@
 #include "dataplane/block/slot_digest.h"
 #include "dataplane/pipeline/divergence.h"
 #include "dataplane/pipeline/merge_streams.h"
+#include "dataplane/pipeline/send_copies.h"
 #include "dataplane/stream/exchange.h"
 
 namespace sluice {
@@ -50,7 +51,9 @@ struct ConsolidationOptions {
   uint32_t slot_bits = 0;
   std::vector<ConsolidationSlot> slots;  // each once
   size_t agreed_receive_blocks = 4;      // of each source's stream
-  size_t agreed_streams = 16;            // sources at a time; others come back later
+  // Of this node's own stream, whose messages stand in the sender's buffers.
+  size_t local_receive_blocks = SendCopiesOptions::kLocalBuffers;
+  size_t agreed_streams = 16;  // sources at a time; others come back later
   // Of divergent slots.
   std::string node;                          // this one's name: it asks itself first
   size_t merge_workers = 2;                  // slots in work at a time, a thread each

@@ -24,6 +24,9 @@
 namespace sluice {
 
 struct SendCopiesOptions {
+  // To this node's own target: a block's buffer is in use until the block is on disk, and most
+  // blocks of a backup go there.
+  static constexpr size_t kLocalBuffers = 12;
   std::string job;  // backup UUID
   uint64_t attempt = 0;
   std::string target;   // node name

@@ -96,6 +96,9 @@ class TargetQueue {
     copies.target = send.copies.target;
     SLUICE_ASSIGN_OR_RETURN(copies.address, options_.address_of(copies.target));
     copies.agreed = send.copies.agreed;
+    if (copies.address == exchange_.address()) {
+      copies.agreed_buffers = std::max(copies.agreed_buffers, SendCopiesOptions::kLocalBuffers);
+    }
     copies.on_slot_durable = [this, &send](uint32_t slot) {
       send.moved_ns = now();
       if (options_.each.on_slot_durable) options_.each.on_slot_durable(slot);

@@ -59,7 +59,7 @@ TEST(ArenaBudget, RefusesWhatABackupCannotWorkWithAndSaysWhatWould) {
   EXPECT_EQ(smallest_arena_bytes(64), smallest_arena_bytes(16));
   EXPECT_EQ(smallest_arena_bytes(10'000), smallest_arena_bytes(16));
   EXPECT_TRUE(check_arena(NodeConfig().arena_bytes, 10'000).ok()) << "as configured by default";
-  EXPECT_LE(recommended_arena_bytes(13), NodeConfig().arena_bytes);
+  EXPECT_LE(recommended_arena_bytes(12), NodeConfig().arena_bytes);
   EXPECT_FALSE(check_arena(uint64_t{48} << 20, 5).ok());
 }
 
