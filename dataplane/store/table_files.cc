@@ -21,11 +21,20 @@ absl::Status TableFiles::open(rocksdb::ColumnFamilyHandle* family, File** file) 
   File& next = files_[used_++];
   next.family = family;
   next.path = fmt::format("{}-{}.sst", prefix_, family->GetName());
-  const rocksdb::Options options = db_->GetOptions(family);
-  next.writer = std::make_unique<rocksdb::SstFileWriter>(rocksdb::EnvOptions(options), options,
-                                                         family, /*invalidate_page_cache=*/false);
   *file = &next;
-  return rocksdb_status(next.writer->Open(next.path), "opening a table file");
+  // Past the page cache, which would be filled with what nobody reads soon, at twice the cost. Not
+  // every file system can.
+  const absl::Status direct = open(next, /*direct=*/true);
+  return direct.ok() ? direct : open(next, /*direct=*/false);
+}
+
+absl::Status TableFiles::open(File& file, bool direct) {
+  const rocksdb::Options options = db_->GetOptions(file.family);
+  rocksdb::EnvOptions writing(options);
+  writing.use_direct_writes = direct;
+  file.writer = std::make_unique<rocksdb::SstFileWriter>(writing, options, file.family,
+                                                         /*invalidate_page_cache=*/false);
+  return rocksdb_status(file.writer->Open(file.path), "opening a table file");
 }
 
 absl::Status TableFiles::put(rocksdb::ColumnFamilyHandle* family, std::string_view key,

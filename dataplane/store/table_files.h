@@ -42,6 +42,7 @@ class TableFiles {
     std::unique_ptr<rocksdb::SstFileWriter> writer;  // null: complete
   };
   absl::Status open(rocksdb::ColumnFamilyHandle* family, File** file);
+  absl::Status open(File& file, bool direct);
 
   static constexpr size_t kFamilies = 3;
   const StoreDb& db_;

@@ -118,10 +118,34 @@ class LossyFileSystem final : public rocksdb::FileSystemWrapper {
                              rocksdb::IODebugContext* context) override {
       std::lock_guard lock(system_.mutex_);
       auto status = target()->Append(data, options, context);
-      if (status.ok() && !system_.lost_) state_->written += data.size();
-      system_.lost_ = system_.lost_ || data.size() > system_.bytes_left_;
-      system_.bytes_left_ -= std::min<uint64_t>(data.size(), system_.bytes_left_);
+      if (status.ok()) wrote_locked(state_->written + data.size(), data.size());
       return status;
+    }
+    // As files written past the page cache are.
+    using FSWritableFileOwnerWrapper::PositionedAppend;
+    rocksdb::IOStatus PositionedAppend(const rocksdb::Slice& data, uint64_t offset,
+                                       const rocksdb::IOOptions& options,
+                                       rocksdb::IODebugContext* context) override {
+      std::lock_guard lock(system_.mutex_);
+      auto status = target()->PositionedAppend(data, offset, options, context);
+      if (status.ok()) {
+        wrote_locked(std::max<uint64_t>(state_->written, offset + data.size()), data.size());
+      }
+      return status;
+    }
+    rocksdb::IOStatus PositionedAppend(const rocksdb::Slice& data, uint64_t offset,
+                                       const rocksdb::IOOptions& options,
+                                       const rocksdb::DataVerificationInfo&,
+                                       rocksdb::IODebugContext* context) override {
+      return PositionedAppend(data, offset, options, context);
+    }
+    rocksdb::IOStatus Truncate(uint64_t size, const rocksdb::IOOptions& options,
+                               rocksdb::IODebugContext* context) override {
+      std::lock_guard lock(system_.mutex_);
+      if (system_.lost_) return rocksdb::IOStatus::OK();
+      state_->written = std::min(state_->written, size);
+      state_->synced = std::min(state_->synced, size);
+      return target()->Truncate(size, options, context);
     }
     rocksdb::IOStatus Append(const rocksdb::Slice& data, const rocksdb::IOOptions& options,
                              const rocksdb::DataVerificationInfo&,
@@ -138,6 +162,11 @@ class LossyFileSystem final : public rocksdb::FileSystemWrapper {
     }
 
    private:
+    void wrote_locked(uint64_t written, uint64_t bytes) {
+      if (!system_.lost_) state_->written = written;
+      system_.lost_ = system_.lost_ || bytes > system_.bytes_left_;
+      system_.bytes_left_ -= std::min<uint64_t>(bytes, system_.bytes_left_);
+    }
     template <typename Call>
     rocksdb::IOStatus sync(Call call) {
       uint64_t covered = 0;
