@@ -414,6 +414,11 @@ void Verifier::check_blocks(size_t number, int fd, const std::string& file,
     done_ += padded(block.bytes);
     if (progress_ && !progress_(done_, total_)) cancelled_ = true;
   };
+  // Waking other threads for a few blocks costs more than they would save.
+  if (index.blocks.size() <= reads_.size()) {
+    while (next < index.blocks.size() && !cancelled_) take(check(next++));
+    return;
+  }
   constexpr auto kInOrder = tbb::filter_mode::serial_in_order;
   tbb::parallel_pipeline(reads_.size(),
                          tbb::make_filter<void, size_t>(kInOrder, pick) &
