@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <set>
 #include <utility>
 
 #include "base/guard.h"
@@ -59,6 +60,11 @@ class ThreadExecutor final : public Executor {
     if (thread.ok()) threads_.push_back(*std::move(thread));
   }
 
+  // Whether somebody wakes up when the next timer is due.
+  bool timer_watched_locked() const {
+    return timers_.empty() || (!watched_.empty() && *watched_.begin() <= timers_.begin()->first);
+  }
+
   void run() {
     std::unique_lock lock(mutex_);
     while (!stopping_) {
@@ -70,7 +76,12 @@ class ThreadExecutor final : public Executor {
       if (!ready_.empty()) {
         const std::shared_ptr<Work> work = std::move(ready_.front());
         ready_.pop_front();
-        if (!ready_.empty() && idle_ > 0) changed_.notify_one();
+        // Somebody else is to see to the rest, and to the timers.
+        if (idle_ == 0) {
+          if (!ready_.empty()) start_thread_locked();
+        } else if (!ready_.empty() || !timer_watched_locked()) {
+          changed_.notify_one();
+        }
         lock.unlock();
         // What it threw was logged.
         (void)guarded(name_, [&] { work->run(); });
@@ -81,7 +92,9 @@ class ThreadExecutor final : public Executor {
       if (timers_.empty()) {
         changed_.wait(lock);
       } else {
-        changed_.wait_for(lock, std::chrono::nanoseconds(timers_.begin()->first - now));
+        const auto watched = watched_.insert(timers_.begin()->first);
+        changed_.wait_for(lock, std::chrono::nanoseconds(*watched - now));
+        watched_.erase(watched);
       }
       --idle_;
     }
@@ -94,6 +107,7 @@ class ThreadExecutor final : public Executor {
   std::condition_variable changed_;
   std::deque<std::shared_ptr<Work>> ready_;
   Timers timers_;
+  std::multiset<int64_t> watched_;  // the times until which threads wait
   std::vector<std::thread> threads_;
   size_t idle_ = 0;
   bool stopping_ = false;

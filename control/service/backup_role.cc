@@ -65,6 +65,13 @@ void BackupRole::stop() {
   if (source_.joinable()) source_.join();
   if (target_.joinable()) target_.join();
   merge_source_.reset();
+  // It takes the mutex to report, so it ends without it.
+  std::unique_ptr<Consolidation> consolidation;
+  {
+    const std::lock_guard lock(mutex_);
+    consolidation = std::move(consolidation_);
+  }
+  consolidation.reset();
   // The next attempt opens the same folder.
   const std::lock_guard lock(mutex_);
   part_.reset();

@@ -74,6 +74,7 @@ class BackupRole {
   std::mutex stop_mutex_;  // before mutex_
   std::mutex mutex_;
   std::unique_ptr<ArchiveWriter> writer_;
+  std::unique_ptr<Consolidation> consolidation_;  // once it is finished: it answers late sources
   std::optional<PartManifest> part_;
   std::set<uint32_t> durable_;
   std::unique_ptr<MergeSource> merge_source_;  // of the source's thread, and then of stop()

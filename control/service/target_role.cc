@@ -70,7 +70,7 @@ absl::Status BackupRole::consolidate() {
     const std::lock_guard lock(mutex_);
     durable_.insert(slot);
   };
-  SLUICE_ASSIGN_OR_RETURN(const auto consolidation,
+  SLUICE_ASSIGN_OR_RETURN(auto consolidation,
                           Consolidation::start(*context_.exchange, *archive, options));
   absl::Status end;
   do {
@@ -89,6 +89,7 @@ absl::Status BackupRole::consolidate() {
   {
     const std::lock_guard lock(mutex_);
     part_ = std::move(part);
+    consolidation_ = std::move(consolidation);
   }
   report_.change(
       [](NodeProgress& progress) { progress.target_state = BackupState::kConsolidated; });

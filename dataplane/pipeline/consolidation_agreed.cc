@@ -9,6 +9,7 @@
 namespace sluice::consolidation {
 namespace {
 
+constexpr int64_t kRefusalRetryNs = 20'000'000;
 // After so many an activity lets other work have its thread.
 constexpr int kMessagesInATurn = 8;
 // Slots of one source that may arrive at the same time; a source packs a handful.
@@ -55,7 +56,11 @@ bool ConsolidationImpl::send_refusals(Lane& lane, Stream& stream) {
     envelope.slot = refusal.slot;
     envelope.attempt = options_.attempt;
     const absl::Status sent = stream.send_control(envelope, encode_status(refusal.why), 0);
-    if (!sent.ok()) return stream.closed();
+    if (!sent.ok()) {
+      // Nobody tells when one of the exchange's control buffers is free.
+      lane.activity->wake_at(exchange_.clock().monotonic_ns() + kRefusalRetryNs);
+      return stream.closed();
+    }
     lane.refusals.pop_front();
   }
   return true;

@@ -26,6 +26,7 @@ absl::Status SlotMerge::run(const MergeBatch& batch, std::vector<MergeStreams::H
   const Stage::Work work(options_.stage);
   *finished = 0;
   first_slot_ = batch.slots.front().slot;
+  slot_ = first_slot_;  // the one that starts over where nothing can be asked
   cursors_ = std::vector<Cursor>(batch.copies.size());
   for (size_t i = 0; i < batch.copies.size(); ++i) {
     cursors_[i].copy = &batch.copies[i];

@@ -67,7 +67,7 @@ class SendLane::Packer {
     if (status.code() == absl::StatusCode::kDeadlineExceeded && !stream.closed()) return false;
     buffer_.reset();
     if (!status.ok()) {
-      lane_.broken();
+      lane_.broken(stream_);
       return false;
     }
     const uint32_t slot = *slot_;
@@ -448,10 +448,11 @@ void SendLane::slot_over(uint64_t stream, uint32_t slot, bool refused) {
   if (again) to_do_.push_back(slot);
 }
 
-void SendLane::broken() {
+// By a packer, which may have been at work since before another stream was opened.
+void SendLane::broken(uint64_t stream) {
   {
     const std::lock_guard lock(mutex_);
-    current_.stream.reset();
+    if (current_.number == stream) current_.stream.reset();
   }
   control_.wake();
 }

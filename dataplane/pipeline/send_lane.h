@@ -113,7 +113,7 @@ class SendLane {
   // Whether the slot is to go on after one of its blocks was sent.
   bool block_sent(uint64_t stream, uint32_t slot);
   void slot_over(uint64_t stream, uint32_t slot, bool refused);
-  void broken();
+  void broken(uint64_t stream);
 
   SendJob& job_;
   std::vector<uint32_t> order_;  // ascending

@@ -57,11 +57,11 @@ class TargetQueue {
 
  private:
   struct Send {
-    Send(TargetCopies of, int64_t now) : copies(std::move(of)), moved_ns(now) {}
+    Send(TargetCopies of, int64_t now) : copies(std::move(of)), due_ns(now), moved_ns(now) {}
     const TargetCopies copies;
     bool done = false;
     bool crowded = false;  // and that was said
-    int64_t due_ns = 0;
+    int64_t due_ns;
     Backoff backoff{kFirstWaitMs, kMostWaitMs};
     std::atomic<int64_t> moved_ns;  // it went on, or there was nothing to complain of
     std::atomic<bool> over{false};
@@ -92,6 +92,8 @@ class TargetQueue {
   }
 
   absl::Status start(Send& send) {
+    // What it waited for its turn is not held against the target.
+    send.moved_ns += std::max<int64_t>(now() - send.due_ns, 0);
     SendCopiesOptions copies = options_.each;
     copies.target = send.copies.target;
     SLUICE_ASSIGN_OR_RETURN(copies.address, options_.address_of(copies.target));

@@ -88,7 +88,10 @@ absl::Status Session::send_control(Envelope envelope, std::string_view payload,
   const auto left = std::chrono::duration_cast<milliseconds>(deadline - SteadyClock::now()).count();
   BlockBuffer buffer = pool_of_host->take(left > 0 ? left : 0);
   if (!buffer) {
-    control_released();
+    // For who waits; the one that is called on changes is this caller, and would be at once again.
+    std::lock_guard lock(mutex);
+    --control_in_flight;
+    changed.notify_all();
     return deadline_exceeded("no control buffer free for {} ms", timeout_ms);
   }
   if (!payload.empty()) std::memcpy(buffer.data(), payload.data(), payload.size());

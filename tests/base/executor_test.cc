@@ -135,6 +135,44 @@ TEST(ThreadExecutor, TimersRunWhenTheyAreDue) {
   EXPECT_LT(ran_ns, far_ns);
 }
 
+// The thread that waited for the timer has other work when it is due.
+TEST(ThreadExecutor, ATimerDoesNotWaitForWorkThatTakesLong) {
+  const auto executor = make_thread_executor("test", 2, system_clock());
+  std::atomic<bool> ran{false};
+  std::latch blocked(1);
+  std::latch go_on(1);
+  Activity warm(*executor, [] {});
+  Activity timed(*executor, [&] { ran = true; });
+  Activity blocks(*executor, [&] {
+    blocked.count_down();
+    go_on.wait();
+  });
+  for (int i = 0; i < 50; ++i) warm.wake();
+  timed.wake_at(system_clock().monotonic_ns() + 100 * kMs);
+  std::this_thread::sleep_for(std::chrono::milliseconds(20));
+  blocks.wake();
+  blocked.wait();
+  wait_for([&] { return ran.load(); });
+  go_on.count_down();
+}
+
+// Two pieces of work at a time, while one thread is idle.
+TEST(ThreadExecutor, StartsAThreadForWorkThatNobodyTakes) {
+  for (int i = 0; i < 50; ++i) {
+    const auto executor = make_thread_executor("test", 2, system_clock());
+    std::latch both(2);
+    std::atomic<int> runs{0};
+    Activity warm(*executor, [&] { ++runs; });
+    warm.wake();
+    wait_for([&] { return runs == 1; });
+    Activity first(*executor, [&] { both.arrive_and_wait(); });
+    Activity second(*executor, [&] { both.arrive_and_wait(); });
+    first.wake();
+    second.wake();
+    both.wait();
+  }
+}
+
 TEST(ManualExecutor, RunsOnVirtualTimeInOrder) {
   ManualClock clock;
   ManualExecutor executor(clock);

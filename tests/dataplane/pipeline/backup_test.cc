@@ -263,6 +263,63 @@ TEST(BackupTest, BrokenStreamsAreOpenedAgainAndNothingDurableIsSentTwice) {
   EXPECT_GT(merges_again, 0u);
 }
 
+// A cut that is read slowly, the first slot more so.
+class SlowCut final : public CutReader {
+ public:
+  explicit SlowCut(std::shared_ptr<CutReader> inner) : inner_(std::move(inner)) {}
+  std::unique_ptr<SlotScan> scan(uint32_t slot) override {
+    return std::make_unique<Scan>(*this, inner_->scan(slot));
+  }
+  const std::vector<SlotDigest>& digests() const override { return inner_->digests(); }
+
+ private:
+  class Scan final : public SlotScan {
+   public:
+    Scan(SlowCut& cut, std::unique_ptr<SlotScan> inner) : cut_(cut), inner_(std::move(inner)) {}
+    absl::StatusOr<bool> next(Item* item) override {
+      if (!begun_) {
+        const bool first = !cut_.slept_.exchange(true);
+        std::this_thread::sleep_for(std::chrono::milliseconds(first ? 300 : 30));
+        begun_ = true;
+      }
+      return inner_->next(item);
+    }
+    absl::Status read_value(uint64_t offset, std::span<uint8_t> into) override {
+      return inner_->read_value(offset, into);
+    }
+
+   private:
+    SlowCut& cut_;
+    const std::unique_ptr<SlotScan> inner_;
+    bool begun_ = false;
+  };
+  const std::shared_ptr<CutReader> inner_;
+  std::atomic<bool> slept_{false};
+};
+
+// What was begun on the broken stream ends when another one is in use already.
+TEST(BackupTest, ASlotThatIsReadSlowlyDoesNotBreakTheNextStream) {
+  ClusterOptions options;
+  options.slot_bits = 5;
+  options.with_faults = true;
+  options.faults.cut_after_messages = 6;
+  Cluster cluster(options);
+  fill(cluster, 9, 400, 3'000);
+  cluster.cut();
+  Backup backup(cluster, {1});
+  for (auto& cut : backup.cuts) cut = std::make_shared<SlowCut>(cut);
+  backup.adjust_send = [](SendCopiesOptions& send) { send.backoff_ms = 5; };
+  for (Backup::Target& target : backup.targets) {
+    target.options.sync_ms = 5;
+    target.options.idle_timeout_ms = 5'000;
+  }
+  backup.start();
+  const absl::Status status = backup.send();
+  ASSERT_TRUE(status.ok()) << status;
+  backup.commit();
+  EXPECT_GT(backup.sent.reconnects, 0u);
+}
+
 TEST(BackupTest, DamageOnTheWayIsRefusedAndSentAgain) {
   ClusterOptions options;
   options.slot_bits = 6;

@@ -166,6 +166,31 @@ TEST(SendToTargets, GivesUpOnATargetThatStaysAwayAndEndsSoonWhenCancelled) {
   cancels.join();
 }
 
+// One target at a time: what the second one waits while the first is slow is not its fault.
+TEST(SendToTargets, PatienceWithATargetBeginsWithItsTurn) {
+  Sending sending(1);
+  for (Backup::Target& target : sending.backup->targets) target.options.agreed_streams = kNodes;
+  sending.backup->start();
+  SendToTargetsOptions options = sending.options();
+  const std::string slow = sending.cluster->node(sending.backup->targets[0].node).name;
+  std::map<std::string, int> asked;
+  options.address_of = [&, plain = options.address_of](const std::string& name) {
+    if (++asked[name] == 1 && name != slow) return absl::StatusOr<std::string>("127.0.0.1:1");
+    return plain(name);
+  };
+  options.each.give_up_ms = 20;
+  options.give_up_ms = 400;
+  std::atomic<bool> slept{false};
+  options.each.on_slot_durable = [&](uint32_t) {
+    if (!slept.exchange(true)) std::this_thread::sleep_for(std::chrono::milliseconds(700));
+  };
+  const absl::Status status =
+      send_to_targets(*sending.cluster->node(0).exchange, *sending.backup->cuts[0],
+                      sending.copies_of(0), options, sending.cancellation);
+  EXPECT_TRUE(status.ok()) << status;
+  EXPECT_TRUE(slept);
+}
+
 TEST(SendToTargets, AnErrorThatNoTryMendsEndsAllOfIt) {
   Sending sending(4);
   SendToTargetsOptions options = sending.options();
