@@ -74,8 +74,8 @@ struct BackupView {
   std::string coordinator;  // node
   bool dry_run = false;
   uint64_t cut = 0;
-  uint64_t records = 0;     // live ones, each once
-  uint64_t bytes = 0;       // their keys and values
+  uint64_t records = 0;      // live ones, each once
+  uint64_t bytes = 0;        // their keys and values
   uint64_t wire_bytes = 0;   // all that the backup's streams sent, framing, acknowledgements and
                              // what nodes sent to themselves included
   uint64_t local_bytes = 0;  // of wire_bytes: what nodes sent to themselves, on no wire
