@@ -44,7 +44,7 @@ absl::StatusOr<BlockRows> BlockRows::from(const CheckedBlock& block) {
     row.key_bytes = static_cast<uint32_t>(prefix.size() + entry.key.size());
     row.value_bytes = static_cast<uint32_t>(entry.fragment.size());
     row.offset = entry.fragment_offset;
-    std::memcpy(at, prefix.data(), prefix.size());
+    std::copy(prefix.begin(), prefix.end(), at);
     std::memcpy(at + prefix.size(), entry.key.data(), entry.key.size());
     store_stored_head(row.head(), {entry.version, entry.tombstone, entry.value_bytes, value_digest},
                       /*fragmented=*/false);
