@@ -8,13 +8,6 @@
 #include "base/status.h"
 
 namespace sluice {
-namespace {
-
-constexpr int64_t kMs = 1'000'000;
-constexpr int64_t kFirstBackoffMs = 20;
-constexpr int64_t kMaxBackoffMs = 1'000;
-
-}  // namespace
 
 MergeStreams::~MergeStreams() {
   assert(in_use_ == 0);
@@ -96,7 +89,7 @@ void MergeStreams::give_back(std::vector<Held> streams) {
     in_use_ -= streams.size();
     for (Held& held : streams) {
       if (held.stream != nullptr && !held.stream->closed()) {
-        backoffs_.erase(held.node);
+        rests_.erase(held.node);
         idle_.push_back(std::move(held));
       } else {
         if (held.stream != nullptr) back_off(held.node);
@@ -109,18 +102,18 @@ void MergeStreams::give_back(std::vector<Held> streams) {
 
 // Under the lock. Twice as long each time, and not for everybody equally.
 void MergeStreams::back_off(const std::string& node) {
-  Backoff& backoff = backoffs_[node];
-  backoff.ms = std::clamp(backoff.ms * 2, kFirstBackoffMs, kMaxBackoffMs);
+  Rest& rest = rests_[node];
+  const int64_t wait_ns = rest.backoff.next_ns();
   const int64_t now = exchange_.clock().monotonic_ns();
   const auto spread =
-      static_cast<int64_t>(xxh3_64(&now, sizeof now) % static_cast<uint64_t>(backoff.ms * kMs));
-  backoff.until_ns = now + backoff.ms * kMs / 2 + spread;
+      static_cast<int64_t>(xxh3_64(&now, sizeof now) % static_cast<uint64_t>(wait_ns));
+  rest.until_ns = now + wait_ns / 2 + spread;
 }
 
 MergeStreams::Health MergeStreams::health(const std::string& node) const {
   const std::lock_guard lock(mutex_);
-  const auto found = backoffs_.find(node);
-  if (found == backoffs_.end()) return Health::kSound;
+  const auto found = rests_.find(node);
+  if (found == rests_.end()) return Health::kSound;
   return found->second.until_ns <= exchange_.clock().monotonic_ns() ? Health::kToBeTried
                                                                     : Health::kLeftAlone;
 }

@@ -19,6 +19,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "base/backoff.h"
 #include "dataplane/stream/exchange.h"
 
 namespace sluice {
@@ -69,8 +70,11 @@ class MergeStreams {
   void stop();
 
  private:
-  struct Backoff {
-    int64_t ms = 0;
+  static constexpr int64_t kFirstBackoffMs = 20;
+  static constexpr int64_t kMaxBackoffMs = 1'000;
+  // A node that is left alone for a while.
+  struct Rest {
+    Backoff backoff{kFirstBackoffMs, kMaxBackoffMs};
     int64_t until_ns = 0;
   };
   absl::StatusOr<std::shared_ptr<Stream>> connect(const std::string& node);
@@ -84,7 +88,7 @@ class MergeStreams {
   std::list<Held> idle_;  // the least recently used one first
   size_t in_use_ = 0;     // reserved
   bool stopping_ = false;
-  std::map<std::string, Backoff> backoffs_;
+  std::map<std::string, Rest> rests_;
 };
 
 }  // namespace sluice
