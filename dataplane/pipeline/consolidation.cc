@@ -6,6 +6,7 @@
 #include "base/status.h"
 #include "dataplane/pipeline/cancellation.h"
 #include "dataplane/pipeline/consolidation_impl.h"
+#include "dataplane/pipeline/job_attempt.h"
 
 namespace sluice {
 
@@ -129,15 +130,7 @@ ConsolidationImpl::~ConsolidationImpl() {
 
 absl::StatusOr<StreamHandler::Admission> ConsolidationImpl::admit(const Hello& hello) {
   std::lock_guard lock(mutex_);
-  // First: a source may be at the next attempt already while this one ends; it waits for that.
-  if (hello.attempt > options_.attempt) {
-    return not_found("backup {} is at attempt {} here, {} is to come", options_.job,
-                     options_.attempt, hello.attempt);
-  }
-  if (hello.attempt != options_.attempt) {
-    return failed_precondition("backup {} is at attempt {} here, not {}", options_.job,
-                               options_.attempt, hello.attempt);
-  }
+  SLUICE_RETURN_IF_ERROR(check_attempt(hello, options_.attempt));
   if (progress_.state == State::kFailed || progress_.state == State::kCancelled) {
     return aborted("backup {} has ended here: {}", options_.job, message_of(status_));
   }

@@ -14,6 +14,7 @@
 
 #include "base/bytes.h"
 #include "base/status.h"
+#include "dataplane/pipeline/job_attempt.h"
 #include "dataplane/pipeline/merge_lists.h"
 #include "dataplane/pipeline/slot_packer.h"
 
@@ -175,15 +176,7 @@ MergeSourceImpl::~MergeSourceImpl() {
 }
 
 absl::StatusOr<StreamHandler::Admission> MergeSourceImpl::admit(const Hello& hello) {
-  // A target may be at the next attempt already; it comes again.
-  if (hello.attempt > options_.attempt) {
-    return not_found("backup {} is at attempt {} here, {} is to come", options_.job,
-                     options_.attempt, hello.attempt);
-  }
-  if (hello.attempt != options_.attempt) {
-    return failed_precondition("backup {} is at attempt {} here, not {}", options_.job,
-                               options_.attempt, hello.attempt);
-  }
+  SLUICE_RETURN_IF_ERROR(check_attempt(hello, options_.attempt));
   if (slots_.find(hello.node) == slots_.end()) {
     return failed_precondition("{} merges no slot of backup {} with a copy from here", hello.node,
                                options_.job);
