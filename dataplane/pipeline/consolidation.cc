@@ -72,12 +72,13 @@ absl::Status ConsolidationImpl::take_durable_at_open() {
   return absl::OkStatus();
 }
 
-Lane& ConsolidationImpl::lane_of(const std::string& node, StreamKind kind) {
-  std::unique_ptr<Lane>& lane = lanes_[{node, kind}];
+Lane& ConsolidationImpl::lane_of(const std::string& node) {
+  std::unique_ptr<Lane>& lane = lanes_[node];
   if (lane == nullptr) {
     lane = std::make_unique<Lane>();
     lane->node = node;
-    lane->kind = kind;
+    lane->activity = std::make_unique<Activity>(exchange_.executor(),
+                                                [this, at = lane.get()] { run_agreed(*at); });
   }
   return *lane;
 }
@@ -92,38 +93,33 @@ absl::Status ConsolidationImpl::start() {
       continue;
     }
     for (const ConsolidationSlot::Sender& sender : plan.senders) {
-      lane_of(sender.node, StreamKind::kBackupAgreed).slots.push_back(plan.slot);
+      lane_of(sender.node).slots.push_back(plan.slot);
     }
   }
   std::sort(divergent_.begin(), divergent_.end(),
             [](const auto* a, const auto* b) { return a->slot < b->slot; });
-  for (auto& [key, lane] : lanes_) {
-    std::sort(lane->slots.begin(), lane->slots.end());
-    if (lane->kind != StreamKind::kBackupAgreed) continue;
-    lane->activity = std::make_unique<Activity>(exchange_.executor(),
-                                                [this, at = lane.get()] { run_agreed(*at); });
-  }
+  for (auto& [node, lane] : lanes_) std::sort(lane->slots.begin(), lane->slots.end());
   last_block_ns_ = exchange_.clock().monotonic_ns();
   SLUICE_RETURN_IF_ERROR(exchange_.serve(StreamKind::kBackupAgreed, options_.job, this));
   serving_agreed_ = true;
   // Before the sync's thread, which tells it of durable slots.
   if (!divergent_.empty()) SLUICE_RETURN_IF_ERROR(start_merging());
-  threads_.emplace_back([this] { run_sync(); });
+  sync_ = std::thread([this] { run_sync(); });
   return absl::OkStatus();
 }
 
 ConsolidationImpl::~ConsolidationImpl() {
   if (serving_agreed_) exchange_.withdraw(StreamKind::kBackupAgreed, options_.job);
-  if (!threads_.empty()) cancel();
+  if (sync_.joinable()) cancel();
   {
     std::lock_guard lock(mutex_);
     stopping_ = true;
   }
   changed_.notify_all();
-  for (std::thread& thread : threads_) thread.join();
+  if (sync_.joinable()) sync_.join();
   merge_.reset();  // the sync's thread has told it of durable slots
-  for (auto& [key, lane] : lanes_) {
-    if (lane->activity != nullptr) lane->activity->stop();
+  for (auto& [node, lane] : lanes_) {
+    lane->activity->stop();
     if (lane->newest != nullptr) lane->newest->close(absl::OkStatus());
   }
 }
@@ -134,12 +130,11 @@ absl::StatusOr<StreamHandler::Admission> ConsolidationImpl::admit(const Hello& h
   if (progress_.state == State::kFailed || progress_.state == State::kCancelled) {
     return aborted("backup {} has ended here: {}", options_.job, message_of(status_));
   }
-  if (lanes_.find({hello.node, hello.kind}) == lanes_.end()) {
+  if (lanes_.find(hello.node) == lanes_.end()) {
     return failed_precondition("{} has nothing to send to backup {} here", hello.node,
                                options_.job);
   }
-  if (hello.kind == StreamKind::kBackupAgreed &&
-      agreed_streams(hello.node) >= options_.agreed_streams) {
+  if (agreed_streams(hello.node) >= options_.agreed_streams) {
     return resource_exhausted("{} sources send to backup {} here, the most there may be at a time",
                               options_.agreed_streams, options_.job);
   }
@@ -149,18 +144,17 @@ absl::StatusOr<StreamHandler::Admission> ConsolidationImpl::admit(const Hello& h
   return admission;
 }
 
-// Under the mutex: open agreed streams of other sources than this one.
+// Under the mutex: open streams of other sources than this one.
 size_t ConsolidationImpl::agreed_streams(const std::string& but_of) const {
   size_t count = 0;
-  for (const auto& [key, lane] : lanes_) {
-    count += key.second == StreamKind::kBackupAgreed && key.first != but_of &&
-             lane->newest != nullptr && !lane->newest->closed();
+  for (const auto& [node, lane] : lanes_) {
+    count += node != but_of && lane->newest != nullptr && !lane->newest->closed();
   }
   return count;
 }
 
 void ConsolidationImpl::accepted(std::shared_ptr<Stream> stream) {
-  Lane& lane = *lanes_.find({stream->hello().node, stream->hello().kind})->second;
+  Lane& lane = *lanes_.find(stream->hello().node)->second;
   std::shared_ptr<Stream> older;  // ends here, or with its last user
   {
     std::lock_guard lock(mutex_);
@@ -169,12 +163,7 @@ void ConsolidationImpl::accepted(std::shared_ptr<Stream> stream) {
     lane.list_due = true;
   }
   changed_.notify_all();
-  if (lane.activity != nullptr) stream->on_change(lane.activity->waker());
-}
-
-bool ConsolidationImpl::superseded(const Lane& lane, uint64_t seen) const {
-  std::lock_guard lock(mutex_);
-  return lane.streams > seen;
+  stream->on_change(lane.activity->waker());
 }
 
 bool ConsolidationImpl::running() const {
@@ -242,7 +231,7 @@ void ConsolidationImpl::end(State state, const absl::Status& status) {
     progress_.state = state;
     status_ = status;
     if (!status.ok()) {
-      for (auto& [key, lane] : lanes_) {
+      for (auto& [node, lane] : lanes_) {
         if (lane->newest != nullptr) streams.push_back(lane->newest);
       }
     }

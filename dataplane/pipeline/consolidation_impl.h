@@ -2,7 +2,7 @@
 //
 // Agreed streams are worked on by the exchange's executor, an activity for each. Merges have
 // threads of their own, and so has what syncs the archive and acknowledges. A lane is one source's
-// stream of one kind; when the source connects again, the newer stream takes the lane over.
+// stream of agreed slots; when the source connects again, the newer stream takes the lane over.
 #ifndef SLUICE_DATAPLANE_PIPELINE_CONSOLIDATION_IMPL_H_
 #define SLUICE_DATAPLANE_PIPELINE_CONSOLIDATION_IMPL_H_
 
@@ -41,13 +41,12 @@ struct Refusal {
 
 struct Lane {
   std::string node;
-  StreamKind kind = StreamKind::kBackupAgreed;
   std::vector<uint32_t> slots;  // that this source may send, ascending
   // Under the consolidation's mutex:
   std::shared_ptr<Stream> newest;  // the last one accepted: acknowledgements go there
   uint64_t streams = 0;            // accepted so far
   bool list_due = false;           // its first list has not been sent
-  // Of an agreed lane. What is arriving on it is of its activity alone.
+  // Of its activity alone:
   uint64_t seen = 0;  // the newest of `streams` that is or was worked on
   std::map<uint32_t, Arriving> arriving;
   std::deque<Refusal> refusals;  // to be sent
@@ -81,12 +80,11 @@ class ConsolidationImpl final : public Consolidation, public StreamHandler, publ
   // consolidation.cc
   absl::Status check_options();
   absl::Status take_durable_at_open();
-  Lane& lane_of(const std::string& node, StreamKind kind);
+  Lane& lane_of(const std::string& node);
   void end(State state, const absl::Status& status);
   bool running() const override;
   bool stopping() const { return stopping_.load(std::memory_order_acquire); }
   size_t agreed_streams(const std::string& but_of) const;
-  bool superseded(const Lane& lane, uint64_t seen) const;
   // Gives a finished slot to the archive; false when the job ends of it.
   bool slot_received(uint32_t slot, const SlotDigest& digest, uint64_t newest_stamp);
   void count_block(uint32_t message_bytes);
@@ -129,11 +127,10 @@ class ConsolidationImpl final : public Consolidation, public StreamHandler, publ
   std::atomic<int64_t> last_block_ns_{0};
 
   mutable std::mutex mutex_;
-  std::condition_variable changed_;  // streams, received slots, the end
-  std::map<std::pair<std::string, StreamKind>, std::unique_ptr<Lane>>
-      lanes_;                                        // fixed after start()
-  std::unordered_map<uint32_t, Slot> slots_;         // keys fixed after start()
-  std::vector<const ConsolidationSlot*> divergent_;  // ascending, fixed after start()
+  std::condition_variable changed_;                     // streams, received slots, the end
+  std::map<std::string, std::unique_ptr<Lane>> lanes_;  // by source; fixed after start()
+  std::unordered_map<uint32_t, Slot> slots_;            // keys fixed after start()
+  std::vector<const ConsolidationSlot*> divergent_;     // ascending, fixed after start()
   Progress progress_;
   absl::Status status_;
   std::unordered_map<uint32_t, DivergenceReport> unsynced_divergence_;  // of merged slots
@@ -143,7 +140,7 @@ class ConsolidationImpl final : public Consolidation, public StreamHandler, publ
   bool syncing_ended_ = false;  // finish() has the writer now
 
   std::mutex callback_mutex_;
-  std::vector<std::thread> threads_;
+  std::thread sync_;
   std::unique_ptr<MergeTarget> merge_;  // null without divergent slots; fixed after start()
 };
 

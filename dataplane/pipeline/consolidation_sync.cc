@@ -30,7 +30,7 @@ void ConsolidationImpl::run_sync() {
                (progress_.slots_received == progress_.slots && progress_.state == State::kRunning);
       });
       if (stopping()) return;
-      for (const auto& [key, lane] : lanes_) lists_due |= lane->list_due;
+      for (const auto& [node, lane] : lanes_) lists_due |= lane->list_due;
       const bool active = progress_.state == State::kRunning && !syncing_ended_;
       sync = active &&
              (sync_due(exchange_.clock().monotonic_ns()) || (lists_due && unsynced_slots_ > 0));
@@ -98,7 +98,7 @@ void ConsolidationImpl::acknowledge(const std::vector<uint32_t>& slots) {
       const ConsolidationSlot& plan = *slots_[slot].plan;
       if (!plan.agreed) continue;
       for (const ConsolidationSlot::Sender& sender : plan.senders) {
-        const Lane& lane = *lanes_.find({sender.node, StreamKind::kBackupAgreed})->second;
+        const Lane& lane = *lanes_.find(sender.node)->second;
         // A stream whose first list is still to come learns it from that.
         if (lane.newest == nullptr || lane.list_due) continue;
         Ack& ack = acks[&lane];
@@ -122,7 +122,7 @@ void ConsolidationImpl::send_first_lists() {
   std::vector<First> lists;
   {
     std::lock_guard lock(mutex_);
-    for (auto& [key, lane] : lanes_) {
+    for (auto& [node, lane] : lanes_) {
       if (!lane->list_due) continue;
       lane->list_due = false;
       First first{lane->newest, {}};
