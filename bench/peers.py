@@ -17,8 +17,8 @@ from pathlib import Path
 
 from clusters import Cluster, Step, expect
 from datasets import Dataset
-from figures import (REPLICAS, Limits, backup_limit, backup_stages, import_limit, median_ratio, restore_limit, restore_stages,
-                     summary)
+from figures import (REPLICAS, Limits, backup_limit, backup_stages, import_limit, median_ratio, ordered_import_limit,
+                     restore_limit, restore_stages, summary)
 from native import built, install, measure_limits, say
 from references import BackupEngine, Borg, Restic, Rsync, run_command
 
@@ -115,6 +115,7 @@ def main_round(bench, data, database):
     samples.add("backup_limit", backup_limit(limits, VALUE) / 1e6)
     samples.add("restore_limit", restore_limit(limits, VALUE) / 1e6)
     samples.add("import_limit", import_limit(limits, VALUE) / 1e6)
+    samples.add("ordered_import_limit", ordered_import_limit(limits, VALUE) / 1e6)
     for job, stages in (("backup", backup_stages(limits, VALUE)), ("restore", restore_stages(limits, VALUE))):
         for stage, core_s in stages.items():
             bench.stages.setdefault(job, {}).setdefault(stage, []).append(core_s * 1e9)
@@ -178,8 +179,10 @@ def add_small(bench):
     samples = bench.samples
     for number in range(bench.rounds):
         say(f"{data.count} records of {SMALL_VALUE} bytes: round {number + 1} of {bench.rounds}")
-        limits = bench.limits([SMALL_VALUE], ["tables"])
-        samples.add("scan_100b", limits.rate("scan", SMALL_VALUE) / 1e6)
+        limits = bench.limits([SMALL_VALUE], ["tables", "write_batch"])
+        samples.add("scan_100b", limits.rate("scan_scattered", SMALL_VALUE) / 1e6)
+        samples.add("sorted_scan_100b", limits.rate("scan", SMALL_VALUE) / 1e6)
+        samples.add("import_100b_limit", import_limit(limits, SMALL_VALUE) / 1e6)
         with bench.cluster("small") as cluster:
             cluster.wait_until_quiet()
             step, _ = cluster.load(data.lines, data.count)
@@ -188,6 +191,8 @@ def add_small(bench):
             cluster.wait_until_quiet()
             step, found = cluster.backup("small", data.count)
             samples.add_step("backup_100b", step, data.bytes)
+            busy_s = sum(stage["busy_s"] for stage in found["stages"] if stage["stage"] == "scan")
+            samples.add("scan_and_pack_100b", bench.cores * data.bytes / busy_s / 1e6)
         cluster.remove_stores()
         restore_step(bench, samples, archives_of(found), data, "_100b")
         samples.add("records_restored_per_s", samples.values["restore_100b"][-1] * 1e6 / SMALL_VALUE)
@@ -250,14 +255,18 @@ def fields_of(bench):
         "restore_copies": {"rsync": ratio("restore_copies", "restore_copies_rsync")},
         "backup_vs_limit": ratio("backup", "backup_limit"), "backup_1m_vs_limit": ratio("backup_1m", "backup_1m_limit"),
         "restore_vs_limit": ratio("restore", "restore_limit"), "import_vs_limit": ratio("import", "import_limit"),
+        "import_vs_ordered_limit": ratio("import", "ordered_import_limit"),
         "core_s_per_gb": {name: core_s[name] for name in ("backup", "restore", "import")},
         "restore_write_amplification": medians["restore_write_amplification"],
-        "limits": {"cores": bench.cores, **{f"{name}_mb_s": medians[f"{name}_limit"] for name in ("backup", "backup_1m", "restore",
-                                                                                                  "import")},
-                   "scan_100b_mb_s": medians["scan_100b"],
+        "limits": {"cores": bench.cores, **{f"{name}_mb_s": medians[f"{name}_limit"] for name in (
+            "backup", "backup_1m", "restore", "import", "ordered_import", "import_100b")},
+                   "scan_100b_mb_s": medians["scan_100b"], "sorted_scan_100b_mb_s": medians["sorted_scan_100b"],
                    "stages_core_s_per_gb": {job: {stage: summary(values)["median"] for stage, values in stages.items()}
                                             for job, stages in bench.stages.items()}},
         "records_100b": {"backup_vs_scan": ratio("backup_100b", "scan_100b"),
+                         "scan_and_pack_vs_scan": ratio("scan_and_pack_100b", "scan_100b"),
+                         "backup_vs_sorted_scan": ratio("backup_100b", "sorted_scan_100b"),
+                         "import_vs_limit": ratio("import_100b", "import_100b_limit"),
                          "restore_per_s": medians["records_restored_per_s"],
                          "import_per_s": medians["records_imported_per_s"]},
         "divergent_over_agreed": ratio("seconds_divergent", "seconds_agreed"),

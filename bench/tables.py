@@ -9,7 +9,9 @@ LIMITS = {
     "disk_read_direct": "disk read, direct, 8 in flight", "disk_read_buffered": "disk read, through the page cache",
     "tcp_write": "loopback TCP, write() from cold memory", "tcp_sendfile": "loopback TCP, sendfile() from a memfd",
     "scan": "RocksDB scan with XXH3, values of", "sst_ingest": "RocksDB sorted tables built and ingested, values of",
-    "write_batch_x3": "RocksDB batches, log and sync, three copies, values of"}
+    "write_batch_x3": "RocksDB batches of keys in order, log and sync, three copies, values of",
+    "write_batch_x3_scattered": "RocksDB batches of scattered keys, log and sync, three copies, values of",
+    "scan_scattered": "RocksDB scan with XXH3 of what scattered batches left, values of"}
 PEERS = {"rsync": "rsync daemon, one file", "restic": "restic, one file", "borg": "borg, one file",
          "backup_engine": "RocksDB BackupEngine, one replica"}
 
@@ -108,8 +110,12 @@ def limit_table(found):
                 ("backup, 4 KiB", "backup", "backup_mb_s", found["backup_vs_limit"]),
                 ("backup, 1 MiB", "backup_1m", "backup_1m_mb_s", found["backup_1m_vs_limit"]),
                 ("backup, 100 B (limit: scan alone)", "backup_100b", "scan_100b_mb_s", small["backup_vs_scan"]),
+                ("backup, 100 B (limit: scan alone, of one sorted table)", "backup_100b", "sorted_scan_100b_mb_s",
+                 small["backup_vs_sorted_scan"]),
                 ("restore, 4 KiB", "restore", "restore_mb_s", found["restore_vs_limit"]),
-                ("import, 4 KiB", "import", "import_mb_s", found["import_vs_limit"]))]
+                ("import, 4 KiB", "import", "import_mb_s", found["import_vs_limit"]),
+                ("import, 4 KiB (limit: keys in order)", "import", "ordered_import_mb_s", found["import_vs_ordered_limit"]),
+                ("import, 100 B", "import_100b", "import_100b_mb_s", small["import_vs_limit"]))]
     return table(["what", "MB/s", "core-s/GB", "limit, MB/s", "share of the limit"], rows)
 
 
@@ -123,7 +129,9 @@ def peers_table(found):
     small = found["records_100b"]
     return (taken(found) + jobs_table(found) + "\n" + limit_table(found) + "\n" +
             f"- A restore writes {found['restore_write_amplification']:.2f} bytes to disk for each byte of the three copies.\n"
-            f"- Records of 100 bytes: {number(small['import_per_s'])} a second imported, {number(small['restore_per_s'])} restored.\n"
+            f"- Records of 100 bytes: {number(small['import_per_s'])} a second imported, {number(small['restore_per_s'])} restored. "
+            f"The sources' stage alone (scan, pack, checksum), on all processors, goes at {small['scan_and_pack_vs_scan']:.2f} of "
+            "RocksDB's scan.\n"
             f"- A backup of a cluster in which one of five nodes missed 5 % of the writes takes {found['divergent_over_agreed']:.2f} "
             "of the time of one whose replicas agree.\n"
             f"- An almost empty, idle cluster of five nodes and 4096 slots is backed up in {found['empty_backup_s']:.2f} s "

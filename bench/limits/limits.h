@@ -75,8 +75,10 @@ void on_threads(size_t count, const std::function<void(size_t)>& work);
 std::vector<Sample> measure_memory(const Settings& settings, const std::vector<size_t>& values);
 std::vector<Sample> measure_disk(const Settings& settings);
 std::vector<Sample> measure_loopback(const Settings& settings);
-// Sorted tables built and ingested, scanned; and batches with log and sync in three databases.
+// Sorted tables built and ingested, scanned.
 std::vector<Sample> measure_tables(const Settings& settings, size_t value_bytes);
+// Batches with log and sync in three databases, with keys in order and with keys all over the
+// database; and a scan of one that was filled in the latter way.
 std::vector<Sample> measure_write_batches(const Settings& settings, size_t value_bytes);
 
 }  // namespace sluice::limits

@@ -30,6 +30,10 @@ constexpr size_t kWritersOfReplica = 2;
 constexpr uint64_t kBytes = uint64_t{512} << 20;
 constexpr uint64_t kSmallBytes = uint64_t{192} << 20;
 constexpr size_t kSmallValue = 1024;
+// Of the bytes above, so that as much is written as the imports write that are measured beside it,
+// and tables are merged as often.
+constexpr double kScatteredShare = 2.3;
+constexpr double kSmallScatteredShare = 1;
 
 void check(const rocksdb::Status& status, const char* what) {
   if (!status.ok()) die(std::string(what) + ": " + status.ToString());
@@ -51,6 +55,9 @@ rocksdb::Options table_options() {
   options.max_total_wal_size = 2 * kMemtableBytes;
   options.target_file_size_base = kTableBytes;
   options.level_compaction_dynamic_level_bytes = true;
+  options.level0_file_num_compaction_trigger = 8;
+  options.level0_slowdown_writes_trigger = 24;
+  options.level0_stop_writes_trigger = 40;
   options.bytes_per_sync = 1 << 20;
   return options;
 }
@@ -160,23 +167,50 @@ Sample ingest(const Settings& settings, const Rows& rows, const Database& db, si
   return meter.stop("sst_ingest", value_bytes, rows.bytes());
 }
 
-Sample scan(const Settings& settings, const Rows& rows, const Database& db, size_t value_bytes) {
+// The order in which rows are written.
+enum class Order : uint8_t {
+  kOfKeys,     // nothing is ever merged
+  kScattered,  // as clients' keys arrive: each batch, sorted, goes all over the database
+};
+
+Key key_of(uint64_t number, uint64_t offset) {
+  Key key;
+  number = __builtin_bswap64(number);
+  std::memcpy(key.data(), "slot", 4);
+  std::memcpy(key.data() + 4, &number, sizeof number);
+  std::memcpy(key.data() + 12, &offset, sizeof offset);
+  return key;
+}
+
+// The first key that the `i`th of several threads scans.
+Key first_key(const Settings& settings, const Rows& rows, Order order, size_t i) {
+  Key key;
+  if (order == Order::kScattered) {
+    const uint64_t part = ~uint64_t{0} / settings.threads;
+    return i < settings.threads ? key_of(part * i, 0) : key_of(~uint64_t{0}, ~uint64_t{0});
+  }
+  const size_t row = part(rows.rows(), i, settings.threads).begin;
+  if (row >= rows.rows()) return key_of(~uint64_t{0}, ~uint64_t{0});
+  rows.key(row, key);
+  return key;
+}
+
+Sample scan(const Settings& settings, const Rows& rows, const Database& db, size_t value_bytes,
+            Order order, std::string_view name) {
   std::atomic<uint64_t> bytes{0};
   std::atomic<uint64_t> sum{0};
   const Meter meter;
   on_threads(settings.threads, [&](size_t i) {
-    const Range range = part(rows.rows(), i, settings.threads);
-    Key key;
-    Key bound;
-    const rocksdb::Slice end =
-        range.end < rows.rows() ? rocksdb::Slice(rows.key(range.end, bound)) : rocksdb::Slice("t");
+    const Key begin = first_key(settings, rows, order, i);
+    const Key end = first_key(settings, rows, order, i + 1);
+    const rocksdb::Slice bound(end.data(), end.size());
     rocksdb::ReadOptions options;
     options.fill_cache = false;
-    options.iterate_upper_bound = &end;
+    options.iterate_upper_bound = &bound;
     const std::unique_ptr<rocksdb::Iterator> at(db->NewIterator(options));
     uint64_t found = 0;
     uint64_t seen = 0;
-    for (at->Seek(rows.key(range.begin, key)); at->Valid(); at->Next()) {
+    for (at->Seek({begin.data(), begin.size()}); at->Valid(); at->Next()) {
       found += xxh3_64(at->value().data(), at->value().size());
       seen += at->value().size();
     }
@@ -184,9 +218,65 @@ Sample scan(const Settings& settings, const Rows& rows, const Database& db, size
     bytes += seen;
     sum += found;
   });
-  const Sample sample = meter.stop("scan", value_bytes, bytes);
+  const Sample sample = meter.stop(name, value_bytes, bytes);
   if (bytes != rows.bytes()) die("a scan did not find every row");
   return sample;
+}
+
+// One that finds the tables open.
+Sample second_scan(const Settings& settings, const Rows& rows, const Database& db,
+                   size_t value_bytes, Order order, std::string_view name) {
+  scan(settings, rows, db, value_bytes, order, name);
+  return scan(settings, rows, db, value_bytes, order, name);
+}
+
+void write_batch(const Database& db, const Rows& rows, Range range, Order order) {
+  std::vector<std::pair<Key, size_t>> keys;
+  for (size_t row = range.begin; row < range.end; ++row) {
+    Key key;
+    if (order == Order::kScattered) {
+      key = key_of(uint64_t{row} * 0x9e3779b97f4a7c15, 0);  // odd: no two rows share a key
+    } else {
+      rows.key(row, key);
+    }
+    keys.emplace_back(key, row);
+  }
+  std::sort(keys.begin(), keys.end());
+  rocksdb::WriteBatch batch;
+  for (const auto& [key, row] : keys) {
+    check(batch.Put({key.data(), key.size()}, rows.value(row)), "adding to a batch");
+  }
+  rocksdb::WriteOptions options;
+  options.sync = true;
+  check(db->Write(options, &batch), "writing a batch");
+}
+
+using Replicas = std::vector<std::unique_ptr<Database>>;
+
+Sample write_batches(const Rows& rows, const Replicas& replicas, size_t value_bytes, Order order,
+                     std::string_view name) {
+  const size_t batch_rows = std::max<size_t>(kBatchBytes / std::min(value_bytes, kRowBytes), 1);
+  std::atomic<size_t> next[kReplicas] = {};
+  const Meter meter;
+  on_threads(kReplicas * kWritersOfReplica, [&](size_t i) {
+    const size_t replica = i % kReplicas;
+    for (;;) {
+      const size_t begin = next[replica].fetch_add(batch_rows);
+      if (begin >= rows.rows()) return;
+      const Range range{begin, std::min(begin + batch_rows, rows.rows())};
+      write_batch(*replicas[replica], rows, range, order);
+    }
+  });
+  return meter.stop(name, value_bytes, rows.bytes());
+}
+
+Replicas new_replicas(const Settings& settings) {
+  Replicas replicas;
+  for (size_t i = 0; i < kReplicas; ++i) {
+    const std::string path = settings.directory + "/replica-" + std::to_string(i);
+    replicas.push_back(std::make_unique<Database>(path));
+  }
+  return replicas;
 }
 
 }  // namespace
@@ -196,38 +286,28 @@ std::vector<Sample> measure_tables(const Settings& settings, size_t value_bytes)
   const Rows rows(memory, value_bytes, settings.scale);
   const Database db(settings.directory + "/db");
   std::vector<Sample> samples = {ingest(settings, rows, db, value_bytes)};
-  scan(settings, rows, db, value_bytes);  // opens the tables
-  samples.push_back(scan(settings, rows, db, value_bytes));
+  samples.push_back(second_scan(settings, rows, db, value_bytes, Order::kOfKeys, "scan"));
   return samples;
 }
 
 std::vector<Sample> measure_write_batches(const Settings& settings, size_t value_bytes) {
   const ColdMemory memory;
-  const Rows rows(memory, value_bytes, settings.scale / 2);
-  std::vector<std::unique_ptr<Database>> replicas;
-  for (size_t i = 0; i < kReplicas; ++i) {
-    const std::string path = settings.directory + "/replica-" + std::to_string(i);
-    replicas.push_back(std::make_unique<Database>(path));
+  std::vector<Sample> samples;
+  {
+    const Rows rows(memory, value_bytes, settings.scale / 2);
+    const Replicas replicas = new_replicas(settings);
+    samples.push_back(write_batches(rows, replicas, value_bytes, Order::kOfKeys, "write_batch_x3"));
   }
-  const size_t batch_rows = std::max<size_t>(kBatchBytes / std::min(value_bytes, kRowBytes), 1);
-  std::atomic<size_t> next[kReplicas] = {};
-  const Meter meter;
-  on_threads(kReplicas * kWritersOfReplica, [&](size_t i) {
-    const size_t replica = i % kReplicas;
-    rocksdb::WriteOptions options;
-    options.sync = true;
-    Key key;
-    for (;;) {
-      const size_t begin = next[replica].fetch_add(batch_rows);
-      if (begin >= rows.rows()) return;
-      rocksdb::WriteBatch batch;
-      for (size_t row = begin; row < std::min(begin + batch_rows, rows.rows()); ++row) {
-        check(batch.Put(rows.key(row, key), rows.value(row)), "adding to a batch");
-      }
-      check((*replicas[replica])->Write(options, &batch), "writing a batch");
-    }
-  });
-  return {meter.stop("write_batch_x3", value_bytes, rows.bytes())};
+  const Rows rows(
+      memory, value_bytes,
+      settings.scale * (value_bytes < kSmallValue ? kSmallScatteredShare : kScatteredShare));
+  const Replicas replicas = new_replicas(settings);
+  samples.push_back(
+      write_batches(rows, replicas, value_bytes, Order::kScattered, "write_batch_x3_scattered"));
+  for (const auto& replica : replicas) check((*replica)->Flush({}), "writing memtables to disk");
+  samples.push_back(second_scan(settings, rows, *replicas.front(), value_bytes, Order::kScattered,
+                                "scan_scattered"));
+  return samples;
 }
 
 }  // namespace sluice::limits

@@ -23,7 +23,8 @@ GB = 10**9
 def found(cores=2, **core_s):
     """Limits of 1 GB each in one second, at 0.1 core-seconds unless said."""
     names = [("memcpy", 0), ("xxh3", 4096), ("xxh3", 1 << 20), ("disk_write_direct", 0), ("disk_read_direct", 0),
-             ("tcp_write", 0), ("tcp_sendfile", 0), ("scan", 4096), ("sst_ingest", 4096), ("write_batch_x3", 4096)]
+             ("tcp_write", 0), ("tcp_sendfile", 0), ("scan", 4096), ("sst_ingest", 4096), ("write_batch_x3", 4096),
+             ("write_batch_x3_scattered", 4096)]
     return figures.Limits({"cores": cores, "limits": [
         {"name": name, "value_bytes": size, "bytes": GB, "seconds": 1, "core_s": core_s.get(name, 0.1)} for name, size in names]})
 
