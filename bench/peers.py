@@ -191,8 +191,6 @@ def add_small(bench):
             cluster.wait_until_quiet()
             step, found = cluster.backup("small", data.count)
             samples.add_step("backup_100b", step, data.bytes)
-            busy_s = sum(stage["busy_s"] for stage in found["stages"] if stage["stage"] == "scan")
-            samples.add("scan_and_pack_100b", bench.cores * data.bytes / busy_s / 1e6)
         cluster.remove_stores()
         restore_step(bench, samples, archives_of(found), data, "_100b")
         samples.add("records_restored_per_s", samples.values["restore_100b"][-1] * 1e6 / SMALL_VALUE)
@@ -264,7 +262,6 @@ def fields_of(bench):
                    "stages_core_s_per_gb": {job: {stage: summary(values)["median"] for stage, values in stages.items()}
                                             for job, stages in bench.stages.items()}},
         "records_100b": {"backup_vs_scan": ratio("backup_100b", "scan_100b"),
-                         "scan_and_pack_vs_scan": ratio("scan_and_pack_100b", "scan_100b"),
                          "backup_vs_sorted_scan": ratio("backup_100b", "sorted_scan_100b"),
                          "import_vs_limit": ratio("import_100b", "import_100b_limit"),
                          "restore_per_s": medians["records_restored_per_s"],

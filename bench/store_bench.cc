@@ -14,7 +14,9 @@
 
 #include "base/random.h"
 #include "base/status.h"
+#include "dataplane/pipeline/slot_packer.h"
 #include "dataplane/store/store.h"
+#include "dataplane/stream/envelope.h"
 
 namespace sluice {
 namespace {
@@ -77,13 +79,17 @@ std::shared_ptr<CutReader> cut_of(Store& store) {
   return *store.open_cut(backup);
 }
 
-// Of each `step`th slot of a cut, in order; every value copied out.
-void scan_slots(benchmark::State& state, CutReader& cut, uint32_t slot_bits, uint32_t step) {
+// A store filled with values of the argument's size; every value copied out, slot by slot.
+void BM_ScanCut(benchmark::State& state) {
+  const Folder folder;
+  const auto store = open_store_in(folder);
+  fill(*store, static_cast<size_t>(state.range(0)), kDataBytes);
+  const auto cut = cut_of(*store);
   std::vector<uint8_t> into(kMaxValueBytes);
   int64_t bytes = 0, records = 0;
   for (auto _ : state) {
-    for (uint32_t slot = 0; slot < uint32_t{1} << slot_bits; slot += step) {
-      const auto scan = cut.scan(slot);
+    for (uint32_t slot = 0; slot < uint32_t{1} << kSlotBits; ++slot) {
+      const auto scan = cut->scan(slot);
       SlotScan::Item item;
       while (*scan->next(&item)) {
         if (!scan->read_value(0, {into.data(), item.summary.value_bytes}).ok()) std::abort();
@@ -96,14 +102,6 @@ void scan_slots(benchmark::State& state, CutReader& cut, uint32_t slot_bits, uin
   state.SetBytesProcessed(bytes);
   state.SetItemsProcessed(records);
 }
-
-// A store filled with values of the argument's size.
-void BM_ScanCut(benchmark::State& state) {
-  const Folder folder;
-  const auto store = open_store_in(folder);
-  fill(*store, static_cast<size_t>(state.range(0)), kDataBytes);
-  scan_slots(state, *cut_of(*store), kSlotBits, 1);
-}
 BENCHMARK(BM_ScanCut)
     ->Arg(100)
     ->Arg(4096)
@@ -111,17 +109,42 @@ BENCHMARK(BM_ScanCut)
     ->Unit(benchmark::kMillisecond)
     ->UseRealTime();
 
-// What a node of a cluster with three replicas does: many small slots, of which it sends each
-// third.
-void BM_ScanSmallSlots(benchmark::State& state) {
+// What a node of a cluster with three replicas does in a backup: of many small slots it scans each
+// third, and packs their records into blocks with checksums.
+void BM_ScanAndPack(benchmark::State& state) {
   const Folder folder;
   const auto store = open_store_in(folder, kSmallSlotBits);
   fill(*store, static_cast<size_t>(state.range(0)), kDataBytes);
-  scan_slots(state, *cut_of(*store), kSmallSlotBits, 3);
+  const auto cut = cut_of(*store);
+  Arena::Options arena_options;
+  arena_options.bytes = 16 * kBufferBytes;
+  const auto arena = *Arena::create(arena_options);
+  const auto pool = *arena->make_pool("bench", 16);
+  SlotPacker packer;
+  int64_t bytes = 0, records = 0;
+  for (auto _ : state) {
+    for (uint32_t slot = 0; slot < uint32_t{1} << kSmallSlotBits; slot += 3) {
+      packer.begin(cut->scan(slot), slot, kSmallSlotBits);
+      SlotPacker::Packed packed;
+      do {
+        BlockBuffer buffer = pool->try_take();
+        packed = *packer.pack(buffer);
+        Envelope envelope;
+        envelope.kind = MessageKind::kBlock;
+        envelope.payload_bytes = packed.bytes;
+        benchmark::DoNotOptimize(Envelope::seal(envelope, buffer));
+        bytes += static_cast<int64_t>(packed.record_bytes);
+        records += static_cast<int64_t>(packed.records);
+      } while (!packed.last);
+    }
+  }
+  state.SetBytesProcessed(bytes);
+  state.SetItemsProcessed(records);
 }
-BENCHMARK(BM_ScanSmallSlots)->Arg(100)->Arg(4096)->Unit(benchmark::kMillisecond)->UseRealTime();
+BENCHMARK(BM_ScanAndPack)->Arg(100)->Arg(4096)->Unit(benchmark::kMillisecond)->UseRealTime();
 
-// The same with nothing of ours in it: one RocksDB, the same table options, values copied out.
+// The same with nothing of ours in it: one RocksDB with the same tables, memtables and merges,
+// whose rows are gone through from the first to the last; values copied out.
 void BM_ScanRocksDb(benchmark::State& state) {
   const Folder folder;
   rocksdb::BlockBasedTableOptions table;
@@ -130,6 +153,9 @@ void BM_ScanRocksDb(benchmark::State& state) {
   rocksdb::Options options;
   options.create_if_missing = true;
   options.compression = rocksdb::kNoCompression;
+  options.write_buffer_size = Store::Options().memtable_bytes / 2;
+  options.level0_file_num_compaction_trigger = 8;
+  options.level_compaction_dynamic_level_bytes = true;
   options.table_factory.reset(rocksdb::NewBlockBasedTableFactory(table));
   rocksdb::DB* made = nullptr;
   if (!rocksdb::DB::Open(options, folder.path, &made).ok()) std::abort();

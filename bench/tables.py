@@ -129,9 +129,7 @@ def peers_table(found):
     small = found["records_100b"]
     return (taken(found) + jobs_table(found) + "\n" + limit_table(found) + "\n" +
             f"- A restore writes {found['restore_write_amplification']:.2f} bytes to disk for each byte of the three copies.\n"
-            f"- Records of 100 bytes: {number(small['import_per_s'])} a second imported, {number(small['restore_per_s'])} restored. "
-            f"The sources' stage alone (scan, pack, checksum), on all processors, goes at {small['scan_and_pack_vs_scan']:.2f} of "
-            "RocksDB's scan.\n"
+            f"- Records of 100 bytes: {number(small['import_per_s'])} a second imported, {number(small['restore_per_s'])} restored.\n"
             f"- A backup of a cluster in which one of five nodes missed 5 % of the writes takes {found['divergent_over_agreed']:.2f} "
             "of the time of one whose replicas agree.\n"
             f"- An almost empty, idle cluster of five nodes and 4096 slots is backed up in {found['empty_backup_s']:.2f} s "

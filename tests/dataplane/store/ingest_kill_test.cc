@@ -211,8 +211,8 @@ TEST(IngestKill, NothingConfirmedIsLostAndNothingIsThereInPart) {
       }
     }
   }
-  // Otherwise the kills hit nothing.
-  EXPECT_GT(confirmed_lots, 100u);
+  // Otherwise the kills hit nothing. (Under a sanitizer a child gets less far.)
+  EXPECT_GT(confirmed_lots, 20u);
   EXPECT_GT(unconfirmed, 0u);
 }
 
