@@ -24,19 +24,18 @@ Clock& system_clock();
 // A clock that moves only when told to (or slept on). For tests and the simulator.
 class ManualClock final : public Clock {
  public:
-  explicit ManualClock(int64_t wall_ms = 1'700'000'000'000) : wall_ns_(wall_ms * 1'000'000) {}
-  int64_t wall_ms() const override { return wall_ns_.load() / 1'000'000; }
+  explicit ManualClock(int64_t wall_ms = 1'700'000'000'000) : begin_ms_(wall_ms) {}
+  int64_t wall_ms() const override { return begin_ms_.load() + monotonic_ms(); }
   int64_t monotonic_ns() const override { return monotonic_ns_.load(); }
   void sleep_ns(int64_t duration) override { advance_ns(duration); }
-  void advance_ns(int64_t duration) {
-    wall_ns_ += duration;
-    monotonic_ns_ += duration;
-  }
+  void advance_ns(int64_t duration) { monotonic_ns_ += duration; }
   // Moves the wall clock alone, also backwards, as an operator or NTP would.
-  void set_wall_ms(int64_t wall_ms) { wall_ns_ = wall_ms * 1'000'000; }
+  void set_wall_ms(int64_t wall_ms) { begin_ms_ = wall_ms - monotonic_ms(); }
 
  private:
-  std::atomic<int64_t> wall_ns_;
+  int64_t monotonic_ms() const { return monotonic_ns_.load() / 1'000'000; }
+
+  std::atomic<int64_t> begin_ms_;  // what the wall showed when the monotonic clock was at 0
   std::atomic<int64_t> monotonic_ns_{0};
 };
 

@@ -24,27 +24,39 @@ ALLOWED = {
                                   "dataplane/stream"},
 }
 DATAPLANE = {folder for folder in ALLOWED if folder.startswith("dataplane/")}
-PURE = BASE | {"dataplane/block"}
+# The floors of control/, from the ground up: a folder uses what is below its own floor, and of this
+# what it needs.
+TABLE = {"control/table", "control/cluster_block"}
+PLANS = TABLE | {"control/schedule", "control/membership"}
+PEERS = PLANS | {"control/proto", "control/peers", "control/job"}
+JOBS = PEERS | {"control/backup", "control/records", "control/restore"}
+NODES = JOBS | {"control/service", "control/client", "control/node"}
+BELOW = BASE | DATAPLANE | {"drivers"}
 ALLOWED |= {
+    "tree": BASE | {"dataplane/block"},
     "control/proto": set(),
     "control/cluster_block": BASE,
     "control/table": BASE,
-    "control/schedule": PURE | {"control/table", "control/cluster_block"},
-    "control/membership": PURE | {"control/cluster_block", "control/table"},
+    "control/schedule": BASE | {"dataplane/block", "control/table"},
+    "control/membership": BASE | {"dataplane/block"} | TABLE,
+    "control/peers": BELOW | PLANS | {"control/proto"},
+    "control/job": BASE | {"dataplane/store"} | PLANS,
+    "control/backup": BELOW | PEERS,
+    "control/records": BELOW | PEERS,
+    "control/restore": BELOW | PEERS,
+    "control/service": BELOW | JOBS,
+    "control/client": BELOW | JOBS,
+    "control/node": BELOW | JOBS | {"control/service"},
+    "control/local": BELOW | NODES,
+    "control/cli": BELOW | NODES | {"control/local", "tree"},
 }
-LOWER_CONTROL = {"control/proto", "control/cluster_block", "control/table", "control/schedule",
-                 "control/membership"}
-ALLOWED["control/client"] = BASE | DATAPLANE | LOWER_CONTROL | {"drivers"}
-ALLOWED["control/service"] = ALLOWED["control/client"] | {"control/client"}
-ALLOWED["control/node"] = ALLOWED["control/service"] | {"control/service"}
-ALLOWED["control/cli"] = ALLOWED["control/node"] | {"control/node"}
 
 INCLUDE = re.compile(r'^\s*#\s*include\s+"([^"]+)"')
 
 
 def folder_of(path):
     parts = path.split("/")
-    depth = 1 if parts[0] == "base" or (parts[0] == "drivers" and len(parts) == 2) else 2
+    depth = 1 if parts[0] in ("base", "tree") or (parts[0] == "drivers" and len(parts) == 2) else 2
     return "/".join(parts[:depth])
 
 
@@ -54,7 +66,7 @@ def main():
     wrong = []
     for path in files:
         folder = folder_of(path)
-        if folder.split("/")[0] not in ("base", "drivers", "dataplane", "control"):
+        if folder.split("/")[0] not in ("base", "drivers", "dataplane", "tree", "control"):
             continue
         if folder not in ALLOWED:
             wrong.append(f"{path}: folder {folder} is not in scripts/check_includes.py")
@@ -62,7 +74,7 @@ def main():
         with open(path, encoding="utf-8") as lines:
             for number, line in enumerate(lines, 1):
                 match = INCLUDE.match(line)
-                if not match or match[1].split("/")[0] not in ("base", "drivers", "dataplane", "control"):
+                if not match or match[1].split("/")[0] not in ("base", "drivers", "dataplane", "tree", "control"):
                     continue
                 target = folder_of(match[1])
                 if target != folder and target not in ALLOWED[folder]:

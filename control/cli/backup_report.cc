@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-#include "control/cli/base64.h"
+#include "base/text.h"
 #include "dataplane/block/record.h"
 
 namespace sluice {

@@ -6,6 +6,7 @@
 
 #include "control/cli/outcome.h"
 #include "control/client/results.h"
+#include "control/restore/results.h"
 
 namespace sluice {
 

@@ -6,9 +6,9 @@
 #include <mutex>
 #include <string_view>
 
-#include "control/cli/record_stream.h"
 #include "control/client/cluster_client.h"
-#include "control/client/lease_lock.h"
+#include "control/cluster_block/lease_lock.h"
+#include "tree/record_stream.h"
 
 namespace sluice {
 

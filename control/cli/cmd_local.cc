@@ -4,10 +4,10 @@
 #include <csignal>
 #include <memory>
 
-#include "control/cli/base64.h"
+#include "base/text.h"
 #include "control/cli/command.h"
-#include "control/cli/local_cluster.h"
 #include "control/cli/progress.h"
+#include "control/local/local_cluster.h"
 #include "control/table/table.h"
 
 namespace sluice {
@@ -97,7 +97,7 @@ absl::Status start_all(LocalCluster& cluster, std::vector<LocalCluster::Started>
     SLUICE_ASSIGN_OR_RETURN(const ProcessId process, cluster.start(node, false));
     started->push_back({&node, process});
   }
-  return cluster.wait_until_serving(*started, kReadyMs);
+  return cluster.wait_until_serving(*started, kReadyMs, Interrupts::interrupted);
 }
 
 Outcome up(const Invocation& invocation, LocalArguments& arguments) {
@@ -173,7 +173,9 @@ Outcome start_node(const LocalArguments& arguments) {
   const auto process = (*cluster)->start(**node, arguments.accept_data_loss);
   if (!process.ok()) return failure(process.status());
   const std::vector<LocalCluster::Started> started = {{*node, *process}};
-  if (const absl::Status status = (*cluster)->wait_until_serving(started, kReadyMs); !status.ok()) {
+  if (const absl::Status status =
+          (*cluster)->wait_until_serving(started, kReadyMs, Interrupts::interrupted);
+      !status.ok()) {
     (void)(*cluster)->stop(started, kStopMs);
     return failure(status);
   }

@@ -8,7 +8,7 @@
 
 #include "base/file.h"
 #include "control/cli/command.h"
-#include "control/cli/process.h"
+#include "control/local/process.h"
 #include "control/node/bootstrap.h"
 #include "control/node/config.h"
 #include "control/node/node.h"

@@ -8,16 +8,16 @@
 
 #include "base/descriptor.h"
 #include "base/file.h"
-#include "control/cli/base64.h"
+#include "base/text.h"
 #include "control/cli/cluster_records.h"
 #include "control/cli/command.h"
 #include "control/cli/jsonl.h"
 #include "control/cli/output_file.h"
 #include "control/cli/progress.h"
 #include "control/cli/standard_streams.h"
-#include "control/cli/tree_export.h"
-#include "control/cli/tree_import.h"
 #include "dataplane/block/record.h"
+#include "tree/tree_export.h"
+#include "tree/tree_import.h"
 
 namespace sluice {
 namespace {

@@ -2,8 +2,8 @@
 #include <memory>
 #include <mutex>
 
+#include "base/text.h"
 #include "control/cli/backup_report.h"
-#include "control/cli/base64.h"
 #include "control/cli/command.h"
 #include "control/cli/output_file.h"
 #include "control/cli/progress.h"

@@ -11,7 +11,7 @@
 #include <set>
 
 #include "base/status.h"
-#include "control/cli/base64.h"
+#include "base/text.h"
 #include "control/cli/sorted_spill.h"
 #include "dataplane/block/record.h"
 

@@ -10,7 +10,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
-#include "control/cli/record_stream.h"
+#include "tree/record_stream.h"
 
 namespace sluice {
 

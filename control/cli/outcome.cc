@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
-#include "control/cli/base64.h"
+#include "base/text.h"
 #include "control/cli/standard_streams.h"
 
 namespace sluice {

@@ -11,7 +11,7 @@
 
 #include "absl/status/status.h"
 #include "base/status.h"
-#include "control/cli/record_stream.h"
+#include "tree/record_stream.h"
 
 namespace sluice {
 

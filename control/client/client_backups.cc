@@ -4,7 +4,7 @@
 
 #include "base/status.h"
 #include "control/client/cluster_client_impl.h"
-#include "control/client/rpc.h"
+#include "control/peers/rpc.h"
 
 namespace sluice {
 
@@ -90,7 +90,7 @@ absl::StatusOr<BackupView> ClusterClientImpl::backup_create(const BackupOptions&
   Followed followed;
   absl::Status status = unavailable("no node is known");
   for (const std::string& name : candidates({})) {
-    SLUICE_ASSIGN_OR_RETURN(const auto peer, peers_.find(name));
+    SLUICE_ASSIGN_OR_RETURN(const auto peer, peers().find(name));
     grpc::ClientContext context;
     set_timeout(context, kLongestJobMs);
     const auto reader = peer->serving().CreateBackup(&context, request);
@@ -110,11 +110,11 @@ absl::StatusOr<BackupView> ClusterClientImpl::backup_create(const BackupOptions&
 
 absl::StatusOr<BackupView> ClusterClientImpl::backup_resume(std::string_view backup,
                                                             const BackupCallback& progress) {
-  SLUICE_ASSIGN_OR_RETURN(const StoredBackup stored, load_backup(block_, backup));
+  SLUICE_ASSIGN_OR_RETURN(const StoredBackup stored, load_backup(block(), backup));
   v1::BackupRequest request;
   request.set_backup(stored.head.uuid);
   for (const std::string& name : candidates({})) {
-    SLUICE_ASSIGN_OR_RETURN(const auto peer, peers_.find(name));
+    SLUICE_ASSIGN_OR_RETURN(const auto peer, peers().find(name));
     grpc::ClientContext context;
     set_timeout(context, kLongestJobMs);
     const auto reader = peer->serving().ResumeBackup(&context, request);
@@ -123,7 +123,7 @@ absl::StatusOr<BackupView> ClusterClientImpl::backup_resume(std::string_view bac
     if (!followed.uuid.empty()) break;
     if (followed.status.code() == absl::StatusCode::kAlreadyExists) {
       // It runs already, under another coordinator, or another backup does.
-      SLUICE_ASSIGN_OR_RETURN(const StoredBackup now, load_backup(block_, stored.head.uuid));
+      SLUICE_ASSIGN_OR_RETURN(const StoredBackup now, load_backup(block(), stored.head.uuid));
       if (now.head.state == BackupState::kFailed) return followed.status;
       break;
     }
@@ -135,35 +135,35 @@ absl::StatusOr<BackupView> ClusterClientImpl::backup_resume(std::string_view bac
 // Follows the schedule's head alone: its coordinator is another node now.
 absl::StatusOr<BackupView> ClusterClientImpl::follow_backup(const std::string& uuid,
                                                             const BackupCallback& progress) {
-  int64_t changed_ns = clock_.monotonic_ns();
+  int64_t changed_ns = clock().monotonic_ns();
   Revision revision = 0;
   uint64_t done = 0;
   while (true) {
-    SLUICE_ASSIGN_OR_RETURN(const StoredBackup stored, load_backup(block_, uuid));
+    SLUICE_ASSIGN_OR_RETURN(const StoredBackup stored, load_backup(block(), uuid));
     uint64_t now_done = 0;
-    if (const auto all = load_progress(block_, uuid); all.ok()) {
+    if (const auto all = load_progress(block(), uuid); all.ok()) {
       for (const NodeProgress& node : *all) now_done += node.received_bytes + node.sent_bytes;
     }
     if (stored.revision != revision || now_done != done) {
       revision = stored.revision;
       done = now_done;
-      changed_ns = clock_.monotonic_ns();
+      changed_ns = clock().monotonic_ns();
       if (progress) {
         progress({stored.head.name, std::string(name_of(stored.head.state)), done, 0, {}});
       }
     }
     if (ended(stored.head.state)) return view_of(stored.head);
-    if (clock_.monotonic_ns() - changed_ns > options_.idle_timeout_ms * 1'000'000) {
+    if (clock().monotonic_ns() - changed_ns > options_.idle_timeout_ms * 1'000'000) {
       return deadline_exceeded("backup {} is {} and has not moved for {} s; it can be resumed",
                                stored.head.name, name_of(stored.head.state),
                                options_.idle_timeout_ms / 1000);
     }
-    clock_.sleep_ns(kFollowPollNs);
+    clock().sleep_ns(kFollowPollNs);
   }
 }
 
 absl::StatusOr<std::vector<BackupView>> ClusterClientImpl::backup_list() {
-  SLUICE_ASSIGN_OR_RETURN(const BackupList list, list_backups(block_));
+  SLUICE_ASSIGN_OR_RETURN(const BackupList list, list_backups(block()));
   std::vector<BackupView> views;
   for (const StoredBackup& stored : list.backups) views.push_back(view_of(stored.head));
   for (const UnreadableBackup& bad : list.unreadable) {
@@ -178,13 +178,13 @@ absl::StatusOr<std::vector<BackupView>> ClusterClientImpl::backup_list() {
 }
 
 absl::StatusOr<BackupView> ClusterClientImpl::backup_show(std::string_view backup) {
-  SLUICE_ASSIGN_OR_RETURN(const StoredBackup stored, load_backup(block_, backup));
+  SLUICE_ASSIGN_OR_RETURN(const StoredBackup stored, load_backup(block(), backup));
   return view_of(stored.head);
 }
 
 absl::StatusOr<VerifyResult> ClusterClientImpl::backup_verify(std::string_view backup,
                                                               const BackupCallback& progress) {
-  SLUICE_ASSIGN_OR_RETURN(const StoredBackup stored, load_backup(block_, backup));
+  SLUICE_ASSIGN_OR_RETURN(const StoredBackup stored, load_backup(block(), backup));
   v1::BackupRequest request;
   request.set_backup(stored.head.uuid);
   VerifyResult result;
@@ -216,7 +216,7 @@ absl::StatusOr<VerifyResult> ClusterClientImpl::backup_verify(std::string_view b
 }
 
 absl::StatusOr<BackupView> ClusterClientImpl::backup_cancel(std::string_view backup) {
-  SLUICE_ASSIGN_OR_RETURN(const StoredBackup stored, load_backup(block_, backup));
+  SLUICE_ASSIGN_OR_RETURN(const StoredBackup stored, load_backup(block(), backup));
   v1::BackupRequest request;
   request.set_backup(stored.head.uuid);
   // Its coordinator knows best.
@@ -229,7 +229,7 @@ absl::StatusOr<BackupView> ClusterClientImpl::backup_cancel(std::string_view bac
 }
 
 absl::Status ClusterClientImpl::backup_delete(std::string_view backup) {
-  SLUICE_ASSIGN_OR_RETURN(const std::string uuid, find_backup(block_, backup));
+  SLUICE_ASSIGN_OR_RETURN(const std::string uuid, find_backup(block(), backup));
   v1::BackupRequest request;
   request.set_backup(uuid);
   return ask_any({}, [&](PeerNode& node, grpc::ClientContext& context) {
@@ -240,12 +240,12 @@ absl::Status ClusterClientImpl::backup_delete(std::string_view backup) {
 }
 
 absl::StatusOr<ScheduleView> ClusterClientImpl::schedule_show(std::string_view backup) {
-  SLUICE_ASSIGN_OR_RETURN(const StoredBackup stored, load_backup(block_, backup));
+  SLUICE_ASSIGN_OR_RETURN(const StoredBackup stored, load_backup(block(), backup));
   ScheduleView view;
   view.backup = view_of(stored.head);
   if (stored.head.plan_chunks == 0) return view;
-  SLUICE_ASSIGN_OR_RETURN(const Plan plan, load_plan(block_, stored.head));
-  SLUICE_ASSIGN_OR_RETURN(const auto progress, load_progress(block_, stored.head.uuid));
+  SLUICE_ASSIGN_OR_RETURN(const Plan plan, load_plan(block(), stored.head));
+  SLUICE_ASSIGN_OR_RETURN(const auto progress, load_progress(block(), stored.head.uuid));
   if (!ended(stored.head.state)) {
     for (const NodeProgress& one : progress) {
       view.backup.stages.insert(view.backup.stages.end(), one.stages.begin(), one.stages.end());

@@ -5,9 +5,9 @@
 
 #include "base/status.h"
 #include "control/client/cluster_client_impl.h"
-#include "control/client/page_stream.h"
-#include "control/client/peer_calls.h"
-#include "control/client/rpc.h"
+#include "control/peers/page_stream.h"
+#include "control/peers/peer_calls.h"
+#include "control/peers/rpc.h"
 
 namespace sluice {
 
@@ -177,7 +177,7 @@ absl::StatusOr<ExportTotals> ClusterClientImpl::export_records(std::string_view 
                                                                const RecordCallback& callback) {
   Export reading(cluster().slots(), prefix, callback);
   int64_t page_ms = std::min(kFirstPageMs, options_.idle_timeout_ms);
-  int64_t moved_ns = clock_.monotonic_ns();
+  int64_t moved_ns = clock().monotonic_ns();
   int failures = 0;  // since something came
   while (!reading.done()) {
     const std::vector<std::string> names = candidates({});
@@ -185,13 +185,13 @@ absl::StatusOr<ExportTotals> ClusterClientImpl::export_records(std::string_view 
     const std::string& name = names[static_cast<size_t>(failures) % names.size()];
     bool progress = false;
     grpc::Status status(grpc::StatusCode::UNAVAILABLE, "is not a member");
-    if (const auto peer = peers_.find(name); peer.ok()) {
+    if (const auto peer = peers().find(name); peer.ok()) {
       status = reading.read_from(**peer, page_ms, kStreamMs, &progress);
       (*peer)->note(status);
     }
     SLUICE_RETURN_IF_ERROR(reading.refused());
     if (progress) {
-      moved_ns = clock_.monotonic_ns();
+      moved_ns = clock().monotonic_ns();
       failures = 0;
       page_ms = std::min(kFirstPageMs, options_.idle_timeout_ms);
     }
@@ -199,13 +199,13 @@ absl::StatusOr<ExportTotals> ClusterClientImpl::export_records(std::string_view 
     if (!reads_on(status.error_code())) return from_grpc(status);
     ++failures;
     const bool late = status.error_code() != grpc::StatusCode::UNAVAILABLE;
-    const bool over = clock_.monotonic_ns() - moved_ns >= options_.idle_timeout_ms * 1'000'000;
+    const bool over = clock().monotonic_ns() - moved_ns >= options_.idle_timeout_ms * 1'000'000;
     if (over || (!late && failures >= kRounds * static_cast<int>(names.size()))) {
       return from_peer(status, name);
     }
     if (failures % static_cast<int>(names.size()) == 0) {
-      clock_.sleep_ns(kPauseMs * 1'000'000);
-      directory_->refresh().IgnoreError();  // the snapshot there is goes on to serve
+      clock().sleep_ns(kPauseMs * 1'000'000);
+      directory().refresh().IgnoreError();  // the snapshot there is goes on to serve
       page_ms = std::min(page_ms * 2, options_.idle_timeout_ms);
     }
   }

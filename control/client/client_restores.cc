@@ -10,14 +10,14 @@
 #include "base/arena.h"
 #include "base/parallel.h"
 #include "base/status.h"
-#include "control/client/archive_reference.h"
+#include "control/backup/backup_deletion.h"
 #include "control/client/cluster_client_impl.h"
-#include "control/client/restore_job.h"
-#include "control/client/restore_listing.h"
-#include "control/client/restore_store.h"
-#include "control/client/rpc.h"
 #include "control/membership/membership.h"
-#include "control/schedule/backup_deletion.h"
+#include "control/peers/archive_reference.h"
+#include "control/peers/rpc.h"
+#include "control/restore/restore_job.h"
+#include "control/restore/restore_listing.h"
+#include "control/restore/restore_store.h"
 #include "dataplane/archive/reader.h"
 
 namespace sluice {
@@ -80,29 +80,24 @@ absl::Status check_sources(Peers& peers, const RestoreHead& head) {
   return absl::OkStatus();
 }
 
-absl::Status find_backup_parts(ClusterClientImpl& client, const RestoreRequest& request,
+absl::Status find_backup_parts(ClusterConnection& own, const RestoreRequest& request,
                                RestoreHead* head) {
-  ClusterBlock& own = client.block();
-  std::unique_ptr<ClusterBlock> other;
+  std::unique_ptr<ClusterConnection> other;
   if (!request.source_cluster.empty()) {
-    SLUICE_ASSIGN_OR_RETURN(other, open_cluster_block(request.source_cluster));
+    SLUICE_ASSIGN_OR_RETURN(other, ClusterConnection::open(request.source_cluster, own.options()));
     head->source_cluster = request.source_cluster;
   }
-  SLUICE_ASSIGN_OR_RETURN(const StoredBackup stored,
-                          load_backup(other == nullptr ? own : *other, request.backup));
+  ClusterConnection& source = other == nullptr ? own : *other;
+  SLUICE_ASSIGN_OR_RETURN(const StoredBackup stored, load_backup(source.block(), request.backup));
   SLUICE_RETURN_IF_ERROR(check_completed(stored.head));
-  SLUICE_ASSIGN_OR_RETURN(const ClusterInfo cluster, load_cluster(other == nullptr ? own : *other));
-  head->archive_cluster = cluster.uuid;
+  head->archive_cluster = source.cluster().uuid;
   head->manifest_digest = stored.head.manifest_digest;
   head->backup = stored.head.uuid;
   head->name = stored.head.name;
   for (const ArchivePart& part : stored.head.archives) {
     head->sources.push_back({part.node, part.node, part.path});
   }
-  if (other == nullptr) return check_sources(client.peers(), *head);
-  SLUICE_ASSIGN_OR_RETURN(const auto directory, Directory::open(*other));
-  Peers peers(*directory, client.clock());
-  return check_sources(peers, *head);
+  return check_sources(source.peers(), *head);
 }
 
 void add_proof(const RestoreProof& proof, RestoreProof* sum) {
@@ -122,18 +117,18 @@ absl::StatusOr<RestoreOutcome> ClusterClientImpl::restore(const RestoreRequest& 
   RestoreHead head;
   head.prefix = request.prefix;
   if (request.archive_folders.empty()) {
-    SLUICE_RETURN_IF_ERROR(find_backup_parts(*this, request, &head));
+    SLUICE_RETURN_IF_ERROR(find_backup_parts(*connection_, request, &head));
   } else {
     SLUICE_RETURN_IF_ERROR(find_archive_folders(request, &head));
   }
   head.id = head.backup;
   if (!head.prefix.empty()) head.id += fmt::format("-{:08x}", xxh3_64(head.prefix) & 0xffffffff);
-  RestoreJob job(*this, url_, request, progress);
+  RestoreJob job(*connection_, request, progress);
   return job.run(std::move(head));
 }
 
 absl::StatusOr<RestoreOutcome> ClusterClientImpl::restore_retry(const RestoreCallback& progress) {
-  SLUICE_ASSIGN_OR_RETURN(const auto heads, list_restores(block_));
+  SLUICE_ASSIGN_OR_RETURN(const auto heads, list_restores(block()));
   RestoreOutcome sum;
   sum.state = "completed";
   for (const RestoreHead& head : heads) {
@@ -149,7 +144,7 @@ absl::StatusOr<RestoreOutcome> ClusterClientImpl::restore_retry(const RestoreCal
     if (head.state != "completed_with_failures") continue;
     RestoreRequest request;
     request.prefix = head.prefix;
-    RestoreJob job(*this, url_, request, progress);
+    RestoreJob job(*connection_, request, progress);
     const auto outcome = job.retry(head.id);
     if (!outcome.ok()) {
       // The others' lists are driven all the same.
@@ -184,9 +179,9 @@ absl::StatusOr<RestoreOutcome> ClusterClientImpl::restore_retry(const RestoreCal
 }
 
 absl::Status ClusterClientImpl::restore_failed(const FailedCallback& visit) {
-  SLUICE_ASSIGN_OR_RETURN(const auto heads, list_restores(block_));
+  SLUICE_ASSIGN_OR_RETURN(const auto heads, list_restores(block()));
   for (const RestoreHead& head : heads) {
-    SLUICE_RETURN_IF_ERROR(list_failed(*this, head, visit));
+    SLUICE_RETURN_IF_ERROR(list_failed(*connection_, head, visit));
   }
   return absl::OkStatus();
 }

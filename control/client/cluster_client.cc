@@ -7,7 +7,7 @@
 #include "base/parallel.h"
 #include "base/status.h"
 #include "control/client/cluster_client_impl.h"
-#include "control/client/rpc.h"
+#include "control/peers/rpc.h"
 
 namespace sluice {
 
@@ -27,44 +27,33 @@ bool is_answered_elsewhere(grpc::StatusCode code) {
 
 absl::StatusOr<std::unique_ptr<ClusterClient>> ClusterClient::open(std::string_view cluster_url,
                                                                    const ClientOptions& options) {
-  SLUICE_ASSIGN_OR_RETURN(auto block, open_cluster_block(cluster_url));
-  SLUICE_ASSIGN_OR_RETURN(auto directory, Directory::open(*block));
-  ClusterBlock& reference = *block;
-  return std::make_unique<ClusterClientImpl>(std::move(block), reference, std::string(cluster_url),
-                                             std::move(directory), options);
+  SLUICE_ASSIGN_OR_RETURN(
+      auto connection,
+      ClusterConnection::open(cluster_url, {options.clock, options.idle_timeout_ms}));
+  return std::make_unique<ClusterClientImpl>(std::move(connection), options);
 }
 
 absl::StatusOr<std::unique_ptr<ClusterClient>> ClusterClient::open(ClusterBlock& block,
                                                                    std::string_view cluster_url,
                                                                    const ClientOptions& options) {
-  SLUICE_ASSIGN_OR_RETURN(auto directory, Directory::open(block));
-  return std::make_unique<ClusterClientImpl>(nullptr, block, std::string(cluster_url),
-                                             std::move(directory), options);
+  SLUICE_ASSIGN_OR_RETURN(
+      auto connection,
+      ClusterConnection::open(block, cluster_url, {options.clock, options.idle_timeout_ms}));
+  return std::make_unique<ClusterClientImpl>(std::move(connection), options);
 }
 
-ClusterClientImpl::ClusterClientImpl(std::unique_ptr<ClusterBlock> owned, ClusterBlock& block,
-                                     std::string url, std::unique_ptr<Directory> directory,
-                                     const ClientOptions& options)
-    : owned_(std::move(owned)),
-      block_(block),
-      url_(std::move(url)),
-      options_(options),
-      clock_(options.clock == nullptr ? system_clock() : *options.clock),
-      directory_(std::move(directory)),
-      peers_(*directory_, clock_) {}
-
 absl::StatusOr<DistributionTable> ClusterClientImpl::table() {
-  SLUICE_RETURN_IF_ERROR(directory_->refresh());
-  const auto snapshot = directory_->snapshot();
+  SLUICE_RETURN_IF_ERROR(directory().refresh());
+  const auto snapshot = directory().snapshot();
   if (snapshot->table == nullptr) return not_found("the cluster has no distribution table yet");
   return *snapshot->table;
 }
 
 std::vector<std::string> ClusterClientImpl::candidates(std::string_view first) {
-  const auto snapshot = directory_->snapshot();
+  const auto snapshot = directory().snapshot();
   std::vector<std::pair<int, std::string>> ranked;
   for (const Member& member : snapshot->members) {
-    const auto peer = peers_.find(member.info.name);
+    const auto peer = peers().find(member.info.name);
     int rank = member.info.name == first ? 0 : 1;
     if (peer.ok() && !(*peer)->available()) rank += 2;
     if (!member.live) rank += 4;
@@ -84,9 +73,9 @@ absl::Status ClusterClientImpl::ask_any(
   absl::Status last = unavailable("no node is known");
   for (int round = 0; round < 3; ++round) {
     for (const std::string& name : candidates(first)) {
-      const int64_t left_ms = (deadline_ns - clock_.monotonic_ns()) / 1'000'000;
+      const int64_t left_ms = (deadline_ns - clock().monotonic_ns()) / 1'000'000;
       if (left_ms <= 0) return last;
-      const auto peer = peers_.find(name);
+      const auto peer = peers().find(name);
       if (!peer.ok()) continue;
       grpc::ClientContext context;
       // One node that stands still must not use up the time of the others.
@@ -98,8 +87,8 @@ absl::Status ClusterClientImpl::ask_any(
           is_answered_elsewhere(status.error_code()) ? from_peer(status, name) : from_grpc(status);
       if (!is_answered_elsewhere(status.error_code())) return last;
     }
-    clock_.sleep_ns(kPauseNs);
-    directory_->refresh().IgnoreError();  // the snapshot there is goes on to serve
+    clock().sleep_ns(kPauseNs);
+    directory().refresh().IgnoreError();  // the snapshot there is goes on to serve
   }
   return last;
 }
@@ -111,7 +100,7 @@ void ClusterClientImpl::acknowledged(uint64_t stamp) {
 }
 
 std::string ClusterClientImpl::primary_of(std::string_view key) {
-  const auto snapshot = directory_->snapshot();
+  const auto snapshot = directory().snapshot();
   if (snapshot->table == nullptr) return {};
   return snapshot->table->primary_of(slot_of(key, snapshot->table->slot_bits())).name;
 }
@@ -123,7 +112,7 @@ absl::Status ClusterClientImpl::write(std::string_view key, std::string_view val
   item->set_key(key.data(), key.size());
   item->set_value(value.data(), value.size());
   item->set_tombstone(tombstone);
-  const int64_t deadline_ns = clock_.monotonic_ns() + options_.request_timeout_ms * 1'000'000;
+  const int64_t deadline_ns = clock().monotonic_ns() + options_.request_timeout_ms * 1'000'000;
   for (int number = 0;; ++number) {
     v1::WriteReply::Result result;
     SLUICE_RETURN_IF_ERROR(write_once(request, deadline_ns, &result));
@@ -173,8 +162,8 @@ absl::Status ClusterClientImpl::put(std::string_view key, std::string_view value
 absl::Status ClusterClientImpl::erase(std::string_view key) { return write(key, {}, true); }
 
 absl::StatusOr<std::vector<NodeView>> ClusterClientImpl::nodes() {
-  SLUICE_RETURN_IF_ERROR(directory_->refresh());
-  const auto snapshot = directory_->snapshot();
+  SLUICE_RETURN_IF_ERROR(directory().refresh());
+  const auto snapshot = directory().snapshot();
   std::vector<uint32_t> copies;
   if (snapshot->table != nullptr) copies = snapshot->table->copies();
   std::vector<NodeView> views(snapshot->members.size());
@@ -192,11 +181,11 @@ absl::StatusOr<std::vector<NodeView>> ClusterClientImpl::nodes() {
     const int index = snapshot->table == nullptr ? -1 : snapshot->table->find_member(view.name);
     if (index >= 0) view.slots = copies[static_cast<size_t>(index)];
     if (!member.live) return;
-    if (const auto entry = block_.get(live_key(view.name)); entry.ok() && entry->has_value()) {
+    if (const auto entry = block().get(live_key(view.name)); entry.ok() && entry->has_value()) {
       const auto live = decode_live_info((*entry)->key, (*entry)->value);
       if (live.ok()) view.process = live->process;
     }
-    const auto peer = peers_.find(view.name);
+    const auto peer = peers().find(view.name);
     if (!peer.ok()) return;
     grpc::ClientContext context;
     set_timeout(context, kStatusMs);

@@ -21,6 +21,7 @@
 #include "control/client/results.h"
 #include "control/cluster_block/cluster_block.h"
 #include "control/membership/documents.h"
+#include "control/restore/results.h"
 #include "control/table/table.h"
 
 namespace sluice {
@@ -36,18 +37,6 @@ struct BackupOptions {
   std::string name;                  // empty: made from the date; [A-Za-z0-9][A-Za-z0-9._-]{0,63}
   std::vector<std::string> targets;  // node names; empty: all live nodes
   bool dry_run = false;
-};
-
-struct RestoreRequest {
-  // One of these: a backup known to `source_cluster`, or the folders of an archive that this
-  // process can read.
-  std::string backup;  // name or UUID
-  std::vector<std::string> archive_folders;
-  std::string source_cluster;  // URL; empty: the destination's own
-  std::string prefix;          // only keys that begin so
-  bool dry_run = false;        // reports what it would write; writes nothing
-  // For archive_folders: this process sends, over the nodes' own driver.
-  size_t arena_bytes = size_t{64} << 20;
 };
 
 // Many writes at once. add() and erase() may wait for room; finish() waits for all answers.
@@ -110,12 +99,10 @@ class ClusterClient {
   virtual absl::Status backup_delete(std::string_view backup) = 0;
   virtual absl::StatusOr<ScheduleView> schedule_show(std::string_view backup) = 0;
 
-  using RestoreCallback = std::function<void(const RestoreProgress&)>;
   virtual absl::StatusOr<RestoreOutcome> restore(const RestoreRequest& options,
                                                  const RestoreCallback& progress) = 0;
   // Hands out what remains on the retry lists of all restores into this cluster, every record of
   // it. Keys are read from the archives. Ends with the callback's error.
-  using FailedCallback = std::function<absl::Status(const FailedRecord& record)>;
   virtual absl::Status restore_failed(const FailedCallback& visit) = 0;
   // Drives all of them again; the sum of the results.
   virtual absl::StatusOr<RestoreOutcome> restore_retry(const RestoreCallback& progress) = 0;

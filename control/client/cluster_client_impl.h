@@ -9,12 +9,12 @@
 #include <memory>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
+#include "control/backup/backup_store.h"
 #include "control/client/cluster_client.h"
-#include "control/client/directory.h"
-#include "control/client/peers.h"
-#include "control/schedule/backup_store.h"
+#include "control/peers/cluster_connection.h"
 
 namespace sluice {
 
@@ -25,11 +25,11 @@ bool is_answered_elsewhere(grpc::StatusCode code);
 
 class ClusterClientImpl final : public ClusterClient {
  public:
-  ClusterClientImpl(std::unique_ptr<ClusterBlock> owned, ClusterBlock& block, std::string url,
-                    std::unique_ptr<Directory> directory, const ClientOptions& options);
+  ClusterClientImpl(std::unique_ptr<ClusterConnection> connection, const ClientOptions& options)
+      : connection_(std::move(connection)), options_(options) {}
 
-  ClusterBlock& block() override { return block_; }
-  const ClusterInfo& cluster() const override { return directory_->cluster(); }
+  ClusterBlock& block() override { return connection_->block(); }
+  const ClusterInfo& cluster() const override { return connection_->cluster(); }
   absl::StatusOr<DistributionTable> table() override;
   absl::StatusOr<std::vector<NodeView>> nodes() override;
 
@@ -58,10 +58,10 @@ class ClusterClientImpl final : public ClusterClient {
   absl::Status restore_failed(const FailedCallback& visit) override;
   absl::StatusOr<RestoreOutcome> restore_retry(const RestoreCallback& progress) override;
 
-  Peers& peers() { return peers_; }
-  Directory& directory() { return *directory_; }
+  Peers& peers() { return connection_->peers(); }
+  Directory& directory() { return connection_->directory(); }
   const ClientOptions& options() const { return options_; }
-  Clock& clock() { return clock_; }
+  Clock& clock() { return connection_->clock(); }
 
   // Nodes to ask, the likeliest to answer first: `first` (may be empty), live ones, then the
   // others.
@@ -71,7 +71,7 @@ class ClusterClientImpl final : public ClusterClient {
   // deadline.
   absl::Status ask_any(std::string_view first,
                        const std::function<grpc::Status(PeerNode&, grpc::ClientContext&)>& call) {
-    return ask_any(first, clock_.monotonic_ns() + options_.request_timeout_ms * 1'000'000,
+    return ask_any(first, clock().monotonic_ns() + options_.request_timeout_ms * 1'000'000,
                    options_.request_timeout_ms, call);
   }
   // The first try of each node may take `first_try_ms`, later ones longer.
@@ -92,13 +92,8 @@ class ClusterClientImpl final : public ClusterClient {
                           v1::WriteReply::Result* result);
   absl::StatusOr<BackupView> follow_backup(const std::string& uuid, const BackupCallback& progress);
 
-  const std::unique_ptr<ClusterBlock> owned_;
-  ClusterBlock& block_;
-  const std::string url_;
+  const std::unique_ptr<ClusterConnection> connection_;
   const ClientOptions options_;
-  Clock& clock_;
-  const std::unique_ptr<Directory> directory_;
-  Peers peers_;
   std::atomic<uint64_t> acknowledged_stamp_{0};
 };
 

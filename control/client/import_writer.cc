@@ -8,7 +8,7 @@
 
 #include "base/checksum.h"
 #include "base/status.h"
-#include "control/client/rpc.h"
+#include "control/peers/rpc.h"
 #include "dataplane/block/record_batch.h"
 #include "dataplane/pipeline/record_writes.h"
 

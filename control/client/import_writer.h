@@ -20,9 +20,9 @@
 #include <unordered_map>
 #include <vector>
 
-#include "control/client/client_exchange.h"
 #include "control/client/cluster_client_impl.h"
-#include "control/client/directory_router.h"
+#include "control/peers/client_exchange.h"
+#include "control/peers/directory_router.h"
 #include "dataplane/pipeline/request_client.h"
 
 namespace sluice {

@@ -7,7 +7,7 @@
 #include <string>
 #include <vector>
 
-#include "control/schedule/documents.h"
+#include "control/backup/documents.h"
 #include "dataplane/archive/reader.h"
 
 namespace sluice {
@@ -103,86 +103,6 @@ struct VerifyResult {
   // Files are "NODE:PATH" when a node checked them.
   std::vector<VerifyProblem> bad;
   std::vector<VerifyProblem> unreadable;  // not checked: the system did not let them be read
-};
-
-struct RestoreNode {
-  std::string name;
-  uint64_t records = 0;
-  uint64_t bytes = 0;
-};
-
-// The proof at a restore's end: each replica's digest of each slot against the archive's.
-struct RestoreProof {
-  bool checked = false;  // false for a dry run, and where a prefix or another slot_bits makes
-                         // digests incomparable
-  uint64_t copies = 0;   // slot copies compared
-  uint64_t equal = 0;
-  uint64_t newer = 0;        // that have every record of the archive, and newer or other ones
-  uint64_t differing = 0;    // others: no restore with such copies has completed
-  uint64_t unreachable = 0;  // copies on nodes that did not answer
-  struct Difference {
-    uint32_t slot = 0;
-    std::string node;
-  };
-  std::vector<Difference> first_differing;  // at most 64
-};
-
-// A block of the archive that failed its check, and so was not written.
-struct DamagedBlock {
-  uint32_t slot = 0;
-  std::string part;    // "archive of NODE"
-  std::string reason;  // with file and offset
-  uint64_t records = 0;
-  uint64_t deletions = 0;
-};
-
-// Why records remain on the retry list.
-struct RestoreCause {
-  std::string node;      // a replica, or "archive of NODE"
-  bool damaged = false;  // the archive's blocks failed their check
-  uint64_t records = 0;
-  uint64_t deletions = 0;
-  uint64_t blocks = 0;
-  std::string reason;  // of the first
-};
-
-struct RestoreOutcome {
-  std::string restore;  // id
-  std::string state;    // running completed completed_with_failures failed cancelled
-  std::string reason;
-  uint64_t records = 0;  // in the archive, or of the prefix
-  uint64_t bytes = 0;
-  uint64_t written = 0;           // records durable on all replicas by this restore
-  uint64_t kept_newer = 0;        // records and deletions of which the cluster had a newer version
-  uint64_t retried = 0;           // requests sent again
-  uint64_t failed = 0;            // records that remain on the retry list
-  uint64_t failed_deletions = 0;  // and deletions
-  double seconds = 0;
-  std::vector<RestoreNode> nodes;
-  RestoreProof proof;
-  std::vector<RestoreCause> causes;
-  std::vector<DamagedBlock> damaged;  // of those that failed, the first 1000
-  bool data_bad = false;              // it failed because the archive is damaged
-};
-
-struct RestoreProgress {
-  std::string state;
-  uint64_t bytes_done = 0;
-  uint64_t bytes_total = 0;
-  std::string message;
-};
-
-// A record on a retry list; or, where `key` is empty, so many whose keys cannot be read.
-struct FailedRecord {
-  std::string restore;
-  std::string key;
-  std::string node;
-  std::string reason;
-  uint64_t records = 0;
-  uint64_t deletions = 0;  // records that the archive has as deleted
-  uint32_t slot = 0;       // the archive's, and the blocks there that hold them
-  uint32_t first_block = 0;
-  uint32_t blocks = 0;
 };
 
 // One copy of a schedule: a slot as one source sends it to its target.

@@ -3,18 +3,9 @@
 #include <unordered_set>
 
 #include "base/status.h"
+#include "base/text.h"
 
 namespace sluice::cluster_block {
-
-std::string printable(std::string_view key) {
-  constexpr size_t kShown = 80;
-  std::string text;
-  for (const char c : key.substr(0, kShown)) {
-    text.push_back(c >= 0x20 && c < 0x7f ? c : '?');
-  }
-  if (key.size() > kShown) text.append("...");
-  return text;
-}
 
 absl::Status check_key(std::string_view key) {
   if (key.empty()) return invalid_argument("a key of the cluster block cannot be empty");

@@ -11,9 +11,6 @@
 
 namespace sluice::cluster_block {
 
-// The key, or its printable beginning, for messages.
-std::string printable(std::string_view key);
-
 absl::Status check_key(std::string_view key);
 absl::Status check_prefix(std::string_view prefix);
 absl::Status check_ops(const std::vector<ClusterOp>& ops);

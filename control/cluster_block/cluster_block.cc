@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "base/status.h"
+#include "base/text.h"
 #include "control/cluster_block/checks.h"
 #include "control/cluster_block/sqlite_cluster_block.h"
 
@@ -12,8 +13,7 @@ namespace {
 constexpr std::string_view kForms = "sqlite:PATH or etcd://HOST:PORT[,HOST:PORT...]/PREFIX";
 
 absl::Status bad_url(std::string_view url, std::string_view why) {
-  return invalid_argument("cluster URL '{}': {}; it has the form {}", cluster_block::printable(url),
-                          why, kForms);
+  return invalid_argument("cluster URL '{}': {}; it has the form {}", printable(url), why, kForms);
 }
 
 bool is_host_and_port(std::string_view endpoint) {
@@ -45,7 +45,7 @@ absl::StatusOr<ClusterUrl> parse_etcd(std::string_view url, std::string_view res
     const size_t comma = endpoints.find(',');
     const std::string_view endpoint = endpoints.substr(0, comma);
     if (!is_host_and_port(endpoint)) {
-      return bad_url(url, fmt::format("'{}' is not HOST:PORT", cluster_block::printable(endpoint)));
+      return bad_url(url, fmt::format("'{}' is not HOST:PORT", printable(endpoint)));
     }
     parsed.endpoints.emplace_back(endpoint);
     if (comma == std::string_view::npos) break;

@@ -14,6 +14,7 @@
 
 #include "absl/status/status.h"
 #include "base/status.h"
+#include "base/text.h"
 #include "control/cluster_block/checks.h"
 
 namespace sluice {
@@ -37,8 +38,7 @@ class JsonDocument {
   const absl::Status& status() const { return status_; }
   void fail(std::string_view what) {
     if (status_.ok()) {
-      status_ =
-          data_loss("document at key '{}' is damaged: {}", cluster_block::printable(key_), what);
+      status_ = data_loss("document at key '{}' is damaged: {}", printable(key_), what);
     }
   }
   void fail_field(const char* name, std::string_view what) {

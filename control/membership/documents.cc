@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "base/status.h"
+#include "base/text.h"
 #include "control/cluster_block/json_document.h"
 #include "control/table/table.h"
 
@@ -30,8 +31,7 @@ template <typename Info>
 absl::StatusOr<Info> checked(std::string_view key, const Info& info) {
   const absl::Status status = check(info);
   if (status.ok()) return info;
-  return data_loss("document at key '{}' is damaged: {}", cluster_block::printable(key),
-                   message_of(status));
+  return data_loss("document at key '{}' is damaged: {}", printable(key), message_of(status));
 }
 
 }  // namespace
@@ -41,12 +41,12 @@ absl::Status check_node_name(std::string_view name) {
   return invalid_argument(
       "node name '{}': a name has 1 to 63 of the characters a-z 0-9 . _ - and begins with a letter "
       "or digit",
-      cluster_block::printable(name));
+      printable(name));
 }
 
 absl::Status check(const ClusterInfo& info) {
   if (info.uuid.empty() || info.uuid.size() > 64) {
-    return invalid_argument("cluster UUID '{}' is none", cluster_block::printable(info.uuid));
+    return invalid_argument("cluster UUID '{}' is none", printable(info.uuid));
   }
   if (info.slot_bits < 1 || info.slot_bits > kMaxTableSlotBits) {
     return invalid_argument("slot_bits {}; 1 to {} are possible", info.slot_bits,

@@ -19,21 +19,22 @@
 #include "base/file.h"
 #include "base/parallel.h"
 #include "base/status.h"
-#include "control/client/directory.h"
-#include "control/client/directory_router.h"
-#include "control/client/peers.h"
-#include "control/client/rpc.h"
+#include "control/backup/backup_lock.h"
+#include "control/backup/backup_manager.h"
+#include "control/backup/backup_roles.h"
+#include "control/backup/local_archives.h"
+#include "control/job/job_fence.h"
 #include "control/membership/membership.h"
 #include "control/node/arena_budget.h"
 #include "control/node/measure.h"
-#include "control/service/backup_manager.h"
-#include "control/service/backup_roles.h"
-#include "control/service/clock_monitor.h"
-#include "control/service/cluster_clock.h"
+#include "control/peers/directory.h"
+#include "control/peers/directory_router.h"
+#include "control/peers/node_context.h"
+#include "control/peers/peers.h"
+#include "control/peers/rpc.h"
+#include "control/records/clock_monitor.h"
+#include "control/records/cluster_clock.h"
 #include "control/service/guarded_services.h"
-#include "control/service/job_fence.h"
-#include "control/service/local_archives.h"
-#include "control/service/node_context.h"
 #include "control/service/peer_service.h"
 #include "control/service/serving_service.h"
 #include "dataplane/pipeline/write_server.h"
@@ -311,7 +312,10 @@ absl::Status NodeImpl::open() {
   context_.store = store_.get();
   context_.exchange = exchange_.get();
   context_.archives = &archives_;
-  fence_ = std::make_unique<JobFence>(*store_, *context_.block);
+  fence_ = std::make_unique<JobFence>(
+      *store_, "backup", [&block = *context_.block](const std::string& backup, uint64_t attempt) {
+        return check_attempt(block, backup, attempt);
+      });
   context_.fence = fence_.get();
   clock_monitor_ = std::make_unique<ClockMonitor>(context_, *cluster_clock_);
   context_.clock_monitor = clock_monitor_.get();

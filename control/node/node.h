@@ -7,9 +7,9 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "control/backup/backup_run.h"
 #include "control/cluster_block/cluster_block.h"
 #include "control/node/config.h"
-#include "control/service/backup_run.h"
 
 namespace sluice {
 

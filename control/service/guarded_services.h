@@ -14,7 +14,7 @@
 
 #include "base/guard.h"
 #include "base/status.h"
-#include "control/client/rpc.h"
+#include "control/peers/rpc.h"
 #include "control/service/peer_service.h"
 #include "control/service/serving_service.h"
 

@@ -1,8 +1,8 @@
 // The part of PeerService that is about backups and archives.
-#include "control/client/rpc.h"
-#include "control/service/backup_manager.h"
-#include "control/service/job_fence.h"
-#include "control/service/local_archives.h"
+#include "control/backup/backup_manager.h"
+#include "control/backup/local_archives.h"
+#include "control/job/job_fence.h"
+#include "control/peers/rpc.h"
 #include "control/service/peer_service.h"
 #include "control/service/verify_stream.h"
 

@@ -5,11 +5,11 @@
 #include <vector>
 
 #include "base/status.h"
-#include "control/client/rpc.h"
-#include "control/service/job_fence.h"
+#include "control/job/job_fence.h"
+#include "control/peers/rpc.h"
+#include "control/records/slot_cursor.h"
 #include "control/service/page_writer.h"
 #include "control/service/request_limits.h"
-#include "control/service/slot_cursor.h"
 
 namespace sluice {
 

@@ -3,10 +3,10 @@
 #ifndef SLUICE_CONTROL_SERVICE_PEER_SERVICE_H_
 #define SLUICE_CONTROL_SERVICE_PEER_SERVICE_H_
 
+#include "control/backup/backup_roles.h"
+#include "control/peers/node_context.h"
 #include "control/proto/peer.grpc.pb.h"
-#include "control/service/backup_roles.h"
 #include "control/service/byte_budget.h"
-#include "control/service/node_context.h"
 
 namespace sluice {
 

@@ -4,9 +4,9 @@
 #include <vector>
 
 #include "base/status.h"
-#include "control/client/archive_reference.h"
-#include "control/client/rpc.h"
-#include "control/schedule/backup_deletion.h"
+#include "control/backup/backup_deletion.h"
+#include "control/peers/archive_reference.h"
+#include "control/peers/rpc.h"
 #include "control/service/page_writer.h"
 #include "control/service/request_limits.h"
 #include "control/service/serving_service.h"

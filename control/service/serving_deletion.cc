@@ -9,11 +9,11 @@
 
 #include "base/parallel.h"
 #include "base/status.h"
-#include "control/client/archive_reference.h"
-#include "control/client/rpc.h"
-#include "control/schedule/backup_deletion.h"
-#include "control/service/backup_lock.h"
-#include "control/service/cut_round.h"
+#include "control/backup/backup_deletion.h"
+#include "control/backup/backup_lock.h"
+#include "control/backup/cut_round.h"
+#include "control/peers/archive_reference.h"
+#include "control/peers/rpc.h"
 #include "control/service/serving_service.h"
 
 namespace sluice {

@@ -6,8 +6,8 @@
 #include <vector>
 
 #include "base/status.h"
-#include "control/client/rpc.h"
-#include "control/service/clock_monitor.h"
+#include "control/peers/rpc.h"
+#include "control/records/clock_monitor.h"
 #include "control/service/page_writer.h"
 #include "control/service/request_limits.h"
 #include "control/service/serving_service.h"

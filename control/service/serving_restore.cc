@@ -4,9 +4,9 @@
 #include <vector>
 
 #include "base/status.h"
-#include "control/client/restore_runner.h"
-#include "control/client/rpc.h"
-#include "control/service/local_archives.h"
+#include "control/backup/local_archives.h"
+#include "control/peers/rpc.h"
+#include "control/restore/restore_runner.h"
 #include "control/service/page_writer.h"
 #include "control/service/request_limits.h"
 #include "control/service/serving_service.h"

@@ -5,12 +5,12 @@
 #include <atomic>
 #include <string>
 
+#include "control/backup/backup_manager.h"
+#include "control/peers/node_context.h"
 #include "control/proto/sluice.grpc.pb.h"
-#include "control/service/backup_manager.h"
+#include "control/records/read_coordinator.h"
+#include "control/records/write_coordinator.h"
 #include "control/service/byte_budget.h"
-#include "control/service/node_context.h"
-#include "control/service/read_coordinator.h"
-#include "control/service/write_coordinator.h"
 
 namespace sluice {
 

@@ -7,7 +7,7 @@
 // A stamp that was observed is never refused for being ahead of the wall clock: the clock then runs
 // ahead logically, by its counter, until the wall clock has caught up. Refusing would not undo the
 // stamp, and would make writes fail for as long as it is ahead. That a wrong wall clock does not
-// become a stamp in the first place is ClusterClock's work (control/service/cluster_clock.h).
+// become a stamp in the first place is ClusterClock's work (control/records/cluster_clock.h).
 #ifndef SLUICE_DATAPLANE_STORE_HYBRID_CLOCK_H_
 #define SLUICE_DATAPLANE_STORE_HYBRID_CLOCK_H_
 

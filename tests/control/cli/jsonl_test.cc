@@ -11,7 +11,7 @@
 #include "base/file.h"
 #include "base/random.h"
 #include "base/status.h"
-#include "memory_records.h"
+#include "tests/tree/memory_records.h"
 
 namespace sluice {
 namespace {

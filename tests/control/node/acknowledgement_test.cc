@@ -6,8 +6,8 @@
 #include <thread>
 
 #include "base/status.h"
-#include "control/client/rpc.h"
 #include "control/membership/documents.h"
+#include "control/peers/rpc.h"
 #include "control/proto/peer.grpc.pb.h"
 #include "control/proto/sluice.grpc.pb.h"
 #include "tests/control/node/test_cluster.h"

@@ -7,10 +7,10 @@
 #include <utility>
 
 #include "base/status.h"
-#include "control/client/directory.h"
-#include "control/client/peers.h"
-#include "control/client/rpc.h"
-#include "control/schedule/backup_store.h"
+#include "control/backup/backup_store.h"
+#include "control/peers/directory.h"
+#include "control/peers/peers.h"
+#include "control/peers/rpc.h"
 #include "tests/control/node/test_cluster.h"
 
 namespace sluice {

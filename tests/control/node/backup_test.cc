@@ -11,9 +11,9 @@
 
 #include "base/file.h"
 #include "base/status.h"
-#include "control/client/directory.h"
+#include "control/backup/backup_store.h"
 #include "control/membership/membership.h"
-#include "control/schedule/backup_store.h"
+#include "control/peers/directory.h"
 #include "dataplane/archive/writer.h"
 #include "tests/control/node/forwarding_block.h"
 #include "tests/control/node/test_cluster.h"

@@ -8,8 +8,8 @@
 #include <vector>
 
 #include "base/status.h"
-#include "control/client/rpc.h"
 #include "control/membership/membership.h"
+#include "control/peers/rpc.h"
 #include "control/proto/peer.grpc.pb.h"
 #include "control/proto/sluice.grpc.pb.h"
 #include "control/service/guarded_services.h"

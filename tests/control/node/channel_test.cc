@@ -13,8 +13,8 @@
 #include <thread>
 
 #include "base/file.h"
-#include "control/client/peers.h"
-#include "control/client/rpc.h"
+#include "control/peers/peers.h"
+#include "control/peers/rpc.h"
 
 namespace sluice {
 namespace {

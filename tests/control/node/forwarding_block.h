@@ -8,8 +8,8 @@
 #include <utility>
 
 #include "base/status.h"
+#include "control/backup/documents.h"
 #include "control/cluster_block/cluster_block.h"
-#include "control/schedule/documents.h"
 
 namespace sluice {
 

@@ -10,8 +10,8 @@
 #include <thread>
 
 #include "base/status.h"
-#include "control/client/rpc.h"
 #include "control/node/bootstrap.h"
+#include "control/peers/rpc.h"
 #include "control/proto/peer.grpc.pb.h"
 #include "control/proto/sluice.grpc.pb.h"
 #include "dataplane/stream/exchange.h"

@@ -3,9 +3,9 @@
 
 #include "base/random.h"
 #include "base/status.h"
-#include "control/client/rpc.h"
+#include "control/backup/backup_lock.h"
+#include "control/peers/rpc.h"
 #include "control/proto/peer.grpc.pb.h"
-#include "control/service/backup_lock.h"
 #include "tests/control/node/test_cluster.h"
 
 namespace sluice {

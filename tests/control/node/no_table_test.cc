@@ -5,9 +5,9 @@
 #include <filesystem>
 
 #include "base/status.h"
-#include "control/client/rpc.h"
 #include "control/node/bootstrap.h"
 #include "control/node/node.h"
+#include "control/peers/rpc.h"
 #include "control/proto/peer.grpc.pb.h"
 
 namespace sluice {

@@ -10,10 +10,10 @@
 
 #include "base/status.h"
 #include "control/client/cluster_client_impl.h"
-#include "control/client/lease_lock.h"
-#include "control/client/restore_proof.h"
-#include "control/client/restore_runner.h"
-#include "control/client/restore_store.h"
+#include "control/cluster_block/lease_lock.h"
+#include "control/restore/restore_proof.h"
+#include "control/restore/restore_runner.h"
+#include "control/restore/restore_store.h"
 #include "dataplane/archive/reader.h"
 #include "tests/control/node/forwarding_block.h"
 #include "tests/control/node/test_cluster.h"
@@ -485,12 +485,13 @@ TEST(Restore, DigestsThatAreLateAreAskedForAgain) {
   cluster.stop(1);
   Patience patience;
   patience.gone_ms = 0;
-  auto& impl = static_cast<ClusterClientImpl&>(*client);
+  const auto connection = ClusterConnection::open(cluster.block(), cluster.url(), {});
+  ASSERT_TRUE(connection.ok()) << message_of(connection.status());
   ASSERT_TRUE(goes_down(*client, 1));
-  EXPECT_EQ(read_digests(impl, patience)->size(), 2u);
+  EXPECT_EQ(read_digests(**connection, patience)->size(), 2u);
   patience.gone_ms = 20'000;
   std::thread starter([&] { cluster.start(1); });
-  EXPECT_EQ(read_digests(impl, patience)->size(), 3u);
+  EXPECT_EQ(read_digests(**connection, patience)->size(), 3u);
   starter.join();
 }
 

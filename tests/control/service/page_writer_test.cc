@@ -8,7 +8,7 @@
 #include <future>
 #include <string>
 
-#include "control/client/rpc.h"
+#include "control/peers/rpc.h"
 #include "control/proto/sluice.grpc.pb.h"
 
 namespace sluice {

@@ -1,0 +1,355 @@
+// The part of BackupRun that follows sources and targets, and commits what they made.
+#include <spdlog/spdlog.h>
+
+#include <algorithm>
+#include <mutex>
+#include <utility>
+
+#include "base/parallel.h"
+#include "base/status.h"
+#include "control/backup/backup_run.h"
+#include "control/peers/rpc.h"
+
+namespace sluice {
+
+namespace {
+// What comes without a change of a document: the end of a node's grace, a stall.
+constexpr int64_t kTickMs = 500;
+constexpr int64_t kRetryMs = 100;
+constexpr int64_t kSaveNs = 250'000'000;
+constexpr int64_t kCallMs = 30'000;
+constexpr int64_t kRetryNs = 200'000'000;
+}  // namespace
+
+bool BackupRun::sends(uint32_t node) const {
+  for (const SlotPlan& slot : plan_.slots) {
+    for (const PlanCopy& copy : plan_.senders_of(slot)) {
+      if (copy.node == node) return true;
+    }
+  }
+  return false;
+}
+
+// What nodes did before this coordinator came. They report to it from now on.
+absl::Status BackupRun::load_documents() {
+  if (loaded_) return absl::OkStatus();
+  SLUICE_ASSIGN_OR_RETURN(auto stored, load_progress(*context_.block, uuid_));
+  table_.add_stored(std::move(stored));
+  loaded_ = true;
+  return absl::OkStatus();
+}
+
+void BackupRun::note_movement(const Progresses& progress) {
+  std::vector<uint64_t> seen;
+  uint64_t done = 0;
+  for (const auto& [name, node] : progress) {
+    for (const uint64_t number :
+         {node.sent_slots, node.done_slots, node.received_bytes,
+          static_cast<uint64_t>(node.source_state), static_cast<uint64_t>(node.target_state)}) {
+      seen.push_back(number);
+    }
+    done += node.received_bytes;
+  }
+  if (seen == last_seen_) return;
+  last_seen_ = std::move(seen);
+  last_change_ns_ = context_.clock->monotonic_ns();
+  if (done != bytes_done_) {
+    bytes_done_ = done;
+    publish({});
+  }
+}
+
+// The head's commits store reports, too: this is for the time between them.
+absl::Status BackupRun::save_progress() {
+  const int64_t now = context_.clock->monotonic_ns();
+  if (now - saved_ns_ < kSaveNs || !table_.has_unstored()) return absl::OkStatus();
+  SLUICE_RETURN_IF_ERROR(hold());
+  while (table_.has_unstored()) {
+    const std::vector<ClusterOp> reports = table_.take_unstored(kReportsInCommit);
+    std::vector<ClusterOp> ops = reports;
+    ops.push_back(ClusterOp::check(backup_head_key(uuid_), stored_.revision));
+    ops.push_back(lock_->fence());
+    if (const auto revision = context_.block->commit(ops); !revision.ok()) {
+      table_.give_back(reports);
+      // Others have changed the head: the next look tells.
+      return absl::IsAborted(revision.status()) ? absl::OkStatus() : revision.status();
+    }
+  }
+  saved_ns_ = context_.clock->monotonic_ns();
+  return absl::OkStatus();
+}
+
+BackupState BackupRun::reached(const Progresses& progress) const {
+  bool copied = true, consolidated = true, sent = true;
+  for (const uint32_t target : plan_.targets) {
+    const auto found = progress.find(plan_.nodes[target].name);
+    const BackupState state =
+        found == progress.end() ? BackupState::kPlanning : found->second.target_state;
+    consolidated = consolidated && state == BackupState::kConsolidated;
+    copied =
+        copied && (state == BackupState::kConsolidated || state == BackupState::kCopyCompleted);
+  }
+  for (uint32_t node = 0; node < plan_.nodes.size(); ++node) {
+    if (!sends(node)) continue;
+    const auto found = progress.find(plan_.nodes[node].name);
+    sent = sent && found != progress.end() && found->second.source_state == BackupState::kSent;
+  }
+  // What is durable at all targets was sent, whatever became of its sources since.
+  return consolidated ? BackupState::kConsolidated
+         : copied     ? BackupState::kCopyCompleted
+         : sent       ? BackupState::kSent
+                      : BackupState::kEnabled;
+}
+
+absl::Status BackupRun::advance(const Progresses& progress) {
+  const BackupState there = reached(progress);
+  // The head says consolidated only once the parts have been collected.
+  while (stored_.head.state < there && stored_.head.state < BackupState::kCopyCompleted) {
+    BackupHead head = stored_.head;
+    head.state =
+        head.state == BackupState::kEnabled ? BackupState::kSent : BackupState::kCopyCompleted;
+    SLUICE_RETURN_IF_ERROR(store(head, {}));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status BackupRun::handle_errors(const Progresses& progress) {
+  std::set<std::string> lost_sources;
+  for (const auto& [node, said] : progress) {
+    if (said.target_state == BackupState::kFailed)
+      return failed_precondition("{}: {}", node, said.error);
+    if (said.source_state == BackupState::kFailed) lost_sources.insert(node);
+  }
+  if (lost_sources.empty() || stored_.head.state == BackupState::kConsolidated) {
+    return absl::OkStatus();
+  }
+  const std::string& first = *lost_sources.begin();
+  return replan_without(lost_sources,
+                        fmt::format("planned without {}: {}", first, progress.at(first).error));
+}
+
+absl::Status BackupRun::handle_deaths(const Progresses& progress) {
+  const auto snapshot = context_.directory->snapshot();
+  const int64_t now = context_.clock->monotonic_ns();
+  std::set<std::string> dead;
+  for (uint32_t i = 0; i < plan_.nodes.size(); ++i) {
+    const std::string& node = plan_.nodes[i].name;
+    const auto said = progress.find(node);
+    const bool target =
+        std::find(plan_.targets.begin(), plan_.targets.end(), i) != plan_.targets.end();
+    const bool sent = said != progress.end() && said->second.source_state == BackupState::kSent;
+    if (snapshot->live(node) || (!target && (sent || !sends(i)))) {
+      down_since_ns_.erase(node);
+      continue;
+    }
+    const auto [since, fresh] = down_since_ns_.emplace(node, now);
+    if (fresh) publish(fmt::format("{} is down", node));
+    if (now - since->second > options_.grace_ms * 1'000'000) dead.insert(node);
+  }
+  if (dead.empty()) return absl::OkStatus();
+  return replan_without(dead, fmt::format("planned without {}, which is down", *dead.begin()));
+}
+
+// Another node changes it to cancel the backup.
+absl::Status BackupRun::check_head_is_ours() {
+  SLUICE_ASSIGN_OR_RETURN(const auto entry, context_.block->get(backup_head_key(uuid_)));
+  if (entry.has_value() && entry->revision == stored_.revision) return absl::OkStatus();
+  abandoned_ = true;
+  return aborted("backup {} was changed or deleted by another node", stored_.head.name);
+}
+
+absl::Status BackupRun::look(Progresses* progress) {
+  SLUICE_RETURN_IF_ERROR(check_head_is_ours());
+  SLUICE_RETURN_IF_ERROR(load_documents());
+  *progress = table_.of_attempt(stored_.head.attempt);
+  note_movement(*progress);
+  SLUICE_RETURN_IF_ERROR(advance(*progress));
+  return save_progress();
+}
+
+absl::StatusOr<std::vector<WatchHandle>> BackupRun::watch_documents() {
+  std::vector<WatchHandle> watches;
+  // The head, which others change to cancel or delete it; nodes that go.
+  for (const std::string& prefix : {backup_head_key(uuid_), std::string(kLivePrefix)}) {
+    SLUICE_ASSIGN_OR_RETURN(WatchHandle watch,
+                            context_.block->watch(prefix, stored_.revision,
+                                                  [this](const WatchEvent&) { wakeup_.wake(); }));
+    watches.push_back(std::move(watch));
+  }
+  return watches;
+}
+
+absl::Status BackupRun::follow() {
+  SLUICE_ASSIGN_OR_RETURN(const std::vector<WatchHandle> watches, watch_documents());
+  saved_ns_ = context_.clock->monotonic_ns();
+  bool reported = false;
+  while (true) {
+    SLUICE_RETURN_IF_ERROR(stop_status());
+    Progresses progress;
+    const absl::Status looked = look(&progress);
+    // The lock shows whether this node still coordinates; the nodes go on meanwhile.
+    if (is_transient(looked)) {
+      if (!reported) {
+        spdlog::warn("backup {}: looking again: {}", stored_.head.name, message_of(looked));
+      }
+      reported = true;
+    } else {
+      SLUICE_RETURN_IF_ERROR(looked);
+      reported = false;
+      if (reached(progress) == BackupState::kConsolidated) return absl::OkStatus();
+      const uint64_t attempt = stored_.head.attempt;
+      SLUICE_RETURN_IF_ERROR(handle_errors(progress));
+      // Once all parts are durable there is nothing left to plan: who is away comes back, or the
+      // backup fails and is resumed without it.
+      if (stored_.head.attempt == attempt && stored_.head.state != BackupState::kConsolidated) {
+        SLUICE_RETURN_IF_ERROR(handle_deaths(progress));
+      }
+    }
+    if (context_.clock->monotonic_ns() - last_change_ns_ > options_.stall_ms * 1'000'000) {
+      return deadline_exceeded("no node made progress for {} s", options_.stall_ms / 1000);
+    }
+    wakeup_.wait(looked.ok() ? kTickMs : kRetryMs);
+  }
+}
+
+absl::StatusOr<Manifest> BackupRun::collect_parts(BackupHead* head) {
+  std::vector<v1::PartReply> replies(plan_.targets.size());
+  std::vector<absl::Status> statuses(plan_.targets.size());
+  const int64_t deadline = context_.clock->monotonic_ns() + options_.grace_ms * 1'000'000;
+  parallel_for(plan_.targets.size(), [&](size_t i) {
+    const std::string& node = plan_.nodes[plan_.targets[i]].name;
+    do {
+      const auto peer = context_.peers->find(node);
+      if (!peer.ok()) {
+        statuses[i] = peer.status();
+        return;
+      }
+      grpc::ClientContext call;
+      set_timeout(call, kCallMs);
+      v1::BackupReference request;
+      request.set_backup(uuid_);
+      request.set_attempt(stored_.head.attempt);
+      const grpc::Status status = (*peer)->peer().FetchPart(&call, request, &replies[i]);
+      (*peer)->note(status);
+      statuses[i] = from_peer(status, node);
+      if (status.ok()) return;
+      context_.clock->sleep_ns(kRetryNs);
+    } while (!stopped() && context_.clock->monotonic_ns() < deadline);
+  });
+  Manifest manifest;
+  manifest.identity = {context_.cluster().uuid, head->uuid, head->name,
+                       head->slot_bits,         head->cut,  head->epoch};
+  head->archives.clear();
+  for (size_t i = 0; i < replies.size(); ++i) {
+    SLUICE_RETURN_IF_ERROR(statuses[i]);
+    SLUICE_ASSIGN_OR_RETURN(PartManifest part, PartManifest::decode(replies[i].part()));
+    head->archives.push_back({part.node, replies[i].folder()});
+    manifest.newest_stamp = std::max<uint64_t>(manifest.newest_stamp, replies[i].newest_stamp());
+    manifest.parts.push_back(std::move(part));
+  }
+  return manifest;
+}
+
+// Each planned slot is in exactly one part; an agreed one is as its replicas published it.
+absl::Status BackupRun::check_manifest(const Manifest& manifest) const {
+  std::map<uint32_t, const SlotDigest*> stored;
+  for (const PartManifest& part : manifest.parts) {
+    for (const SlotSummary& slot : part.slots) {
+      if (!stored.emplace(slot.slot, &slot.digest).second) {
+        return data_loss("slot {} is in the parts of two targets", slot.slot);
+      }
+    }
+  }
+  for (const SlotPlan& slot : plan_.slots) {
+    const auto found = stored.find(slot.slot);
+    if (found == stored.end()) return data_loss("slot {} is in no target's part", slot.slot);
+    if (slot.agreed && *found->second != slot.expected) {
+      return data_loss("slot {} at its target is not what its replicas published", slot.slot);
+    }
+  }
+  if (stored.size() != plan_.slots.size()) {
+    return data_loss("{} slots in the parts, {} planned", stored.size(), plan_.slots.size());
+  }
+  if (manifest.newest_stamp > manifest.identity.cut) {
+    return data_loss("a record is stamped after the cut");
+  }
+  return absl::OkStatus();
+}
+
+absl::Status BackupRun::commit_everywhere(const Manifest& manifest) {
+  const std::string bytes = manifest.encode();
+  std::vector<absl::Status> statuses(plan_.targets.size());
+  const int64_t deadline = context_.clock->monotonic_ns() + options_.grace_ms * 1'000'000;
+  parallel_for(plan_.targets.size(), [&](size_t i) {
+    const std::string& node = plan_.nodes[plan_.targets[i]].name;
+    do {
+      const auto peer = context_.peers->find(node);
+      if (!peer.ok()) {
+        statuses[i] = peer.status();
+        return;
+      }
+      grpc::ClientContext call;
+      set_timeout(call, kCallMs);
+      v1::CommitRequest request;
+      request.set_backup(uuid_);
+      request.set_attempt(stored_.head.attempt);
+      request.set_manifest(bytes);
+      v1::Empty reply;
+      const grpc::Status status = (*peer)->peer().CommitArchive(&call, request, &reply);
+      (*peer)->note(status);
+      statuses[i] = from_peer(status, node);
+      if (status.ok()) return;
+      context_.clock->sleep_ns(kRetryNs);
+    } while (!stopped() && context_.clock->monotonic_ns() < deadline);
+  });
+  for (const absl::Status& status : statuses) SLUICE_RETURN_IF_ERROR(status);
+  return absl::OkStatus();
+}
+
+void BackupRun::add_progress_totals(BackupTotals* totals) const {
+  totals->wire_bytes = 0;
+  totals->local_bytes = 0;
+  totals->divergence = {};
+  totals->stages.clear();
+  for (const auto& [name, node] : table_.all()) {
+    totals->wire_bytes += node.sent_bytes;
+    totals->local_bytes += node.local_bytes;
+    totals->divergence += node.divergence;
+    totals->stages.insert(totals->stages.end(), node.stages.begin(), node.stages.end());
+  }
+}
+
+// Taking the cut moved the nodes' clocks to its stamp. Wall clocks have passed it by now, but for
+// very short backups: one after the other, these would move the clocks ever further ahead.
+absl::Status BackupRun::wait_for_wall_clocks() {
+  for (;;) {
+    SLUICE_RETURN_IF_ERROR(stop_status());
+    const int64_t left_ms = (cut_due_ns_ - context_.clock->monotonic_ns()) / 1'000'000;
+    if (left_ms <= 0) return absl::OkStatus();
+    wakeup_.wait(left_ms);
+  }
+}
+
+absl::Status BackupRun::finish() {
+  BackupHead head = stored_.head;
+  SLUICE_ASSIGN_OR_RETURN(const Manifest manifest, collect_parts(&head));
+  SLUICE_RETURN_IF_ERROR(check_manifest(manifest));
+  if (head.state != BackupState::kConsolidated) {
+    head.state = BackupState::kConsolidated;
+    SLUICE_RETURN_IF_ERROR(store(head, "all parts are durable"));
+  }
+  SLUICE_RETURN_IF_ERROR(stop_status());
+  SLUICE_RETURN_IF_ERROR(hold());
+  SLUICE_RETURN_IF_ERROR(commit_everywhere(manifest));
+  SLUICE_RETURN_IF_ERROR(wait_for_wall_clocks());
+  head = stored_.head;
+  add_progress_totals(&head.totals);
+  head.totals.records = manifest.records();
+  head.totals.bytes = manifest.bytes();
+  head.manifest_digest = xxh3_128(manifest.encode());
+  head.state = BackupState::kCompleted;
+  return store_end(head,
+                   fmt::format("{} records, {} bytes", head.totals.records, head.totals.bytes));
+}
+
+}  // namespace sluice

@@ -1,0 +1,243 @@
+// The part of BackupRun that cuts and plans.
+#include <spdlog/spdlog.h>
+
+#include <algorithm>
+#include <mutex>
+#include <utility>
+
+#include "base/parallel.h"
+#include "base/status.h"
+#include "control/backup/backup_run.h"
+#include "control/backup/cut_round.h"
+#include "control/peers/rpc.h"
+
+namespace sluice {
+
+namespace {
+
+constexpr int64_t kCallMs = 10'000;
+constexpr int64_t kRetryNs = 200'000'000;
+// An operator's weight says how nodes compare; the plan's times need a rate. A measured weight is
+// one: MiB a second.
+constexpr double kRateOfExplicitWeight = 100.0 * (1 << 20);
+
+double rate_of(const NodeInfo& node) {
+  return std::max(node.weight, 1e-6) * (node.weight_explicit ? kRateOfExplicitWeight : 1 << 20);
+}
+
+}  // namespace
+
+// A target that went down since the backup was asked for is left out, as long as there is another.
+absl::Status BackupRun::drop_dead_targets(BackupHead* head) {
+  const auto snapshot = context_.directory->snapshot();
+  std::vector<std::string> live;
+  for (const std::string& target : head->targets) {
+    if (snapshot->live(target)) {
+      live.push_back(target);
+    } else {
+      publish(fmt::format("target {} is down: planned without it", target));
+    }
+  }
+  if (live.empty()) return unavailable("no target is live ({})", fmt::join(head->targets, ", "));
+  head->targets = std::move(live);
+  return absl::OkStatus();
+}
+
+absl::Status BackupRun::plan_backup() {
+  BackupHead head = stored_.head;
+  SLUICE_RETURN_IF_ERROR(drop_dead_targets(&head));
+  if (resumed_) {
+    // An earlier life of this backup may have left cuts and archive parts of another T, also where
+    // its head does not know that T yet, and counts of it.
+    SLUICE_RETURN_IF_ERROR(hold());
+    drop_backup(context_, uuid_, head.attempt);
+    SLUICE_RETURN_IF_ERROR(erase_progress(*context_.block, stored_, {lock_->fence()}));
+  }
+  CutRoundOptions options;
+  options.first_margin_ms = options_.cut_margin_ms;
+  options.attempt = head.attempt;
+  options.stop = [this] { return stopped(); };
+  options.proceed = [this] { return hold(); };
+  SLUICE_ASSIGN_OR_RETURN(CutRound round, take_cut(context_, uuid_, options));
+  SLUICE_RETURN_IF_ERROR(stop_status());
+  cut_due_ns_ = round.due_ns;
+  const auto snapshot = context_.directory->snapshot();
+  if (snapshot->epoch() != round.epoch) {
+    return aborted("the distribution table changed while the cut was taken");
+  }
+  PlanInput input;
+  input.quorum = context_.cluster().read_quorum();
+  input.table = snapshot->table.get();
+  head.sources.clear();
+  for (const Member& member : snapshot->members) {
+    const std::string& name = member.info.name;
+    const auto published = round.digests.find(name);
+    const bool target =
+        std::find(head.targets.begin(), head.targets.end(), name) != head.targets.end();
+    if (published == round.digests.end() && !target) continue;
+    const auto index = static_cast<uint32_t>(input.nodes.size());
+    input.nodes.push_back({name, rate_of(member.info), rate_of(member.info)});
+    if (target) input.targets.push_back({index, member.info.weight});
+    if (published == round.digests.end()) continue;
+    head.sources.push_back(name);
+    const int in_table = snapshot->table->find_member(name);
+    for (uint32_t slot = 0; in_table >= 0 && slot < snapshot->table->slots(); ++slot) {
+      if (!snapshot->table->holds(slot, static_cast<uint32_t>(in_table))) continue;
+      input.published.push_back({slot, index, published->second[slot]});
+    }
+  }
+  SLUICE_ASSIGN_OR_RETURN(plan_, make_plan(input));
+  head.cut = round.cut;
+  head.epoch = round.epoch;
+  head.error.clear();
+  for (const auto& [node, reason] : round.unread) {
+    publish(fmt::format("copies of {} are not read: it {}", node, reason));
+  }
+  return make_backup_plan(&head);
+}
+
+absl::Status BackupRun::make_backup_plan(BackupHead* head) {
+  take_totals(head);
+  if (dry_run_) return store(*head, "planned only");
+  SLUICE_ASSIGN_OR_RETURN(PlanChunks chunks, store_plan(*context_.block, stored_, head->attempt,
+                                                        plan_, {lock_->fence()}));
+  head->plan_chunks = chunks.count;
+  head->plan_attempt = head->attempt;
+  head->state = BackupState::kEnabled;
+  return store(*head,
+               fmt::format("{} slots agreed, {} divergent, {} bytes to send", plan_.slots_agreed,
+                           plan_.slots_divergent, plan_.total_bytes()),
+               std::move(chunks.with_head));
+}
+
+void BackupRun::take_totals(BackupHead* head) const {
+  head->makespan_s = plan_.makespan_s;
+  head->lower_bound_s = plan_.lower_bound_s;
+  head->planned.clear();
+  for (size_t i = 0; i < plan_.nodes.size(); ++i) {
+    head->planned.push_back(
+        {plan_.nodes[i].name, plan_.loads[i].send_bytes, plan_.loads[i].receive_bytes});
+  }
+  head->totals.slots = context_.cluster().slots();
+  // A slot without records is the same everywhere.
+  head->totals.slots_agreed = plan_.slots_agreed + plan_.slots_empty;
+  head->totals.slots_divergent = plan_.slots_divergent;
+  head->totals.slots_empty = plan_.slots_empty;
+  head->totals.records = head->totals.bytes = 0;
+  for (const SlotPlan& slot : plan_.slots) {
+    head->totals.records += slot.expected.records;
+    head->totals.bytes += slot.expected.bytes;
+  }
+}
+
+std::vector<PlanTarget> BackupRun::plan_targets(const Plan& plan,
+                                                const std::set<std::string>& without) const {
+  const auto snapshot = context_.directory->snapshot();
+  std::vector<PlanTarget> targets;
+  for (const uint32_t node : plan.targets) {
+    if (without.contains(plan.nodes[node].name)) continue;
+    const Member* member = snapshot->find(plan.nodes[node].name);
+    targets.push_back({node, member == nullptr ? 1 : member->info.weight});
+  }
+  return targets;
+}
+
+// By plan slot: whether its target, as far as it answers, has it durably.
+std::vector<uint8_t> BackupRun::durable_slots() const {
+  std::vector<std::set<uint32_t>> durable(plan_.nodes.size());
+  const int64_t deadline = context_.clock->monotonic_ns() + options_.grace_ms * 1'000'000;
+  parallel_for(plan_.targets.size(), [&](size_t i) {
+    const uint32_t node = plan_.targets[i];
+    const auto peer = context_.peers->find(plan_.nodes[node].name);
+    if (!peer.ok() || !context_.directory->snapshot()->live(plan_.nodes[node].name)) return;
+    // One that has not opened its part yet is asked again: its slots would be sent once more.
+    do {
+      grpc::ClientContext call;
+      set_timeout(call, kCallMs);
+      v1::BackupReference request;
+      request.set_backup(uuid_);
+      request.set_attempt(stored_.head.attempt);
+      v1::SlotList reply;
+      const grpc::Status status = (*peer)->peer().DurableSlots(&call, request, &reply);
+      (*peer)->note(status);
+      if (status.ok()) durable[node].insert(reply.slots().begin(), reply.slots().end());
+      // A failed backup has no roles that could open it.
+      if (stored_.head.state == BackupState::kFailed || !is_transient(from_grpc(status))) return;
+      context_.clock->sleep_ns(kRetryNs);
+    } while (!stopped() && context_.directory->snapshot()->live(plan_.nodes[node].name) &&
+             context_.clock->monotonic_ns() < deadline);
+  });
+  std::vector<uint8_t> done;
+  for (const SlotPlan& slot : plan_.slots) done.push_back(durable[slot.target].contains(slot.slot));
+  return done;
+}
+
+absl::Status BackupRun::replan_without(const std::set<std::string>& dead, std::string message) {
+  if (++replans_ > options_.max_replans) {
+    return unavailable("replanned {} times already; {}", options_.max_replans, message);
+  }
+  std::vector<uint32_t> indexes;
+  for (const std::string& name : dead) {
+    if (const int node = plan_.find_node(name); node >= 0) {
+      indexes.push_back(static_cast<uint32_t>(node));
+    }
+  }
+  const auto done = durable_slots();
+  auto next =
+      replan(plan_, done, indexes, plan_targets(plan_, dead), context_.cluster().read_quorum());
+  if (!next.ok()) return with_context(next.status(), message);
+  plan_ = std::move(next->plan);
+  BackupHead head = stored_.head;
+  ++head.attempt;
+  head.targets.clear();
+  for (const uint32_t target : plan_.targets) head.targets.push_back(plan_.nodes[target].name);
+  publish(std::move(message));
+  down_since_ns_.clear();
+  return make_backup_plan(&head);
+}
+
+// A failed backup goes on with its plan where its cuts are still there, without the nodes that are
+// not; otherwise from the beginning.
+absl::Status BackupRun::resume_plan() {
+  BackupHead head = stored_.head;
+  ++head.attempt;
+  head.error.clear();
+  auto plan = head.plan_chunks > 0 ? load_plan(*context_.block, head)
+                                   : absl::StatusOr<Plan>(failed_precondition("it has no plan"));
+  absl::Status possible = plan.status();
+  if (possible.ok()) {
+    plan_ = *std::move(plan);
+    std::set<std::string> dead;
+    std::mutex mutex;
+    parallel_for(head.sources.size(), [&](size_t i) {
+      const auto peer = context_.peers->find(head.sources[i]);
+      grpc::ClientContext call;
+      set_timeout(call, kCallMs);
+      v1::CutDigestsRequest request;
+      request.set_backup(uuid_);
+      request.set_attempt(stored_.head.attempt);
+      v1::CutDigestsReply reply;
+      const grpc::Status status = peer.ok()
+                                      ? (*peer)->peer().CutDigests(&call, request, &reply)
+                                      : grpc::Status(grpc::StatusCode::NOT_FOUND, "no member");
+      if (status.ok() && reply.taken() && reply.cut() == head.cut) return;
+      const std::lock_guard lock(mutex);
+      dead.insert(head.sources[i]);
+    });
+    const auto snapshot = context_.directory->snapshot();
+    for (const std::string& target : head.targets) {
+      if (!snapshot->live(target)) dead.insert(target);
+    }
+    if (dead.empty()) {
+      head.state = BackupState::kEnabled;
+      return store(head, "resumed");
+    }
+    possible = replan_without(dead, "resumed without nodes that are away");
+    if (possible.ok() || stopped()) return possible;
+  }
+  spdlog::info("backup {}: begun anew: {}", head.name, message_of(possible));
+  head.state = BackupState::kPlanning;
+  return store(head, "begun anew");
+}
+
+}  // namespace sluice

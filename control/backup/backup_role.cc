@@ -1,0 +1,108 @@
+#include "control/backup/backup_role.h"
+
+#include <spdlog/spdlog.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "base/guard.h"
+#include "base/status.h"
+
+namespace sluice {
+
+std::string archive_path(const NodeContext& context, const BackupHead& head) {
+  return context.archive_folder + "/" + head.name;
+}
+
+ArchiveIdentity archive_identity(const NodeContext& context, const BackupHead& head) {
+  return {context.cluster().uuid, head.uuid, head.name, head.slot_bits, head.cut, head.epoch};
+}
+
+BackupRole::BackupRole(const NodeContext& context, BackupHead head, Plan plan)
+    : context_(context),
+      head_(std::move(head)),
+      plan_(std::move(plan)),
+      self_(plan_.find_node(context.name)),
+      is_target_(self_ >= 0 && std::find(plan_.targets.begin(), plan_.targets.end(),
+                                         static_cast<uint32_t>(self_)) != plan_.targets.end()),
+      scan_(*context.clock),
+      check_(*context.clock),
+      merge_(*context.clock),
+      disk_(*context.clock),
+      wire_before_(context.exchange->times()),
+      report_(context, head_, plan_.nodes.size(), [this] { return stages(); }) {
+  if (self_ < 0) return;
+  source_ = guarded_thread("sending copies", [this] { run_source(); });
+  if (is_target_) target_ = guarded_thread("consolidating copies", [this] { run_target(); });
+}
+
+BackupRole::~BackupRole() { stop(); }
+
+std::vector<StageReport> BackupRole::stages() const {
+  std::vector<StageReport> reports;
+  const auto add = [&](const char* stage, const StageTimes& times) {
+    if (times.bytes == 0) return;
+    constexpr int64_t kMs = 1'000'000;
+    reports.push_back({context_.name, stage, times.bytes,
+                       static_cast<uint64_t>(times.busy_ns / kMs),
+                       static_cast<uint64_t>(std::max<int64_t>(times.wait_ns, 0) / kMs)});
+  };
+  StageTimes wire = context_.exchange->times();
+  wire.bytes -= wire_before_.bytes;
+  wire.busy_ns -= wire_before_.busy_ns;
+  wire.wait_ns -= wire_before_.wait_ns;
+  add("scan", scan_.times());
+  add("wire", wire);
+  add("check", check_.times());
+  add("merge", merge_.times());
+  add("disk", disk_.times());
+  return reports;
+}
+
+void BackupRole::stop() {
+  cancellation_.cancel();
+  const std::lock_guard stopping(stop_mutex_);
+  if (source_.joinable()) source_.join();
+  if (target_.joinable()) target_.join();
+  merge_source_.reset();
+  // It takes the mutex to report, so it ends without it.
+  std::unique_ptr<Consolidation> consolidation;
+  {
+    const std::lock_guard lock(mutex_);
+    consolidation = std::move(consolidation_);
+  }
+  consolidation.reset();
+  // The next attempt opens the same folder.
+  const std::lock_guard lock(mutex_);
+  part_.reset();
+  writer_.reset();
+}
+
+absl::StatusOr<BackupRoles::Part> BackupRole::part() {
+  const std::lock_guard lock(mutex_);
+  if (!part_.has_value()) {
+    return failed_precondition("{}: its part of backup {} is not consolidated", context_.name,
+                               head_.name);
+  }
+  return BackupRoles::Part{*part_, writer_->newest_stamp(), archive_path(context_, head_)};
+}
+
+absl::StatusOr<std::vector<uint32_t>> BackupRole::durable() {
+  const std::lock_guard lock(mutex_);
+  // What an earlier attempt made durable is known once the part is open.
+  if (is_target_ && writer_ == nullptr) {
+    return unavailable("{} has not opened its part of backup {} yet", context_.name, head_.name);
+  }
+  return std::vector<uint32_t>(durable_.begin(), durable_.end());
+}
+
+absl::Status BackupRole::commit(const Manifest& manifest) {
+  const std::lock_guard lock(mutex_);
+  if (!part_.has_value()) {
+    return failed_precondition("{}: its part of backup {} is not consolidated", context_.name,
+                               head_.name);
+  }
+  return writer_->commit(manifest);
+}
+
+}  // namespace sluice

@@ -1,0 +1,166 @@
+// The coordinator of one backup: a state machine over the schedule's head, which can be begun in
+// any state that is stored there, so that a resumed backup, or another node after a coordinator's
+// death, goes on.
+//
+// It ends in one of: completed; failed, with the reason in the head (it may be resumed); cancelled;
+// or abandoned, which leaves the documents as they are for another coordinator (this node stops, or
+// lost the lock). Thread-safe. Runs one thread.
+#ifndef SLUICE_CONTROL_BACKUP_BACKUP_RUN_H_
+#define SLUICE_CONTROL_BACKUP_BACKUP_RUN_H_
+
+#include <atomic>
+#include <condition_variable>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <set>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "base/wakeup.h"
+#include "control/backup/backup_lock.h"
+#include "control/backup/backup_store.h"
+#include "control/backup/progress_table.h"
+#include "control/peers/node_context.h"
+#include "dataplane/archive/manifest.h"
+
+namespace sluice {
+
+struct BackupRunOptions {
+  int64_t grace_ms = 6'000;    // a node that is down for longer is planned without
+  int64_t stall_ms = 120'000;  // without any progress of any node: failed
+  int max_replans = 8;
+  int64_t cut_margin_ms = 50;  // of the cut's stamp beyond the largest clock
+};
+
+// Reports of nodes that one commit stores: with a head, its lock and chunks of a plan it has at
+// most ClusterBlock::kMaxOps parts.
+inline constexpr size_t kReportsInCommit = 64;
+
+// Of the cluster block or of a peer: it may pass.
+inline bool is_transient(const absl::Status& status) {
+  return absl::IsUnavailable(status) || absl::IsDeadlineExceeded(status);
+}
+
+class BackupRun {
+ public:
+  enum class Kind {
+    kNew,
+    kResumed,  // or taken over: an earlier life may have left cuts and archive parts
+    kDryRun,   // leaves no document behind
+  };
+  // `stored` is in the cluster block already, unless it is a dry run.
+  BackupRun(const NodeContext& context, StoredBackup stored, std::unique_ptr<LeaseLock> lock,
+            Kind kind, const BackupRunOptions& options);
+  // Abandons what still runs.
+  ~BackupRun();
+  void start();
+
+  struct Report {
+    BackupHead head;
+    uint64_t bytes_done = 0;
+    uint64_t bytes_total = 0;
+    std::string message;
+    bool finished = false;
+    absl::Status status;  // once finished: why it is not completed
+    uint64_t version = 0;
+  };
+  // Waits for a report later than `version`, at most timeout_ms; the newest one either way.
+  Report wait(uint64_t version, int64_t timeout_ms);
+  void cancel() { stop(cancelled_); }
+  void abandon() { stop(abandoned_); }
+  const std::string& uuid() const { return uuid_; }
+  // What a node reports. False once the run has finished.
+  bool report(const NodeProgress& progress, const ProgressTable::Order& order);
+
+ private:
+  void run();
+  // What its followers are told.
+  absl::Status conclude(const absl::Status& status);
+  absl::Status drive();
+  bool stopped() const { return !stop_status().ok(); }
+  absl::Status stop_status() const;
+  // To come before each step that others can see: waits, while nobody else has taken the lock,
+  // until its lease is good. ABORTED when another coordinator has it, or this node stops.
+  absl::Status hold();
+  void publish(std::string message);
+  // `with` is part of the commit.
+  absl::Status store(const BackupHead& head, std::string message, std::vector<ClusterOp> with = {});
+  // Stores the last head, and releases the lock with it.
+  absl::Status store_end(const BackupHead& head, std::string message);
+  absl::Status commit(const BackupHead& head, std::string message,
+                      const std::vector<ClusterOp>& with);
+  absl::Status update(const BackupHead& head, const std::vector<ClusterOp>& with);
+  void stop(std::atomic<bool>& why) {
+    why = true;
+    wakeup_.wake();
+  }
+
+  // Planning.
+  absl::Status plan_backup();
+  absl::Status drop_dead_targets(BackupHead* head);
+  absl::Status make_backup_plan(BackupHead* head);
+  std::vector<PlanTarget> plan_targets(const Plan& plan,
+                                       const std::set<std::string>& without) const;
+  void take_totals(BackupHead* head) const;
+  absl::Status resume_plan();
+  absl::Status replan_without(const std::set<std::string>& dead, std::string message);
+  std::vector<uint8_t> durable_slots() const;
+
+  // Following.
+  absl::Status follow();
+  absl::StatusOr<std::vector<WatchHandle>> watch_documents();
+  absl::Status look(Progresses* progress);
+  absl::Status check_head_is_ours();
+  absl::Status load_documents();
+  void note_movement(const Progresses& progress);
+  absl::Status save_progress();
+  absl::Status advance(const Progresses& progress);
+  absl::Status handle_errors(const Progresses& progress);
+  absl::Status handle_deaths(const Progresses& progress);
+  bool sends(uint32_t node) const;
+  BackupState reached(const Progresses& progress) const;
+
+  // Finishing.
+  absl::Status finish();
+  absl::StatusOr<Manifest> collect_parts(BackupHead* head);
+  absl::Status check_manifest(const Manifest& manifest) const;
+  absl::Status commit_everywhere(const Manifest& manifest);
+  absl::Status wait_for_wall_clocks();
+  void add_progress_totals(BackupTotals* totals) const;
+
+  const NodeContext& context_;
+  const BackupRunOptions options_;
+  const bool dry_run_;
+  const bool resumed_;
+  const std::string uuid_;
+  const uint64_t elapsed_before_ms_;  // of earlier coordinators
+  const int64_t begun_ns_;
+  std::unique_ptr<LeaseLock> lock_;
+  std::atomic<bool> cancelled_{false};
+  std::atomic<bool> abandoned_{false};
+  Wakeup wakeup_;  // of the run's thread
+  ProgressTable table_;
+
+  // Of the run's thread alone.
+  StoredBackup stored_;
+  Plan plan_;
+  int replans_ = 0;
+  std::map<std::string, int64_t> down_since_ns_;
+  bool loaded_ = false;
+  int64_t saved_ns_ = 0;
+  std::vector<uint64_t> last_seen_;
+  int64_t last_change_ns_ = 0;
+  uint64_t bytes_done_ = 0;
+  int64_t cut_due_ns_ = 0;  // when wall clocks have passed the cut
+
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  Report report_;
+  std::thread thread_;
+};
+
+}  // namespace sluice
+
+#endif  // SLUICE_CONTROL_BACKUP_BACKUP_RUN_H_

@@ -1,0 +1,262 @@
+#include "control/backup/backup_store.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "base/status.h"
+#include "base/text.h"
+#include "control/cluster_block/checks.h"
+
+namespace sluice {
+namespace {
+
+constexpr int kSwapTries = 16;
+// What a commit has room for beside a head and its lock.
+constexpr size_t kChunksWithHead = 16;
+constexpr size_t kChunkBytesWithHead = ClusterBlock::kMaxCommitBytes / 2;
+
+absl::StatusOr<StoredBackup> load_head(ClusterBlock& block, std::string_view uuid) {
+  SLUICE_ASSIGN_OR_RETURN(const auto entry, block.get(backup_head_key(uuid)));
+  if (!entry) return not_found("no backup {}", printable(uuid));
+  SLUICE_ASSIGN_OR_RETURN(BackupHead head, decode_backup_head(entry->key, entry->value));
+  return StoredBackup{std::move(head), entry->revision};
+}
+
+std::vector<ClusterOp> together(ClusterOp op, const std::vector<ClusterOp>& others) {
+  std::vector<ClusterOp> ops{std::move(op)};
+  ops.insert(ops.end(), others.begin(), others.end());
+  return ops;
+}
+
+// Erases keys in commits of the size that the block takes.
+absl::Status erase_all(ClusterBlock& block, std::string_view prefix) {
+  SLUICE_ASSIGN_OR_RETURN(const ClusterListing listing, block.list(prefix));
+  std::vector<ClusterOp> ops;
+  for (size_t i = 0; i < listing.entries.size(); ++i) {
+    ops.push_back(ClusterOp::erase(listing.entries[i].key));
+    if (ops.size() < ClusterBlock::kMaxOps && i + 1 < listing.entries.size()) continue;
+    SLUICE_RETURN_IF_ERROR(block.commit(ops).status());
+    ops.clear();
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+std::vector<ClusterOp> creation_of(const BackupHead& head) {
+  return {ClusterOp::put(backup_name_key(head.name), head.uuid, 0),
+          ClusterOp::put(backup_head_key(head.uuid), encode(head), 0)};
+}
+
+absl::StatusOr<StoredBackup> create_backup(ClusterBlock& block, const BackupHead& head) {
+  SLUICE_RETURN_IF_ERROR(check_backup_name(head.name));
+  const auto revision = block.commit(creation_of(head));
+  if (revision.ok()) return StoredBackup{head, *revision};
+  if (!absl::IsAborted(revision.status())) return revision.status();
+  SLUICE_RETURN_IF_ERROR(check_name_is_free(block, head.name));
+  return revision.status();
+}
+
+absl::Status check_name_is_free(ClusterBlock& block, const std::string& name) {
+  SLUICE_ASSIGN_OR_RETURN(const auto taken, block.get(backup_name_key(name)));
+  if (!taken) return absl::OkStatus();
+  const auto there = load_backup(block, name);
+  if (there.ok() && there->head.deleting) {
+    return already_exists("there is a backup named '{}' already: {}", name, there->head.error);
+  }
+  if (!there.ok() || there->head.state == BackupState::kCompleted) {
+    return already_exists("there is a backup named '{}' already; choose another name", name);
+  }
+  const BackupState state = there->head.state;
+  return already_exists(
+      "there is a backup named '{}' already, which is {}; {}delete it ('sluice backup delete {}'), "
+      "or choose another name",
+      name, name_of(state),
+      state == BackupState::kFailed ? fmt::format("resume it ('sluice backup resume {}'), ", name)
+                                    : "",
+      name);
+}
+
+absl::StatusOr<std::string> find_backup(ClusterBlock& block, std::string_view name_or_uuid) {
+  if (name_or_uuid.empty() || name_or_uuid.size() > 128) {
+    return not_found("no backup '{}'", printable(name_or_uuid));
+  }
+  SLUICE_ASSIGN_OR_RETURN(const auto named, block.get(backup_name_key(name_or_uuid)));
+  if (!named) {
+    SLUICE_ASSIGN_OR_RETURN(const auto head, block.get(backup_head_key(name_or_uuid)));
+    if (!head) return not_found("no backup {}", printable(name_or_uuid));
+    return std::string(name_or_uuid);
+  }
+  if (named->value.empty() || named->value.size() > 64) {
+    return data_loss("document at key '{}' is damaged: it is no backup's UUID", named->key);
+  }
+  return named->value;
+}
+
+absl::StatusOr<StoredBackup> load_backup(ClusterBlock& block, std::string_view name_or_uuid) {
+  SLUICE_ASSIGN_OR_RETURN(const std::string uuid, find_backup(block, name_or_uuid));
+  return load_head(block, uuid);
+}
+
+absl::StatusOr<BackupList> list_backups(ClusterBlock& block) {
+  SLUICE_ASSIGN_OR_RETURN(const ClusterListing listing, block.list(kBackupsPrefix));
+  SLUICE_ASSIGN_OR_RETURN(const ClusterListing names, block.list(kBackupNamesPrefix));
+  BackupList list;
+  for (const ClusterEntry& entry : listing.entries) {
+    auto head = decode_backup_head(entry.key, entry.value);
+    if (head.ok()) {
+      list.backups.push_back({*std::move(head), entry.revision});
+    } else {
+      UnreadableBackup& bad = list.unreadable.emplace_back();
+      bad.uuid = entry.key.substr(sizeof(kBackupsPrefix) - 1);
+      bad.status = head.status();
+      for (const ClusterEntry& name : names.entries) {
+        if (name.value == bad.uuid) bad.name = name.key.substr(sizeof(kBackupNamesPrefix) - 1);
+      }
+    }
+  }
+  std::stable_sort(list.backups.begin(), list.backups.end(),
+                   [](const StoredBackup& a, const StoredBackup& b) {
+                     return a.head.created_ms < b.head.created_ms;
+                   });
+  return list;
+}
+
+absl::Status update_backup(ClusterBlock& block, StoredBackup& stored, const BackupHead& head,
+                           const std::vector<ClusterOp>& with) {
+  if (head.uuid != stored.head.uuid || head.name != stored.head.name) {
+    return invalid_argument("backup {} cannot become backup {}", stored.head.uuid, head.uuid);
+  }
+  if (head.attempt < stored.head.attempt) {
+    return invalid_argument("backup '{}' is at attempt {}; attempt {} is over", head.name,
+                            stored.head.attempt, head.attempt);
+  }
+  SLUICE_RETURN_IF_ERROR(check_transition(stored.head.state, head.state));
+  if (stored.head.state == BackupState::kFailed && head.state != BackupState::kFailed &&
+      head.state != BackupState::kCancelled && head.attempt == stored.head.attempt) {
+    return failed_precondition("backup '{}' failed; to resume it takes a higher attempt than {}",
+                               head.name, head.attempt);
+  }
+  SLUICE_ASSIGN_OR_RETURN(
+      const Revision revision,
+      block.commit(together(
+          ClusterOp::put(backup_head_key(head.uuid), encode(head), stored.revision), with)));
+  stored = {head, revision};
+  return absl::OkStatus();
+}
+
+absl::StatusOr<PlanChunks> store_plan(ClusterBlock& block, const StoredBackup& stored,
+                                      uint64_t attempt, const Plan& plan,
+                                      const std::vector<ClusterOp>& checks) {
+  const std::string& uuid = stored.head.uuid;
+  std::vector<std::string> chunks = encode_plan(plan, uuid, attempt);
+  PlanChunks result;
+  result.count = static_cast<uint32_t>(chunks.size());
+  // From the end: what the head's commit has room for.
+  size_t alone = chunks.size();
+  for (size_t bytes = 0; alone > 0 && chunks.size() - alone < kChunksWithHead; --alone) {
+    bytes += chunks[alone - 1].size();
+    if (bytes > kChunkBytesWithHead) break;
+  }
+  for (size_t i = 0; i < chunks.size(); ++i) {
+    ClusterOp put = ClusterOp::put(backup_plan_key(uuid, attempt, static_cast<uint32_t>(i)),
+                                   std::move(chunks[i]));
+    if (i >= alone) {
+      result.with_head.push_back(std::move(put));
+      continue;
+    }
+    std::vector<ClusterOp> ops = together(std::move(put), checks);
+    ops.push_back(ClusterOp::check(backup_head_key(uuid), stored.revision));
+    SLUICE_RETURN_IF_ERROR(block.commit(ops).status());
+  }
+  return result;
+}
+
+absl::StatusOr<Plan> load_plan(ClusterBlock& block, const BackupHead& head) {
+  if (head.plan_chunks == 0) {
+    return failed_precondition("backup '{}' has no plan yet (state {})", head.name,
+                               name_of(head.state));
+  }
+  std::vector<std::string> keys;
+  std::vector<std::string> chunks;
+  for (uint32_t i = 0; i < head.plan_chunks; ++i) {
+    keys.push_back(backup_plan_key(head.uuid, head.plan_attempt, i));
+    SLUICE_ASSIGN_OR_RETURN(auto entry, block.get(keys.back()));
+    if (!entry) return data_loss("document at key '{}' is missing", keys.back());
+    chunks.push_back(std::move(entry->value));
+  }
+  return decode_plan(head.uuid, head.plan_attempt, keys, chunks);
+}
+
+absl::Status store_progress(ClusterBlock& block, std::string_view uuid,
+                            const NodeProgress& progress) {
+  const std::string key = backup_progress_key(uuid, progress.node);
+  for (int i = 0; i < kSwapTries; ++i) {
+    SLUICE_ASSIGN_OR_RETURN(const StoredBackup backup, load_head(block, uuid));
+    if (backup.head.attempt > progress.attempt) {
+      return aborted("backup '{}' is at attempt {}; attempt {} is over", backup.head.name,
+                     backup.head.attempt, progress.attempt);
+    }
+    SLUICE_ASSIGN_OR_RETURN(const auto entry, block.get(key));
+    if (entry) {
+      // What cannot be read is replaced: it is this node's own document.
+      const auto before = decode_node_progress(key, entry->value);
+      if (before.ok() && before->attempt > progress.attempt) {
+        return aborted("node '{}' is at attempt {}; attempt {} is over", progress.node,
+                       before->attempt, progress.attempt);
+      }
+    }
+    const absl::Status status =
+        block
+            .commit({ClusterOp::put(key, encode(progress), entry ? entry->revision : 0),
+                     ClusterOp::check(backup_head_key(uuid), backup.revision)})
+            .status();
+    if (!absl::IsAborted(status)) return status;
+  }
+  return unavailable("the progress of node '{}' could not be stored: others change it all the time",
+                     progress.node);
+}
+
+absl::StatusOr<std::vector<NodeProgress>> load_progress(ClusterBlock& block,
+                                                        std::string_view uuid) {
+  SLUICE_ASSIGN_OR_RETURN(const ClusterListing listing, block.list(backup_progress_prefix(uuid)));
+  std::vector<NodeProgress> all;
+  for (const ClusterEntry& entry : listing.entries) {
+    SLUICE_ASSIGN_OR_RETURN(NodeProgress progress, decode_node_progress(entry.key, entry.value));
+    all.push_back(std::move(progress));
+  }
+  return all;
+}
+
+absl::Status erase_progress(ClusterBlock& block, const StoredBackup& stored,
+                            const std::vector<ClusterOp>& checks) {
+  const ClusterOp check = ClusterOp::check(backup_head_key(stored.head.uuid), stored.revision);
+  SLUICE_ASSIGN_OR_RETURN(const ClusterListing listing,
+                          block.list(backup_progress_prefix(stored.head.uuid)));
+  for (const ClusterEntry& entry : listing.entries) {
+    std::vector<ClusterOp> ops = together(ClusterOp::erase(entry.key), checks);
+    ops.push_back(check);
+    SLUICE_RETURN_IF_ERROR(block.commit(ops).status());
+  }
+  return absl::OkStatus();
+}
+
+absl::Status erase_backup(ClusterBlock& block, std::string_view uuid) {
+  for (int i = 0; i < kSwapTries; ++i) {
+    SLUICE_ASSIGN_OR_RETURN(const auto entry, block.get(backup_head_key(uuid)));
+    if (!entry) return not_found("no backup {}", printable(uuid));
+    SLUICE_RETURN_IF_ERROR(erase_all(block, backup_folder_key(uuid)));
+    // As they were read: when others have erased them, the name may be a later backup's.
+    std::vector<ClusterOp> ops{ClusterOp::erase(entry->key, entry->revision)};
+    // A head that cannot be read is erased all the same; its name is found by what it points to.
+    SLUICE_ASSIGN_OR_RETURN(const ClusterListing names, block.list(kBackupNamesPrefix));
+    for (const ClusterEntry& name : names.entries) {
+      if (name.value == uuid) ops.push_back(ClusterOp::erase(name.key, name.revision));
+    }
+    const absl::Status status = block.commit(ops).status();
+    if (!absl::IsAborted(status)) return status;
+  }
+  return unavailable("backup {} could not be erased: others change it all the time", uuid);
+}
+
+}  // namespace sluice

@@ -1,0 +1,156 @@
+// The schedule documents of a backup, and their keys in the cluster block. Heads lie together under
+// backups/, so that listing backups is cheap; what is large lies under backup/<uuid>/.
+//
+// Decoding treats its input as hostile: what is not exactly such a document is DATA_LOSS naming the
+// key it came from. Pure.
+#ifndef SLUICE_CONTROL_BACKUP_DOCUMENTS_H_
+#define SLUICE_CONTROL_BACKUP_DOCUMENTS_H_
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "base/checksum.h"
+#include "control/schedule/planner.h"
+#include "control/schedule/states.h"
+
+namespace sluice {
+
+inline constexpr char kBackupsPrefix[] = "backups/";
+inline constexpr char kBackupNamesPrefix[] = "backup-names/";
+inline constexpr size_t kMaxScheduleChunkBytes = size_t{512} << 10;
+
+std::string backup_head_key(std::string_view uuid);    // backups/<uuid>
+std::string backup_name_key(std::string_view name);    // backup-names/<name>, holds the uuid
+std::string backup_folder_key(std::string_view uuid);  // backup/<uuid>/
+std::string backup_plan_key(std::string_view uuid, uint64_t attempt,
+                            uint32_t chunk);                // .../plan/<attempt>/<chunk>
+std::string backup_progress_prefix(std::string_view uuid);  // backup/<uuid>/progress/
+std::string backup_progress_key(std::string_view uuid, std::string_view node);
+
+// 1 to 128 bytes of [A-Za-z0-9._-], not beginning with a dot or dash, and not of a UUID's form.
+// INVALID_ARGUMENT naming it and the rule.
+absl::Status check_backup_name(std::string_view name);
+
+struct Divergence {
+  uint64_t stale = 0;        // a replica had an older version
+  uint64_t missing = 0;      // a replica had no version
+  uint64_t conflicting = 0;  // the same version with another value
+  Divergence& operator+=(const Divergence& other);
+  friend bool operator==(const Divergence&, const Divergence&) = default;
+};
+
+struct ArchivePart {
+  std::string node;
+  std::string path;
+  friend bool operator==(const ArchivePart&, const ArchivePart&) = default;
+};
+
+// What a stage of a node's data path did in a backup: `scan` (reading the cut, packing, checksums),
+// `wire` (moving messages), `check` (checksums and digests of what arrived), `merge` (of slots
+// whose replicas differ), `disk` (writes to the archive in flight).
+struct StageReport {
+  std::string node;
+  std::string stage;
+  uint64_t bytes = 0;
+  uint64_t busy_ms = 0;  // at least one worker was at it
+  uint64_t wait_ms = 0;  // since its first work
+  // Of its time; 0 when it had none.
+  double busy_share() const {
+    const uint64_t all = busy_ms + wait_ms;
+    return all == 0 ? 0 : static_cast<double>(busy_ms) / static_cast<double>(all);
+  }
+  friend bool operator==(const StageReport&, const StageReport&) = default;
+};
+// The one that has the least time to spare, which bounds the others; null when there is none.
+const StageReport* bottleneck_of(const std::vector<StageReport>& stages);
+
+struct BackupTotals {
+  uint64_t records = 0;      // live, of the consolidated copy
+  uint64_t bytes = 0;        // their keys and values
+  uint64_t wire_bytes = 0;   // sent, to nodes' own targets as well
+  uint64_t local_bytes = 0;  // of these: to nodes' own targets, on no wire
+  uint32_t slots = 0;        // of the cluster
+  uint32_t slots_agreed = 0;
+  uint32_t slots_divergent = 0;
+  uint32_t slots_empty = 0;
+  Divergence divergence;
+  std::vector<StageReport> stages;
+  friend bool operator==(const BackupTotals&, const BackupTotals&) = default;
+};
+
+// A node's part in the plan, as reported to the operator.
+struct PlannedNode {
+  std::string name;
+  uint64_t send_bytes = 0;
+  uint64_t receive_bytes = 0;
+  friend bool operator==(const PlannedNode&, const PlannedNode&) = default;
+};
+
+struct BackupHead {
+  std::string uuid;
+  std::string name;
+  BackupState state = BackupState::kPlanning;
+  std::string coordinator;  // node name
+  uint64_t attempt = 1;     // fencing number
+  uint64_t cut = 0;         // T, a stamp; 0 while none is armed
+  uint64_t epoch = 0;       // of the distribution table
+  uint32_t slot_bits = 0;
+  std::vector<std::string> sources;  // nodes whose cuts are read
+  std::vector<std::string> targets;
+  uint32_t plan_chunks = 0;   // of this attempt; 0 before there is a plan
+  uint64_t plan_attempt = 0;  // under which attempt the plan was stored
+  double makespan_s = 0;
+  double lower_bound_s = 0;
+  std::vector<PlannedNode> planned;
+  BackupTotals totals;
+  std::vector<ArchivePart> archives;
+  Digest128 manifest_digest;  // of the committed root manifest, once completed
+  // Its deletion has begun: `archives` are the parts that remain, and the state is cancelled.
+  bool deleting = false;
+  int64_t created_ms = 0;
+  int64_t changed_ms = 0;
+  // How long its coordinators have been at work, by their monotonic clocks: wall clocks are set.
+  uint64_t elapsed_ms = 0;
+  std::string error;  // why it failed or was cancelled
+  friend bool operator==(const BackupHead&, const BackupHead&) = default;
+};
+std::string encode(const BackupHead& head);
+absl::StatusOr<BackupHead> decode_backup_head(std::string_view key, std::string_view document);
+
+// What one node says of its parts.
+struct NodeProgress {
+  std::string node;
+  uint64_t attempt = 0;
+  BackupState source_state = BackupState::kPlanning;
+  BackupState target_state = BackupState::kPlanning;
+  uint64_t sent_slots = 0;
+  uint64_t sent_bytes = 0;
+  uint64_t local_bytes = 0;  // of these: to itself
+  uint64_t done_slots = 0;   // durable here, as target
+  uint64_t done_bytes = 0;
+  uint64_t received_bytes = 0;  // on the wire
+  uint64_t records = 0;         // live, as target
+  Divergence divergence;
+  std::vector<StageReport> stages;
+  int64_t changed_ms = 0;
+  std::string error;
+  friend bool operator==(const NodeProgress&, const NodeProgress&) = default;
+};
+std::string encode(const NodeProgress& progress);
+absl::StatusOr<NodeProgress> decode_node_progress(std::string_view key, std::string_view document);
+
+// A plan in chunks below kMaxScheduleChunkBytes each.
+std::vector<std::string> encode_plan(const Plan& plan, std::string_view backup, uint64_t attempt);
+// All chunks, in order; keys[i] is where chunks[i] came from. What they say of backup and attempt
+// must be as given.
+absl::StatusOr<Plan> decode_plan(std::string_view backup, uint64_t attempt,
+                                 const std::vector<std::string>& keys,
+                                 const std::vector<std::string>& chunks);
+
+}  // namespace sluice
+
+#endif  // SLUICE_CONTROL_BACKUP_DOCUMENTS_H_

@@ -1,0 +1,345 @@
+#include "control/local/local_cluster.h"
+
+#include <fcntl.h>
+#include <spdlog/spdlog.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <bit>
+#include <cerrno>
+#include <climits>
+#include <csignal>
+#include <cstdlib>
+#include <nlohmann/json.hpp>
+
+#include "base/clock.h"
+#include "base/random.h"
+#include "base/status.h"
+#include "base/text.h"
+#include "control/client/cluster_client.h"
+#include "control/cluster_block/cluster_block.h"
+#include "control/membership/membership.h"
+#include "control/node/arena_budget.h"
+#include "control/node/bootstrap.h"
+#include "control/node/config.h"
+#include "drivers/registry.h"
+
+namespace sluice {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+constexpr char kDescription[] = "local.json";
+constexpr size_t kDescriptionLimit = size_t{1} << 20;
+constexpr int64_t kPollNs = 50'000'000;
+constexpr size_t kLogTailBytes = 1500;
+
+// A string of TOML: the escapes of JSON are those of its basic strings.
+std::string toml_string(const std::string& text) {
+  std::string escaped = Json(text).dump();
+  for (size_t at = 0; (at = escaped.find('\x7f', at)) != std::string::npos;)
+    escaped.replace(at, 1, "\\u007f");
+  return escaped;
+}
+
+bool is_same_folder(const std::string& a, const std::string& b) {
+  struct stat one {};
+  struct stat two {};
+  return stat(a.c_str(), &one) == 0 && stat(b.c_str(), &two) == 0 && one.st_dev == two.st_dev &&
+         one.st_ino == two.st_ino;
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<LocalCluster>> LocalCluster::open_folder(const std::string& folder) {
+  char absolute[PATH_MAX];
+  if (realpath(folder.c_str(), absolute) == nullptr) return errno_status(errno, folder);
+  // Configuration files and the cluster's own JSON name it.
+  if (!is_utf8(absolute))
+    return invalid_argument("{}: its name is not UTF-8; use another directory",
+                            printable(absolute));
+  const std::string lock_file = std::string(absolute) + "/.lock";
+  UniqueFd lock(open(lock_file.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644));
+  // What runs in a directory that has become read-only can still be stopped.
+  if (!lock) lock.reset(open(lock_file.c_str(), O_RDONLY | O_CLOEXEC));
+  if (!lock) return errno_status(errno, fmt::format("open {}", lock_file));
+  if (flock(lock.get(), LOCK_EX | LOCK_NB) != 0) {
+    return unavailable("another 'sluice local' command is working in {}; wait for it to end",
+                       absolute);
+  }
+  return std::unique_ptr<LocalCluster>(new LocalCluster(absolute, std::move(lock)));
+}
+
+absl::StatusOr<std::unique_ptr<LocalCluster>> LocalCluster::load(const std::string& folder) {
+  struct stat info {};
+  if (stat((folder + "/" + kDescription).c_str(), &info) != 0) {
+    if (errno != ENOENT && errno != ENOTDIR)
+      return errno_status(errno, fmt::format("look for a cluster in {}", folder));
+    return not_found("no local cluster in {}; 'sluice local up --dir {} --nodes N' makes one",
+                     folder, folder);
+  }
+  SLUICE_ASSIGN_OR_RETURN(auto cluster, open_folder(folder));
+  SLUICE_RETURN_IF_ERROR(cluster->read_description());
+  return cluster;
+}
+
+absl::StatusOr<std::unique_ptr<LocalCluster>> LocalCluster::create(const LocalOptions& options) {
+  SLUICE_RETURN_IF_ERROR(make_folders(options.folder));
+  SLUICE_ASSIGN_OR_RETURN(auto cluster, open_folder(options.folder));
+  struct stat info {};
+  if (stat(cluster->path(kDescription).c_str(), &info) == 0) {
+    SLUICE_RETURN_IF_ERROR(cluster->read_description());
+    SLUICE_RETURN_IF_ERROR(cluster->check_same(options));
+  } else if (errno != ENOENT) {
+    return errno_status(errno, fmt::format("look for a cluster in {}", options.folder));
+  } else {
+    SLUICE_RETURN_IF_ERROR(cluster->make(options));
+  }
+  return cluster;
+}
+
+absl::Status LocalCluster::read_description() {
+  const std::string file = path(kDescription);
+  SLUICE_ASSIGN_OR_RETURN(const std::string text, read_file(file, kDescriptionLimit));
+  try {
+    const Json json = Json::parse(text);
+    id_ = json.at("id").get<std::string>();
+    made_in_ = json.at("folder").get<std::string>();
+    url_ = json.at("cluster").get<std::string>();
+    driver_ = json.at("driver").get<std::string>();
+    replicas_ = json.at("replicas").get<uint32_t>();
+    slots_ = json.at("slots").get<uint32_t>();
+    for (const Json& node : json.at("nodes")) {
+      nodes_.push_back({node.at("name").get<std::string>(), node.at("weight").get<double>(),
+                        node.at("rack").get<std::string>(),
+                        node.at("control_address").get<std::string>(),
+                        node.at("data_address").get<std::string>()});
+    }
+  } catch (const nlohmann::json::exception& error) {
+    return data_loss("{} is damaged: {}", file, error.what());
+  }
+  return absl::OkStatus();
+}
+
+absl::Status LocalCluster::write_description() const {
+  Json json = {{"id", id_},         {"folder", made_in_},    {"cluster", url_},
+               {"driver", driver_}, {"replicas", replicas_}, {"slots", slots_}};
+  json["nodes"] = Json::array();
+  for (const LocalNode& node : nodes_) {
+    json["nodes"].push_back({{"name", node.name},
+                             {"weight", node.weight},
+                             {"rack", node.rack},
+                             {"control_address", node.control_address},
+                             {"data_address", node.data_address}});
+  }
+  return write_file_durably(path(kDescription), json.dump(2) + "\n");
+}
+
+absl::Status LocalCluster::check_same(const LocalOptions& options) const {
+  const auto differs = [&](const char* what, auto has, auto asked) {
+    return failed_precondition(
+        "{} holds a cluster with {} {}, not {}; start it as it is, or use another directory",
+        folder_, what, has, asked);
+  };
+  if (options.nodes != nodes_.size()) return differs("--nodes", nodes_.size(), options.nodes);
+  if (options.replicas != 0 && options.replicas != replicas_)
+    return differs("--replicas", replicas_, options.replicas);
+  if (options.slots != 0 && options.slots != slots_)
+    return differs("--slots", slots_, options.slots);
+  if (options.driver != driver_) return differs("--driver", driver_, options.driver);
+  if (!options.etcd_url.empty() && options.etcd_url != url_)
+    return differs("--cluster", url_, options.etcd_url);
+  for (size_t i = 0; i < options.weights.size(); ++i) {
+    if (options.weights[i] != nodes_[i].weight)
+      return differs("--weights", nodes_[i].weight, options.weights[i]);
+  }
+  for (size_t i = 0; i < options.racks.size(); ++i) {
+    if (options.racks[i] != nodes_[i].rack)
+      return differs("--racks", nodes_[i].rack, options.racks[i]);
+  }
+  return absl::OkStatus();
+}
+
+absl::Status LocalCluster::make(const LocalOptions& options) {
+  id_ = fmt::format("{:016x}{:016x}", entropy(), entropy());
+  made_in_ = folder_;
+  url_ = options.etcd_url.empty() ? "sqlite:" + path("cluster.db") : options.etcd_url;
+  driver_ = options.driver;
+  replicas_ = options.replicas != 0 ? options.replicas : std::min<uint32_t>(3, options.nodes);
+  slots_ = options.slots != 0 ? options.slots : kDefaultSlots;
+  SLUICE_ASSIGN_OR_RETURN(const std::vector<uint16_t> ports, free_ports(size_t{2} * options.nodes));
+  SLUICE_ASSIGN_OR_RETURN(const std::string data_host, local_host(options.driver));
+  for (uint32_t i = 0; i < options.nodes; ++i) {
+    LocalNode node;
+    node.name = fmt::format("n{}", i + 1);
+    node.weight = options.weights.empty() ? 1 : options.weights[i];
+    node.rack = options.racks.empty() ? "" : options.racks[i];
+    node.control_address = fmt::format("127.0.0.1:{}", ports[2 * i]);
+    node.data_address = fmt::format("{}:{}", data_host, ports[2 * i + 1]);
+    nodes_.push_back(std::move(node));
+  }
+  SLUICE_RETURN_IF_ERROR(make_cluster_block());
+  SLUICE_RETURN_IF_ERROR(write_configs());
+  return write_description();  // last: what it describes is there
+}
+
+absl::Status LocalCluster::write_configs() const {
+  for (const LocalNode& node : nodes_) {
+    SLUICE_RETURN_IF_ERROR(write_file_durably(path(node.name + ".toml"), config_of(node)));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status LocalCluster::settle() {
+  if (made_in_ == folder_ || is_same_folder(made_in_, folder_)) return absl::OkStatus();
+  LocalCluster original(made_in_, UniqueFd());
+  if (original.read_description().ok() && original.id_ == id_) {
+    return failed_precondition(
+        "{0} is a copy of the cluster in {1}, and its configuration files name {1}: started, its "
+        "nodes would work on the original's data. Remove or rename {1} to use the copy instead, or "
+        "make another cluster and restore a backup into it",
+        folder_, made_in_);
+  }
+  for (const LocalNode& node : nodes_) {
+    if (const auto running = process(node)) {
+      return failed_precondition(
+          "{} was moved from {} while node {} (process {}) runs in it; 'sluice local down --dir "
+          "{}' first",
+          folder_, made_in_, node.name, running->pid, folder_);
+    }
+  }
+  const std::string old_url = "sqlite:" + made_in_ + "/cluster.db";
+  if (url_ == old_url) url_ = "sqlite:" + path("cluster.db");
+  SLUICE_RETURN_IF_ERROR(write_configs());
+  made_in_ = folder_;
+  return write_description();  // last: a crash before it does all of this again
+}
+
+absl::Status LocalCluster::make_cluster_block() const {
+  SLUICE_ASSIGN_OR_RETURN(const auto block, open_cluster_block(url_, {.create = true}));
+  ClusterShape shape;
+  shape.slot_bits = static_cast<uint32_t>(std::countr_zero(slots_));
+  shape.replicas = replicas_;
+  const absl::Status status = make_cluster(*block, shape).status();
+  if (!absl::IsAlreadyExists(status) || !url_.starts_with("sqlite:")) return status;
+  // A run that was interrupted between this and the description left one behind.
+  SLUICE_ASSIGN_OR_RETURN(const ClusterInfo there, load_cluster(*block));
+  if (there.slot_bits == shape.slot_bits && there.replicas == shape.replicas)
+    return absl::OkStatus();
+  return failed_precondition(
+      "there is a cluster in {} already, with {} slots and {} replicas; ask for these, or use "
+      "another directory",
+      url_, there.slots(), there.replicas);
+}
+
+std::string LocalCluster::config_of(const LocalNode& node) const {
+  std::string text = "# Written by 'sluice local up'; read by 'sluice node --config'.\n";
+  const auto add = [&](const char* key, const std::string& value) {
+    text += fmt::format("{} = {}\n", key, toml_string(value));
+  };
+  add("name", node.name);
+  add("cluster", url_);
+  add("data_folder", path(node.name));
+  add("archive_folder", path(node.name + "-archive"));
+  add("control_listen", node.control_address);
+  add("data_listen", node.data_address);
+  add("driver", driver_);
+  add("rack", node.rack);
+  text += fmt::format("weight = {}\n", node.weight);
+  // The default is for clusters of a dozen nodes.
+  const uint64_t arena_bytes = recommended_arena_bytes(nodes_.size());
+  if (arena_bytes > NodeConfig().arena_bytes)
+    text += fmt::format("arena_bytes = {}\n", arena_bytes);
+  return text;
+}
+
+absl::StatusOr<const LocalNode*> LocalCluster::find(const std::string& name) const {
+  std::string names;
+  for (const LocalNode& node : nodes_) {
+    if (node.name == name) return &node;
+    names += (names.empty() ? "" : ", ") + node.name;
+  }
+  return not_found("no node '{}' in {}; there are {}", name, folder_, names);
+}
+
+std::optional<ProcessId> LocalCluster::process(const LocalNode& node) const {
+  const auto holder = holder_of_process_lock(path(node.name) + "/" + kNodeLockFile);
+  return holder && is_running(*holder) ? holder : std::nullopt;
+}
+
+absl::StatusOr<ProcessId> LocalCluster::start(const LocalNode& node, bool accept_data_loss) {
+  SLUICE_ASSIGN_OR_RETURN(const std::string program, own_executable());
+  std::vector<std::string> arguments = {program, "node", "--config", path(node.name + ".toml")};
+  if (accept_data_loss) arguments.push_back("--accept-data-loss");
+  SLUICE_ASSIGN_OR_RETURN(const ProcessId process, spawn_daemon(arguments, log_of(node)));
+  // For whoever looks into the directory: nothing here depends on it.
+  if (const absl::Status written = write_pid_file(path(node.name + ".pid"), process); !written.ok())
+    spdlog::warn("{}", message_of(written));
+  return process;
+}
+
+// OK when they serve; UNAVAILABLE or DEADLINE_EXCEEDED with what is still missing.
+absl::Status LocalCluster::why_not_serving(const std::vector<Started>& started) const {
+  SLUICE_ASSIGN_OR_RETURN(const auto block, open_cluster_block(url_));
+  SLUICE_RETURN_IF_ERROR(publish_first_table(*block, nodes_.size(), kPollNs / 1'000'000));
+  SLUICE_ASSIGN_OR_RETURN(const auto client, ClusterClient::open(*block, url_));
+  SLUICE_ASSIGN_OR_RETURN(const std::vector<NodeView> views, client->nodes());
+  for (const Started& one : started) {
+    const auto view = std::find_if(views.begin(), views.end(),
+                                   [&](const NodeView& v) { return v.name == one.node->name; });
+    if (view == views.end()) return unavailable("{} has not joined", one.node->name);
+    if (view->state != "live" || view->process != one.process.pid)
+      return unavailable("{} is not live", one.node->name);
+    if (!view->reached) return unavailable("{} does not answer", one.node->name);
+  }
+  return client->table().status();
+}
+
+absl::Status LocalCluster::wait_until_serving(const std::vector<Started>& started,
+                                              int64_t timeout_ms,
+                                              const std::function<bool()>& interrupted) const {
+  Clock& clock = system_clock();
+  const int64_t deadline = clock.monotonic_ns() + timeout_ms * 1'000'000;
+  while (true) {
+    for (const Started& one : started) {
+      if (is_running(one.process)) continue;
+      return unavailable("node {} ended; the end of {}:\n{}", one.node->name, log_of(*one.node),
+                         tail_of_file(log_of(*one.node), kLogTailBytes));
+    }
+    if (interrupted()) return cancelled("interrupted");
+    const absl::Status status = why_not_serving(started);
+    if (status.ok()) return status;
+    if (clock.monotonic_ns() >= deadline) {
+      return unavailable("not ready after {} s: {}; the logs are {}/n*.log", timeout_ms / 1000,
+                         message_of(status), folder_);
+    }
+    clock.sleep_ns(kPollNs);
+  }
+}
+
+absl::StatusOr<std::vector<std::string>> LocalCluster::stop(const std::vector<Started>& processes,
+                                                            int64_t timeout_ms) const {
+  for (const Started& one : processes) {
+    const absl::Status status = send_signal(one.process, SIGTERM);
+    if (!status.ok() && is_running(one.process)) return status;
+  }
+  Clock& clock = system_clock();
+  const int64_t deadline = clock.monotonic_ns() + timeout_ms * 1'000'000;
+  std::vector<std::string> killed;
+  for (const Started& one : processes) {
+    const int64_t left_ms = (deadline - clock.monotonic_ns()) / 1'000'000;
+    if (!wait_until_gone(one.process, std::max<int64_t>(left_ms, 0))) {
+      SLUICE_RETURN_IF_ERROR(send_signal(one.process, SIGKILL));
+      if (!wait_until_gone(one.process, timeout_ms)) {
+        return internal_error("process {} of {} does not end", one.process.pid, one.node->name);
+      }
+      killed.push_back(one.node->name);
+    }
+    unlink(path(one.node->name + ".pid").c_str());
+  }
+  return killed;
+}
+
+}  // namespace sluice

@@ -1,0 +1,51 @@
+// What the parts of one serving node share. All references outlive every part; the context is made
+// and owned by the node.
+#ifndef SLUICE_CONTROL_PEERS_NODE_CONTEXT_H_
+#define SLUICE_CONTROL_PEERS_NODE_CONTEXT_H_
+
+#include <atomic>
+#include <string>
+
+#include "absl/status/status.h"
+#include "base/clock.h"
+#include "base/status.h"
+#include "control/cluster_block/cluster_block.h"
+#include "control/peers/directory.h"
+#include "control/peers/peers.h"
+#include "dataplane/store/store.h"
+#include "dataplane/stream/exchange.h"
+
+namespace sluice {
+
+class JobFence;
+class LocalArchives;
+class ClockMonitor;
+
+struct NodeContext {
+  std::string name;
+  uint32_t number = 0;
+  std::string cluster_url;
+  std::string archive_folder;
+  Clock* clock = nullptr;  // the machine's
+  ClockMonitor* clock_monitor = nullptr;
+  ClusterBlock* block = nullptr;
+  Directory* directory = nullptr;
+  Peers* peers = nullptr;
+  Store* store = nullptr;
+  Exchange* exchange = nullptr;
+  LocalArchives* archives = nullptr;
+  JobFence* fence = nullptr;
+
+  // Set once the node has joined: its number is known, and it may serve, stamp and coordinate.
+  // Before, what it holds may be refused: nothing must come out of it or go into it.
+  std::atomic<bool> ready{false};
+
+  absl::Status check_ready() const {
+    return ready ? absl::OkStatus() : unavailable("node {} is starting, or stopping", name);
+  }
+  const ClusterInfo& cluster() const { return directory->cluster(); }
+};
+
+}  // namespace sluice
+
+#endif  // SLUICE_CONTROL_PEERS_NODE_CONTEXT_H_

@@ -1,0 +1,91 @@
+#include "control/peers/peers.h"
+
+#include <algorithm>
+#include <chrono>
+#include <utility>
+
+#include "base/status.h"
+#include "control/peers/rpc.h"
+
+namespace sluice {
+
+namespace {
+constexpr int64_t kFirstPauseNs = 100'000'000;
+constexpr int64_t kLongestPauseNs = 2'000'000'000;
+}  // namespace
+
+PeerNode::PeerNode(const Callee& callee, const std::string& address, Clock& clock)
+    : name_(callee.node), address_(address), clock_(clock) {
+  channel_ = make_channel(address, callee);
+  peer_ = v1::Peer::NewStub(channel_);
+  serving_ = v1::Sluice::NewStub(channel_);
+}
+
+bool PeerNode::connect(int64_t timeout_ms) {
+  return channel_->WaitForConnected(std::chrono::system_clock::now() +
+                                    std::chrono::milliseconds(timeout_ms));
+}
+
+void PeerNode::note(const grpc::Status& status) {
+  const bool absent = status.error_code() == grpc::StatusCode::UNAVAILABLE ||
+                      status.error_code() == grpc::StatusCode::DEADLINE_EXCEEDED;
+  if (!absent) {
+    pause_ns_ = 0;
+    resume_ns_ = 0;
+    return;
+  }
+  const int64_t pause = std::clamp(pause_ns_.load() * 2, kFirstPauseNs, kLongestPauseNs);
+  pause_ns_ = pause;
+  resume_ns_ = clock_.monotonic_ns() + pause;
+}
+
+void PeerNode::remember(std::string_view token, uint64_t sequence) {
+  const std::lock_guard lock(mutex_);
+  if (token_ != token) {
+    token_ = token;
+    sequence_ = 0;
+  }
+  sequence_ = std::max(sequence_, sequence);
+}
+
+uint64_t PeerNode::recall(std::string_view token) const {
+  const std::lock_guard lock(mutex_);
+  return token_ == token ? sequence_ : 0;
+}
+
+bool PeerNode::reserve(int64_t bytes) {
+  std::unique_lock lock(mutex_);
+  const bool crowded = clock_.monotonic_ns() < crowded_until_ns_;
+  const bool room = room_.wait_for(lock, std::chrono::milliseconds(crowded ? 0 : kRoomWaitMs), [&] {
+    return in_flight_ == 0 || in_flight_ + bytes <= kMaxBytesInFlight;
+  });
+  if (room) {
+    in_flight_ += bytes;
+  } else if (!crowded) {
+    crowded_until_ns_ = clock_.monotonic_ns() + kCrowdedMs * 1'000'000;
+  }
+  return room;
+}
+
+void PeerNode::release(int64_t bytes) {
+  {
+    const std::lock_guard lock(mutex_);
+    in_flight_ -= bytes;
+  }
+  room_.notify_all();
+}
+
+absl::StatusOr<std::shared_ptr<PeerNode>> Peers::find(std::string_view name) {
+  const auto snapshot = directory_.snapshot();
+  const Member* member = snapshot->find(name);
+  if (member == nullptr) return not_found("no node {} in this cluster", name);
+  const std::lock_guard lock(mutex_);
+  auto& node = nodes_[std::string(name)];
+  if (node == nullptr || node->address() != member->info.control_address) {
+    node = std::make_shared<PeerNode>(Callee{directory_.cluster().uuid, std::string(name)},
+                                      member->info.control_address, clock_);
+  }
+  return node;
+}
+
+}  // namespace sluice

@@ -1,0 +1,327 @@
+#include "control/records/write_coordinator.h"
+
+#include <algorithm>
+#include <chrono>
+#include <condition_variable>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <utility>
+
+#include "base/status.h"
+#include "control/peers/rpc.h"
+#include "dataplane/pipeline/write_tally.h"
+
+namespace sluice {
+
+struct WriteCoordinator::Pending {
+  size_t index = 0;  // in the caller's items
+  WriteItem item;
+  uint32_t slot = 0;
+  bool in_doubt = false;  // it may have been applied by an earlier sending
+  absl::Status status;
+
+  RecordView view(const Version& version) const {
+    return {item.key, item.value, version, item.tombstone};
+  }
+};
+
+// One sending of some writes to their replicas. Outlives the caller while calls of slow replicas
+// are under way, so it holds nothing of the caller's.
+struct WriteCoordinator::Round {
+  struct Failure {
+    std::string node;
+    std::string reason;
+    std::vector<size_t> items;
+  };
+
+  explicit Round(size_t items, size_t needed) : items_(items), quorum(needed) {}
+
+  bool all_decided() const {
+    return std::all_of(items_.begin(), items_.end(),
+                       [this](const WriteTally& item) { return item.decided(quorum); });
+  }
+
+  std::mutex mutex;
+  std::condition_variable changed;
+  std::vector<WriteTally> items_;
+  std::vector<Failure> failures;
+  const size_t quorum;
+  bool stale_epoch = false;
+};
+
+struct WriteCoordinator::Call {
+  grpc::ClientContext context;
+  v1::ApplyRequest request;
+  v1::ApplyReply reply;
+  std::vector<size_t> indexes;
+  std::shared_ptr<Round> round;
+  std::shared_ptr<PeerNode> node;
+  int64_t bytes = 0;
+
+  void done(const grpc::Status& status) {
+    node->release(bytes);
+    node->note(status);
+    {
+      const std::lock_guard lock(round->mutex);
+      take_answer(status);
+    }
+    round->changed.notify_all();
+  }
+
+  void take_answer(const grpc::Status& status) {
+    for (const size_t index : indexes) --round->items_[index].open;
+    if (!status.ok()) {
+      round->failures.push_back(
+          {node->name(), std::string(message_of(from_grpc(status))), indexes});
+      if (refused_before_applying(status)) return;
+      for (const size_t index : indexes) ++round->items_[index].unknown;
+    } else if (reply.epoch() != request.epoch()) {
+      round->stale_epoch = true;
+      round->failures.push_back({node->name(), "has another distribution table", indexes});
+    } else if (static_cast<size_t>(reply.results_size()) != indexes.size()) {
+      round->failures.push_back({node->name(), "answered another number of records", indexes});
+      for (const size_t index : indexes) ++round->items_[index].unknown;
+    } else {
+      for (size_t i = 0; i < indexes.size(); ++i) {
+        round->items_[indexes[i]].take(node->name(), result_of(static_cast<int>(i)));
+      }
+      node->remember(reply.token(), reply.sequence());
+    }
+  }
+
+  // Codes that a replica gives before it changes anything.
+  static bool refused_before_applying(const grpc::Status& status) {
+    return status.error_code() == grpc::StatusCode::OUT_OF_RANGE ||
+           status.error_code() == grpc::StatusCode::INVALID_ARGUMENT ||
+           status.error_code() == grpc::StatusCode::FAILED_PRECONDITION;
+  }
+
+  ApplyResult result_of(int i) const {
+    const auto& from = reply.results(i);
+    ApplyResult result;
+    if (from.outcome() == v1::ApplyReply::EQUAL) result.outcome = ApplyResult::Outcome::kEqual;
+    if (from.outcome() == v1::ApplyReply::SUPERSEDED) {
+      result.outcome = ApplyResult::Outcome::kSuperseded;
+      result.newer = {from.newer().stamp(), from.newer().node()};
+    }
+    result.after_cut = from.after_cut();
+    result.cut = from.cut();
+    return result;
+  }
+};
+
+namespace {
+
+// More than the longest pause that a channel makes before it connects again.
+constexpr int64_t kReconnectMs = 1'500;
+
+absl::Status short_of_quorum(uint32_t slot, size_t acknowledged, size_t quorum,
+                             const std::string& reasons) {
+  return unavailable("slot {}: {} of the {} replicas that a write needs have it; {}", slot,
+                     acknowledged, quorum, reasons);
+}
+
+absl::Status overtaken(uint32_t slot) {
+  return aborted(
+      "slot {}: another write of this key has a newer version, and it is not known whether this "
+      "one, which had to be repeated, took effect before it; read the key, and write again if that "
+      "is still wanted",
+      slot);
+}
+
+}  // namespace
+
+WriteCoordinator::WriteCoordinator(const NodeContext& context, const Options& options)
+    : context_(context), options_(options), quorum_(context.cluster().write_quorum()) {}
+
+std::vector<WriteResult> WriteCoordinator::write(std::span<const WriteItem> items,
+                                                 const WriteOrigin& origin) {
+  std::vector<WriteResult> results(items.size());
+  std::vector<Pending> pending;
+  for (size_t i = 0; i < items.size(); ++i) {
+    Pending item;
+    item.index = i;
+    item.item = items[i];
+    item.slot = slot_of(items[i].key, context_.cluster().slot_bits);
+    item.in_doubt = origin.in_doubt;
+    item.status = deadline_exceeded("the write was not sent in time");
+    pending.push_back(std::move(item));
+  }
+  const int64_t deadline = context_.clock->monotonic_ns() + options_.timeout_ms * 1'000'000;
+  for (int number = 0; number < options_.rounds && !pending.empty(); ++number) {
+    const int64_t left_ms = (deadline - context_.clock->monotonic_ns()) / 1'000'000;
+    if (left_ms <= 0) break;
+    // The first two rounds pass over replicas that lately did not answer; later ones ask them too.
+    const auto round = send_round(pending, origin.version, number >= 2, options_.call_ms);
+    std::unique_lock lock(round->mutex);
+    round->changed.wait_for(lock, std::chrono::milliseconds(left_ms),
+                            [&] { return round->all_decided(); });
+    const bool quorum_failed = take_round(*round, pending, results);
+    const bool stale = round->stale_epoch;
+    lock.unlock();
+    if (pending.empty()) break;
+    if (stale) {
+      if (absl::Status status = context_.directory->refresh(); !status.ok()) {
+        for (Pending& item : pending) item.status = status;
+        break;
+      }
+    } else if (quorum_failed) {
+      if (number >= 3) break;
+      context_.clock->sleep_ns(int64_t{50'000'000} << number);
+    }
+  }
+  for (Pending& item : pending) results[item.index].status = std::move(item.status);
+  return results;
+}
+
+bool WriteCoordinator::take_round(Round& round, std::vector<Pending>& pending,
+                                  std::vector<WriteResult>& results) {
+  std::vector<Pending> again;
+  bool quorum_failed = false;
+  for (size_t i = 0; i < pending.size(); ++i) {
+    const WriteTally& answer = round.items_[i];
+    WriteResult& result = results[pending[i].index];
+    const bool restamp = answer.must_restamp(quorum_);
+    if (!restamp && answer.acknowledged() >= quorum_) {
+      result.status = absl::OkStatus();
+      continue;
+    }
+    Pending& item = pending[i];
+    std::string reasons;
+    for (const Round::Failure& failure : round.failures) {
+      if (std::find(failure.items.begin(), failure.items.end(), i) == failure.items.end()) continue;
+      reasons += fmt::format("{}{}: {}", reasons.empty() ? "" : "; ", failure.node, failure.reason);
+    }
+    if (answer.late > 0) {
+      reasons +=
+          fmt::format("{}{} answered after their cut", reasons.empty() ? "" : "; ", answer.late);
+    }
+    item.status = short_of_quorum(item.slot, answer.acknowledged(), quorum_,
+                                  reasons.empty() ? "the others did not answer in time" : reasons);
+    if (answer.superseded > 0) item.status = overtaken(item.slot);
+    if (restamp) {
+      result.status = std::move(item.status);
+      result.restamp_above = answer.above;
+      // Its next version will be above what those that are behind hold.
+      result.answered = answer.answered;
+      result.answered.insert(result.answered.end(), answer.behind.begin(), answer.behind.end());
+      continue;
+    }
+    quorum_failed = true;
+    item.item.answered = answer.answered;
+    item.in_doubt |= answer.may_be_somewhere();
+    again.push_back(std::move(item));
+  }
+  pending = std::move(again);
+  return quorum_failed;
+}
+
+std::shared_ptr<WriteCoordinator::Round> WriteCoordinator::send_round(std::vector<Pending>& items,
+                                                                      const Version& version,
+                                                                      bool everyone,
+                                                                      int64_t timeout_ms) {
+  auto round = std::make_shared<Round>(items.size(), quorum_);
+  for (size_t i = 0; i < items.size(); ++i) {
+    round->items_[i].in_doubt = items[i].in_doubt;
+    round->items_[i].answered = items[i].item.answered;
+  }
+  const auto snapshot = context_.directory->snapshot();
+  if (snapshot->table == nullptr) {
+    std::vector<size_t> all(items.size());
+    for (size_t i = 0; i < all.size(); ++i) all[i] = i;
+    round->failures.push_back(
+        {context_.name, "there is no distribution table yet", std::move(all)});
+    return round;
+  }
+  std::map<std::string, std::vector<size_t>> by_node;
+  for (size_t i = 0; i < items.size(); ++i) {
+    for (const uint16_t member : snapshot->table->replicas_of(items[i].slot)) {
+      by_node[snapshot->table->members()[member].name].push_back(i);
+      ++round->items_[i].open;
+    }
+  }
+  const std::vector<size_t>* here = nullptr;
+  for (const auto& [node, indexes] : by_node) {
+    if (node == context_.name) {
+      here = &indexes;
+    } else {
+      apply_there(round, node, snapshot->epoch(), items, version, indexes, everyone, timeout_ms);
+    }
+  }
+  if (here != nullptr) apply_here(round, items, version, *here);
+  return round;
+}
+
+void WriteCoordinator::apply_here(const std::shared_ptr<Round>& round,
+                                  const std::vector<Pending>& items, const Version& version,
+                                  std::span<const size_t> indexes) {
+  std::vector<RecordView> records;
+  records.reserve(indexes.size());
+  for (const size_t index : indexes) records.push_back(items[index].view(version));
+  const auto applied = context_.store->apply(records);
+  const std::lock_guard lock(round->mutex);
+  for (size_t i = 0; i < indexes.size(); ++i) {
+    auto& item = round->items_[indexes[i]];
+    --item.open;
+    if (applied.ok()) {
+      item.take(context_.name, (*applied)[i]);
+    } else {
+      ++item.unknown;
+    }
+  }
+  if (!applied.ok()) {
+    round->failures.push_back({context_.name,
+                               std::string(message_of(applied.status())),
+                               {indexes.begin(), indexes.end()}});
+  }
+}
+
+void WriteCoordinator::apply_there(const std::shared_ptr<Round>& round, const std::string& node,
+                                   uint64_t epoch, const std::vector<Pending>& items,
+                                   const Version& version, std::span<const size_t> indexes,
+                                   bool everyone, int64_t timeout_ms) {
+  auto call = std::make_unique<Call>();
+  call->request.set_epoch(epoch);
+  for (const size_t index : indexes) {
+    fill(items[index].view(version), call->request.add_records());
+  }
+  call->bytes = static_cast<int64_t>(call->request.ByteSizeLong());
+  call->indexes.assign(indexes.begin(), indexes.end());
+  call->round = round;
+  const bool live = context_.directory->snapshot()->live(node);
+  std::string reason;
+  if (auto found = context_.peers->find(node); !found.ok()) {
+    reason = message_of(found.status());
+  } else if (!live && !everyone && !(*found)->available()) {
+    reason = "did not answer lately";
+  } else if (!(*found)->reserve(call->bytes)) {
+    reason =
+        fmt::format("{} MiB of writes to it are unanswered", PeerNode::kMaxBytesInFlight >> 20);
+  } else {
+    call->node = *std::move(found);
+  }
+  if (call->node == nullptr) {
+    const std::lock_guard lock(round->mutex);
+    for (const size_t index : indexes) --round->items_[index].open;
+    round->failures.push_back({node, reason, call->indexes});
+    return;
+  }
+  // A node that has just started must not miss writes because its first connection is being made,
+  // and one that has just come back must not fail writes that need it.
+  if (live && everyone) {
+    call->node->connect(kReconnectMs);
+  } else if (live) {
+    call->node->connect_first();
+  }
+  set_timeout(call->context, timeout_ms);
+  Call* raw = call.release();
+  raw->node->peer().async()->Apply(&raw->context, &raw->request, &raw->reply,
+                                   [raw](const grpc::Status& status) {
+                                     raw->done(status);
+                                     delete raw;
+                                   });
+}
+
+}  // namespace sluice

@@ -1,0 +1,359 @@
+#include "control/restore/restore_job.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "base/status.h"
+#include "control/peers/rpc.h"
+
+namespace sluice {
+
+namespace {
+
+constexpr size_t kDifferencesNamed = 64;
+
+}  // namespace
+
+// Each slot needs a live replica to take its records; records whose other replicas are down end on
+// the retry list.
+absl::Status RestoreJob::check_destination() {
+  SLUICE_RETURN_IF_ERROR(cluster_.directory().refresh());
+  const auto snapshot = cluster_.directory().snapshot();
+  if (snapshot->table == nullptr) return unavailable("the cluster has no distribution table yet");
+  size_t dead = 0;
+  uint32_t first = 0;
+  for (uint32_t slot = 0; slot < snapshot->table->slots(); ++slot) {
+    const auto replicas = snapshot->table->replicas_of(slot);
+    const bool lives = std::any_of(replicas.begin(), replicas.end(), [&](uint16_t member) {
+      return snapshot->live(snapshot->table->members()[member].name);
+    });
+    if (!lives && dead++ == 0) first = slot;
+  }
+  if (dead == 0) return absl::OkStatus();
+  return unavailable("no replica of {} slots (slot {} first) is live", dead, first);
+}
+
+// Whether all nodes are known to hold nothing.
+absl::StatusOr<bool> RestoreJob::is_empty() {
+  Patience patience = cluster_.patience();
+  patience.gone_ms = 0;
+  SLUICE_ASSIGN_OR_RETURN(const NodeDigests digests, read_digests(cluster_, patience));
+  const auto empty = [](const SlotDigest& digest) { return digest.empty(); };
+  return digests.size() == cluster_.directory().snapshot()->table->members().size() &&
+         std::all_of(digests.begin(), digests.end(), [&](const auto& node) {
+           return std::all_of(node.second.begin(), node.second.end(), empty);
+         });
+}
+
+// Resumes an interrupted restore of the same archive; one that ended is restarted.
+// Under the lock's fence: who was stopped behind taking it does not supersede its next holder.
+absl::Status RestoreJob::begin(const RestoreHead& wanted, const LeaseLock& lock) {
+  constexpr int kTries = 3;
+  absl::Status status;
+  // An attempt that lost its lock a moment ago may change the head once more.
+  for (int i = 0; i < kTries; ++i) {
+    SLUICE_ASSIGN_OR_RETURN(stored_, load_restore(cluster_.block(), wanted.id));
+    const RestoreHead before = stored_.head;
+    if (stored_.revision != 0 && before.prefix != wanted.prefix) {
+      return already_exists("restore {} is one of another prefix", wanted.id);
+    }
+    RestoreHead head = wanted;
+    const bool same_archive =
+        stored_.revision != 0 && before.manifest_digest == wanted.manifest_digest;
+    const bool resumes =
+        same_archive && before.progress != 0 &&
+        (before.state == "running" || before.state == "failed" || before.state == "cancelled");
+    head.created_ms = head.changed_ms = cluster_.clock().wall_ms();
+    head.attempt = before.attempt + 1;
+    head.driven = true;
+    head.state = "running";
+    // What is listed stays listed until this attempt has ended.
+    if (same_archive) {
+      head.lists = before.lists;
+      head.failed = before.failed;
+      head.failed_deletions = before.failed_deletions;
+    }
+    if (resumes) {
+      head.created_ms = before.created_ms;
+      head.into_empty = before.into_empty;
+      head.progress = before.progress;
+    } else {
+      SLUICE_ASSIGN_OR_RETURN(head.into_empty, is_empty());
+      head.progress = head.attempt;
+    }
+    stored_.head = std::move(head);
+    status = store_restore(cluster_.block(), stored_, {lock.fence()});
+    if (!absl::IsAborted(status)) break;
+  }
+  SLUICE_RETURN_IF_ERROR(status);
+  // Left by attempts that ended by a crash; what cannot be erased now is erased later.
+  erase_unnamed(cluster_.block(), stored_).IgnoreError();
+  return absl::OkStatus();
+}
+
+absl::StatusOr<RestoreOutcome> RestoreJob::run(RestoreHead head) {
+  const int64_t start = cluster_.clock().monotonic_ns();
+  outcome_.restore = head.id;
+  SLUICE_RETURN_IF_ERROR(check_destination());
+  if (request_.dry_run) {
+    RestoreParts::Work work;
+    work.dry_run = true;
+    std::vector<RestoreParts::Ended> ended;
+    SLUICE_RETURN_IF_ERROR(parts_.run(head, work, &ended));
+    for (const RestoreParts::Ended& each : ended) add(each.result);
+    outcome_.state = "completed";
+  } else {
+    auto taken = LeaseLock::take(cluster_.block(), restore_lock_key(head.id), "restoring");
+    if (absl::IsAborted(taken.status())) {
+      return already_exists("backup {} is being restored into this cluster already", head.name);
+    }
+    SLUICE_RETURN_IF_ERROR(taken.status());
+    SLUICE_RETURN_IF_ERROR(begin(head, **taken));
+    SLUICE_RETURN_IF_ERROR(end(run_parts(false), false, **taken));
+  }
+  outcome_.seconds = static_cast<double>(cluster_.clock().monotonic_ns() - start) / 1e9;
+  return outcome_;
+}
+
+absl::StatusOr<RestoreOutcome> RestoreJob::retry(const std::string& id) {
+  const int64_t start = cluster_.clock().monotonic_ns();
+  outcome_.restore = id;
+  SLUICE_RETURN_IF_ERROR(check_destination());
+  auto taken = LeaseLock::take(cluster_.block(), restore_lock_key(id), "retrying");
+  if (absl::IsAborted(taken.status())) return already_exists("restore {} is running", id);
+  SLUICE_RETURN_IF_ERROR(taken.status());
+  SLUICE_ASSIGN_OR_RETURN(stored_, load_restore(cluster_.block(), id));
+  if (stored_.revision == 0) return not_found("no restore {}", id);
+  // Of another one's records it is not known that they were all sent.
+  if (stored_.head.state != "completed_with_failures") {
+    return failed_precondition("restore {} is {}: run the restore again", id, stored_.head.state);
+  }
+  SLUICE_ASSIGN_OR_RETURN(const FailedCounts listed, count_failed(cluster_.block(), stored_.head));
+  if (listed.units == 0) {
+    return data_loss(
+        "restore {}: {} records failed, but the retry list is empty: run the restore "
+        "again",
+        id, stored_.head.failed);
+  }
+  ++stored_.head.attempt;
+  stored_.head.driven = true;
+  SLUICE_RETURN_IF_ERROR(store_restore(cluster_.block(), stored_, {(*taken)->fence()}));
+  SLUICE_RETURN_IF_ERROR(end(run_parts(true), true, **taken));
+  outcome_.seconds = static_cast<double>(cluster_.clock().monotonic_ns() - start) / 1e9;
+  return outcome_;
+}
+
+absl::Status RestoreJob::run_parts(bool retry) {
+  RestoreParts::Work work;
+  work.retry = retry;
+  std::vector<RestoreParts::Ended> ended;
+  const absl::Status status = parts_.run(stored_.head, work, &ended);
+  lists_ = stored_.head.lists;
+  for (const RestoreParts::Ended& each : ended) {
+    if (!each.status.ok() && !absl::IsCancelled(each.status)) continue;
+    add(each.result);
+    // A retry that was cancelled has stored no list: the one before holds.
+    if (retry && each.result.cancelled()) continue;
+    std::erase_if(lists_, [&](const RestoreList& list) {
+      return std::find(each.parts.begin(), each.parts.end(), list.part) != each.parts.end();
+    });
+    for (const std::string& part : each.result.listed()) lists_.push_back({part, each.list});
+  }
+  return status;
+}
+
+void RestoreJob::add(const v1::RestorePartResult& part) {
+  outcome_.records += part.records();
+  outcome_.bytes += part.bytes();
+  outcome_.written += part.written();
+  outcome_.kept_newer += part.kept_newer();
+  outcome_.retried += part.retried();
+  archive_bits_ = std::max(archive_bits_, part.slot_bits());
+  for (const auto& node : part.nodes()) {
+    RestoreNode& sum = nodes_[node.name()];
+    sum.name = node.name();
+    sum.records += node.records();
+    sum.bytes += node.bytes();
+  }
+  for (const auto& slot : part.expected()) {
+    SlotDigest digest;
+    ByteReader reader{std::string_view(slot.digest())};
+    if (!SlotDigest::decode(reader, &digest)) continue;
+    // With other slot_bits several parts may have records of one slot.
+    SlotDigest& sum = expected_[slot.slot()];
+    sum.sum += digest.sum;
+    sum.records += digest.records;
+    sum.tombstones += digest.tombstones;
+    sum.bytes += digest.bytes;
+  }
+}
+
+// A copy that equals the archive by its digest is proved. Another one has to hold every record of
+// it, at its version or a newer one: others may have written meanwhile, also into a cluster that
+// was empty.
+absl::Status RestoreJob::prove() {
+  SLUICE_RETURN_IF_ERROR(with_patience([this] { return cluster_.directory().refresh(); }));
+  SLUICE_ASSIGN_OR_RETURN(const NodeDigests digests, read_digests(cluster_, cluster_.patience()));
+  const auto table = cluster_.directory().snapshot()->table;
+  // A retry of records that were picked or regrouped does not know what the slots hold as a whole.
+  const bool known = !expected_.empty() || outcome_.records == 0;
+  DigestComparison comparison =
+      compare_digests(*table, digests, expected_, stored_.head.into_empty || !known);
+  const std::set<SlotCopy> suspect = comparison.differing;
+  if (!suspect.empty()) SLUICE_RETURN_IF_ERROR(find_lacking(comparison, suspect));
+  RestoreProof& proof = outcome_.proof;
+  proof.checked = true;
+  proof.copies = comparison.copies;
+  proof.equal = comparison.equal;
+  proof.differing = comparison.differing.size();
+  proof.unreachable = comparison.unreachable.size();
+  proof.newer = proof.copies - proof.equal - proof.differing - proof.unreachable;
+  for (const auto& [slot, node] : comparison.differing) {
+    if (proof.first_differing.size() == kDifferencesNamed) break;
+    proof.first_differing.push_back({slot, node});
+  }
+  return judge(comparison);
+}
+
+// Of copies whose digests differ, leaves those as differing that lack records.
+absl::Status RestoreJob::find_lacking(DigestComparison& comparison,
+                                      const std::set<SlotCopy>& suspect) {
+  RestoreParts::Work work;
+  work.check = true;
+  work.check_slots = archive_slots_of(suspect, cluster_.cluster().slot_bits, archive_bits_);
+  std::vector<RestoreParts::Ended> ended;
+  SLUICE_RETURN_IF_ERROR(parts_.run(stored_.head, work, &ended));
+  comparison.differing.clear();
+  std::set<std::string> unreachable;
+  for (const RestoreParts::Ended& each : ended) {
+    for (const auto& lacking : each.result.lacking()) {
+      for (const uint32_t slot : lacking.slots()) {
+        // Of slots that were equal by their digests, nothing can be lacking.
+        if (suspect.contains({slot, lacking.node()})) {
+          comparison.differing.emplace(slot, lacking.node());
+        }
+      }
+    }
+    for (const std::string& node : each.result.unreachable()) unreachable.insert(node);
+  }
+  for (const SlotCopy& copy : suspect) {
+    if (unreachable.contains(copy.second) && !comparison.differing.contains(copy)) {
+      comparison.unreachable.insert(copy);
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::Status RestoreJob::judge(const DigestComparison& comparison) {
+  const RestoreProof& proof = outcome_.proof;
+  if (!comparison.differing.empty()) {
+    const auto& [slot, node] = *comparison.differing.begin();
+    outcome_.state = "failed";
+    outcome_.reason = fmt::format(
+        "{} of {} slot copies lack records of the archive, first slot {} of {}; "
+        "run again, it restores these slots once more",
+        proof.differing, proof.copies, slot, node);
+    // What was done there does not count next time.
+    SLUICE_RETURN_IF_ERROR(forget(comparison.differing));
+  } else if (!comparison.unreachable.empty()) {
+    const auto& [slot, node] = *comparison.unreachable.begin();
+    outcome_.state = "failed";
+    outcome_.reason = fmt::format(
+        "all records are written, but {} of {} slot copies could not be compared with the archive, "
+        "first slot {} of {}; run again when all nodes are live",
+        proof.unreachable, proof.copies, slot, node);
+  }
+  return absl::OkStatus();
+}
+
+absl::Status RestoreJob::forget(const std::set<SlotCopy>& copies) {
+  const std::set<uint32_t> slots =
+      archive_slots_of(copies, cluster_.cluster().slot_bits, archive_bits_);
+  const RestoreFence fence = fence_of(stored_);
+  for (const RestoreSource& source : stored_.head.sources) {
+    SLUICE_ASSIGN_OR_RETURN(DurableSlots progress,
+                            load_progress(cluster_.block(), fence, source.part));
+    std::set<uint32_t> chunks;
+    for (const uint32_t slot : slots) {
+      if (!progress.slots().contains(slot)) continue;
+      progress.remove(slot);
+      chunks.insert(progress_chunk(slot));
+    }
+    for (const uint32_t chunk : chunks) {
+      SLUICE_RETURN_IF_ERROR(with_patience([&] {
+        return store_progress(cluster_.block(), fence, source.part, chunk,
+                              encode_progress(progress, chunk));
+      }));
+    }
+  }
+  return absl::OkStatus();
+}
+
+// Blocks of the archive that failed their check are on the retry list with the others, but no retry
+// can write them.
+void RestoreJob::tell_failures(const FailedCounts& counts) {
+  outcome_.failed = counts.records;
+  outcome_.failed_deletions = counts.deletions;
+  outcome_.damaged = counts.damaged;
+  outcome_.causes = counts.causes;
+  std::string reason;
+  for (const RestoreCause& cause : counts.causes) {
+    if (!reason.empty()) reason += "; ";
+    std::string what = fmt::format("{} records", cause.records);
+    if (cause.deletions > 0) what += fmt::format(" and {} deletions", cause.deletions);
+    reason += cause.damaged
+                  ? fmt::format("{} are in {} damaged blocks of the {} and cannot be read: {}",
+                                what, cause.blocks, cause.node, cause.reason)
+                  : fmt::format("{} because of {}: {}", what,
+                                cause.node.empty() ? "their route" : cause.node, cause.reason);
+  }
+  outcome_.reason = reason;
+}
+
+absl::Status RestoreJob::end(const absl::Status& status, bool retry, const LeaseLock& lock) {
+  if (absl::IsAborted(status)) return status;
+  for (auto& [name, node] : nodes_) outcome_.nodes.push_back(node);
+  RestoreHead& head = stored_.head;
+  RestoreHead listed = head;
+  listed.lists = lists_;
+  FailedCounts counts;
+  SLUICE_RETURN_IF_ERROR(with_patience([&]() -> absl::Status {
+    SLUICE_ASSIGN_OR_RETURN(counts, count_failed(cluster_.block(), listed));
+    return absl::OkStatus();
+  }));
+  tell_failures(counts);
+  absl::Status ended = status;
+  if (ended.ok() && counts.units > 0) {
+    outcome_.state = "completed_with_failures";
+  } else if (ended.ok()) {
+    outcome_.state = "completed";
+    ended = prove();
+    if (absl::IsAborted(ended)) return ended;
+  }
+  if (!ended.ok()) {
+    outcome_.state = absl::IsCancelled(ended) ? "cancelled" : "failed";
+    outcome_.reason = message_of(ended);
+    outcome_.data_bad = absl::IsDataLoss(ended);
+  }
+  // A retry that could not be driven as a whole leaves the state as it is; one that could not be
+  // proved has nothing left to drive.
+  if (!retry || ended.ok() || counts.units == 0) {
+    head.state = outcome_.state;
+    head.reason = outcome_.reason;
+  }
+  head.lists = lists_;
+  head.failed = counts.records;
+  head.failed_deletions = counts.deletions;
+  head.written = retry ? head.written + outcome_.written : outcome_.written;
+  head.kept_newer = retry ? head.kept_newer + outcome_.kept_newer : outcome_.kept_newer;
+  if (!retry) head.records = outcome_.records;
+  if (head.state == "completed") head.progress = 0;
+  head.driven = false;
+  head.changed_ms = cluster_.clock().wall_ms();
+  SLUICE_RETURN_IF_ERROR(store_restore(cluster_.block(), stored_, {lock.fence()}));
+  // What a crash here leaves is erased by the next attempt.
+  erase_unnamed(cluster_.block(), stored_).IgnoreError();
+  return absl::OkStatus();
+}
+
+}  // namespace sluice

@@ -1,0 +1,85 @@
+// The parts of one restore at work: those whose folders this process reads go through an exchange
+// of its own, each other one is sent by the node that holds it, all at once. Confined to one
+// thread; runs further ones.
+#ifndef SLUICE_CONTROL_RESTORE_RESTORE_PARTS_H_
+#define SLUICE_CONTROL_RESTORE_RESTORE_PARTS_H_
+
+#include <map>
+#include <memory>
+#include <mutex>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "control/peers/cluster_connection.h"
+#include "control/proto/sluice.pb.h"
+#include "control/restore/restore_runner.h"
+#include "control/restore/restore_store.h"
+#include "control/restore/results.h"
+
+namespace sluice {
+
+// What the folder of one part holds; `part` empty: of any part.
+ArchivePartId part_id(const RestoreHead& head, const std::string& part);
+
+// Peers of the cluster that holds an archive.
+class SourceCluster {
+ public:
+  // `url` empty: the restore's own cluster.
+  static absl::StatusOr<std::unique_ptr<SourceCluster>> open(ClusterConnection& own,
+                                                             const std::string& url);
+  Peers& peers() { return other_ == nullptr ? own_.peers() : other_->peers(); }
+
+ private:
+  explicit SourceCluster(ClusterConnection& own) : own_(own) {}
+
+  ClusterConnection& own_;
+  std::unique_ptr<ClusterConnection> other_;
+};
+
+class RestoreParts {
+ public:
+  struct Options {
+    size_t arena_bytes = 0;
+    RestoreCallback progress;
+  };
+  struct Work {
+    bool retry = false;
+    bool dry_run = false;
+    bool check = false;
+    std::set<uint32_t> check_slots;
+  };
+  // How one job ended: one or more parts.
+  struct Ended {
+    std::vector<std::string> parts;
+    std::string list;  // generation of their retry lists
+    absl::Status status;
+    v1::RestorePartResult result;
+  };
+  RestoreParts(ClusterConnection& cluster, Options options)
+      : cluster_(cluster), options_(std::move(options)) {}
+
+  // The first error, when all have ended.
+  absl::Status run(const RestoreHead& head, const Work& work, std::vector<Ended>* ended);
+
+ private:
+  // `together`: the parts whose directories this process reads.
+  absl::Status run_here(const RestoreHead& head, const std::vector<std::string>& folders,
+                        const std::vector<std::string>& together, const Work& work, Ended* ended);
+  absl::Status run_there(const RestoreHead& head, const RestoreSource& source,
+                         const std::vector<std::string>& together, const Work& work, Ended* ended);
+  std::string next_list(const RestoreHead& head);
+  void report(const std::string& part, uint64_t bytes);
+
+  ClusterConnection& cluster_;
+  const Options options_;
+  std::mutex mutex_;  // guards what follows
+  uint64_t calls_ = 0;
+  std::map<std::string, uint64_t> done_;
+};
+
+}  // namespace sluice
+
+#endif  // SLUICE_CONTROL_RESTORE_RESTORE_PARTS_H_

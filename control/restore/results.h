@@ -1,0 +1,112 @@
+// What a restore is asked for and what it answers: plain data, with the fields that the command
+// line prints.
+#ifndef SLUICE_CONTROL_RESTORE_RESULTS_H_
+#define SLUICE_CONTROL_RESTORE_RESULTS_H_
+
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+
+namespace sluice {
+
+struct RestoreRequest {
+  // One of these: a backup known to `source_cluster`, or the folders of an archive that this
+  // process can read.
+  std::string backup;  // name or UUID
+  std::vector<std::string> archive_folders;
+  std::string source_cluster;  // URL; empty: the destination's own
+  std::string prefix;          // only keys that begin so
+  bool dry_run = false;        // reports what it would write; writes nothing
+  // For archive_folders: this process sends, over the nodes' own driver.
+  size_t arena_bytes = size_t{64} << 20;
+};
+
+struct RestoreNode {
+  std::string name;
+  uint64_t records = 0;
+  uint64_t bytes = 0;
+};
+
+// The proof at a restore's end: each replica's digest of each slot against the archive's.
+struct RestoreProof {
+  bool checked = false;  // false for a dry run, and where a prefix or another slot_bits makes
+                         // digests incomparable
+  uint64_t copies = 0;   // slot copies compared
+  uint64_t equal = 0;
+  uint64_t newer = 0;        // that have every record of the archive, and newer or other ones
+  uint64_t differing = 0;    // others: no restore with such copies has completed
+  uint64_t unreachable = 0;  // copies on nodes that did not answer
+  struct Difference {
+    uint32_t slot = 0;
+    std::string node;
+  };
+  std::vector<Difference> first_differing;  // at most 64
+};
+
+// A block of the archive that failed its check, and so was not written.
+struct DamagedBlock {
+  uint32_t slot = 0;
+  std::string part;    // "archive of NODE"
+  std::string reason;  // with file and offset
+  uint64_t records = 0;
+  uint64_t deletions = 0;
+};
+
+// Why records remain on the retry list.
+struct RestoreCause {
+  std::string node;      // a replica, or "archive of NODE"
+  bool damaged = false;  // the archive's blocks failed their check
+  uint64_t records = 0;
+  uint64_t deletions = 0;
+  uint64_t blocks = 0;
+  std::string reason;  // of the first
+};
+
+struct RestoreOutcome {
+  std::string restore;  // id
+  std::string state;    // running completed completed_with_failures failed cancelled
+  std::string reason;
+  uint64_t records = 0;  // in the archive, or of the prefix
+  uint64_t bytes = 0;
+  uint64_t written = 0;           // records durable on all replicas by this restore
+  uint64_t kept_newer = 0;        // records and deletions of which the cluster had a newer version
+  uint64_t retried = 0;           // requests sent again
+  uint64_t failed = 0;            // records that remain on the retry list
+  uint64_t failed_deletions = 0;  // and deletions
+  double seconds = 0;
+  std::vector<RestoreNode> nodes;
+  RestoreProof proof;
+  std::vector<RestoreCause> causes;
+  std::vector<DamagedBlock> damaged;  // of those that failed, the first 1000
+  bool data_bad = false;              // it failed because the archive is damaged
+};
+
+struct RestoreProgress {
+  std::string state;
+  uint64_t bytes_done = 0;
+  uint64_t bytes_total = 0;
+  std::string message;
+};
+
+// A record on a retry list; or, where `key` is empty, so many whose keys cannot be read.
+struct FailedRecord {
+  std::string restore;
+  std::string key;
+  std::string node;
+  std::string reason;
+  uint64_t records = 0;
+  uint64_t deletions = 0;  // records that the archive has as deleted
+  uint32_t slot = 0;       // the archive's, and the blocks there that hold them
+  uint32_t first_block = 0;
+  uint32_t blocks = 0;
+};
+
+using RestoreCallback = std::function<void(const RestoreProgress&)>;
+using FailedCallback = std::function<absl::Status(const FailedRecord& record)>;
+
+}  // namespace sluice
+
+#endif  // SLUICE_CONTROL_RESTORE_RESULTS_H_

@@ -1,0 +1,351 @@
+#include "control/backup/documents.h"
+
+#include <gtest/gtest.h>
+
+#include "base/random.h"
+#include "base/status.h"
+#include "control/backup/backup_store.h"
+#include "control/cluster_block/memory_cluster_block.h"
+
+namespace sluice {
+namespace {
+
+BackupHead some_head(const std::string& name = "nightly") {
+  BackupHead head;
+  head.uuid = make_uuid();
+  head.name = name;
+  head.coordinator = "n1";
+  head.attempt = 2;
+  head.cut = UINT64_MAX;
+  head.epoch = 5;
+  head.slot_bits = 12;
+  head.sources = {"n1", "n2"};
+  head.targets = {"n2"};
+  head.makespan_s = 1.25;
+  head.lower_bound_s = 1;
+  head.planned = {{"n1", 10, 0}, {"n2", 0, 10}};
+  head.totals = {1, 2, 3, 4, 5, 6, 7, 8, {9, 10, 11}, {{"n1", "merge", 12, 13, 14}}};
+  head.archives = {{"n2", "/a/b"}};
+  head.manifest_digest = {1, 2};
+  head.created_ms = 17;
+  head.changed_ms = -1;
+  head.elapsed_ms = 18;
+  head.error = "bad \"thing\"\n";
+  return head;
+}
+
+Plan some_plan(uint32_t slots, uint32_t nodes = 3) {
+  Random random(1);
+  Plan plan;
+  for (uint32_t n = 0; n < nodes; ++n) {
+    plan.nodes.push_back({"n" + std::to_string(n), 1e6 / (n + 3), 1e9 / 7});
+    plan.loads.push_back({n, n + 1, n + 2});
+  }
+  plan.targets = {0, 2};
+  for (uint32_t s = 0; s < slots; ++s) {
+    SlotPlan slot;
+    slot.slot = 2 * s;
+    slot.agreed = s % 7 != 0;
+    slot.target = s % 2 * 2;
+    slot.first_copy = static_cast<uint32_t>(plan.copies.size());
+    slot.copies = 3;
+    for (uint32_t n = 0; n < 3; ++n) plan.copies.push_back({n, random.next()});
+    if (slot.agreed) {
+      slot.sender = s % 3;
+      slot.expected = {{random.next(), random.next()}, random.next(), 1, 2};
+      ++plan.slots_agreed;
+    } else {
+      ++plan.slots_divergent;
+    }
+    plan.slots.push_back(slot);
+  }
+  plan.makespan_s = 0.1;
+  plan.lower_bound_s = 1.0 / 3;
+  plan.slots_empty = 4;
+  return plan;
+}
+
+std::vector<std::string> keys_for(const std::vector<std::string>& chunks) {
+  std::vector<std::string> keys;
+  for (uint32_t i = 0; i < chunks.size(); ++i) keys.push_back(backup_plan_key("u", 1, i));
+  return keys;
+}
+
+TEST(ScheduleDocuments, RoundTrip) {
+  const BackupHead head = some_head();
+  const auto decoded = decode_backup_head(backup_head_key(head.uuid), encode(head));
+  ASSERT_TRUE(decoded.ok()) << decoded.status();
+  EXPECT_EQ(*decoded, head);
+  NodeProgress progress;
+  progress.node = "n1";
+  progress.attempt = 3;
+  progress.source_state = BackupState::kSent;
+  progress.target_state = BackupState::kConsolidated;
+  progress.sent_slots = 1;
+  progress.divergence = {1, 2, 3};
+  progress.stages = {{"n3", "scan", 1, 2, 3}, {"n3", "disk", 4, 50, 6}};
+  progress.error = "x";
+  EXPECT_EQ(*decode_node_progress(backup_progress_key("u", "n1"), encode(progress)), progress);
+}
+
+TEST(ScheduleDocuments, HostileInputIsDataLossNamingTheKey) {
+  const BackupHead head = some_head();
+  const std::string key = backup_head_key(head.uuid);
+  const std::string good = encode(head);
+  for (size_t i = 0; i < good.size(); ++i) {
+    const absl::Status status = decode_backup_head(key, good.substr(0, i)).status();
+    ASSERT_TRUE(absl::IsDataLoss(status)) << i;
+    ASSERT_NE(message_of(status).find(key), std::string_view::npos) << status;
+  }
+  const auto refuses = [&](const std::string& from, const std::string& to) {
+    std::string changed = good;
+    ASSERT_NE(changed.find(from), std::string::npos) << from;
+    changed.replace(changed.find(from), from.size(), to);
+    EXPECT_TRUE(absl::IsDataLoss(decode_backup_head(key, changed).status())) << to;
+  };
+  refuses("\"planning\"", "\"planing\"");
+  refuses("\"attempt\":2", "\"attempt\":-2");
+  refuses("\"epoch\":5", "\"epoch\":5.5");
+  refuses("\"sources\":[\"n1\"", "\"sources\":[1");
+  refuses("\"stale\":9", "\"stale\":null");
+  refuses("\"name\":\"nightly\"", "\"name\":\"../x\"");
+  refuses(head.uuid, make_uuid());
+  refuses("\"planned\":[", "\"planned\":[7,");
+  Random random(2);
+  for (int i = 0; i < 3000; ++i) {
+    std::string noisy = good;
+    for (int k = 0; k < 3; ++k)
+      noisy[random.below(noisy.size())] = static_cast<char>(random.next());
+    decode_backup_head(key, noisy).IgnoreError();  // must not crash
+  }
+}
+
+TEST(ScheduleDocuments, BackupNames) {
+  for (const std::string& name :
+       std::vector<std::string>{"a", "Nightly-2024.01_x", std::string(128, 'x')}) {
+    EXPECT_TRUE(check_backup_name(name).ok());
+  }
+  for (const std::string& name :
+       std::vector<std::string>{"", ".", "-x", "a/b", "a b", std::string(129, 'x'), make_uuid()}) {
+    EXPECT_TRUE(absl::IsInvalidArgument(check_backup_name(name)));
+  }
+}
+
+TEST(PlanDocument, RoundTripsInChunks) {
+  for (const uint32_t slots : {0u, 1u, 20'000u}) {
+    const Plan plan = some_plan(slots);
+    const auto chunks = encode_plan(plan, "u", 1);
+    if (slots == 20000) {
+      EXPECT_GT(chunks.size(), 3u);
+    }
+    for (const std::string& chunk : chunks) EXPECT_LT(chunk.size(), kMaxScheduleChunkBytes);
+    const auto decoded = decode_plan("u", 1, keys_for(chunks), chunks);
+    ASSERT_TRUE(decoded.ok()) << decoded.status();
+    EXPECT_EQ(*decoded, plan);
+  }
+  Plan wide = some_plan(10, 4000);
+  for (uint32_t n = 3; n < 4000; ++n) wide.targets.push_back(n);
+  const auto chunks = encode_plan(wide, "u", 1);
+  for (const std::string& chunk : chunks) EXPECT_LT(chunk.size(), kMaxScheduleChunkBytes);
+  EXPECT_EQ(*decode_plan("u", 1, keys_for(chunks), chunks), wide);
+}
+
+TEST(PlanDocument, HostileInputIsDataLossNamingTheKey) {
+  const auto chunks = encode_plan(some_plan(12'000), "u", 1);
+  ASSERT_GT(chunks.size(), 2u);
+  const auto keys = keys_for(chunks);
+  const auto refused = [&](const std::vector<std::string>& changed, const std::string& named) {
+    const absl::Status status = decode_plan("u", 1, keys_for(changed), changed).status();
+    EXPECT_TRUE(absl::IsDataLoss(status)) << status;
+    EXPECT_NE(message_of(status).find(named), std::string_view::npos) << status;
+  };
+  auto swapped = chunks;
+  std::swap(swapped[0], swapped[1]);
+  refused(swapped, keys[0]);
+  auto shorter = chunks;
+  shorter.pop_back();
+  refused(shorter, keys[0]);
+  auto garbage = chunks;
+  garbage[1] = "garbage";
+  refused(garbage, keys[1]);
+  auto repeated = chunks;
+  repeated[2] = repeated[1];
+  refused(repeated, keys[2]);
+  EXPECT_TRUE(absl::IsDataLoss(decode_plan("u", 2, keys, chunks).status()));
+  EXPECT_TRUE(absl::IsDataLoss(decode_plan("v", 1, keys, chunks).status()));
+  EXPECT_TRUE(absl::IsDataLoss(decode_plan("u", 1, {}, {}).status()));
+
+  const auto small = encode_plan(some_plan(8), "u", 1);
+  ASSERT_EQ(small.size(), 1u);
+  const auto refuses = [&](const std::string& from, const std::string& to) {
+    std::string changed = small[0];
+    ASSERT_NE(changed.find(from), std::string::npos) << from;
+    changed.replace(changed.find(from), from.size(), to);
+    refused({changed}, keys[0]);
+  };
+  refuses("\"targets\":[0,2]", "\"targets\":[0,3]");
+  refuses("\"targets\":[0,2]", "\"targets\":[2,0]");
+  refuses("[2,1,2,1,", "[2,1,3,1,");
+  refuses("[2,1,2,1,", "[2,1,2,3,");
+  refuses("[2,1,2,1,", "[2,0,2,1,");
+  refuses("[2,1,2,1,", "[0,1,2,1,");
+  refuses("[2,1,2,1,", "[1048576,1,2,1,");
+  refuses("\"slots_agreed\":6", "\"slots_agreed\":7");
+  refuses(",[[0,", ",[[1,");
+  refuses("[\"n0\",", "[0,");
+  Random random(3);
+  for (int i = 0; i < 3000; ++i) {
+    std::string noisy = small[0];
+    noisy[random.below(noisy.size())] = static_cast<char>(random.next());
+    decode_plan("u", 1, {keys[0]}, {noisy}).IgnoreError();  // must not crash
+  }
+}
+
+TEST(BackupStore, ABackupsLife) {
+  const auto block = make_memory_cluster_block();
+  BackupHead head = some_head();
+  auto stored = create_backup(*block, head);
+  ASSERT_TRUE(stored.ok()) << stored.status();
+  EXPECT_TRUE(absl::IsAlreadyExists(create_backup(*block, some_head()).status()));
+  EXPECT_EQ(load_backup(*block, "nightly")->head, head);
+  EXPECT_EQ(load_backup(*block, head.uuid)->head, head);
+  EXPECT_TRUE(absl::IsNotFound(load_backup(*block, "other").status()));
+  EXPECT_TRUE(absl::IsFailedPrecondition(load_plan(*block, head).status()));
+
+  const Plan plan = some_plan(60'000);
+  StoredBackup lost = *stored;
+  --lost.revision;
+  EXPECT_TRUE(absl::IsAborted(store_plan(*block, lost, head.attempt, plan).status()));
+  const auto chunks = store_plan(*block, *stored, head.attempt, plan);
+  ASSERT_TRUE(chunks.ok());
+  ASSERT_GT(chunks->count, chunks->with_head.size()) << "all of it fits into the head's commit";
+  head.plan_chunks = chunks->count;
+  head.plan_attempt = head.attempt;
+  head.state = BackupState::kEnabled;
+  StoredBackup stale = *stored;
+  ASSERT_TRUE(update_backup(*block, *stored, head, chunks->with_head).ok());
+  EXPECT_EQ(*load_plan(*block, head), plan);
+  EXPECT_TRUE(absl::IsAborted(update_backup(*block, stale, head)));
+  BackupHead jump = head;
+  jump.state = BackupState::kCompleted;
+  EXPECT_TRUE(absl::IsFailedPrecondition(update_backup(*block, *stored, jump)));
+  BackupHead older = head;
+  older.attempt = 1;
+  EXPECT_TRUE(absl::IsInvalidArgument(update_backup(*block, *stored, older)));
+
+  NodeProgress progress;
+  progress.node = "n1";
+  progress.attempt = 2;
+  progress.sent_slots = 5;
+  ASSERT_TRUE(store_progress(*block, head.uuid, progress).ok());
+  progress.attempt = 1;
+  EXPECT_TRUE(absl::IsAborted(store_progress(*block, head.uuid, progress)));
+  EXPECT_EQ(load_progress(*block, head.uuid)->at(0).sent_slots, 5u);
+
+  head.state = BackupState::kFailed;
+  ASSERT_TRUE(update_backup(*block, *stored, head).ok());
+  head.state = BackupState::kEnabled;
+  EXPECT_TRUE(absl::IsFailedPrecondition(update_backup(*block, *stored, head)));
+  head.attempt = 3;
+  EXPECT_TRUE(update_backup(*block, *stored, head).ok());
+  progress.attempt = 2;
+  EXPECT_TRUE(absl::IsAborted(store_progress(*block, head.uuid, progress)));
+
+  ASSERT_TRUE(erase_backup(*block, head.uuid).ok());
+  EXPECT_TRUE(absl::IsNotFound(erase_backup(*block, head.uuid)));
+  EXPECT_TRUE(block->list("")->entries.empty());
+}
+
+// Until the head names it, nothing of a small plan is stored.
+TEST(BackupStore, ASmallPlanIsStoredWithItsHead) {
+  const auto block = make_memory_cluster_block();
+  BackupHead head = some_head();
+  auto stored = create_backup(*block, head);
+  ASSERT_TRUE(stored.ok()) << stored.status();
+  const Plan plan = some_plan(3000);
+  const auto chunks = store_plan(*block, *stored, head.attempt, plan);
+  ASSERT_TRUE(chunks.ok());
+  EXPECT_EQ(chunks->count, chunks->with_head.size());
+  EXPECT_TRUE(block->list(backup_folder_key(head.uuid))->entries.empty());
+  head.plan_chunks = chunks->count;
+  head.plan_attempt = head.attempt;
+  head.state = BackupState::kEnabled;
+  StoredBackup stale = *stored;
+  ASSERT_TRUE(update_backup(*block, *stored, head, chunks->with_head).ok());
+  EXPECT_EQ(*load_plan(*block, head), plan);
+  EXPECT_TRUE(absl::IsAborted(update_backup(*block, stale, head, chunks->with_head)));
+}
+
+TEST(BackupStore, OneDamagedHeadDoesNotHideTheOthers) {
+  const auto block = make_memory_cluster_block();
+  BackupHead first = some_head("first");
+  first.created_ms = 2;
+  BackupHead second = some_head("second");
+  second.created_ms = 1;
+  ASSERT_TRUE(create_backup(*block, first).ok());
+  ASSERT_TRUE(create_backup(*block, second).ok());
+  const std::string bad = make_uuid();
+  ASSERT_TRUE(block->put(backup_head_key(bad), "{}").ok());
+  const auto list = list_backups(*block);
+  ASSERT_TRUE(list.ok());
+  ASSERT_EQ(list->backups.size(), 2u);
+  EXPECT_EQ(list->backups[0].head.name, "second");
+  ASSERT_EQ(list->unreadable.size(), 1u);
+  EXPECT_NE(message_of(list->unreadable[0].status).find(bad), std::string_view::npos);
+  EXPECT_EQ(list->unreadable[0].uuid, bad);
+  EXPECT_EQ(list->unreadable[0].name, "");
+  ASSERT_TRUE(block->put(backup_head_key(first.uuid), "{}").ok());
+  const auto both = list_backups(*block);
+  ASSERT_TRUE(both.ok());
+  EXPECT_EQ(both->unreadable.size(), 2u);
+  EXPECT_EQ(*find_backup(*block, "first"), first.uuid);
+  EXPECT_EQ(*find_backup(*block, first.uuid), first.uuid);
+  EXPECT_TRUE(absl::IsNotFound(find_backup(*block, "third").status()));
+  for (const UnreadableBackup& each : both->unreadable) {
+    EXPECT_EQ(each.name, each.uuid == first.uuid ? "first" : "");
+  }
+  ASSERT_TRUE(erase_backup(*block, first.uuid).ok());
+  ASSERT_TRUE(erase_backup(*block, bad).ok());
+  EXPECT_TRUE(list_backups(*block)->unreadable.empty());
+}
+
+TEST(States, NamesAndTransitions) {
+  using enum BackupState;
+  const std::vector<BackupState> all{kPlanning,     kEnabled,   kSent,   kCopyCompleted,
+                                     kConsolidated, kCompleted, kFailed, kCancelled};
+  const std::vector<std::string> names{"planning",     "enabled",   "sent",   "copy_completed",
+                                       "consolidated", "completed", "failed", "cancelled"};
+  for (size_t i = 0; i < all.size(); ++i) {
+    EXPECT_EQ(name_of(all[i]), names[i]);
+    EXPECT_EQ(backup_state_named(names[i]), all[i]);
+    EXPECT_TRUE(is_legal(all[i], all[i]));
+  }
+  EXPECT_EQ(backup_state_named("Enabled"), std::nullopt);
+  for (size_t i = 0; i + 1 < 6; ++i) EXPECT_TRUE(is_legal(all[i], all[i + 1]));
+  for (size_t i = 0; i < 6; ++i) {
+    for (size_t j = i + 2; j < 6; ++j) EXPECT_FALSE(is_legal(all[i], all[j]));
+  }
+  for (const BackupState terminal : {kCompleted, kCancelled}) {
+    for (const BackupState to : all) EXPECT_EQ(is_legal(terminal, to), to == terminal);
+  }
+  EXPECT_TRUE(is_legal(kSent, kEnabled));
+  EXPECT_TRUE(is_legal(kFailed, kEnabled));
+  EXPECT_FALSE(is_legal(kFailed, kSent));
+  EXPECT_FALSE(is_legal(kConsolidated, kEnabled));
+  const absl::Status status = check_transition(kCompleted, kPlanning);
+  EXPECT_TRUE(absl::IsFailedPrecondition(status));
+  EXPECT_NE(message_of(status).find("completed to planning"), std::string_view::npos);
+}
+
+TEST(BottleneckTest, IsTheStageWithTheLeastTimeToSpare) {
+  EXPECT_EQ(bottleneck_of({}), nullptr);
+  EXPECT_EQ(bottleneck_of({{"n1", "scan", 0, 0, 0}}), nullptr);
+  const std::vector<StageReport> stages = {
+      {"n1", "scan", 10, 600, 400}, {"n3", "disk", 10, 91, 9}, {"n2", "disk", 10, 900, 100}};
+  ASSERT_NE(bottleneck_of(stages), nullptr);
+  EXPECT_EQ(bottleneck_of(stages)->node, "n3");
+  EXPECT_EQ(bottleneck_of(stages)->stage, "disk");
+}
+
+}  // namespace
+}  // namespace sluice
