@@ -56,7 +56,7 @@ Json backup_json(const BackupView& view) {
   Json json;
   json["backup"] = view.backup;
   json["uuid"] = view.uuid;
-  json["state"] = view.state;
+  json["state"] = name_of(view.state);
   if (!view.reason.empty()) json["reason"] = view.reason;
   if (view.deleting) json["deleting"] = true;
   json["coordinator"] = view.coordinator;
@@ -84,7 +84,7 @@ Json backup_json(const BackupView& view) {
 }
 
 std::string backup_text(const BackupView& view) {
-  std::string text = fmt::format("backup {}: {}\n", view.backup, view.state);
+  std::string text = fmt::format("backup {}: {}\n", view.backup, name_of(view.state));
   if (!view.reason.empty()) text += fmt::format("  because: {}\n", view.reason);
   text +=
       fmt::format("  {}, {}; {} sent, {} of it within a node; {} ({}/s)\n",
@@ -135,7 +135,7 @@ Json verify_json(const VerifyResult& result) {
 Json restore_json(const RestoreOutcome& result) {
   Json json;
   json["restore"] = result.restore;
-  json["state"] = result.state;
+  json["state"] = name_of(result.state);
   if (!result.reason.empty()) json["reason"] = result.reason;
   json["records"] = result.records;
   json["bytes"] = result.bytes;
@@ -177,7 +177,7 @@ Json restore_json(const RestoreOutcome& result) {
 }
 
 std::string restore_text(const RestoreOutcome& result) {
-  std::string text = fmt::format("restore {}: {}\n", result.restore, result.state);
+  std::string text = fmt::format("restore {}: {}\n", result.restore, name_of(result.state));
   if (!result.reason.empty()) text += fmt::format("  because: {}\n", result.reason);
   text +=
       fmt::format("  {}, {} in {} ({}/s)\n", counted(result.records, "record"),

@@ -36,10 +36,12 @@ class JobWatch {
     {
       std::lock_guard lock(mutex_);
       new_message = !progress.message.empty() && progress.message != progress_.message;
-      if (progress.state != progress_.state && !progress.state.empty()) {
-        note = fmt::format("sluice: backup {}: {}", progress.backup, progress.state);
-      }
+      const auto before = progress_.state;
       progress_ = progress;
+      if (!progress.state.has_value()) progress_.state = before;
+      if (progress_.state != before) {
+        note = fmt::format("sluice: backup {}: {}", progress.backup, name_of(*progress_.state));
+      }
     }
     named_.notify_all();
     if (!note.empty()) bar_.note(note);
@@ -55,7 +57,8 @@ class JobWatch {
  private:
   ProgressBar::State state() {
     std::lock_guard lock(mutex_);
-    return {progress_.bytes_done, progress_.bytes_total, progress_.state};
+    return {progress_.bytes_done, progress_.bytes_total,
+            progress_.state.has_value() ? std::string(name_of(*progress_.state)) : std::string()};
   }
   std::mutex mutex_;
   std::condition_variable_any named_;
@@ -68,7 +71,8 @@ class JobWatch {
 class CancelOnInterrupt {
  public:
   CancelOnInterrupt(ClusterClient& client, JobWatch& watch)
-      : canceller_([this, &client, &watch](std::stop_token stop) { run(client, watch, stop); }),
+      : canceller_(
+            [this, &client, &watch](const std::stop_token& stop) { run(client, watch, stop); }),
         handler_([this] { set(&interrupted_); },
                  [this] {
                    std::unique_lock lock(mutex_);
@@ -107,14 +111,14 @@ Outcome outcome_of(const absl::StatusOr<BackupView>& view) {
   Outcome outcome;
   outcome.fields = backup_json(*view);
   outcome.text = backup_text(*view);
-  if (view->state == "failed" || view->state == "cancelled") {
+  if (view->state == BackupState::kFailed || view->state == BackupState::kCancelled) {
     outcome.code = kExitFailed;
     outcome.error = fmt::format("backup {} {}{}", view->backup,
-                                view->deleting            ? "is being deleted"
-                                : view->state == "failed" ? "failed"
-                                                          : "was cancelled",
+                                view->deleting                        ? "is being deleted"
+                                : view->state == BackupState::kFailed ? "failed"
+                                                                      : "was cancelled",
                                 view->reason.empty() ? "" : ": " + view->reason);
-    if (view->state == "failed") {
+    if (view->state == BackupState::kFailed) {
       outcome.error += fmt::format("; 'sluice backup resume {}' goes on with it", view->backup);
     }
   }
@@ -148,10 +152,10 @@ Outcome list(const Invocation& invocation, const BackupArguments&) {
     TextTable table({"backup", "state", "records", "bytes"});
     for (const BackupView& view : *backups) {
       outcome.fields["backups"].push_back({{"backup", view.backup},
-                                           {"state", view.state},
+                                           {"state", name_of(view.state)},
                                            {"records", view.records},
                                            {"bytes", view.bytes}});
-      table.add({view.backup, view.state, human_count(view.records),
+      table.add({view.backup, std::string(name_of(view.state)), human_count(view.records),
                  human_bytes(static_cast<double>(view.bytes))});
     }
     outcome.text = backups->empty() ? "no backups\n" : table.str();
@@ -216,30 +220,41 @@ Outcome outcome_of(const VerifyResult& result) {
   return outcome;
 }
 
+// A bar, and the call that moves it.
+class VerifyWatch {
+ public:
+  VerifyWatch() : bar_([this] { return ProgressBar::State{done_, total_, "verify"}; }) {}
+  void report(uint64_t done, uint64_t total) {
+    done_ = done;
+    total_ = total;
+  }
+
+ private:
+  std::atomic<uint64_t> done_{0};
+  std::atomic<uint64_t> total_{0};
+  ProgressBar bar_;
+};
+
 Outcome verify_archive_command(const BackupArguments& arguments) {
   auto arena = Arena::create({.bytes = kVerifyBuffers * kBufferBytes});
   if (!arena.ok()) return failure(arena.status());
-  std::atomic<uint64_t> done{0};
-  std::atomic<uint64_t> total{0};
-  ProgressBar bar([&] { return ProgressBar::State{done, total, "verify"}; });
+  VerifyWatch watch;
   const auto report = verify_archive(arguments.archives, **arena, [&](uint64_t now, uint64_t all) {
-    done = now;
-    total = all;
+    watch.report(now, all);
     return true;
   });
   if (!report.ok()) return failure(report.status());
   return outcome_of(VerifyResult{report->blocks, report->bytes, report->bad, report->unreadable});
 }
-
 Outcome verify(const Invocation& invocation, const BackupArguments& arguments) {
   if (arguments.backup.empty() == arguments.archives.empty()) {
     return usage_error("name a backup, or the directories of an archive with --archive DIR...");
   }
   if (!arguments.archives.empty()) return verify_archive_command(arguments);
   return with_client(invocation, [&](ClusterClient& client) {
-    JobWatch watch;
+    VerifyWatch watch;
     const auto result = client.backup_verify(
-        arguments.backup, [&](const BackupProgress& progress) { watch.report(progress); });
+        arguments.backup, [&](uint64_t done, uint64_t total) { watch.report(done, total); });
     return result.ok() ? outcome_of(*result) : failure(result.status());
   });
 }
@@ -248,8 +263,8 @@ std::string copies_text(const ScheduleView& view, bool each) {
   if (each) {
     TextTable table({"slot", "source", "target", "state", "bytes"});
     for (const ScheduledCopy& copy : view.copies) {
-      table.add({std::to_string(copy.slot), copy.source, copy.target, copy.state,
-                 std::to_string(copy.bytes)});
+      table.add({std::to_string(copy.slot), copy.source, copy.target,
+                 std::string(name_of(copy.state)), std::to_string(copy.bytes)});
     }
     return table.str();
   }
@@ -260,7 +275,7 @@ std::string copies_text(const ScheduleView& view, bool each) {
   };
   std::map<std::tuple<std::string, std::string, std::string>, Sum> sums;
   for (const ScheduledCopy& copy : view.copies) {
-    Sum& sum = sums[{copy.source, copy.target, copy.state}];
+    Sum& sum = sums[{copy.source, copy.target, std::string(name_of(copy.state))}];
     sum.copies += 1;
     sum.divergent += copy.divergent ? 1 : 0;
     sum.bytes += copy.bytes;
@@ -284,14 +299,15 @@ Outcome show_schedule(const Invocation& invocation, const BackupArguments& argum
       outcome.fields["copies"].push_back({{"slot", copy.slot},
                                           {"source", copy.source},
                                           {"target", copy.target},
-                                          {"state", copy.state},
+                                          {"state", name_of(copy.state)},
                                           {"divergent", copy.divergent},
                                           {"bytes", copy.bytes}});
     }
     const std::string bottleneck = bottleneck_text(view->backup.stages);
-    outcome.text = fmt::format("backup {}: {}\n{}{}", view->backup.backup, view->backup.state,
-                               bottleneck.empty() ? "" : "bounded by " + bottleneck + "\n",
-                               copies_text(*view, arguments.copies));
+    outcome.text =
+        fmt::format("backup {}: {}\n{}{}", view->backup.backup, name_of(view->backup.state),
+                    bottleneck.empty() ? "" : "bounded by " + bottleneck + "\n",
+                    copies_text(*view, arguments.copies));
     return outcome;
   });
 }

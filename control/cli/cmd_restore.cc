@@ -51,17 +51,18 @@ Outcome outcome_of(const absl::StatusOr<RestoreOutcome>& result) {
   outcome.fields = restore_json(*result);
   outcome.text = restore_text(*result);
   const std::string reason = result->reason.empty() ? "" : ": " + result->reason;
-  if (result->state == "failed" || result->state == "cancelled") {
+  if (result->state == RestoreState::kFailed || result->state == RestoreState::kCancelled) {
     outcome.code = result->data_bad || result->proof.differing > 0 ? kExitDataBad : kExitFailed;
-    outcome.error = fmt::format("the restore {}{}",
-                                result->state == "failed" ? "failed" : "was cancelled", reason);
+    outcome.error =
+        fmt::format("the restore {}{}",
+                    result->state == RestoreState::kFailed ? "failed" : "was cancelled", reason);
   } else if (!result->damaged.empty()) {
     outcome.code = kExitDataBad;
     outcome.error = fmt::format(
         "{} remain on the retry list{}; 'sluice backup verify' names all that is wrong with the "
         "archive: restore what cannot be read from another backup",
         left_on_list(result->failed, result->failed_deletions), reason);
-  } else if (result->failed > 0 || result->state == "completed_with_failures") {
+  } else if (result->failed > 0 || result->state == RestoreState::kCompletedWithFailures) {
     outcome.code = kExitRetriesRemain;
     outcome.error = fmt::format(
         "{} remain on the retry list{}; 'sluice restore failed --retry' drives them again",

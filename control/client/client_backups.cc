@@ -22,7 +22,7 @@ BackupView view_of(const BackupHead& head) {
   BackupView view;
   view.backup = head.name;
   view.uuid = head.uuid;
-  view.state = name_of(head.state);
+  view.state = head.state;
   view.reason = head.error;
   view.deleting = head.deleting;
   view.coordinator = head.coordinator;
@@ -62,8 +62,8 @@ Followed read_updates(grpc::ClientReader<v1::BackupUpdate>& reader,
   while (reader.Read(&update)) {
     followed.uuid = update.uuid();
     if (progress) {
-      progress({update.backup(), update.state(), update.bytes_done(), update.bytes_total(),
-                update.message()});
+      progress({update.backup(), backup_state_named(update.state()), update.bytes_done(),
+                update.bytes_total(), update.message()});
     }
     if (!update.last()) continue;
     auto head = decode_backup_head(backup_head_key(update.uuid()), update.result());
@@ -149,7 +149,7 @@ absl::StatusOr<BackupView> ClusterClientImpl::follow_backup(const std::string& u
       done = now_done;
       changed_ns = clock().monotonic_ns();
       if (progress) {
-        progress({stored.head.name, std::string(name_of(stored.head.state)), done, 0, {}});
+        progress({stored.head.name, stored.head.state, done, 0, {}});
       }
     }
     if (ended(stored.head.state)) return view_of(stored.head);
@@ -170,7 +170,7 @@ absl::StatusOr<std::vector<BackupView>> ClusterClientImpl::backup_list() {
     BackupView view;
     view.uuid = bad.uuid;
     view.backup = bad.name.empty() ? bad.uuid : bad.name;
-    view.state = name_of(BackupState::kFailed);
+    view.state = BackupState::kFailed;
     view.reason = message_of(bad.status);
     views.push_back(std::move(view));
   }
@@ -183,7 +183,7 @@ absl::StatusOr<BackupView> ClusterClientImpl::backup_show(std::string_view backu
 }
 
 absl::StatusOr<VerifyResult> ClusterClientImpl::backup_verify(std::string_view backup,
-                                                              const BackupCallback& progress) {
+                                                              const VerifyCallback& progress) {
   SLUICE_ASSIGN_OR_RETURN(const StoredBackup stored, load_backup(block(), backup));
   v1::BackupRequest request;
   request.set_backup(stored.head.uuid);
@@ -205,7 +205,7 @@ absl::StatusOr<VerifyResult> ClusterClientImpl::backup_verify(std::string_view b
         result.blocks = update.blocks();
         result.bytes = update.bytes();
       } else if (progress) {
-        progress({stored.head.name, "verifying", update.done(), update.total(), {}});
+        progress(update.done(), update.total());
       }
     }
     return reader->Finish();
@@ -274,8 +274,7 @@ absl::StatusOr<ScheduleView> ClusterClientImpl::schedule_show(std::string_view b
         state = receiving->target_state;
       }
       if (ended(stored.head.state)) state = stored.head.state;
-      view.copies.push_back(
-          {slot.slot, source, target, std::string(name_of(state)), !slot.agreed, copy.bytes});
+      view.copies.push_back({slot.slot, source, target, state, !slot.agreed, copy.bytes});
     }
   }
   return view;

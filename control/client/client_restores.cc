@@ -130,25 +130,26 @@ absl::StatusOr<RestoreOutcome> ClusterClientImpl::restore(const RestoreRequest& 
 absl::StatusOr<RestoreOutcome> ClusterClientImpl::restore_retry(const RestoreCallback& progress) {
   SLUICE_ASSIGN_OR_RETURN(const auto heads, list_restores(block()));
   RestoreOutcome sum;
-  sum.state = "completed";
+  sum.state = RestoreState::kCompleted;
   for (const RestoreHead& head : heads) {
-    if (head.state == "failed" || head.state == "cancelled") {
+    if (head.state == RestoreState::kFailed || head.state == RestoreState::kCancelled) {
       // Only a whole run knows what it lacks.
       if (head.failed == 0) continue;
       sum.state = head.state;
-      sum.reason = fmt::format("restore {} is {}: run the restore again", head.id, head.state);
+      sum.reason =
+          fmt::format("restore {} is {}: run the restore again", head.id, name_of(head.state));
       sum.failed += head.failed;
       sum.failed_deletions += head.failed_deletions;
       continue;
     }
-    if (head.state != "completed_with_failures") continue;
+    if (head.state != RestoreState::kCompletedWithFailures) continue;
     RestoreRequest request;
     request.prefix = head.prefix;
     RestoreJob job(*connection_, request, progress);
     const auto outcome = job.retry(head.id);
     if (!outcome.ok()) {
       // The others' lists are driven all the same.
-      sum.state = "failed";
+      sum.state = RestoreState::kFailed;
       sum.reason = message_of(outcome.status());
       sum.data_bad = sum.data_bad || absl::IsDataLoss(outcome.status());
       sum.failed += head.failed;
@@ -157,8 +158,8 @@ absl::StatusOr<RestoreOutcome> ClusterClientImpl::restore_retry(const RestoreCal
     }
     const RestoreOutcome& one = *outcome;
     sum.restore = sum.restore.empty() ? one.restore : sum.restore + "," + one.restore;
-    if (one.state != "completed") {
-      if (sum.state != "failed") sum.state = one.state;
+    if (one.state != RestoreState::kCompleted) {
+      if (sum.state != RestoreState::kFailed) sum.state = one.state;
       sum.reason = one.reason;
       sum.data_bad = sum.data_bad || one.data_bad;
     }

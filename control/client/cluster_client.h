@@ -89,8 +89,9 @@ class ClusterClient {
                                                    const BackupCallback& progress) = 0;
   virtual absl::StatusOr<std::vector<BackupView>> backup_list() = 0;
   virtual absl::StatusOr<BackupView> backup_show(std::string_view backup) = 0;
+  using VerifyCallback = std::function<void(uint64_t bytes_done, uint64_t bytes_total)>;
   virtual absl::StatusOr<VerifyResult> backup_verify(std::string_view backup,
-                                                     const BackupCallback& progress) = 0;
+                                                     const VerifyCallback& progress) = 0;
   virtual absl::StatusOr<BackupView> backup_cancel(std::string_view backup) = 0;
   // Removes its archive from its nodes and its documents. FAILED_PRECONDITION, and nothing removed,
   // while it runs, while a part is being read, and where something else stands in a part's place;

@@ -48,7 +48,7 @@ class ClusterClientImpl final : public ClusterClient {
   absl::StatusOr<std::vector<BackupView>> backup_list() override;
   absl::StatusOr<BackupView> backup_show(std::string_view backup) override;
   absl::StatusOr<VerifyResult> backup_verify(std::string_view backup,
-                                             const BackupCallback& progress) override;
+                                             const VerifyCallback& progress) override;
   absl::StatusOr<BackupView> backup_cancel(std::string_view backup) override;
   absl::Status backup_delete(std::string_view backup) override;
   absl::StatusOr<ScheduleView> schedule_show(std::string_view backup) override;

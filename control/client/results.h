@@ -4,6 +4,7 @@
 #define SLUICE_CONTROL_CLIENT_RESULTS_H_
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -67,8 +68,7 @@ struct PlanView {
 struct BackupView {
   std::string backup;  // name
   std::string uuid;
-  std::string
-      state;  // planning enabled sent copy_completed consolidated completed failed cancelled
+  BackupState state = BackupState::kPlanning;
   std::string reason;       // why it failed, or what its deletion waits for
   bool deleting = false;    // its deletion has begun; archives: the parts that remain
   std::string coordinator;  // node
@@ -91,7 +91,7 @@ struct BackupView {
 
 struct BackupProgress {
   std::string backup;
-  std::string state;
+  std::optional<BackupState> state;  // none: as before
   uint64_t bytes_done = 0;
   uint64_t bytes_total = 0;  // 0: not known yet
   std::string message;       // what changed; often empty
@@ -110,7 +110,7 @@ struct ScheduledCopy {
   uint32_t slot = 0;
   std::string source;
   std::string target;
-  std::string state;
+  BackupState state = BackupState::kPlanning;
   bool divergent = false;
   uint64_t bytes = 0;
 };

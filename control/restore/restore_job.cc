@@ -60,13 +60,11 @@ absl::Status RestoreJob::begin(const RestoreHead& wanted, const LeaseLock& lock)
     RestoreHead head = wanted;
     const bool same_archive =
         stored_.revision != 0 && before.manifest_digest == wanted.manifest_digest;
-    const bool resumes =
-        same_archive && before.progress != 0 &&
-        (before.state == "running" || before.state == "failed" || before.state == "cancelled");
+    const bool resumes = same_archive && before.progress != 0 && is_resumable(before.state);
     head.created_ms = head.changed_ms = cluster_.clock().wall_ms();
     head.attempt = before.attempt + 1;
     head.driven = true;
-    head.state = "running";
+    head.state = RestoreState::kRunning;
     // What is listed stays listed until this attempt has ended.
     if (same_archive) {
       head.lists = before.lists;
@@ -101,7 +99,7 @@ absl::StatusOr<RestoreOutcome> RestoreJob::run(RestoreHead head) {
     std::vector<RestoreParts::Ended> ended;
     SLUICE_RETURN_IF_ERROR(parts_.run(head, work, &ended));
     for (const RestoreParts::Ended& each : ended) add(each.result);
-    outcome_.state = "completed";
+    outcome_.state = RestoreState::kCompleted;
   } else {
     auto taken = LeaseLock::take(cluster_.block(), restore_lock_key(head.id), "restoring");
     if (absl::IsAborted(taken.status())) {
@@ -125,8 +123,9 @@ absl::StatusOr<RestoreOutcome> RestoreJob::retry(const std::string& id) {
   SLUICE_ASSIGN_OR_RETURN(stored_, load_restore(cluster_.block(), id));
   if (stored_.revision == 0) return not_found("no restore {}", id);
   // Of another one's records it is not known that they were all sent.
-  if (stored_.head.state != "completed_with_failures") {
-    return failed_precondition("restore {} is {}: run the restore again", id, stored_.head.state);
+  if (stored_.head.state != RestoreState::kCompletedWithFailures) {
+    return failed_precondition("restore {} is {}: run the restore again", id,
+                               name_of(stored_.head.state));
   }
   SLUICE_ASSIGN_OR_RETURN(const FailedCounts listed, count_failed(cluster_.block(), stored_.head));
   if (listed.units == 0) {
@@ -248,7 +247,7 @@ absl::Status RestoreJob::judge(const DigestComparison& comparison) {
   const RestoreProof& proof = outcome_.proof;
   if (!comparison.differing.empty()) {
     const auto& [slot, node] = *comparison.differing.begin();
-    outcome_.state = "failed";
+    outcome_.state = RestoreState::kFailed;
     outcome_.reason = fmt::format(
         "{} of {} slot copies lack records of the archive, first slot {} of {}; "
         "run again, it restores these slots once more",
@@ -257,7 +256,7 @@ absl::Status RestoreJob::judge(const DigestComparison& comparison) {
     SLUICE_RETURN_IF_ERROR(forget(comparison.differing));
   } else if (!comparison.unreachable.empty()) {
     const auto& [slot, node] = *comparison.unreachable.begin();
-    outcome_.state = "failed";
+    outcome_.state = RestoreState::kFailed;
     outcome_.reason = fmt::format(
         "all records are written, but {} of {} slot copies could not be compared with the archive, "
         "first slot {} of {}; run again when all nodes are live",
@@ -324,14 +323,14 @@ absl::Status RestoreJob::end(const absl::Status& status, bool retry, const Lease
   tell_failures(counts);
   absl::Status ended = status;
   if (ended.ok() && counts.units > 0) {
-    outcome_.state = "completed_with_failures";
+    outcome_.state = RestoreState::kCompletedWithFailures;
   } else if (ended.ok()) {
-    outcome_.state = "completed";
+    outcome_.state = RestoreState::kCompleted;
     ended = prove();
     if (absl::IsAborted(ended)) return ended;
   }
   if (!ended.ok()) {
-    outcome_.state = absl::IsCancelled(ended) ? "cancelled" : "failed";
+    outcome_.state = absl::IsCancelled(ended) ? RestoreState::kCancelled : RestoreState::kFailed;
     outcome_.reason = message_of(ended);
     outcome_.data_bad = absl::IsDataLoss(ended);
   }
@@ -347,7 +346,7 @@ absl::Status RestoreJob::end(const absl::Status& status, bool retry, const Lease
   head.written = retry ? head.written + outcome_.written : outcome_.written;
   head.kept_newer = retry ? head.kept_newer + outcome_.kept_newer : outcome_.kept_newer;
   if (!retry) head.records = outcome_.records;
-  if (head.state == "completed") head.progress = 0;
+  if (head.state == RestoreState::kCompleted) head.progress = 0;
   head.driven = false;
   head.changed_ms = cluster_.clock().wall_ms();
   SLUICE_RETURN_IF_ERROR(store_restore(cluster_.block(), stored_, {lock.fence()}));

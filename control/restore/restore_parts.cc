@@ -154,7 +154,7 @@ void RestoreParts::report(const std::string& part, uint64_t bytes) {
   if (!options_.progress) return;
   uint64_t done = 0;
   for (const auto& [name, each] : done_) done += each;
-  options_.progress({"running", done, 0, {}});
+  options_.progress({RestoreState::kRunning, done, 0, {}});
 }
 
 }  // namespace sluice

@@ -6,6 +6,7 @@
 
 #include "base/clock.h"
 #include "base/status.h"
+#include "base/text.h"
 #include "control/proto/sluice.pb.h"
 #include "dataplane/block/record.h"
 
@@ -66,7 +67,10 @@ absl::StatusOr<RestoreHead> decode_head(const std::string& key, const std::strin
     if (!from_hex(json.at("prefix_hex").get<std::string>(), &head.prefix)) {
       return data_loss("{}: prefix_hex is not hexadecimal", key);
     }
-    head.state = json.at("state").get<std::string>();
+    const auto state = json.at("state").get<std::string>();
+    const auto known = restore_state_named(state);
+    if (!known.has_value()) return data_loss("{}: there is no state '{}'", key, printable(state));
+    head.state = *known;
     head.reason = json.at("reason").get<std::string>();
     head.attempt = json.at("attempt").get<uint64_t>();
     head.driven = json.at("driven").get<bool>();
@@ -111,7 +115,7 @@ std::string encode_head(const RestoreHead& head) {
                {"manifest_digest", head.manifest_digest.to_hex()},
                {"source_cluster", head.source_cluster},
                {"prefix_hex", to_hex(head.prefix)},
-               {"state", head.state},
+               {"state", name_of(head.state)},
                {"reason", head.reason},
                {"attempt", head.attempt},
                {"driven", head.driven},

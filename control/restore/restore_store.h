@@ -26,6 +26,7 @@
 #include "absl/status/statusor.h"
 #include "base/checksum.h"
 #include "control/cluster_block/cluster_block.h"
+#include "control/restore/restore_state.h"
 #include "dataplane/pipeline/restore.h"
 
 namespace sluice {
@@ -52,7 +53,7 @@ struct RestoreHead {
   Digest128 manifest_digest;    // of the archive
   std::string source_cluster;   // URL; empty: this cluster's own nodes hold the archive
   std::string prefix;
-  std::string state;  // running completed completed_with_failures failed cancelled
+  RestoreState state = RestoreState::kRunning;
   std::string reason;
   uint64_t attempt = 0;   // raised by whoever begins to drive it
   bool driven = false;    // from an attempt's beginning to its end: only then may it store anything

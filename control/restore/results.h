@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "absl/status/status.h"
+#include "control/restore/restore_state.h"
 
 namespace sluice {
 
@@ -67,7 +68,7 @@ struct RestoreCause {
 
 struct RestoreOutcome {
   std::string restore;  // id
-  std::string state;    // running completed completed_with_failures failed cancelled
+  RestoreState state = RestoreState::kRunning;
   std::string reason;
   uint64_t records = 0;  // in the archive, or of the prefix
   uint64_t bytes = 0;
@@ -85,7 +86,7 @@ struct RestoreOutcome {
 };
 
 struct RestoreProgress {
-  std::string state;
+  RestoreState state = RestoreState::kRunning;
   uint64_t bytes_done = 0;
   uint64_t bytes_total = 0;
   std::string message;

@@ -5,6 +5,7 @@
 #include <rocksdb/table.h>
 #include <rocksdb/transaction_log.h>
 #include <rocksdb/write_buffer_manager.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <utility>
@@ -65,20 +66,28 @@ std::vector<rocksdb::ColumnFamilyDescriptor> families(
           {"meta", family_options(memtable_bytes / 16, cache)}};
 }
 
+// Whether somebody has the store in `path` open. RocksDB's own lock is asked: it knows this process
+// as well, and nobody else's lock goes with a file that is closed again.
+bool is_locked(rocksdb::Env& env, const std::string& path) {
+  const std::string file = path + "/LOCK";
+  if (access(file.c_str(), W_OK) != 0) return false;
+  rocksdb::FileLock* lock = nullptr;
+  if (!env.LockFile(file, &lock).ok()) return true;
+  env.UnlockFile(lock).PermitUncheckedError();
+  return false;
+}
+
 }  // namespace
 
 absl::Status rocksdb_status(const rocksdb::Status& status, std::string_view what) {
   if (status.ok()) return absl::OkStatus();
   const std::string text = status.ToString();
-  if (status.IsNoSpace() || text.find("No space left on device") != std::string::npos) {
+  if (status.IsNoSpace()) {
     return resource_exhausted("{}: the disk is full ({})", what, text);
   }
   if (status.IsCorruption()) return data_loss("{}: {}", what, text);
   if (status.IsNotFound()) return not_found("{}: {}", what, text);
   if (status.IsInvalidArgument()) return failed_precondition("{}: {}", what, text);
-  if (status.IsIOError() && text.find("/LOCK") != std::string::npos) {
-    return failed_precondition("{}: it is in use by another process ({})", what, text);
-  }
   return unavailable("{}: {}", what, text);
 }
 
@@ -106,6 +115,10 @@ absl::StatusOr<std::unique_ptr<StoreDb>> StoreDb::open(const std::string& path,
   std::vector<rocksdb::ColumnFamilyHandle*> handles;
   const rocksdb::Status status =
       rocksdb::DB::Open(options, path, families(memtable_bytes, cache), &handles, &db);
+  if (status.IsIOError() && is_locked(*env, path)) {
+    return failed_precondition("the record store {} is open already, here or in another process",
+                               path);
+  }
   if (!status.ok()) return rocksdb_status(status, fmt::format("opening the record store {}", path));
   return std::unique_ptr<StoreDb>(new StoreDb(db, std::move(handles)));
 }

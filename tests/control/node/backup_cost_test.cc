@@ -162,7 +162,7 @@ Cost cost_of_backup(const Case& wanted) {
     const Cost cost{counts.commits, counts.reads, sleeps, Calls::all().take()};
     EXPECT_TRUE(backup.ok()) << message_of(backup.status());
     if (!backup.ok()) break;
-    EXPECT_EQ(backup->state, "completed") << backup->reason;
+    EXPECT_EQ(name_of(backup->state), "completed") << backup->reason;
     EXPECT_EQ(backup->records, static_cast<uint64_t>(wanted.records));
     // The first one connects everybody with everybody.
     if (i > 0) take_least(least, cost);

@@ -80,7 +80,7 @@ TEST(BackupFencing, AnEarlierAttemptHasNoEffect) {
   std::ofstream(in_the_way) << "not a directory";
   auto backup = client->backup_create({.name = "b", .targets = {}, .dry_run = false}, nullptr);
   ASSERT_TRUE(backup.ok()) << message_of(backup.status());
-  ASSERT_EQ(backup->state, "failed");
+  ASSERT_EQ(name_of(backup->state), "failed");
   auto stored = load_backup(cluster.block(), "b");
   ASSERT_TRUE(stored.ok());
   const uint64_t first = stored->head.attempt;
@@ -116,7 +116,7 @@ TEST(BackupFencing, AnEarlierAttemptHasNoEffect) {
   std::filesystem::remove(in_the_way);
   backup = client->backup_resume("b", nullptr);
   ASSERT_TRUE(backup.ok()) << message_of(backup.status());
-  EXPECT_EQ(backup->state, "completed") << backup->reason;
+  EXPECT_EQ(name_of(backup->state), "completed") << backup->reason;
   EXPECT_EQ(backup->cut, before.cut()) << "resumed from the cuts that were there";
   EXPECT_GT(load_backup(cluster.block(), "b")->head.attempt, first + 5);
 

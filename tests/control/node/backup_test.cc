@@ -56,12 +56,14 @@ TEST(Backup, HoldsEveryRecordOnceAndVerifies) {
   fill(*client, 1000);
   ASSERT_TRUE(client->put("large", std::string(3'500'000, 'L')).ok());
   ASSERT_TRUE(client->erase("k00007").ok());
-  std::set<std::string> states;
-  const auto backup =
-      client->backup_create({.name = "first", .targets = {}, .dry_run = false},
-                            [&](const BackupProgress& progress) { states.insert(progress.state); });
+  std::set<BackupState> states;
+  const auto backup = client->backup_create({.name = "first", .targets = {}, .dry_run = false},
+                                            [&](const BackupProgress& progress) {
+                                              if (progress.state.has_value())
+                                                states.insert(*progress.state);
+                                            });
   ASSERT_TRUE(backup.ok()) << message_of(backup.status());
-  ASSERT_EQ(backup->state, "completed") << backup->reason;
+  ASSERT_EQ(name_of(backup->state), "completed") << backup->reason;
   EXPECT_EQ(backup->records, 1000u);
   EXPECT_EQ(backup->slots, 64u);
   EXPECT_EQ(backup->slots_agreed, 64u);
@@ -74,7 +76,7 @@ TEST(Backup, HoldsEveryRecordOnceAndVerifies) {
   EXPECT_LE(backup->local_bytes, backup->wire_bytes);
   EXPECT_GT(backup->plan.makespan_s, 0);
   EXPECT_GE(backup->plan.makespan_s, backup->plan.lower_bound_s);
-  EXPECT_TRUE(states.contains("enabled"));
+  EXPECT_TRUE(states.contains(BackupState::kEnabled));
   EXPECT_EQ(live_of(read_archive(backup->archives)), read_cluster(*client));
   const auto verified = client->backup_verify("first", nullptr);
   ASSERT_TRUE(verified.ok()) << message_of(verified.status());
@@ -130,11 +132,11 @@ TEST(Backup, TakesACutWhileWritersWrite) {
   stop = true;
   for (std::thread& writer : writers) writer.join();
   ASSERT_TRUE(first.ok()) << message_of(first.status());
-  ASSERT_EQ(first->state, "completed") << first->reason;
+  ASSERT_EQ(name_of(first->state), "completed") << first->reason;
   const auto second =
       client->backup_create({.name = "quiet", .targets = {}, .dry_run = false}, nullptr);
   ASSERT_TRUE(second.ok()) << message_of(second.status());
-  ASSERT_EQ(second->state, "completed") << second->reason;
+  ASSERT_EQ(name_of(second->state), "completed") << second->reason;
   const auto archived = read_archive(first->archives);
   const auto everything = read_archive(second->archives);
   for (const std::string& key : before) EXPECT_TRUE(archived.contains(key)) << key;
@@ -164,7 +166,7 @@ TEST(Backup, CountsHowReplicasDiverge) {
   const auto backup =
       client->backup_create({.name = "d", .targets = {"n2"}, .dry_run = false}, nullptr);
   ASSERT_TRUE(backup.ok()) << message_of(backup.status());
-  ASSERT_EQ(backup->state, "completed") << backup->reason;
+  ASSERT_EQ(name_of(backup->state), "completed") << backup->reason;
   EXPECT_EQ(backup->divergence.missing, 20u);
   EXPECT_EQ(backup->divergence.stale, 10u);
   EXPECT_EQ(backup->divergence.conflicting, 0u);
@@ -198,7 +200,7 @@ TEST(Backup, OneAtATimeAndOnlyToMembers) {
   EXPECT_EQ(second.status().code(), absl::StatusCode::kAlreadyExists);
   EXPECT_THAT(text_of(second.status()), HasSubstr("one"));
   ASSERT_TRUE(first.ok()) << message_of(first.status());
-  EXPECT_EQ(first->state, "completed") << first->reason;
+  EXPECT_EQ(name_of(first->state), "completed") << first->reason;
 }
 
 TEST(Backup, NamesADeadTarget) {
@@ -226,7 +228,7 @@ TEST(Backup, ADryRunLeavesNothingBehind) {
   const auto backup =
       client->backup_create({.name = "dry", .targets = {}, .dry_run = true}, nullptr);
   ASSERT_TRUE(backup.ok()) << message_of(backup.status());
-  EXPECT_EQ(backup->state, "planning");
+  EXPECT_EQ(name_of(backup->state), "planning");
   EXPECT_EQ(backup->records, 100u);
   EXPECT_EQ(backup->plan.nodes.size(), 3u);
   EXPECT_TRUE(client->backup_list()->empty());
@@ -249,7 +251,7 @@ TEST(Backup, GoesOnWhenItsCoordinatorDies) {
   gate.open();
   running.join();
   ASSERT_TRUE(backup.ok()) << message_of(backup.status());
-  EXPECT_EQ(backup->state, "completed") << backup->reason;
+  EXPECT_EQ(name_of(backup->state), "completed") << backup->reason;
   EXPECT_NE(backup->coordinator, "n1");
   EXPECT_EQ(backup->records, 300u);
   EXPECT_EQ(live_of(read_archive(backup->archives)).size(), 300u);
@@ -264,12 +266,12 @@ TEST(Backup, AFailedOneIsResumed) {
   ASSERT_TRUE(write_file_durably(blocked, "not a folder").ok());
   auto backup = client->backup_create({.name = "again", .targets = {}, .dry_run = false}, nullptr);
   ASSERT_TRUE(backup.ok()) << message_of(backup.status());
-  EXPECT_EQ(backup->state, "failed");
+  EXPECT_EQ(name_of(backup->state), "failed");
   EXPECT_THAT(backup->reason, HasSubstr("n2"));
   std::filesystem::remove(blocked);
   backup = client->backup_resume("again", nullptr);
   ASSERT_TRUE(backup.ok()) << message_of(backup.status());
-  EXPECT_EQ(backup->state, "completed") << backup->reason;
+  EXPECT_EQ(name_of(backup->state), "completed") << backup->reason;
   EXPECT_EQ(backup->archives.size(), 3u);
   EXPECT_EQ(live_of(read_archive(backup->archives)), read_cluster(*client));
 }
@@ -290,13 +292,13 @@ TEST(Backup, AFailedCommitIsResumed) {
   stop = true;
   blocker.join();
   ASSERT_TRUE(backup.ok()) << message_of(backup.status());
-  ASSERT_EQ(backup->state, "failed");
+  ASSERT_EQ(name_of(backup->state), "failed");
   EXPECT_THAT(backup->reason, HasSubstr("n2"));
   EXPECT_TRUE(std::filesystem::is_regular_file(cluster.folder() + "/n1/archives/again/manifest"));
   std::filesystem::remove_all(folder + "/manifest");
   backup = client->backup_resume("again", nullptr);
   ASSERT_TRUE(backup.ok()) << message_of(backup.status());
-  EXPECT_EQ(backup->state, "completed") << backup->reason;
+  EXPECT_EQ(name_of(backup->state), "completed") << backup->reason;
   EXPECT_EQ(backup->archives.size(), 3u);
   EXPECT_EQ(live_of(read_archive(backup->archives)), read_cluster(*client));
 }
@@ -353,13 +355,14 @@ TEST(Backup, OutlivesAMomentWithoutTheClusterBlock) {
   bool begun = false;
   const auto backup = client->backup_create({.name = "b", .targets = {}, .dry_run = false},
                                             [&](const BackupProgress& progress) {
-                                              if (begun || progress.state != "enabled") return;
+                                              if (begun || progress.state != BackupState::kEnabled)
+                                                return;
                                               begun = true;
                                               faults.commits = 1;
                                               faults.gets = 10;
                                             });
   ASSERT_TRUE(backup.ok()) << message_of(backup.status());
-  EXPECT_EQ(backup->state, "completed") << backup->reason;
+  EXPECT_EQ(name_of(backup->state), "completed") << backup->reason;
   EXPECT_EQ(backup->records, 1000u);
   EXPECT_GT(backup->wire_bytes, backup->bytes);
   EXPECT_EQ(faults.commits + faults.gets, 0) << "not all was tried";
@@ -390,7 +393,7 @@ TEST(Backup, APartOfADeletedBackupIsRemoved) {
   const auto backup =
       client->backup_create({.name = "left", .targets = {}, .dry_run = false}, nullptr);
   ASSERT_TRUE(backup.ok()) << message_of(backup.status());
-  EXPECT_EQ(backup->state, "completed") << backup->reason;
+  EXPECT_EQ(name_of(backup->state), "completed") << backup->reason;
 }
 
 // An archive of that name that belongs to another backup outlives a backup that failed over it.
@@ -409,8 +412,8 @@ TEST(Backup, CancellingRemovesNoOtherArchive) {
   const auto backup =
       client->backup_create({.name = "taken", .targets = {}, .dry_run = false}, nullptr);
   ASSERT_TRUE(backup.ok()) << message_of(backup.status());
-  EXPECT_EQ(backup->state, "failed");
-  EXPECT_EQ(client->backup_cancel("taken")->state, "cancelled");
+  EXPECT_EQ(name_of(backup->state), "failed");
+  EXPECT_EQ(name_of(client->backup_cancel("taken")->state), "cancelled");
   EXPECT_FALSE(std::filesystem::exists(cluster.folder() + "/n1/archives/taken"));
   EXPECT_TRUE(std::filesystem::exists(cluster.folder() + "/n3/archives/taken/manifest"));
 }
@@ -433,17 +436,17 @@ TEST_P(CancelledBackup, LeavesNoArchive) {
   // The coordinator knows of it before its commit comes back.
   EXPECT_TRUE(eventually(5'000, [&] {
     gate.fail();
-    return client->backup_show("c")->state == "cancelled";
+    return client->backup_show("c")->state == BackupState::kCancelled;
   }));
   gate.open();
   cancelling.join();
   running.join();
   ASSERT_TRUE(cancelled.ok()) << message_of(cancelled.status());
-  EXPECT_EQ(cancelled->state, "cancelled");
+  EXPECT_EQ(name_of(cancelled->state), "cancelled");
   ASSERT_TRUE(backup.ok()) << message_of(backup.status());
-  EXPECT_EQ(backup->state, "cancelled");
+  EXPECT_EQ(name_of(backup->state), "cancelled");
   EXPECT_FALSE(std::filesystem::exists(cluster.folder() + "/n1/archives/c"));
-  EXPECT_EQ(client->backup_create({.name = "d", .targets = {}, .dry_run = false}, nullptr)->state,
+  EXPECT_EQ(name_of(client->backup_create({.name = "d", .targets = {}, .dry_run = false}, nullptr)->state),
             "completed");
 }
 
@@ -460,7 +463,8 @@ TEST(Backup, OutlivesANodeThatRestartsWhileItSends) {
   std::thread running([&] {
     backup = cluster.client()->backup_create({.name = "r", .targets = {}, .dry_run = false},
                                              [&](const BackupProgress& progress) {
-                                               if (progress.state == "enabled") enabled = true;
+                                               if (progress.state == BackupState::kEnabled)
+                                                 enabled = true;
                                              });
   });
   EXPECT_TRUE(eventually(10'000, [&] { return enabled.load(); }));
@@ -468,7 +472,7 @@ TEST(Backup, OutlivesANodeThatRestartsWhileItSends) {
   cluster.start(2);
   running.join();
   ASSERT_TRUE(backup.ok()) << message_of(backup.status());
-  EXPECT_EQ(backup->state, "completed") << backup->reason;
+  EXPECT_EQ(name_of(backup->state), "completed") << backup->reason;
   EXPECT_EQ(live_of(read_archive(backup->archives)), read_cluster(*client));
 }
 
@@ -481,14 +485,15 @@ TEST(Backup, GoesToOtherTargetsWhenOneDies) {
   std::thread running([&] {
     backup = cluster.client()->backup_create({.name = "t", .targets = {}, .dry_run = false},
                                              [&](const BackupProgress& progress) {
-                                               if (progress.state == "enabled") enabled = true;
+                                               if (progress.state == BackupState::kEnabled)
+                                                 enabled = true;
                                              });
   });
   EXPECT_TRUE(eventually(10'000, [&] { return enabled.load(); }));
   cluster.stop(2);
   running.join();
   ASSERT_TRUE(backup.ok()) << message_of(backup.status());
-  EXPECT_EQ(backup->state, "completed") << backup->reason;
+  EXPECT_EQ(name_of(backup->state), "completed") << backup->reason;
   EXPECT_EQ(backup->records, 2000u);
   EXPECT_EQ(live_of(read_archive(backup->archives)), read_cluster(*client));
   // What it had begun is removed when it comes back.
@@ -515,7 +520,7 @@ TEST(Backup, ACutOutlivesARestart) {
   gate.open();
   running.join();
   ASSERT_TRUE(backup.ok()) << message_of(backup.status());
-  EXPECT_EQ(backup->state, "completed") << backup->reason;
+  EXPECT_EQ(name_of(backup->state), "completed") << backup->reason;
   const auto archived = read_archive(backup->archives);
   EXPECT_EQ(archived.size(), 100u);
 }
@@ -531,7 +536,7 @@ TEST(Backup, AMissedCutIsTriedLater) {
   const auto backup =
       client->backup_create({.name = "m", .targets = {}, .dry_run = false}, nullptr);
   ASSERT_TRUE(backup.ok()) << message_of(backup.status());
-  EXPECT_EQ(backup->state, "completed") << backup->reason;
+  EXPECT_EQ(name_of(backup->state), "completed") << backup->reason;
   EXPECT_EQ(live_of(read_archive(backup->archives)).size(), 100u);
 }
 
@@ -543,7 +548,7 @@ TEST(Backup, GarbageInTheClusterBlockIsNamedAndLived) {
   const auto backup =
       client->backup_create({.name = "ok", .targets = {}, .dry_run = false}, nullptr);
   ASSERT_TRUE(backup.ok()) << message_of(backup.status());
-  EXPECT_EQ(backup->state, "completed") << backup->reason;
+  EXPECT_EQ(name_of(backup->state), "completed") << backup->reason;
   const auto list = client->backup_list();
   ASSERT_TRUE(list.ok());
   ASSERT_EQ(list->size(), 2u);

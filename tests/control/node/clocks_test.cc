@@ -25,7 +25,7 @@ void write_and_back_up(TestCluster& cluster, const std::string& name) {
   const auto backup =
       client->backup_create({.name = name, .targets = {}, .dry_run = false}, nullptr);
   ASSERT_TRUE(backup.ok()) << name << ": " << backup.status();
-  EXPECT_EQ(backup->state, "completed") << name << ": " << backup->reason;
+  EXPECT_EQ(name_of(backup->state), "completed") << name << ": " << backup->reason;
   EXPECT_EQ(backup->records, 30u) << name;
   EXPECT_GE(backup->seconds, 0) << name;
   EXPECT_LT(system_clock().monotonic_ns() - begun, 25'000'000'000) << name;
@@ -88,11 +88,11 @@ TEST(Clocks, TheSecondsOfABackupAreNotThoseOfAWallClock) {
     const auto backup = client->backup_create(
         {.name = jump > 0 ? "forward" : "back", .targets = {}, .dry_run = false},
         [&](const BackupProgress& progress) {
-          if (progress.state == "planning") return;
+          if (progress.state == BackupState::kPlanning) return;
           for (size_t i = 0; i < 3; ++i) cluster.clock(i).skew(jump);
         });
     ASSERT_TRUE(backup.ok()) << backup.status();
-    EXPECT_EQ(backup->state, "completed") << backup->reason;
+    EXPECT_EQ(name_of(backup->state), "completed") << backup->reason;
     EXPECT_GT(backup->seconds, 0);
     EXPECT_LE(backup->seconds, static_cast<double>(system_clock().monotonic_ns() - begun) / 1e9);
   }

@@ -41,7 +41,7 @@ class Deletion : public ::testing::Test {
         {.name = name, .targets = std::move(targets), .dry_run = false}, nullptr);
     EXPECT_TRUE(backup.ok()) << backup.status();
     if (!backup.ok()) return {};
-    EXPECT_EQ(backup->state, "completed") << backup->reason;
+    EXPECT_EQ(name_of(backup->state), "completed") << backup->reason;
     return *backup;
   }
   std::string part(size_t node, const std::string& name) {
@@ -81,7 +81,7 @@ TEST_F(Deletion, SwappedPartsAreNamedAndNothingIsDoneWithThem) {
   const absl::Status refused = client_->backup_delete("a");
   EXPECT_EQ(refused.code(), absl::StatusCode::kFailedPrecondition);
   EXPECT_THAT(text_of(refused), HasSubstr("n2"));
-  EXPECT_EQ(client_->backup_show("a")->state, "completed");
+  EXPECT_EQ(name_of(client_->backup_show("a")->state), "completed");
   for (size_t node = 0; node < 3; ++node) {
     EXPECT_TRUE(whole(node, "a")) << node;
     EXPECT_TRUE(whole(node, "b")) << node;
@@ -143,7 +143,7 @@ TEST_F(Deletion, ANodeThatWasAwayRemovesItsPartWhenItReturns) {
   EXPECT_THAT(text_of(unfinished), HasSubstr("n3: "));
   const auto shown = client_->backup_show("x");
   ASSERT_TRUE(shown.ok()) << shown.status();
-  EXPECT_EQ(shown->state, "cancelled");
+  EXPECT_EQ(name_of(shown->state), "cancelled");
   EXPECT_TRUE(shown->deleting);
   EXPECT_THAT(shown->reason, HasSubstr("unfinished"));
   EXPECT_THAT(shown->reason, HasSubstr("n3"));

@@ -43,7 +43,7 @@ BackupView fill_and_back_up(ClusterClient& client, int records) {
   auto backup = client.backup_create({.name = "b", .targets = {}, .dry_run = false}, nullptr);
   EXPECT_TRUE(backup.ok()) << message_of(backup.status());
   if (!backup.ok()) return {};
-  EXPECT_EQ(backup->state, "completed") << backup->reason;
+  EXPECT_EQ(name_of(backup->state), "completed") << backup->reason;
   return *std::move(backup);
 }
 
@@ -65,7 +65,7 @@ void begin_without(TestCluster& from, size_t node, ClusterClient& client, uint64
   from.stop(node);
   const auto partial = client.restore(from_cluster(from), nullptr);
   ASSERT_TRUE(partial.ok()) << message_of(partial.status());
-  ASSERT_EQ(partial->state, "failed");
+  ASSERT_EQ(name_of(partial->state), "failed");
   EXPECT_THAT(partial->reason, HasSubstr(fmt::format("n{}", node + 1)));
   ASSERT_GT(partial->written, 0u);
   EXPECT_LT(partial->written, records);
@@ -131,7 +131,7 @@ TEST(Restore, IntoAnotherClusterEndsWithProof) {
   request.dry_run = false;
   const auto restored = client->restore(request, nullptr);
   ASSERT_TRUE(restored.ok()) << message_of(restored.status());
-  EXPECT_EQ(restored->state, "completed") << restored->reason;
+  EXPECT_EQ(name_of(restored->state), "completed") << restored->reason;
   EXPECT_EQ(restored->records, 800u);
   EXPECT_EQ(restored->bytes, backup.bytes);
   EXPECT_EQ(restored->written, 800u);
@@ -146,7 +146,7 @@ TEST(Restore, IntoAnotherClusterEndsWithProof) {
   ASSERT_TRUE(client->put("0/00000", "newer").ok());
   const auto again = client->restore(request, nullptr);
   ASSERT_TRUE(again.ok()) << message_of(again.status());
-  EXPECT_EQ(again->state, "completed");
+  EXPECT_EQ(name_of(again->state), "completed");
   EXPECT_EQ(again->kept_newer, 1u);
   // Both copies have what the archive has, and a newer record.
   EXPECT_EQ(again->proof.newer, 2u);
@@ -171,14 +171,14 @@ TEST(Restore, FromFoldersIntoAClusterOfOtherSlotsAndByPrefix) {
   request.prefix = "2/";
   const auto part = client->restore(request, nullptr);
   ASSERT_TRUE(part.ok()) << message_of(part.status());
-  EXPECT_EQ(part->state, "completed") << part->reason;
+  EXPECT_EQ(name_of(part->state), "completed") << part->reason;
   EXPECT_EQ(part->records, 100u);
   EXPECT_EQ(client->count().value(), 100u);
   EXPECT_EQ(part->proof.differing, 0u);
   request.prefix.clear();
   const auto whole = client->restore(request, nullptr);
   ASSERT_TRUE(whole.ok()) << message_of(whole.status());
-  EXPECT_EQ(whole->state, "completed") << whole->reason;
+  EXPECT_EQ(name_of(whole->state), "completed") << whole->reason;
   EXPECT_EQ(whole->records, 400u);
   EXPECT_EQ(whole->kept_newer, 0u);  // the same is not newer
   EXPECT_EQ(whole->proof.differing, 0u);
@@ -196,7 +196,7 @@ TEST(Restore, WhatADeadNodeMissesIsListedAndDrivenAgain) {
   const RestoreRequest request = from_folders(backup);
   const auto partial = client->restore(request, nullptr);
   ASSERT_TRUE(partial.ok()) << message_of(partial.status());
-  EXPECT_EQ(partial->state, "completed_with_failures");
+  EXPECT_EQ(name_of(partial->state), "completed_with_failures");
   EXPECT_EQ(partial->failed, 200u);
   EXPECT_EQ(partial->written, 0u);
   EXPECT_EQ(partial->failed_deletions, 1u);
@@ -211,7 +211,7 @@ TEST(Restore, WhatADeadNodeMissesIsListedAndDrivenAgain) {
   to.start(2);
   const auto retried = client->restore_retry(nullptr);
   ASSERT_TRUE(retried.ok()) << message_of(retried.status());
-  EXPECT_EQ(retried->state, "completed") << retried->reason;
+  EXPECT_EQ(name_of(retried->state), "completed") << retried->reason;
   EXPECT_EQ(retried->failed, 0u);
   EXPECT_TRUE(retried->proof.checked);
   EXPECT_GT(retried->proof.copies, 0u);
@@ -232,7 +232,7 @@ TEST(Restore, AnInterruptedOneGoesOn) {
   ASSERT_NO_FATAL_FAILURE(begin_without(from, 1, *client, 300));
   const auto whole = client->restore(from_cluster(from), nullptr);
   ASSERT_TRUE(whole.ok()) << message_of(whole.status());
-  EXPECT_EQ(whole->state, "completed") << whole->reason;
+  EXPECT_EQ(name_of(whole->state), "completed") << whole->reason;
   EXPECT_EQ(whole->records, 300u);
   EXPECT_EQ(whole->written, 300u);
   EXPECT_EQ(whole->kept_newer, 0u);  // what was there already was not sent again
@@ -251,7 +251,7 @@ TEST(Restore, WhatOthersWriteMeanwhileIsNotHeldAgainstIt) {
   ASSERT_TRUE(client->put("not of the archive", "x").ok());
   const auto whole = client->restore(from_cluster(from), nullptr);
   ASSERT_TRUE(whole.ok()) << message_of(whole.status());
-  EXPECT_EQ(whole->state, "completed") << whole->reason;
+  EXPECT_EQ(name_of(whole->state), "completed") << whole->reason;
   EXPECT_EQ(whole->failed, 0u);
   EXPECT_EQ(whole->proof.differing, 0u);
   EXPECT_EQ(whole->proof.newer, 3u);
@@ -265,7 +265,7 @@ TEST(Restore, OnlyWhatCompletedWithFailuresIsRetried) {
   stored.head.id = "r";
   stored.head.sources = {{"n1", "n1", "/nowhere"}};
   stored.head.failed = 5;
-  for (const char* state : {"cancelled", "failed"}) {
+  for (const RestoreState state : {RestoreState::kCancelled, RestoreState::kFailed}) {
     stored.head.state = state;
     ASSERT_TRUE(store_restore(cluster.block(), stored).ok());
     const auto refused = client->restore_retry(nullptr);
@@ -276,11 +276,11 @@ TEST(Restore, OnlyWhatCompletedWithFailuresIsRetried) {
     EXPECT_EQ(load_restore(cluster.block(), "r")->head.state, state);
   }
   // A list that is gone is not an empty one.
-  stored.head.state = "completed_with_failures";
+  stored.head.state = RestoreState::kCompletedWithFailures;
   ASSERT_TRUE(store_restore(cluster.block(), stored).ok());
   const auto lost = client->restore_retry(nullptr);
   ASSERT_TRUE(lost.ok()) << message_of(lost.status());
-  EXPECT_EQ(lost->state, "failed");
+  EXPECT_EQ(name_of(lost->state), "failed");
   EXPECT_TRUE(lost->data_bad);
   EXPECT_EQ(lost->failed, 5u);
   EXPECT_EQ(load_restore(cluster.block(), "r")->head.failed, 5u);
@@ -291,7 +291,7 @@ TEST(Restore, AnAttemptThatWasOvertakenStoresNothing) {
   ClusterBlock& block = cluster.block();
   StoredRestore stored;
   stored.head.id = "r";
-  stored.head.state = "running";
+  stored.head.state = RestoreState::kRunning;
   stored.head.attempt = stored.head.progress = 1;
   ASSERT_TRUE(store_restore(block, stored).ok());
   const RestoreFence earlier = fence_of(stored);
@@ -310,7 +310,7 @@ TEST(Restore, AnAttemptThatWasOvertakenStoresNothing) {
   // Nor does it end the restore, or erase what the later one has.
   overtaken.head.lists.clear();
   EXPECT_TRUE(absl::IsAborted(erase_unnamed(block, overtaken)));
-  overtaken.head.state = "completed";
+  overtaken.head.state = RestoreState::kCompleted;
   EXPECT_TRUE(absl::IsAborted(store_restore(block, overtaken)));
   EXPECT_EQ(load_failed_units(block, stored.head, "n1")->size(), 1u);
   const auto loaded = load_progress(block, later, "n1");
@@ -349,7 +349,7 @@ TEST(Restore, ADamagedArchiveWithAReplicaDownListsEveryRecordWithItsCause) {
   const RestoreRequest request = from_folders(backup);
   const auto partial = client->restore(request, nullptr);
   ASSERT_TRUE(partial.ok()) << message_of(partial.status());
-  EXPECT_EQ(partial->state, "completed_with_failures");
+  EXPECT_EQ(name_of(partial->state), "completed_with_failures");
   EXPECT_EQ(partial->failed, 600u);
   EXPECT_EQ(partial->failed_deletions, 1u);
   ASSERT_EQ(partial->causes.size(), 2u);
@@ -367,7 +367,7 @@ TEST(Restore, ADamagedArchiveWithAReplicaDownListsEveryRecordWithItsCause) {
   to.start(2);
   const auto retried = client->restore_retry(nullptr);
   ASSERT_TRUE(retried.ok()) << message_of(retried.status());
-  EXPECT_EQ(retried->state, "completed_with_failures");
+  EXPECT_EQ(name_of(retried->state), "completed_with_failures");
   EXPECT_EQ(retried->failed, unreadable);
   EXPECT_EQ(retried->failed_deletions, unreadable_deletions);
   ASSERT_EQ(retried->causes.size(), 1u);
@@ -392,7 +392,7 @@ TEST(Restore, SlotsThatAReplacedStoreLostAreRestoredAgain) {
   to.start(2, /*accept_data_loss=*/true);
   const auto whole = client->restore(from_cluster(from), nullptr);
   ASSERT_TRUE(whole.ok()) << message_of(whole.status());
-  EXPECT_EQ(whole->state, "completed") << whole->reason;
+  EXPECT_EQ(name_of(whole->state), "completed") << whole->reason;
   EXPECT_EQ(whole->written, 300u);
   EXPECT_EQ(whole->proof.equal, whole->proof.copies);
   const auto nodes = client->nodes();
@@ -411,7 +411,7 @@ TEST(Restore, RecordsThatALiveReplicaLacksAreNamedAndRestoredByTheNextRun) {
   const RestoreRequest request = from_folders(backup);
   const auto first = client->restore(request, nullptr);
   ASSERT_TRUE(first.ok()) << message_of(first.status());
-  EXPECT_EQ(first->state, "completed") << first->reason;
+  EXPECT_EQ(name_of(first->state), "completed") << first->reason;
   EXPECT_EQ(first->proof.newer, 3u);
   EXPECT_EQ(first->proof.differing, 0u);
   to.stop(2);
@@ -419,7 +419,7 @@ TEST(Restore, RecordsThatALiveReplicaLacksAreNamedAndRestoredByTheNextRun) {
   to.start(2, /*accept_data_loss=*/true);
   // Progress of an attempt that claims all slots for the store that n3 has now.
   StoredRestore stored = load_restore(to.block(), first->restore).value();
-  stored.head.state = "running";
+  stored.head.state = RestoreState::kRunning;
   stored.head.driven = true;
   stored.head.progress = ++stored.head.attempt;
   ASSERT_TRUE(store_restore(to.block(), stored).ok());
@@ -438,12 +438,12 @@ TEST(Restore, RecordsThatALiveReplicaLacksAreNamedAndRestoredByTheNextRun) {
   }
   const auto lacking = client->restore(request, nullptr);
   ASSERT_TRUE(lacking.ok()) << message_of(lacking.status());
-  EXPECT_EQ(lacking->state, "failed");
+  EXPECT_EQ(name_of(lacking->state), "failed");
   EXPECT_GT(lacking->proof.differing, 0u);
   EXPECT_THAT(lacking->reason, HasSubstr("of n3"));
   const auto refilled = client->restore(request, nullptr);
   ASSERT_TRUE(refilled.ok()) << message_of(refilled.status());
-  EXPECT_EQ(refilled->state, "completed") << refilled->reason;
+  EXPECT_EQ(name_of(refilled->state), "completed") << refilled->reason;
   EXPECT_EQ(refilled->written, 200u);
   EXPECT_EQ(refilled->proof.differing, 0u);
 }
@@ -476,7 +476,7 @@ TEST(Restore, GoesOnWhenTheClusterBlockTakesNoWritesForAWhile) {
   const RestoreRequest request = from_folders(backup);
   const auto restored = (*client)->restore(request, nullptr);
   ASSERT_TRUE(restored.ok()) << message_of(restored.status());
-  EXPECT_EQ(restored->state, "completed") << restored->reason;
+  EXPECT_EQ(name_of(restored->state), "completed") << restored->reason;
 }
 
 TEST(Restore, DigestsThatAreLateAreAskedForAgain) {
@@ -500,7 +500,7 @@ TEST(Restore, ARetryListIsSwitchedInOneStep) {
   ClusterBlock& block = cluster.block();
   StoredRestore stored;
   stored.head.id = "r";
-  stored.head.state = "completed_with_failures";
+  stored.head.state = RestoreState::kCompletedWithFailures;
   stored.head.attempt = 2;
   stored.head.driven = true;
   stored.head.lists = {{"n1", "1-1"}};
@@ -529,7 +529,7 @@ TEST(Restore, ARetryListThatLacksAChunkIsNotTakenForAWholeOne) {
   ClusterBlock& block = cluster.block();
   StoredRestore stored;
   stored.head.id = "r";
-  stored.head.state = "completed_with_failures";
+  stored.head.state = RestoreState::kCompletedWithFailures;
   stored.head.attempt = 1;
   stored.head.driven = true;
   stored.head.lists = {{"n1", "1-1"}};
@@ -590,7 +590,7 @@ TEST(Restore, APartThatIsAskedForAfterItsAttemptIsOverDoesNothing) {
   const auto client = to.client();
   StoredRestore stored;
   stored.head.id = "r";
-  stored.head.state = "running";
+  stored.head.state = RestoreState::kRunning;
   stored.head.attempt = 2;
   stored.head.driven = true;
   stored.head.progress = 2;

@@ -74,6 +74,16 @@ TEST_F(StoreTest, TombstonesAreKeptAndCounted) {
   expect_digests_match_scans();
 }
 
+TEST_F(StoreTest, IsOpenOnce) {
+  const auto second = Store::open(options());
+  ASSERT_TRUE(absl::IsFailedPrecondition(second.status())) << second.status();
+  EXPECT_NE(second.status().message().find("open already"), std::string_view::npos);
+  // The refusal took nothing from the first.
+  apply(make_record("k", "one", stamp_at(1)));
+  EXPECT_EQ(get("k"), "one");
+  EXPECT_TRUE(absl::IsFailedPrecondition(Store::open(options()).status()));
+}
+
 TEST_F(StoreTest, UnknownKeyIsNoError) { EXPECT_EQ(get("nobody"), "(none)"); }
 
 TEST_F(StoreTest, RefusesIllegalRecordsBeforeChangingAnything) {
