@@ -446,8 +446,10 @@ TEST_P(CancelledBackup, LeavesNoArchive) {
   ASSERT_TRUE(backup.ok()) << message_of(backup.status());
   EXPECT_EQ(name_of(backup->state), "cancelled");
   EXPECT_FALSE(std::filesystem::exists(cluster.folder() + "/n1/archives/c"));
-  EXPECT_EQ(name_of(client->backup_create({.name = "d", .targets = {}, .dry_run = false}, nullptr)->state),
-            "completed");
+  EXPECT_EQ(
+      name_of(
+          client->backup_create({.name = "d", .targets = {}, .dry_run = false}, nullptr)->state),
+      "completed");
 }
 
 INSTANTIATE_TEST_SUITE_P(Before, CancelledBackup,
