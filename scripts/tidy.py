@@ -16,7 +16,7 @@ import sys
 from pathlib import Path
 
 INCLUDE = re.compile(rb'^\s*#\s*include\s*"([^"]+)"', re.MULTILINE)
-FOLDERS = ("base", "drivers", "dataplane", "control")
+FOLDERS = ("base", "drivers", "dataplane", "tree", "control")
 
 
 def closure(path, seen):
