@@ -74,7 +74,7 @@ def restore_limit(limits, value_bytes, replicas=REPLICAS):
 
 
 def import_limit(limits, value_bytes):
-    """Unique bytes a second, written by RocksDB with log and sync into three databases, with keys in the order of clients: none."""
+    """Unique bytes a second, written by RocksDB with log and sync into three databases, with keys as clients' come: scattered."""
     return limits.rate("write_batch_x3_scattered", value_bytes)
 
 
