@@ -64,22 +64,30 @@ std::vector<double> ideal_shares(std::span<const double> weights, uint32_t repli
 }
 
 std::vector<uint32_t> copy_quotas(std::span<const double> weights, uint32_t replicas,
-                                  uint32_t slots) {
+                                  uint32_t slots, std::span<const uint32_t> held) {
   const Water water = fill(weights, replicas);
   std::vector<uint32_t> quotas(weights.size(), slots);
-  std::vector<std::pair<uint64_t, uint32_t>> remainders;  // largest first, then lowest index
+  // Who has the copy already comes first, then the largest remainder, then the lowest index.
+  struct Remainder {
+    bool holds = false;
+    uint64_t part = 0;
+    uint32_t member = 0;
+  };
+  std::vector<Remainder> remainders;
   uint64_t left = water.copies_left * slots;
   for (uint32_t i = 0; i < weights.size(); ++i) {
     if (water.full[i]) continue;
     const Wide due = Wide{water.weights[i]} * water.copies_left * slots;
     quotas[i] = static_cast<uint32_t>(due / water.weight_left);
     left -= quotas[i];
-    remainders.emplace_back(static_cast<uint64_t>(due % water.weight_left), i);
+    const auto part = static_cast<uint64_t>(due % water.weight_left);
+    remainders.push_back({part > 0 && i < held.size() && held[i] > quotas[i], part, i});
   }
-  std::sort(remainders.begin(), remainders.end(), [](const auto& a, const auto& b) {
-    return a.first != b.first ? a.first > b.first : a.second < b.second;
+  std::sort(remainders.begin(), remainders.end(), [](const Remainder& a, const Remainder& b) {
+    if (a.holds != b.holds) return a.holds;
+    return a.part != b.part ? a.part > b.part : a.member < b.member;
   });
-  for (uint64_t i = 0; i < left; ++i) ++quotas[remainders[i].second];
+  for (uint64_t i = 0; i < left; ++i) ++quotas[remainders[i].member];
   return quotas;
 }
 

@@ -104,6 +104,15 @@ std::vector<uint16_t> translated(const DistributionTable& previous,
   return layout;
 }
 
+// Copies of each member.
+std::vector<uint32_t> counts_of(std::span<const uint16_t> layout, size_t members) {
+  std::vector<uint32_t> held(members);
+  for (const uint16_t member : layout) {
+    if (member != table::kHole) ++held[member];
+  }
+  return held;
+}
+
 void count_moves(std::span<const uint16_t> earlier, uint32_t width, TableChange& change) {
   const DistributionTable& table = change.table;
   for (uint32_t slot = 0; slot < table.slots(); ++slot) {
@@ -114,10 +123,7 @@ void count_moves(std::span<const uint16_t> earlier, uint32_t width, TableChange&
       }
     }
   }
-  std::vector<uint32_t> held(table.members().size());
-  for (const uint16_t member : earlier) {
-    if (member != table::kHole) ++held[member];
-  }
+  const std::vector<uint32_t> held = counts_of(earlier, table.members().size());
   const std::vector<uint32_t> now = table.copies();
   for (size_t m = 0; m < now.size(); ++m) {
     if (now[m] > held[m]) change.moved_minimum += now[m] - held[m];
@@ -140,15 +146,19 @@ absl::StatusOr<TableChange> compute_table(const DistributionTable* previous,
             [](const TableMember& a, const TableMember& b) { return a.number < b.number; });
 
   const std::vector<double> weights = weights_of(table.members_);
-  table::Builder builder(
-      table.slots(), table.replicas(), copy_quotas(weights, table.replicas(), table.slots()),
-      racks_of(table.members_), Random::mix(input.seed) ^ Random::mix(~table.epoch_));
   std::vector<uint16_t> earlier;
   std::vector<uint16_t> earlier_primaries;
+  std::vector<uint32_t> held;
+  if (previous != nullptr) {
+    earlier = translated(*previous, table.members_);
+    held = counts_of(earlier, table.members_.size());
+  }
+  table::Builder builder(
+      table.slots(), table.replicas(), copy_quotas(weights, table.replicas(), table.slots(), held),
+      racks_of(table.members_), Random::mix(input.seed) ^ Random::mix(~table.epoch_));
   if (previous == nullptr) {
     builder.fill();
   } else {
-    earlier = translated(*previous, table.members_);
     builder.refill(earlier, previous->replicas());
     for (size_t i = 0; i < earlier.size(); i += previous->replicas()) {
       earlier_primaries.push_back(earlier[i]);

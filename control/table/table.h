@@ -8,8 +8,8 @@
 // What compute_table() guarantees:
 //  1. Ideal shares are filled like water: share_i = min(1, c * weight_i) copies of each slot, with
 //  c such that the shares sum to R.
-//  2. Every member holds its ideal number of copies (share times slots) rounded up or down, by
-//  largest remainder.
+//  2. Every member holds its ideal number of copies (share times slots) rounded up or down: up
+//  where it holds that many already, else by largest remainder. So no rounding moves a copy.
 //  3. The R nodes of a slot are distinct.
 //  4. A rack that is due q copies in all has at most ceil(q / slots) in any one slot. So the nodes
 //  of a slot are in distinct racks
@@ -44,7 +44,7 @@ struct TableMember {
   friend bool operator==(const TableMember&, const TableMember&) = default;
 };
 
-inline constexpr uint32_t kMaxTableMembers = 4096;
+inline constexpr uint32_t kMaxTableMembers = 65535;
 inline constexpr uint32_t kMaxReplicas = 16;
 inline constexpr uint32_t kMaxTableSlotBits = 20;
 
@@ -121,10 +121,11 @@ absl::StatusOr<TableChange> compute_table(const DistributionTable* previous,
 // Ideal shares (copies of each slot, 0 to 1) of weights filled like water for R copies; they sum to
 // R. R <= weights.size().
 std::vector<double> ideal_shares(std::span<const double> weights, uint32_t replicas);
-// Whole copies per member, R * slots together, by largest remainder of the ideal shares. Exact
-// integer arithmetic.
+// Whole copies per member, R * slots together: ideal shares rounded up or down, up for those who
+// hold more than the lower number now (`held`, by member; may be empty), then by largest remainder.
+// Exact integer arithmetic.
 std::vector<uint32_t> copy_quotas(std::span<const double> weights, uint32_t replicas,
-                                  uint32_t slots);
+                                  uint32_t slots, std::span<const uint32_t> held = {});
 
 // The largest held share over its ideal share, over all members; 1 is perfect.
 double imbalance(const DistributionTable& table);

@@ -14,6 +14,7 @@ sys.dont_write_bytecode = True
 import figures  # noqa: E402  pylint: disable=wrong-import-position
 import limits  # noqa: E402  pylint: disable=wrong-import-position
 import plot  # noqa: E402  pylint: disable=wrong-import-position
+import table  # noqa: E402  pylint: disable=wrong-import-position
 import tables  # noqa: E402  pylint: disable=wrong-import-position
 from datasets import Dataset  # noqa: E402  pylint: disable=wrong-import-position
 
@@ -40,6 +41,22 @@ class Ratios(unittest.TestCase):
 
     def test_summary(self):
         self.assertEqual(figures.summary([3, 1, 2]), {"median": 2, "low": 1, "high": 3})
+
+
+class Tables(unittest.TestCase):
+    def test_shares_are_filled_like_water(self):
+        self.assertEqual(table.ideal_shares([1, 1, 2], 2), [0.5, 0.5, 1])
+        self.assertEqual(table.ideal_shares([10, 1, 1], 2), [1, 0.5, 0.5])
+
+    def test_moves_are_copies_at_nodes_that_had_none(self):
+        self.assertEqual(table.moves([(1, 2), (3, 4)], [(2, 1), (3, 5)]), 1)
+
+    def test_least_moves(self):
+        # A node that came is due one copy of three; who holds the odd ones keeps them.
+        self.assertEqual(table.least_moves({1: 2, 2: 2}, {1: 4 / 3, 2: 4 / 3, 3: 4 / 3}), 1)
+        # One that went leaves what it had.
+        self.assertEqual(table.least_moves({1: 2, 2: 2, 3: 2}, {1: 3, 2: 3}), 2)
+        self.assertEqual(table.least_moves({1: 2, 2: 2}, {1: 2, 2: 2}), 0)
 
 
 class LimitsOfJobs(unittest.TestCase):
