@@ -2,7 +2,9 @@
 // bound.
 #include <benchmark/benchmark.h>
 
+#include <algorithm>
 #include <cstdlib>
+#include <set>
 #include <vector>
 
 #include "base/random.h"
@@ -65,6 +67,22 @@ void plan_backup(benchmark::State& state) {
     }
     plan = *std::move(made);
   }
+  std::vector<std::set<uint32_t>> targets(cluster.input.nodes.size());
+  std::vector<std::set<uint32_t>> sources(cluster.input.nodes.size());
+  for (const SlotPlan& slot : plan.slots) {
+    for (const PlanCopy& copy : plan.senders_of(slot)) {
+      if (copy.node == slot.target) continue;
+      targets[copy.node].insert(slot.target);
+      sources[slot.target].insert(copy.node);
+    }
+  }
+  size_t fan_out = 0, fan_in = 0;
+  for (size_t n = 0; n < targets.size(); ++n) {
+    fan_out = std::max(fan_out, targets[n].size());
+    fan_in = std::max(fan_in, sources[n].size());
+  }
+  state.counters["largest_fan_out"] = static_cast<double>(fan_out);
+  state.counters["largest_fan_in"] = static_cast<double>(fan_in);
   uint64_t local = 0;
   for (const NodeLoad& load : plan.loads) local += load.local_bytes;
   state.counters["makespan_over_bound"] = plan.makespan_s / plan.lower_bound_s;
@@ -77,6 +95,7 @@ BENCHMARK(plan_backup)
     ->Args({100, 16, 1})
     ->Args({1000, 18, 1})
     ->Args({1000, 20, 1})
+    ->Args({10000, 18, 100})
     ->Unit(benchmark::kMillisecond);
 
 // One node of many dies halfway.
