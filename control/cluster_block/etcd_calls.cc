@@ -8,7 +8,9 @@ namespace {
 using Endpoint = EtcdClient::Endpoint;
 
 // Of a renewal, which comes again soon, and must come through in a fraction of the lease's time.
-constexpr EtcdClient::Limits kRenewal = {.total_ms = 3'000, .attempt_ms = 1'000};
+constexpr EtcdClient::Limits kRenewal = {
+    .line = EtcdClient::Line::kStreams, .total_ms = 3'000, .attempt_ms = 1'000};
+constexpr EtcdClient::Limits kOfLeases = {.line = EtcdClient::Line::kStreams};
 
 }  // namespace
 
@@ -16,9 +18,11 @@ absl::StatusOr<LeaseId> grant_lease(EtcdClient& client, int64_t ttl_ms) {
   etcdserverpb::LeaseGrantRequest request;
   request.set_ttl((ttl_ms + 999) / 1000);
   etcdserverpb::LeaseGrantResponse response;
-  SLUICE_RETURN_IF_ERROR(client.call([&](const Endpoint& endpoint, grpc::ClientContext* context) {
-    return endpoint.lease->LeaseGrant(context, request, &response);
-  }));
+  SLUICE_RETURN_IF_ERROR(client.call(
+      [&](const Endpoint& endpoint, grpc::ClientContext* context) {
+        return endpoint.lease->LeaseGrant(context, request, &response);
+      },
+      kOfLeases));
   return static_cast<LeaseId>(response.id());
 }
 
@@ -43,10 +47,11 @@ absl::Status revoke_lease(EtcdClient& client, LeaseId lease) {
   etcdserverpb::LeaseRevokeRequest request;
   request.set_id(static_cast<int64_t>(lease));
   etcdserverpb::LeaseRevokeResponse response;
-  const absl::Status revoked =
-      client.call([&](const Endpoint& endpoint, grpc::ClientContext* context) {
+  const absl::Status revoked = client.call(
+      [&](const Endpoint& endpoint, grpc::ClientContext* context) {
         return endpoint.lease->LeaseRevoke(context, request, &response);
-      });
+      },
+      kOfLeases);
   return absl::IsNotFound(revoked) ? absl::OkStatus() : revoked;
 }
 
@@ -54,9 +59,11 @@ absl::StatusOr<bool> has_lease(EtcdClient& client, LeaseId lease) {
   etcdserverpb::LeaseTimeToLiveRequest request;
   request.set_id(static_cast<int64_t>(lease));
   etcdserverpb::LeaseTimeToLiveResponse response;
-  SLUICE_RETURN_IF_ERROR(client.call([&](const Endpoint& endpoint, grpc::ClientContext* context) {
-    return endpoint.lease->LeaseTimeToLive(context, request, &response);
-  }));
+  SLUICE_RETURN_IF_ERROR(client.call(
+      [&](const Endpoint& endpoint, grpc::ClientContext* context) {
+        return endpoint.lease->LeaseTimeToLive(context, request, &response);
+      },
+      kOfLeases));
   return response.ttl() >= 0;
 }
 

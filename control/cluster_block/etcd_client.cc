@@ -19,6 +19,7 @@ using grpc::StatusCode;
 
 constexpr int64_t kFirstPauseMs = 20;
 constexpr int64_t kLongestPauseMs = 500;
+constexpr int64_t kClosingMs = 50;  // how soon a wait notices that it is to end
 // A listing is read in pages smaller than this.
 constexpr int kMaxDocumentsBytes = 2 << 20;
 // etcd splits what a watch reports into messages of the size that it takes requests of, which
@@ -42,8 +43,8 @@ std::shared_ptr<grpc::ChannelCredentials> credentials_of(const EtcdAccess& acces
   return grpc::SslCredentials({access.authorities, access.key, access.certificate});
 }
 
-std::shared_ptr<grpc::Channel> connect(const std::string& address, const EtcdAccess& access,
-                                       int max_receive_bytes) {
+std::shared_ptr<grpc::Channel> make_channel(const std::string& address, const EtcdAccess& access,
+                                            int max_receive_bytes) {
   grpc::ChannelArguments arguments;
   arguments.SetMaxReceiveMessageSize(max_receive_bytes);
   // An etcd that was restarted is found soon.
@@ -106,27 +107,54 @@ EtcdClient::EtcdClient(const std::vector<std::string>& endpoints, EtcdAccess acc
     : access_(std::move(access)), name_("etcd at ") {
   keep_grpc_running();
   for (const std::string& address : endpoints) {
-    const auto documents = connect(address, access_, kMaxDocumentsBytes);
-    const auto streams = connect(address, access_, kMaxEventsBytes);
-    endpoints_.push_back(
-        {address, etcdserverpb::KV::NewStub(documents), etcdserverpb::Lease::NewStub(streams),
-         etcdserverpb::Watch::NewStub(streams), etcdserverpb::Auth::NewStub(streams)});
+    const auto documents = make_channel(address, access_, kMaxDocumentsBytes);
+    const auto streams = make_channel(address, access_, kMaxEventsBytes);
+    endpoints_.push_back({address, documents, streams, etcdserverpb::KV::NewStub(documents),
+                          etcdserverpb::Lease::NewStub(streams),
+                          etcdserverpb::Watch::NewStub(streams),
+                          etcdserverpb::Auth::NewStub(streams)});
     name_ += fmt::format("{}{}", endpoints_.size() > 1 ? "," : "", address);
   }
 }
 
 void EtcdClient::close() {
-  {
-    const std::lock_guard lock(mutex_);
-    closed_ = true;
-    for (grpc::ClientContext* context : running_) context->TryCancel();
-  }
-  closing_.notify_all();
+  const std::lock_guard lock(mutex_);
+  closed_ = true;
+  for (grpc::ClientContext* context : running_) context->TryCancel();
 }
 
-bool EtcdClient::pause(int64_t ms) {
-  std::unique_lock lock(mutex_);
-  return !closing_.wait_for(lock, std::chrono::milliseconds(ms), [this] { return closed_; });
+bool EtcdClient::is_closed() {
+  const std::lock_guard lock(mutex_);
+  return closed_;
+}
+
+grpc::Channel& EtcdClient::channel(size_t index, Line line) const {
+  const Endpoint& endpoint = endpoints_[index];
+  return line == Line::kDocuments ? *endpoint.documents : *endpoint.streams;
+}
+
+// gRPC advances a connection only while a thread waits for something on it: sleeping would leave it
+// where it is.
+bool EtcdClient::pause(size_t index, Line line, int64_t ms) {
+  grpc::Channel& waited = channel(index, line);
+  const grpc_connectivity_state state = waited.GetState(true);
+  const int64_t deadline_ms = now_ms() + ms;
+  for (int64_t left_ms = ms; left_ms > 0; left_ms = deadline_ms - now_ms()) {
+    if (is_closed()) return false;
+    const auto slice = std::chrono::milliseconds(std::min(left_ms, kClosingMs));
+    if (waited.WaitForStateChange(state, std::chrono::system_clock::now() + slice)) break;
+  }
+  return !is_closed();
+}
+
+void EtcdClient::connect(size_t index, Line line, int64_t timeout_ms) {
+  const int64_t deadline_ms = now_ms() + timeout_ms;
+  for (;;) {
+    const grpc_connectivity_state state = channel(index, line).GetState(true);
+    if (state == GRPC_CHANNEL_READY || state == GRPC_CHANNEL_TRANSIENT_FAILURE) return;
+    const int64_t left_ms = deadline_ms - now_ms();
+    if (left_ms <= 0 || !pause(index, line, left_ms)) return;
+  }
 }
 
 void EtcdClient::avoid(size_t index) {
@@ -175,14 +203,18 @@ grpc::Status EtcdClient::authorize(size_t index, int64_t timeout_ms, grpc::Clien
 
 absl::StatusOr<size_t> EtcdClient::prepare(grpc::ClientContext* context) {
   const size_t index = current_;
+  connect(index, Line::kStreams, Limits().attempt_ms);
   const grpc::Status ready = authorize(index, Limits().attempt_ms, context);
   if (ready.ok()) return index;
   if (may_pass(ready.error_code())) avoid(index);
   return error_of(ready, Limits());
 }
 
-grpc::Status EtcdClient::try_once(size_t index, const Attempt& attempt, int64_t timeout_ms) {
+grpc::Status EtcdClient::try_once(size_t index, const Attempt& attempt, Line line,
+                                  int64_t timeout_ms) {
   const int64_t begun_ms = now_ms();
+  if (!access_.user.empty()) connect(index, Line::kStreams, timeout_ms);
+  connect(index, line, timeout_ms);
   grpc::ClientContext context;
   const grpc::Status ready = authorize(index, timeout_ms, &context);
   if (!ready.ok()) return ready;
@@ -199,7 +231,7 @@ absl::Status EtcdClient::call(const Attempt& attempt, const Limits& limits) {
     const size_t index = current_;
     const int64_t left_ms = deadline_ms - now_ms();
     const grpc::Status status =
-        try_once(index, attempt, std::clamp<int64_t>(left_ms, 1, limits.attempt_ms));
+        try_once(index, attempt, limits.line, std::clamp<int64_t>(left_ms, 1, limits.attempt_ms));
     const StatusCode code = status.error_code();
     if (status.ok()) return absl::OkStatus();
     // The token has expired (UNAUTHENTICATED), or users were changed since (INVALID_ARGUMENT). The
@@ -217,7 +249,8 @@ absl::Status EtcdClient::call(const Attempt& attempt, const Limits& limits) {
     ++failures;
     // All endpoints are asked before any is asked again.
     const int64_t pause_ms = failures % endpoints_.size() == 0 ? backoff.next_ms() : 0;
-    if (!limits.repeats || now_ms() + pause_ms >= deadline_ms || !pause(pause_ms)) {
+    if (!limits.repeats || now_ms() + pause_ms >= deadline_ms ||
+        !pause(current_, limits.line, pause_ms)) {
       return error_of(status, limits);
     }
   }

@@ -7,12 +7,12 @@
 #ifndef SLUICE_CONTROL_CLUSTER_BLOCK_ETCD_CLIENT_H_
 #define SLUICE_CONTROL_CLUSTER_BLOCK_ETCD_CLIENT_H_
 
+#include <grpcpp/channel.h>
 #include <grpcpp/client_context.h>
 #include <grpcpp/security/credentials.h>
 #include <grpcpp/support/status.h>
 
 #include <atomic>
-#include <condition_variable>
 #include <functional>
 #include <memory>
 #include <mutex>
@@ -32,12 +32,16 @@ class EtcdClient {
   // Two connections: leases and watches do not wait behind large documents.
   struct Endpoint {
     std::string address;
+    std::shared_ptr<grpc::Channel> documents;
+    std::shared_ptr<grpc::Channel> streams;
     std::unique_ptr<etcdserverpb::KV::Stub> kv;
     std::unique_ptr<etcdserverpb::Lease::Stub> lease;
     std::unique_ptr<etcdserverpb::Watch::Stub> watch;
     std::unique_ptr<etcdserverpb::Auth::Stub> auth;
   };
+  enum class Line { kDocuments, kStreams };
   struct Limits {
+    Line line = Line::kDocuments;  // the connection that is used
     int64_t total_ms = 10'000;
     int64_t attempt_ms = 3'000;  // a stopped machine answers nothing at all
     bool repeats = true;         // false: one attempt, whose answer may be lost
@@ -71,20 +75,23 @@ class EtcdClient {
 
  private:
   class Registered;
-  grpc::Status try_once(size_t index, const Attempt& attempt, int64_t timeout_ms);
+  grpc::Status try_once(size_t index, const Attempt& attempt, Line line, int64_t timeout_ms);
+  // Until there is a connection, or there cannot be one now.
+  void connect(size_t index, Line line, int64_t timeout_ms);
   // Makes the context one that the endpoint accepts.
   grpc::Status authorize(size_t index, int64_t timeout_ms, grpc::ClientContext* context);
   grpc::Status sign_in(const Endpoint& endpoint, int64_t timeout_ms, std::string* token);
   absl::Status error_of(const grpc::Status& status, const Limits& limits) const;
-  // False when closed meanwhile.
-  bool pause(int64_t ms);
+  // Until the connection changes, at most for so long. False when closed meanwhile.
+  bool pause(size_t index, Line line, int64_t ms);
+  grpc::Channel& channel(size_t index, Line line) const;
+  bool is_closed();
 
   const EtcdAccess access_;
   std::string name_;
   std::vector<Endpoint> endpoints_;
   std::atomic<size_t> current_{0};
   std::mutex mutex_;
-  std::condition_variable closing_;
   bool closed_ = false;
   std::set<grpc::ClientContext*> running_;
   bool signed_in_ = false;

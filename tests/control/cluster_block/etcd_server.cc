@@ -142,6 +142,10 @@ void EtcdServer::kill(size_t member) {
 
 void EtcdServer::signal(int number, size_t member) { ::kill(members_[member].process, number); }
 
+void EtcdServer::erase_data(size_t member) {
+  std::filesystem::remove_all(file(fmt::format("m{}", member)));
+}
+
 std::string EtcdServer::address(size_t member) const {
   return fmt::format("127.0.0.1:{}", members_[member].client_port);
 }
@@ -181,13 +185,14 @@ void EtcdServer::compact(Revision revision) const {
   EXPECT_TRUE(status.ok()) << status.error_message();
 }
 
-void EtcdServer::control(const std::string& arguments) const {
+std::string EtcdServer::control(const std::string& arguments) const {
   const std::string output = file("etcdctl.log");
   const std::string command =
       fmt::format("ETCDCTL_API=3 etcdctl --endpoints {} {} >{} 2>&1", address(), arguments, output);
   const int code = std::system(command.c_str());
-  std::ifstream text(output);
-  EXPECT_EQ(code, 0) << "etcdctl (Debian's etcd-client) " << arguments << ": " << text.rdbuf();
+  const std::string text = read_file(output, size_t{1} << 20).value_or("");
+  EXPECT_EQ(code, 0) << "etcdctl (Debian's etcd-client) " << arguments << ": " << text;
+  return text;
 }
 
 std::string EtcdServer::log(size_t member) const {

@@ -35,7 +35,10 @@ class EtcdServer {
   // SIGKILL; its data stay.
   void kill(size_t member = 0);
   void signal(int number, size_t member = 0);
+  // Of a member that was killed: it starts as a new one.
+  void erase_data(size_t member = 0);
 
+  uint16_t port(size_t member = 0) const { return members_[member].client_port; }
   std::string address(size_t member = 0) const;
   std::vector<std::string> addresses() const;
   std::string url(const std::string& prefix) const;
@@ -44,8 +47,8 @@ class EtcdServer {
   std::unique_ptr<ClusterBlock> open(const std::string& prefix) const;
   // Forgets what changed up to the revision.
   void compact(Revision revision) const;
-  // Runs etcdctl against the first member; fails the test unless it succeeds.
-  void control(const std::string& arguments) const;
+  // What etcdctl prints against the first member; fails the test unless it succeeds.
+  std::string control(const std::string& arguments) const;
   std::string log(size_t member = 0) const;
 
  private:
