@@ -69,6 +69,7 @@ class EtcdClient {
 
   // Fails what runs and what comes, at once.
   void close();
+  bool is_closed();
 
   // "etcd at HOST:PORT,HOST:PORT"
   const std::string& name() const { return name_; }
@@ -85,7 +86,6 @@ class EtcdClient {
   // Until the connection changes, at most for so long. False when closed meanwhile.
   bool pause(size_t index, Line line, int64_t ms);
   grpc::Channel& channel(size_t index, Line line) const;
-  bool is_closed();
 
   const EtcdAccess access_;
   std::string name_;

@@ -58,7 +58,7 @@ bool EtcdWatches::serve() {
   auto context = std::make_unique<grpc::ClientContext>();
   const auto index = client_.prepare(context.get());
   if (!index.ok()) {
-    if (!std::exchange(is_unwell_, true)) spdlog::warn("watches: {}", message_of(index.status()));
+    warn("watches", index.status());
     return false;
   }
   EtcdStream stream(*client_.endpoint(*index).watch, std::move(context), [this] { wake(); });
@@ -78,6 +78,11 @@ bool EtcdWatches::serve() {
   return answered;
 }
 
+void EtcdWatches::warn(std::string_view what, const absl::Status& status) {
+  if (client_.is_closed() || std::exchange(is_unwell_, true)) return;
+  spdlog::warn("{}: {}", what, message_of(status));
+}
+
 bool EtcdWatches::create_watches(EtcdStream& stream) {
   bool complete = true;
   for (const WatcherPtr& watcher : watchers_->all()) {
@@ -87,9 +92,7 @@ bool EtcdWatches::create_watches(EtcdStream& stream) {
     const absl::Status created = create_watch(stream, watcher);
     if (created.ok()) continue;
     complete = false;
-    if (!std::exchange(is_unwell_, true)) {
-      spdlog::warn("watch of '{}': {}", printable(watcher->prefix), message_of(created));
-    }
+    warn(fmt::format("watch of '{}'", printable(watcher->prefix)), created);
   }
   return complete;
 }
@@ -174,9 +177,7 @@ bool EtcdWatches::handle_cancelled(int64_t id, const WatcherPtr& watcher, bool c
   if (compacted) return resync(id, watcher);
   // etcd says why in words alone; a call says it with a code, and signs in anew where that helps.
   const auto refused = newest_revision(client_, keys_.of("")).status();
-  if (!refused.ok() && !std::exchange(is_unwell_, true)) {
-    spdlog::warn("watches: {}", message_of(refused));
-  }
+  if (!refused.ok()) warn("watches", refused);
   return false;
 }
 

@@ -14,6 +14,7 @@
 #include <memory>
 #include <mutex>
 #include <string>
+#include <string_view>
 
 #include "absl/status/statusor.h"
 #include "control/cluster_block/cluster_block.h"
@@ -46,6 +47,8 @@ class EtcdWatches {
   // Until wake() was called since the last time, at most for timeout_ms.
   void wait(int64_t timeout_ms);
 
+  // Once, until it works again.
+  void warn(std::string_view what, const absl::Status& status);
   // False when a watcher could not be given a watch yet.
   bool create_watches(EtcdStream& stream);
   absl::Status create_watch(EtcdStream& stream, const WatcherPtr& watcher);

@@ -443,12 +443,14 @@ class EtcdTlsTest : public ::testing::Test {
   void SetUp() override {
     run("req -x509 -newkey rsa:2048 -nodes -keyout ca.key -out ca.pem -days 2 -subj /CN=ca");
     for (const std::string name : {"server", "client"}) {
-      run("req -newkey rsa:2048 -nodes -keyout " + name + ".key -out " + name +
-          ".csr -subj /CN=" + name);
+      run(fmt::format("req -newkey rsa:2048 -nodes -keyout {0}.key -out {0}.csr -subj /CN={0}",
+                      name));
       std::ofstream(folder_.file("extensions"))
           << "subjectAltName=IP:127.0.0.1\nextendedKeyUsage=serverAuth,clientAuth\n";
-      run("x509 -req -in " + name + ".csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 -out " +
-          name + ".pem -extfile extensions");
+      run(
+          fmt::format("x509 -req -in {0}.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 -out "
+                      "{0}.pem -extfile extensions",
+                      name));
     }
   }
   void run(const std::string& arguments) {
