@@ -35,7 +35,7 @@ BELOW = BASE | DATAPLANE | {"drivers"}
 ALLOWED |= {
     "tree": BASE | {"dataplane/block"},
     "control/proto": set(),
-    "control/cluster_block": BASE,
+    "control/cluster_block": BASE | {"control/proto"},
     "control/table": BASE,
     "control/schedule": BASE | {"dataplane/block", "control/table"},
     "control/membership": BASE | {"dataplane/block"} | TABLE,

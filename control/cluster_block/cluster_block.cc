@@ -5,6 +5,9 @@
 #include "base/status.h"
 #include "base/text.h"
 #include "control/cluster_block/checks.h"
+#include "control/cluster_block/etcd_access.h"
+#include "control/cluster_block/etcd_cluster_block.h"
+#include "control/cluster_block/etcd_keys.h"
 #include "control/cluster_block/sqlite_cluster_block.h"
 
 namespace sluice {
@@ -32,14 +35,40 @@ bool is_host_and_port(std::string_view endpoint) {
   return number >= 1 && number <= 65535;
 }
 
+// Why it cannot be the prefix of a cluster's keys; empty when it can.
+std::string fault_of_prefix(std::string_view prefix) {
+  using cluster_block::EtcdKeys;
+  if (prefix.empty()) return "it has no /PREFIX";
+  if (prefix.size() > kMaxPrefixBytes) {
+    return fmt::format("its PREFIX has {} bytes; at most {}", prefix.size(), kMaxPrefixBytes);
+  }
+  for (size_t begin = 0; begin <= prefix.size();) {
+    const size_t end = std::min(prefix.find('/', begin), prefix.size());
+    const std::string_view part = prefix.substr(begin, end - begin);
+    if (part.empty()) return "a part of its PREFIX is empty";
+    if (part == EtcdKeys::kDocuments || part == EtcdKeys::kMarks) {
+      return fmt::format("a part of its PREFIX is '{}', which names what is below a PREFIX", part);
+    }
+    begin = end + 1;
+  }
+  return "";
+}
+
 absl::StatusOr<ClusterUrl> parse_etcd(std::string_view url, std::string_view rest) {
   ClusterUrl parsed;
   parsed.kind = ClusterUrl::Kind::kEtcd;
   const size_t slash = rest.find('/');
-  if (slash == std::string_view::npos || slash + 1 == rest.size()) {
-    return bad_url(url, "it has no /PREFIX");
+  if (rest.substr(0, slash).find('@') != std::string_view::npos) {
+    return invalid_argument(
+        "a cluster URL of etcd names no user: set SLUICE_ETCD_USER and SLUICE_ETCD_PASSWORD_FILE; "
+        "it has the form {}",
+        kForms);
   }
-  parsed.prefix = rest.substr(slash + 1);
+  if (slash == std::string_view::npos) return bad_url(url, "it has no /PREFIX");
+  std::string_view prefix = rest.substr(slash + 1);
+  while (prefix.ends_with('/')) prefix.remove_suffix(1);
+  if (const std::string fault = fault_of_prefix(prefix); !fault.empty()) return bad_url(url, fault);
+  parsed.prefix = prefix;
   std::string_view endpoints = rest.substr(0, slash);
   for (;;) {
     const size_t comma = endpoints.find(',');
@@ -90,10 +119,11 @@ absl::StatusOr<std::unique_ptr<ClusterBlock>> open_cluster_block(
     std::string_view url, const OpenClusterOptions& options) {
   SLUICE_ASSIGN_OR_RETURN(const ClusterUrl parsed, parse_cluster_url(url));
   if (parsed.kind == ClusterUrl::Kind::kEtcd) {
-    return failed_precondition(
-        "cluster URL '{}': this build has no etcd cluster block; use sqlite:PATH, which serves all "
-        "nodes of one machine",
-        url);
+    EtcdClusterBlockOptions etcd;
+    etcd.endpoints = parsed.endpoints;
+    etcd.prefix = parsed.prefix;
+    SLUICE_ASSIGN_OR_RETURN(etcd.access, cluster_block::etcd_access_from_environment());
+    return open_etcd_cluster_block(etcd);
   }
   SqliteClusterBlockOptions sqlite;
   sqlite.path = parsed.path;

@@ -27,8 +27,9 @@
 
 namespace sluice {
 
-// One number for the whole block; each successful commit (and each lease's end that removes keys)
-// takes the next. 0: never written.
+// One number for the whole block; each successful commit that changes something (and each lease's
+// end that removes keys) takes a higher one. Where a block shares its storage with others, their
+// changes take some too. 0: never written.
 using Revision = uint64_t;
 // 0: no lease.
 using LeaseId = uint64_t;
@@ -116,10 +117,18 @@ class ClusterBlock {
  public:
   static constexpr size_t kMaxKeyBytes = 512;
   static constexpr size_t kMaxValueBytes = size_t{1} << 20;
-  static constexpr size_t kMaxOps = 128;
-  static constexpr size_t kMaxCommitBytes = size_t{3} << 19;  // 1.5 MiB: keys and values together
+  // etcd takes 128 in a transaction, unless it is set up otherwise. One is the block's own
+  // (control/cluster_block/etcd_commits.h).
+  static constexpr size_t kMaxOps = 127;
+  // Keys and values together: 1.25 MiB. etcd takes requests of 1.5 MiB, unless it is set up
+  // otherwise; in these each key stands up to three times, behind the cluster's prefix, which for
+  // kMaxOps keys of kMaxKeyBytes comes to 188 KiB more.
+  static constexpr size_t kMaxCommitBytes = size_t{5} << 18;
   static constexpr int64_t kMinLeaseMs = 10;
   static constexpr int64_t kMaxLeaseMs = 24 * 3600 * 1000;
+  // By how much a block may let a lease run longer than ttl_ms: etcd rounds up to 2 s, and looks
+  // for leases whose time is over twice a second.
+  static constexpr int64_t kMaxLeaseDelayMs = 3000;
 
   using WatchCallback = std::function<void(const WatchEvent&)>;
 
@@ -132,14 +141,18 @@ class ClusterBlock {
 
   // All comparisons hold and all changes are made, durably, at the returned revision; or nothing is
   // changed. ABORTED, naming the key, its revision and the expected one, when a comparison fails.
-  // FAILED_PRECONDITION when a put's lease has ended. A key may occur once.
+  // FAILED_PRECONDITION when a put's lease has ended. A key may occur once. After UNAVAILABLE the
+  // changes may have been made all the same, and where the storage is remote they may be made
+  // still.
   virtual absl::StatusOr<Revision> commit(const std::vector<ClusterOp>& ops) = 0;
 
-  // A lease ends when it was not kept alive for ttl_ms, or is revoked. Its keys are gone from that
-  // moment on for everybody, and it never comes back. An end that nobody has noticed yet may still
-  // be prevented by keep_alive(); whoever looks while it may have stood still together with the
-  // lease's holder lets it run on for up to half of ttl_ms, once. kMinLeaseMs <= ttl_ms <=
-  // kMaxLeaseMs. RESOURCE_EXHAUSTED when the block has no room for another lease.
+  // A lease ends when it was not kept alive for ttl_ms, or for up to kMaxLeaseDelayMs longer, or is
+  // revoked; never before. Its keys are gone from that moment on for everybody, and it never comes
+  // back. An end that nobody has noticed yet may still be prevented by keep_alive(). A lease runs
+  // on for longer where the storage may have stood still together with the lease's holder: up to
+  // half of ttl_ms, once, in an SQLite file; its whole time, after each change of leader, in etcd.
+  // kMinLeaseMs <= ttl_ms <= kMaxLeaseMs. RESOURCE_EXHAUSTED when the block has no room for another
+  // lease.
   virtual absl::StatusOr<LeaseId> grant(int64_t ttl_ms) = 0;
   // NOT_FOUND when the lease has ended. Waits for no commit.
   virtual absl::Status keep_alive(LeaseId lease) = 0;
@@ -168,21 +181,24 @@ struct ClusterUrl {
   Kind kind = Kind::kSqlite;
   std::string path;                    // of kSqlite
   std::vector<std::string> endpoints;  // of kEtcd: HOST:PORT each
-  std::string prefix;                  // of kEtcd, without its slash
+  std::string prefix;                  // of kEtcd, without slashes around it
 };
 
-// sqlite:PATH or etcd://HOST:PORT[,HOST:PORT...]/PREFIX. INVALID_ARGUMENT, naming the URL and the
-// legal forms, for anything else.
+// sqlite:PATH or etcd://HOST:PORT[,HOST:PORT...]/PREFIX. A prefix has at most kMaxPrefixBytes and
+// no part called "doc" or "commit". INVALID_ARGUMENT, naming the URL (unless it may hold a
+// password) and the legal forms, for anything else.
+inline constexpr size_t kMaxPrefixBytes = 128;
 absl::StatusOr<ClusterUrl> parse_cluster_url(std::string_view url);
 
 struct OpenClusterOptions {
   bool create = false;     // whether an SQLite file that is not there is made
-  Clock* clock = nullptr;  // the system's when null
+  Clock* clock = nullptr;  // the system's when null; etcd has its own
 };
 
 // NOT_FOUND "no cluster at ..." where there is none and it must not be made; DATA_LOSS for a
-// damaged file and FAILED_PRECONDITION for one of another program or format; FAILED_PRECONDITION
-// for etcd://, which this build cannot open.
+// damaged file and FAILED_PRECONDITION for one of another program or format. In etcd a cluster
+// needs no making; who we are there comes from the environment
+// (control/cluster_block/etcd_access.h), and errors are those of open_etcd_cluster_block().
 absl::StatusOr<std::unique_ptr<ClusterBlock>> open_cluster_block(
     std::string_view url, const OpenClusterOptions& options = {});
 

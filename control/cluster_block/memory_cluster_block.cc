@@ -22,7 +22,7 @@ constexpr int kPollMs = 20;
 class MemoryClusterBlock final : public ClusterBlock, public WatchSource {
  public:
   explicit MemoryClusterBlock(Clock& clock)
-      : clock_(clock), loop_(std::make_shared<WatchLoop>(this, kPollMs)) {}
+      : clock_(clock), loop_(std::make_unique<WatchLoop>(this, kPollMs)) {}
   ~MemoryClusterBlock() override { loop_->stop(); }
 
   absl::StatusOr<std::optional<ClusterEntry>> get(std::string_view key) override {
@@ -225,7 +225,7 @@ class MemoryClusterBlock final : public ClusterBlock, public WatchSource {
   LeaseId next_lease_ = 1;
   ChangeCounter changes_;
   uint32_t seen_ = 0;  // of the loop's thread
-  std::shared_ptr<WatchLoop> loop_;
+  std::unique_ptr<WatchLoop> loop_;
 };
 
 }  // namespace

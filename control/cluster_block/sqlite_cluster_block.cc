@@ -110,7 +110,7 @@ class SqliteClusterBlock final : public ClusterBlock, public WatchSource {
         reading_(std::move(reading)),
         table_(std::move(table)),
         pulse_(clock, options.poll_ms),
-        loop_(std::make_shared<WatchLoop>(this, options.poll_ms)) {}
+        loop_(std::make_unique<WatchLoop>(this, options.poll_ms)) {}
   ~SqliteClusterBlock() override { loop_->stop(); }
 
   absl::StatusOr<std::optional<ClusterEntry>> get(std::string_view key) override;
@@ -163,7 +163,7 @@ class SqliteClusterBlock final : public ClusterBlock, public WatchSource {
   std::vector<LeaseId> leases_of_keys_;
   ChangeCounter unmapped_;  // what is waited for where the table's cannot be
 
-  std::shared_ptr<WatchLoop> loop_;
+  std::unique_ptr<WatchLoop> loop_;
 };
 
 std::shared_ptr<LeaseTable> SqliteClusterBlock::mapped_table() {

@@ -1,18 +1,15 @@
-// The thread that runs a cluster block's watches. Internal to control/cluster_block.
+// Watches of a cluster block that is asked what changed. Internal to control/cluster_block.
 #ifndef SLUICE_CONTROL_CLUSTER_BLOCK_WATCH_LOOP_H_
 #define SLUICE_CONTROL_CLUSTER_BLOCK_WATCH_LOOP_H_
 
-#include <atomic>
-#include <condition_variable>
 #include <cstdint>
-#include <functional>
 #include <memory>
-#include <mutex>
 #include <string>
-#include <thread>
+#include <utility>
 #include <vector>
 
 #include "control/cluster_block/cluster_block.h"
+#include "control/cluster_block/watchers.h"
 
 namespace sluice::cluster_block {
 
@@ -44,41 +41,26 @@ class WatchSource {
   virtual absl::StatusOr<WatchBatch> changes(const std::string& prefix, Revision after) = 0;
 };
 
-// Thread-safe. The source must live until stop() returned. Shared with the handles, which may
-// outlive the block.
-class WatchLoop : public std::enable_shared_from_this<WatchLoop> {
+// Polls a source, and reports what it has. Thread-safe. The source must live until stop() returned.
+class WatchLoop {
  public:
-  WatchLoop(WatchSource* source, int poll_ms) : source_(source), poll_ms_(poll_ms) {}
+  WatchLoop(WatchSource* source, int poll_ms);
   ~WatchLoop() { stop(); }
 
-  WatchHandle add(std::string prefix, Revision after, ClusterBlock::WatchCallback callback);
+  WatchHandle add(std::string prefix, Revision after, ClusterBlock::WatchCallback callback) {
+    return watchers_->add(std::move(prefix), after, std::move(callback));
+  }
   // No callback runs afterwards. Not from a callback.
-  void stop();
+  void stop() { watchers_->stop(); }
 
  private:
-  struct Watcher {
-    std::string prefix;
-    ClusterBlock::WatchCallback callback;
-    Revision position = 0;
-    Revision complete_from = 0;  // forgotten erasures up to here do not concern this watcher
-    bool fresh = true;           // nothing was fetched yet
-    std::atomic<bool> ended{false};
-  };
   void run();
-  void remove(const std::shared_ptr<Watcher>& watcher);
   // True when there is more to deliver at once, or it failed and has to be tried again.
   bool pump(const std::shared_ptr<Watcher>& watcher);
-  void deliver(const std::shared_ptr<Watcher>& watcher, const WatchEvent& event);
 
   WatchSource* const source_;
   const int poll_ms_;
-  std::mutex mutex_;
-  std::condition_variable idle_;
-  std::vector<std::shared_ptr<Watcher>> watchers_;
-  const Watcher* running_ = nullptr;  // whose callback runs
-  bool added_ = false;                // a watcher that was not looked at yet
-  bool stopping_ = false;
-  std::thread thread_;
+  const std::shared_ptr<Watchers> watchers_;
 };
 
 }  // namespace sluice::cluster_block

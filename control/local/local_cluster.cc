@@ -223,7 +223,15 @@ absl::Status LocalCluster::make_cluster_block() const {
   shape.slot_bits = static_cast<uint32_t>(std::countr_zero(slots_));
   shape.replicas = replicas_;
   const absl::Status status = make_cluster(*block, shape).status();
-  if (!absl::IsAlreadyExists(status) || !url_.starts_with("sqlite:")) return status;
+  if (!absl::IsAlreadyExists(status)) return status;
+  SLUICE_ASSIGN_OR_RETURN(const ClusterUrl url, parse_cluster_url(url_));
+  if (url.kind == ClusterUrl::Kind::kEtcd) {
+    // Whose it is cannot be told.
+    return already_exists(
+        "{} in {}: use another PREFIX, or, if that cluster is gone for good, erase what is under "
+        "this one (etcdctl del --prefix {}/)",
+        message_of(status), url_, url.prefix);
+  }
   // A run that was interrupted between this and the description left one behind.
   SLUICE_ASSIGN_OR_RETURN(const ClusterInfo there, load_cluster(*block));
   if (there.slot_bits == shape.slot_bits && there.replicas == shape.replicas)

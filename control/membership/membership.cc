@@ -232,7 +232,9 @@ absl::StatusOr<std::unique_ptr<Membership>> Membership::join(ClusterBlock& block
   SLUICE_RETURN_IF_ERROR(check(options.node));
   SLUICE_RETURN_IF_ERROR(load_cluster(block).status());
   if (options.clock == nullptr) options.clock = &system_clock();
-  if (options.takeover_wait_ms < 0) options.takeover_wait_ms = options.ttl_ms + 1000;
+  if (options.takeover_wait_ms < 0) {
+    options.takeover_wait_ms = options.ttl_ms + ClusterBlock::kMaxLeaseDelayMs;
+  }
   const std::string& name = options.node.name;
   const LiveInfo live{make_uuid(), options.node.store_id, options.node.incarnation, ::getpid(),
                       options.found.lock};

@@ -84,7 +84,7 @@ class Membership {
     int64_t ttl_ms = 3000;          // how soon a dead node is noticed
     bool accept_data_loss = false;  // join although the node's earlier data folder is gone
     int64_t takeover_wait_ms =
-        -1;  // how long to wait for a dead namesake's lease to end; -1: ttl_ms + 1 s
+        -1;  // how long to wait for a dead namesake's lease to end; -1: as long as it may take
     Clock* clock = nullptr;  // the system's when null
     // Called once, on the keeper thread, when another process took the name; the node must stop
     // serving.

@@ -93,9 +93,9 @@ def wait_for(condition, what, seconds=60):
 class Cluster:
     """A local cluster in a folder."""
 
-    def __init__(self, folder, nodes, *options):
+    def __init__(self, folder, nodes, *options, block=None):
         self.folder = Path(folder)
-        up = run_json("local", "up", "--dir", self.folder, "--nodes", str(nodes), *options)
+        up = run_json("local", "up", "--dir", self.folder, "--nodes", str(nodes), *options, cluster=block)
         self.url = up["cluster"]
         self.names = [node["name"] for node in up["nodes"]]
         self.pids = {node["name"]: node["pid"] for node in up["nodes"]}
@@ -152,10 +152,12 @@ class Scratch:
     def __init__(self, name):
         self.folder = Path(tempfile.mkdtemp(prefix=f"sluice-{name}-"))
         self.clusters = []
+        self.closers = []  # called after the clusters are down
 
-    def cluster(self, name, nodes, *options):
+    def cluster(self, name, nodes, *options, block=None):
+        """`block` is the URL of a cluster block; a file in the cluster's folder otherwise."""
         self.clusters.append(self.folder / name)
-        return Cluster(self.folder / name, nodes, *options)
+        return Cluster(self.folder / name, nodes, *options, block=block)
 
     def path(self, name):
         return self.folder / name
@@ -164,6 +166,8 @@ class Scratch:
         for folder in self.clusters:
             if folder.exists():
                 run("local", "down", "--dir", folder, expect=None)
+        for closer in self.closers:
+            closer()
         if keep:
             print(f"  kept: {self.folder}")
         else:

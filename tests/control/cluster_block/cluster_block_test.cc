@@ -10,6 +10,7 @@
 #include "base/status.h"
 #include "control/cluster_block/memory_cluster_block.h"
 #include "control/cluster_block/sqlite_cluster_block.h"
+#include "tests/control/cluster_block/etcd_server.h"
 #include "tests/control/cluster_block/harness.h"
 
 namespace sluice {
@@ -22,6 +23,11 @@ class ClusterBlockTest : public ::testing::TestWithParam<std::string> {
   void SetUp() override {
     if (GetParam() == "memory") {
       block_ = make_memory_cluster_block(clock_);
+      return;
+    }
+    if (is_etcd()) {
+      block_ = shared_etcd().open(new_etcd_prefix());
+      ASSERT_NE(block_, nullptr);
       return;
     }
     SqliteClusterBlockOptions options;
@@ -46,7 +52,26 @@ class ClusterBlockTest : public ::testing::TestWithParam<std::string> {
     for (const ClusterEntry& entry : listing->entries) keys.insert(entry.key);
     return keys;
   }
-  void advance_ms(int64_t ms) { clock_.advance_ns(ms * 1'000'000); }
+
+  bool is_etcd() const { return GetParam() == "etcd"; }
+  // A lease of the block's shortest kind, and how long it runs for sure. The others are exact to
+  // the millisecond of their clock.
+  int64_t lease_ms() const { return is_etcd() ? 2000 : 1000; }
+  int64_t safe_ms() const { return is_etcd() ? lease_ms() * 3 / 4 : lease_ms() - 1; }
+  // etcd's clock is the machine's.
+  void pass_ms(int64_t ms) {
+    if (is_etcd()) std::this_thread::sleep_for(std::chrono::milliseconds(ms));
+    clock_.advance_ns(ms * 1'000'000);
+  }
+  // Of a key whose lease is over: etcd notices soon, the others at once.
+  bool is_gone(const std::string& key) {
+    const auto deadline = std::chrono::steady_clock::now() +
+                          std::chrono::milliseconds(ClusterBlock::kMaxLeaseDelayMs);
+    while (is_etcd() && value_of(key) != "(none)" && std::chrono::steady_clock::now() < deadline) {
+      std::this_thread::sleep_for(std::chrono::milliseconds(10));
+    }
+    return value_of(key) == "(none)";
+  }
 
   TestFolder folder_;
   ManualClock clock_;
@@ -56,7 +81,8 @@ class ClusterBlockTest : public ::testing::TestWithParam<std::string> {
 TEST_P(ClusterBlockTest, AnEmptyBlockHasNothing) {
   EXPECT_EQ(value_of("a"), "(none)");
   EXPECT_TRUE(keys_under("").empty());
-  EXPECT_EQ(block_->list("")->revision, 0u);
+  // etcd's revisions are not this block's alone.
+  EXPECT_TRUE(is_etcd() || block_->list("")->revision == 0);
 }
 
 TEST_P(ClusterBlockTest, KeepsAnyBytes) {
@@ -158,9 +184,55 @@ TEST_P(ClusterBlockTest, LimitsAreKept) {
   EXPECT_TRUE(block_->commit(many).ok());
 }
 
+// As much of everything as a commit may have, compared as well.
+TEST_P(ClusterBlockTest, TheLargestCommitIsTaken) {
+  std::vector<ClusterOp> ops;
+  const size_t bytes = ClusterBlock::kMaxCommitBytes / ClusterBlock::kMaxOps;
+  for (size_t i = 0; i < ClusterBlock::kMaxOps; ++i) {
+    std::string key = std::to_string(i);
+    key.resize(ClusterBlock::kMaxKeyBytes, 'k');
+    const size_t value_bytes = bytes - key.size();
+    ops.push_back(ClusterOp::put(std::move(key), std::string(value_bytes, 'v'), 0));
+  }
+  const auto revision = block_->commit(ops);
+  ASSERT_TRUE(revision.ok()) << revision.status();
+  for (ClusterOp& op : ops) op.expected = *revision;
+  EXPECT_TRUE(block_->commit(ops).ok());
+  EXPECT_TRUE(absl::IsAborted(block_->commit(ops).status()));
+  const auto listing = block_->list("");
+  ASSERT_TRUE(listing.ok()) << listing.status();
+  EXPECT_EQ(listing->entries.size(), ops.size());
+  std::vector<ClusterOp> checks;
+  for (const ClusterEntry& entry : listing->entries) {
+    checks.push_back(ClusterOp::check(entry.key, entry.revision));
+  }
+  const auto checked = block_->commit(checks);
+  EXPECT_TRUE(checked.ok()) << checked.status();
+}
+
+// In etcd they come in several answers, and the sizes leap.
+TEST_P(ClusterBlockTest, ListsMoreThanOneAnswerHolds) {
+  std::vector<ClusterOp> small;
+  for (size_t i = 0; i < ClusterBlock::kMaxOps; ++i) {
+    small.push_back(ClusterOp::put("a/" + std::to_string(i), "s"));
+  }
+  ASSERT_TRUE(block_->commit(small).ok());
+  const std::string large(ClusterBlock::kMaxValueBytes, 'l');
+  for (int i = 0; i < 5; ++i) ASSERT_TRUE(block_->put("b/" + std::to_string(i), large).ok());
+  ASSERT_TRUE(block_->put("c", "last").ok());
+  const auto listing = block_->list("");
+  ASSERT_TRUE(listing.ok()) << listing.status();
+  ASSERT_EQ(listing->entries.size(), small.size() + 6);
+  std::set<std::string> keys;
+  for (const ClusterEntry& entry : listing->entries) keys.insert(entry.key);
+  EXPECT_EQ(keys.size(), listing->entries.size());
+  EXPECT_EQ(listing->entries[small.size() + 4].value, large);
+  EXPECT_EQ(listing->entries.back().value, "last");
+}
+
 TEST_P(ClusterBlockTest, KeysVanishWithTheirLease) {
-  const auto lease = block_->grant(1000);
-  const auto other = block_->grant(5000);
+  const auto lease = block_->grant(lease_ms());
+  const auto other = block_->grant(5 * lease_ms());
   ASSERT_TRUE(lease.ok() && other.ok());
   EXPECT_NE(*lease, 0u);
   EXPECT_NE(*lease, *other);
@@ -168,13 +240,13 @@ TEST_P(ClusterBlockTest, KeysVanishWithTheirLease) {
   ASSERT_TRUE(block_->put("live/b", "1", *lease).ok());
   ASSERT_TRUE(block_->put("live/c", "1", *other).ok());
   ASSERT_TRUE(block_->put("stays", "1").ok());
-  advance_ms(999);
+  pass_ms(safe_ms());
   EXPECT_TRUE(block_->keep_alive(*lease).ok());
-  advance_ms(999);
+  pass_ms(safe_ms());
   EXPECT_EQ(value_of("live/a"), "1");
   const Revision before = block_->list("")->revision;
-  advance_ms(1);
-  EXPECT_EQ(value_of("live/a"), "(none)");
+  pass_ms(lease_ms() - safe_ms());
+  EXPECT_TRUE(is_gone("live/a"));
   EXPECT_EQ(keys_under(""), (std::set<std::string>{"live/c", "stays"}));
   EXPECT_TRUE(absl::IsNotFound(block_->keep_alive(*lease)));
   EXPECT_TRUE(absl::IsFailedPrecondition(block_->put("live/a", "2", *lease).status()));
@@ -186,10 +258,10 @@ TEST_P(ClusterBlockTest, KeysVanishWithTheirLease) {
 }
 
 TEST_P(ClusterBlockTest, ALeaseThatEndedNeverComesBack) {
-  const auto lease = block_->grant(1000);
+  const auto lease = block_->grant(lease_ms());
   ASSERT_TRUE(block_->put("live/a", "1", *lease).ok());
-  advance_ms(1000);
-  EXPECT_EQ(value_of("live/a"), "(none)");
+  pass_ms(lease_ms());
+  EXPECT_TRUE(is_gone("live/a"));
   for (int i = 0; i < 100; ++i) {
     const auto other = block_->grant(1000);
     ASSERT_TRUE(other.ok());
@@ -202,10 +274,11 @@ TEST_P(ClusterBlockTest, ALeaseThatEndedNeverComesBack) {
 
 // One of the two wins, and what it made of the lease stays so.
 TEST_P(ClusterBlockTest, ARenewalThatRacesWithALookIsNeverHalfDone) {
-  for (int round = 0; round < 60; ++round) {
-    const auto lease = block_->grant(1000);
+  const int rounds = is_etcd() ? 3 : 60;  // in real time
+  for (int round = 0; round < rounds; ++round) {
+    const auto lease = block_->grant(lease_ms());
     ASSERT_TRUE(block_->put("live/a", "1", *lease).ok());
-    advance_ms(1000);
+    pass_ms(lease_ms());
     absl::Status kept;
     bool seen = false;
     std::thread renewing([&] { kept = block_->keep_alive(*lease); });
@@ -213,15 +286,16 @@ TEST_P(ClusterBlockTest, ARenewalThatRacesWithALookIsNeverHalfDone) {
     renewing.join();
     looking.join();
     EXPECT_EQ(value_of("live/a"), kept.ok() ? "1" : "(none)") << kept;
-    EXPECT_TRUE(!seen || kept.ok()) << "it was seen, though its time was over";
+    // In etcd the lease ends, and its keys with it, a moment later.
+    EXPECT_TRUE(is_etcd() || !seen || kept.ok()) << "it was seen, though its time was over";
     EXPECT_EQ(block_->keep_alive(*lease).ok(), kept.ok());
     ASSERT_TRUE(block_->revoke(*lease).ok());
   }
 }
 
 TEST_P(ClusterBlockTest, AKeyBelongsToItsLastLease) {
-  const auto first = block_->grant(1000);
-  const auto second = block_->grant(1000);
+  const auto first = block_->grant(10 * lease_ms());
+  const auto second = block_->grant(10 * lease_ms());
   ASSERT_TRUE(block_->put("a", "1", *first).ok());
   ASSERT_TRUE(block_->put("a", "2", *second).ok());
   ASSERT_TRUE(block_->put("b", "1", *first).ok());
@@ -234,10 +308,11 @@ TEST_P(ClusterBlockTest, AKeyBelongsToItsLastLease) {
 }
 
 TEST_P(ClusterBlockTest, AnEndedLeaseLosesBeforeItIsCompared) {
-  const auto lease = block_->grant(100);
+  const auto lease = block_->grant(lease_ms());
   ASSERT_TRUE(block_->put("leader", "a", *lease).ok());
   EXPECT_TRUE(absl::IsAborted(block_->compare_and_swap("leader", "b", 0).status()));
-  advance_ms(100);
+  pass_ms(lease_ms());
+  EXPECT_TRUE(!is_etcd() || is_gone("leader"));
   EXPECT_TRUE(block_->compare_and_swap("leader", "b", 0).ok());
 }
 
@@ -293,7 +368,7 @@ TEST_P(ClusterBlockTest, AWatchSeesALeaseEnd) {
   // In steps: a clock that jumps by half a lease says that everybody stood still.
   const auto erased = [&] { return log.events().back().kind == Kind::kErase; };
   for (int i = 0; i < 2000 && !erased(); ++i) {
-    advance_ms(100);
+    clock_.advance_ns(100'000'000);
     std::this_thread::sleep_for(std::chrono::milliseconds(5));
   }
   EXPECT_TRUE(erased());
@@ -313,6 +388,8 @@ TEST_P(ClusterBlockTest, AWatchThatCameTooLateIsToldToResync) {
     ASSERT_TRUE(block_->commit(puts).ok());
     ASSERT_TRUE(block_->commit(erases).ok());
   }
+  // The others forget by themselves.
+  if (is_etcd()) shared_etcd().compact(block_->list("")->revision);
   EventLog log;
   const auto watch = block_->watch("a/", early, log.callback());
   ASSERT_TRUE(log.wait([](const auto& events) { return !events.empty(); }));
@@ -399,7 +476,7 @@ TEST_P(ClusterBlockTest, ConcurrentSwapsLoseNoUpdate) {
   EXPECT_EQ(value_of("sum"), std::to_string(kThreads * kAdds));
 }
 
-INSTANTIATE_TEST_SUITE_P(All, ClusterBlockTest, ::testing::Values("memory", "sqlite"),
+INSTANTIATE_TEST_SUITE_P(All, ClusterBlockTest, ::testing::Values("memory", "sqlite", "etcd"),
                          [](const auto& instance) { return instance.param; });
 
 }  // namespace

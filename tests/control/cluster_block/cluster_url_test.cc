@@ -22,10 +22,28 @@ TEST(ClusterUrl, Etcd) {
 }
 
 TEST(ClusterUrl, RefusesOthersNamingTheUrlAndTheForms) {
-  for (const std::string url :
-       {"", "sqlite:", "sqlite", "/a/path", "http://a:1/p", "etcd://", "etcd:///p", "etcd://a:1",
-        "etcd://a:1/", "etcd://a/p", "etcd://a:0/p", "etcd://a:65536/p", "etcd://a:1,/p",
-        "etcd://a:1,,b:2/p", "etcd://:1/p", "etcd://a:x/p", "etcd://::1:2/p", "ETCD://a:1/p"}) {
+  for (const std::string url : {"",
+                                "sqlite:",
+                                "sqlite",
+                                "/a/path",
+                                "http://a:1/p",
+                                "etcd://",
+                                "etcd:///p",
+                                "etcd://a:1",
+                                "etcd://a:1/",
+                                "etcd://a/p",
+                                "etcd://a:0/p",
+                                "etcd://a:65536/p",
+                                "etcd://a:1,/p",
+                                "etcd://a:1//",
+                                "etcd://a:1/p//q",
+                                "etcd://a:1/p/doc",
+                                "etcd://a:1/commit/q",
+                                "etcd://a:1,,b:2/p",
+                                "etcd://:1/p",
+                                "etcd://a:x/p",
+                                "etcd://::1:2/p",
+                                "ETCD://a:1/p"}) {
     const absl::Status status = parse_cluster_url(url).status();
     EXPECT_TRUE(absl::IsInvalidArgument(status)) << url;
     EXPECT_NE(message_of(status).find("'" + url + "'"), std::string_view::npos) << status;
@@ -35,11 +53,19 @@ TEST(ClusterUrl, RefusesOthersNamingTheUrlAndTheForms) {
       absl::IsInvalidArgument(parse_cluster_url(std::string_view("sqlite:a\0b", 10)).status()));
 }
 
-TEST(ClusterUrl, EtcdIsRefusedClearly) {
-  const absl::Status status = open_cluster_block("etcd://a:2379/p").status();
-  EXPECT_TRUE(absl::IsFailedPrecondition(status));
-  EXPECT_NE(message_of(status).find("sqlite:PATH"), std::string_view::npos);
-  EXPECT_TRUE(absl::IsInvalidArgument(open_cluster_block("etcd://a/p").status()));
+TEST(ClusterUrl, EtcdPrefixes) {
+  EXPECT_EQ(parse_cluster_url("etcd://a:1/p/")->prefix, "p");
+  const std::string longest(kMaxPrefixBytes, 'p');
+  EXPECT_TRUE(parse_cluster_url("etcd://a:1/" + longest).ok());
+  EXPECT_TRUE(absl::IsInvalidArgument(parse_cluster_url("etcd://a:1/p" + longest).status()));
+}
+
+// What is refused may be logged.
+TEST(ClusterUrl, APasswordIsNotRepeated) {
+  const absl::Status status = parse_cluster_url("etcd://root:secret@a:1/p").status();
+  EXPECT_TRUE(absl::IsInvalidArgument(status));
+  EXPECT_EQ(message_of(status).find("secret"), std::string_view::npos) << status;
+  EXPECT_NE(message_of(status).find("SLUICE_ETCD_USER"), std::string_view::npos) << status;
 }
 
 }  // namespace

@@ -1,0 +1,291 @@
+#include "control/cluster_block/etcd_client.h"
+
+#include <grpc/grpc.h>
+#include <grpcpp/create_channel.h>
+#include <grpcpp/support/channel_arguments.h>
+
+#include <algorithm>
+#include <chrono>
+
+#include "base/backoff.h"
+#include "base/clock.h"
+#include "base/status.h"
+#include "base/text.h"
+
+namespace sluice::cluster_block {
+namespace {
+
+using grpc::StatusCode;
+
+constexpr int64_t kFirstPauseMs = 20;
+constexpr int64_t kLongestPauseMs = 500;
+constexpr int64_t kClosingMs = 50;  // how soon a wait notices that it is to end
+// A listing is read in pages smaller than this.
+constexpr int kMaxDocumentsBytes = 2 << 20;
+// etcd splits what a watch reports into messages of the size that it takes requests of, which
+// operators may raise.
+constexpr int kMaxEventsBytes = 16 << 20;
+
+int64_t now_ms() { return system_clock().monotonic_ns() / 1'000'000; }
+
+// gRPC 1.51 shuts itself down with its last object, and a poller that sleeps then holds that up for
+// ten seconds.
+void keep_grpc_running() {
+  static const bool kept = [] {
+    grpc_init();
+    return true;
+  }();
+  static_cast<void>(kept);
+}
+
+std::shared_ptr<grpc::ChannelCredentials> credentials_of(const EtcdAccess& access) {
+  if (access.authorities.empty()) return grpc::InsecureChannelCredentials();
+  return grpc::SslCredentials({access.authorities, access.key, access.certificate});
+}
+
+std::shared_ptr<grpc::Channel> make_channel(const std::string& address, const EtcdAccess& access,
+                                            int max_receive_bytes) {
+  grpc::ChannelArguments arguments;
+  arguments.SetMaxReceiveMessageSize(max_receive_bytes);
+  // An etcd that was restarted is found soon.
+  arguments.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, 100);
+  arguments.SetInt(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, 2'000);
+  arguments.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, 500);
+  // A watch notices with these that its peer is gone. etcd takes one in 5 s at most.
+  arguments.SetInt(GRPC_ARG_KEEPALIVE_TIME_MS, 10'000);
+  arguments.SetInt(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, 5'000);
+  arguments.SetInt(GRPC_ARG_HTTP2_MAX_PINGS_WITHOUT_DATA, 0);
+  arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
+  arguments.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, 0);
+  return grpc::CreateCustomChannel(address, credentials_of(access), arguments);
+}
+
+void set_timeout(grpc::ClientContext* context, int64_t timeout_ms) {
+  context->set_deadline(std::chrono::system_clock::now() + std::chrono::milliseconds(timeout_ms));
+}
+
+// Another member may answer, or the same one later.
+bool may_pass(StatusCode code) {
+  switch (code) {
+    case StatusCode::UNAVAILABLE:
+    case StatusCode::DEADLINE_EXCEEDED:
+    case StatusCode::CANCELLED:
+    case StatusCode::ABORTED:
+    case StatusCode::UNKNOWN:
+    case StatusCode::INTERNAL:
+    case StatusCode::FAILED_PRECONDITION:  // the member is not the leader any more
+      return true;
+    default:
+      return false;
+  }
+}
+
+}  // namespace
+
+// A call that close() can end.
+class EtcdClient::Registered {
+ public:
+  Registered(EtcdClient& client, grpc::ClientContext* context)
+      : client_(client), context_(context) {
+    const std::lock_guard lock(client_.mutex_);
+    if (client_.closed_) context_->TryCancel();
+    client_.running_.insert(context_);
+  }
+  ~Registered() {
+    const std::lock_guard lock(client_.mutex_);
+    client_.running_.erase(context_);
+  }
+  Registered(const Registered&) = delete;
+  Registered& operator=(const Registered&) = delete;
+
+ private:
+  EtcdClient& client_;
+  grpc::ClientContext* const context_;
+};
+
+EtcdClient::EtcdClient(const std::vector<std::string>& endpoints, EtcdAccess access)
+    : access_(std::move(access)), name_("etcd at ") {
+  keep_grpc_running();
+  for (const std::string& address : endpoints) {
+    const auto documents = make_channel(address, access_, kMaxDocumentsBytes);
+    const auto streams = make_channel(address, access_, kMaxEventsBytes);
+    endpoints_.push_back({address, documents, streams, etcdserverpb::KV::NewStub(documents),
+                          etcdserverpb::Lease::NewStub(streams),
+                          etcdserverpb::Watch::NewStub(streams),
+                          etcdserverpb::Auth::NewStub(streams)});
+    name_ += fmt::format("{}{}", endpoints_.size() > 1 ? "," : "", address);
+  }
+}
+
+void EtcdClient::close() {
+  const std::lock_guard lock(mutex_);
+  closed_ = true;
+  for (grpc::ClientContext* context : running_) context->TryCancel();
+}
+
+bool EtcdClient::is_closed() {
+  const std::lock_guard lock(mutex_);
+  return closed_;
+}
+
+grpc::Channel& EtcdClient::channel(size_t index, Line line) const {
+  const Endpoint& endpoint = endpoints_[index];
+  return line == Line::kDocuments ? *endpoint.documents : *endpoint.streams;
+}
+
+// gRPC advances a connection only while a thread waits for something on it: sleeping would leave it
+// where it is.
+bool EtcdClient::pause(size_t index, Line line, int64_t ms) {
+  grpc::Channel& waited = channel(index, line);
+  const grpc_connectivity_state state = waited.GetState(true);
+  const int64_t deadline_ms = now_ms() + ms;
+  for (int64_t left_ms = ms; left_ms > 0; left_ms = deadline_ms - now_ms()) {
+    if (is_closed()) return false;
+    const auto slice = std::chrono::milliseconds(std::min(left_ms, kClosingMs));
+    if (waited.WaitForStateChange(state, std::chrono::system_clock::now() + slice)) break;
+  }
+  return !is_closed();
+}
+
+void EtcdClient::connect(size_t index, Line line, int64_t timeout_ms) {
+  const int64_t deadline_ms = now_ms() + timeout_ms;
+  for (;;) {
+    const grpc_connectivity_state state = channel(index, line).GetState(true);
+    if (state == GRPC_CHANNEL_READY || state == GRPC_CHANNEL_TRANSIENT_FAILURE) return;
+    const int64_t left_ms = deadline_ms - now_ms();
+    if (left_ms <= 0 || !pause(index, line, left_ms)) return;
+  }
+}
+
+void EtcdClient::avoid(size_t index) {
+  // Unless somebody else did so already.
+  current_.compare_exchange_strong(index, (index + 1) % endpoints_.size());
+}
+
+grpc::Status EtcdClient::sign_in(const Endpoint& endpoint, int64_t timeout_ms, std::string* token) {
+  if (access_.user.empty()) return grpc::Status::OK;
+  {
+    const std::lock_guard lock(mutex_);
+    if (signed_in_) {
+      *token = token_;
+      return grpc::Status::OK;
+    }
+  }
+  grpc::ClientContext context;
+  set_timeout(&context, timeout_ms);
+  const Registered registered(*this, &context);
+  etcdserverpb::AuthenticateRequest request;
+  request.set_name(access_.user);
+  request.set_password(access_.password);
+  etcdserverpb::AuthenticateResponse response;
+  const grpc::Status status = endpoint.auth->Authenticate(&context, request, &response);
+  if (status.error_code() == StatusCode::INVALID_ARGUMENT) {
+    return {StatusCode::PERMISSION_DENIED, "there is no such user, or the password is wrong"};
+  }
+  // Where authentication is off, etcd serves anybody.
+  const bool is_off = status.error_code() == StatusCode::FAILED_PRECONDITION;
+  if (!status.ok() && !is_off) return status;
+  const std::lock_guard lock(mutex_);
+  signed_in_ = true;
+  token_ = response.token();
+  *token = token_;
+  return grpc::Status::OK;
+}
+
+grpc::Status EtcdClient::authorize(size_t index, int64_t timeout_ms, grpc::ClientContext* context) {
+  std::string token;
+  const grpc::Status signed_in = sign_in(endpoints_[index], timeout_ms, &token);
+  if (!token.empty()) context->AddMetadata("token", token);
+  // A member that lost its leader would let a call wait, and a watch report nothing.
+  context->AddMetadata("hasleader", "true");
+  return signed_in;
+}
+
+absl::StatusOr<size_t> EtcdClient::prepare(grpc::ClientContext* context) {
+  const size_t index = current_;
+  connect(index, Line::kStreams, Limits().attempt_ms);
+  const grpc::Status ready = authorize(index, Limits().attempt_ms, context);
+  if (ready.ok()) return index;
+  if (may_pass(ready.error_code())) avoid(index);
+  return error_of(ready, Limits());
+}
+
+grpc::Status EtcdClient::try_once(size_t index, const Attempt& attempt, Line line,
+                                  int64_t timeout_ms) {
+  const int64_t begun_ms = now_ms();
+  if (!access_.user.empty()) connect(index, Line::kStreams, timeout_ms);
+  connect(index, line, timeout_ms);
+  grpc::ClientContext context;
+  const grpc::Status ready = authorize(index, timeout_ms, &context);
+  if (!ready.ok()) return ready;
+  set_timeout(&context, std::max<int64_t>(timeout_ms - (now_ms() - begun_ms), 1));
+  const Registered registered(*this, &context);
+  return attempt(endpoints_[index], &context);
+}
+
+absl::Status EtcdClient::call(const Attempt& attempt, const Limits& limits) {
+  const int64_t deadline_ms = now_ms() + limits.total_ms;
+  Backoff backoff(kFirstPauseMs, kLongestPauseMs);
+  bool signed_in_anew = false;
+  for (size_t failures = 0;;) {
+    const size_t index = current_;
+    const int64_t left_ms = deadline_ms - now_ms();
+    const grpc::Status status =
+        try_once(index, attempt, limits.line, std::clamp<int64_t>(left_ms, 1, limits.attempt_ms));
+    const StatusCode code = status.error_code();
+    if (status.ok()) return absl::OkStatus();
+    // The token has expired (UNAUTHENTICATED), or users were changed since (INVALID_ARGUMENT). The
+    // call was refused.
+    const bool is_refused =
+        code == StatusCode::UNAUTHENTICATED || code == StatusCode::INVALID_ARGUMENT;
+    if (is_refused && !access_.user.empty() && !signed_in_anew) {
+      const std::lock_guard lock(mutex_);
+      signed_in_ = false;
+      signed_in_anew = true;
+      continue;
+    }
+    if (!may_pass(code)) return error_of(status, limits);
+    avoid(index);
+    ++failures;
+    // All endpoints are asked before any is asked again.
+    const int64_t pause_ms = failures % endpoints_.size() == 0 ? backoff.next_ms() : 0;
+    if (!limits.repeats || now_ms() + pause_ms >= deadline_ms ||
+        !pause(current_, limits.line, pause_ms)) {
+      return error_of(status, limits);
+    }
+  }
+}
+
+absl::Status EtcdClient::error_of(const grpc::Status& status, const Limits& limits) const {
+  const std::string text = printable(status.error_message());
+  const StatusCode code = status.error_code();
+  if (may_pass(code)) return unavailable("{} does not answer: {}", name_, text);
+  switch (code) {
+    case StatusCode::INVALID_ARGUMENT:
+      if (limits.may_be_invalid || !access_.user.empty()) break;
+      [[fallthrough]];
+    case StatusCode::UNAUTHENTICATED:
+    case StatusCode::PERMISSION_DENIED:
+      if (access_.user.empty()) {
+        return permission_denied(
+            "{} serves only its users: set SLUICE_ETCD_USER and SLUICE_ETCD_PASSWORD_FILE ({})",
+            name_, text);
+      }
+      return permission_denied(
+          "{} refuses user '{}': {}; check SLUICE_ETCD_USER and its password, and that its role "
+          "may read and write what is under the prefix of the cluster URL",
+          name_, printable(access_.user), text);
+    case StatusCode::RESOURCE_EXHAUSTED:
+      return resource_exhausted(
+          "{} takes nothing more: {}; when its space is used up, compact and defragment it and "
+          "disarm its alarm, or raise its --quota-backend-bytes",
+          name_, text);
+    case StatusCode::UNIMPLEMENTED:
+      return failed_precondition("{} is not an etcd of version 3.4 or later: {}", name_, text);
+    default:
+      break;
+  }
+  return absl::Status(static_cast<absl::StatusCode>(code), fmt::format("{}: {}", name_, text));
+}
+
+}  // namespace sluice::cluster_block
