@@ -121,8 +121,8 @@ class ClusterBlock {
   // (control/cluster_block/etcd_commits.h).
   static constexpr size_t kMaxOps = 127;
   // Keys and values together: 1.25 MiB. etcd takes requests of 1.5 MiB, unless it is set up
-  // otherwise; in these each key stands up to three times, behind the cluster's prefix, which for
-  // kMaxOps keys of kMaxKeyBytes comes to 188 KiB more.
+  // otherwise; in these each key stands up to three times, behind the cluster's prefix: for kMaxOps
+  // keys of kMaxKeyBytes that is less than 190 KiB more.
   static constexpr size_t kMaxCommitBytes = size_t{5} << 18;
   static constexpr int64_t kMinLeaseMs = 10;
   static constexpr int64_t kMaxLeaseMs = 24 * 3600 * 1000;

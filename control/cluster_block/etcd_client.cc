@@ -212,13 +212,14 @@ absl::StatusOr<size_t> EtcdClient::prepare(grpc::ClientContext* context) {
 
 grpc::Status EtcdClient::try_once(size_t index, const Attempt& attempt, Line line,
                                   int64_t timeout_ms) {
-  const int64_t begun_ms = now_ms();
-  if (!access_.user.empty()) connect(index, Line::kStreams, timeout_ms);
-  connect(index, line, timeout_ms);
+  const int64_t deadline_ms = now_ms() + timeout_ms;
+  const auto left_ms = [&] { return std::max<int64_t>(deadline_ms - now_ms(), 1); };
+  if (!access_.user.empty()) connect(index, Line::kStreams, left_ms());
+  connect(index, line, left_ms());
   grpc::ClientContext context;
-  const grpc::Status ready = authorize(index, timeout_ms, &context);
+  const grpc::Status ready = authorize(index, left_ms(), &context);
   if (!ready.ok()) return ready;
-  set_timeout(&context, std::max<int64_t>(timeout_ms - (now_ms() - begun_ms), 1));
+  set_timeout(&context, left_ms());
   const Registered registered(*this, &context);
   return attempt(endpoints_[index], &context);
 }
@@ -249,8 +250,7 @@ absl::Status EtcdClient::call(const Attempt& attempt, const Limits& limits) {
     ++failures;
     // All endpoints are asked before any is asked again.
     const int64_t pause_ms = failures % endpoints_.size() == 0 ? backoff.next_ms() : 0;
-    if (!limits.repeats || now_ms() + pause_ms >= deadline_ms ||
-        !pause(current_, limits.line, pause_ms)) {
+    if (!limits.repeats || now_ms() + pause_ms >= deadline_ms || !pause(limits.line, pause_ms)) {
       return error_of(status, limits);
     }
   }

@@ -66,6 +66,9 @@ class EtcdClient {
   const Endpoint& endpoint(size_t index) const { return endpoints_[index]; }
   // The endpoint did not answer: others are asked from now on.
   void avoid(size_t index);
+  // Before trying again: until the connection of the endpoint to be asked next changes, at most for
+  // so long. False when closed meanwhile.
+  bool pause(Line line, int64_t ms) { return pause(current_, line, ms); }
 
   // Fails what runs and what comes, at once.
   void close();
@@ -76,6 +79,7 @@ class EtcdClient {
 
  private:
   class Registered;
+  bool pause(size_t index, Line line, int64_t ms);
   grpc::Status try_once(size_t index, const Attempt& attempt, Line line, int64_t timeout_ms);
   // Until there is a connection, or there cannot be one now.
   void connect(size_t index, Line line, int64_t timeout_ms);
@@ -83,8 +87,6 @@ class EtcdClient {
   grpc::Status authorize(size_t index, int64_t timeout_ms, grpc::ClientContext* context);
   grpc::Status sign_in(const Endpoint& endpoint, int64_t timeout_ms, std::string* token);
   absl::Status error_of(const grpc::Status& status, const Limits& limits) const;
-  // Until the connection changes, at most for so long. False when closed meanwhile.
-  bool pause(size_t index, Line line, int64_t ms);
   grpc::Channel& channel(size_t index, Line line) const;
 
   const EtcdAccess access_;

@@ -1,82 +1,102 @@
 #include "control/cluster_block/etcd_stream.h"
 
+#include <chrono>
 #include <utility>
 
 namespace sluice::cluster_block {
+namespace {
+
+// What completes. The addresses are the tags.
+constexpr char kStart = 0;
+constexpr char kRead = 0;
+constexpr char kWrite = 0;
+constexpr char kWake = 0;
+constexpr char kFinish = 0;
+
+void* tag_of(const char& what) { return const_cast<char*>(&what); }
+
+}  // namespace
 
 EtcdStream::EtcdStream(etcdserverpb::Watch::Stub& stub,
-                       std::unique_ptr<grpc::ClientContext> context, std::function<void()> changed)
-    : context_(std::move(context)), changed_(std::move(changed)) {
-  stub.async()->Watch(context_.get(), this);
-  // Reads and writes begin outside of gRPC's own calls.
-  AddHold();
-  StartRead(&response_);
-  StartCall();
+                       std::unique_ptr<grpc::ClientContext> context)
+    : context_(std::move(context)), call_(stub.PrepareAsyncWatch(context_.get(), &queue_)) {
+  call_->StartCall(tag_of(kStart));
+  arm();
 }
 
 EtcdStream::~EtcdStream() {
   context_->TryCancel();
-  RemoveHold();
-  std::unique_lock lock(mutex_);
-  done_changed_.wait(lock, [this] { return done_; });
+  grpc::Status ignored;
+  call_->Finish(&ignored, tag_of(kFinish));
+  wake();
+  queue_.Shutdown();
+  void* tag = nullptr;
+  bool ok = false;
+  while (queue_.Next(&tag, &ok)) continue;
+}
+
+void EtcdStream::arm() {
+  const std::lock_guard lock(mutex_);
+  alarm_.emplace();
+  alarm_->Set(&queue_, gpr_inf_future(GPR_CLOCK_REALTIME), tag_of(kWake));
+}
+
+void EtcdStream::wake() {
+  const std::lock_guard lock(mutex_);
+  alarm_->Cancel();
 }
 
 void EtcdStream::send(etcdserverpb::WatchRequest request) {
-  const etcdserverpb::WatchRequest* first = nullptr;
-  {
-    const std::lock_guard lock(mutex_);
-    if (broken_) return;
-    requests_.push_back(std::move(request));
-    if (requests_.size() == 1) first = &requests_.front();
+  requests_.push_back(std::move(request));
+  write_next();
+}
+
+void EtcdStream::write_next() {
+  if (!started_ || writing_ || broken_ || requests_.empty()) return;
+  writing_ = true;
+  call_->Write(requests_.front(), tag_of(kWrite));
+}
+
+void EtcdStream::read_next() {
+  if (!started_ || reading_ || broken_ || has_response_) return;
+  reading_ = true;
+  call_->Read(&response_, tag_of(kRead));
+}
+
+void EtcdStream::handle(const void* tag, bool ok) {
+  if (tag == &kWake) {
+    woken_ = true;
+    arm();
+    return;
   }
-  if (first != nullptr) StartWrite(first);
-}
-
-std::optional<etcdserverpb::WatchResponse> EtcdStream::take() {
-  std::optional<etcdserverpb::WatchResponse> taken;
-  {
-    const std::lock_guard lock(mutex_);
-    if (!std::exchange(has_response_, false)) return taken;
-    taken.emplace();
-    taken->Swap(&response_);
+  if (!ok) broken_ = true;
+  if (tag == &kStart) started_ = ok;
+  if (tag == &kRead) {
+    reading_ = false;
+    has_response_ = ok;
   }
-  StartRead(&response_);
-  return taken;
-}
-
-bool EtcdStream::is_broken() const {
-  const std::lock_guard lock(mutex_);
-  return broken_;
-}
-
-void EtcdStream::OnReadDone(bool ok) {
-  {
-    const std::lock_guard lock(mutex_);
-    (ok ? has_response_ : broken_) = true;
-  }
-  changed_();
-}
-
-void EtcdStream::OnWriteDone(bool ok) {
-  const etcdserverpb::WatchRequest* next = nullptr;
-  {
-    const std::lock_guard lock(mutex_);
+  if (tag == &kWrite) {
+    writing_ = false;
     requests_.pop_front();
-    if (!ok) {
-      broken_ = true;
-      requests_.clear();
-    }
-    if (!requests_.empty()) next = &requests_.front();
   }
-  if (next != nullptr) StartWrite(next);
-  if (!ok) changed_();
+  write_next();
 }
 
-void EtcdStream::OnDone(const grpc::Status&) {
-  // The object may go as soon as the lock is free.
-  const std::lock_guard lock(mutex_);
-  done_ = true;
-  done_changed_.notify_all();
+EtcdStream::News EtcdStream::wait(int64_t timeout_ms) {
+  const auto deadline = std::chrono::system_clock::now() + std::chrono::milliseconds(timeout_ms);
+  has_response_ = false;
+  for (;;) {
+    if (has_response_) return News::kResponse;
+    if (broken_) return News::kBroken;
+    if (std::exchange(woken_, false)) return News::kWoken;
+    read_next();
+    void* tag = nullptr;
+    bool ok = false;
+    const auto next = queue_.AsyncNext(&tag, &ok, deadline);
+    if (next == grpc::CompletionQueue::TIMEOUT) return News::kTimeout;
+    if (next == grpc::CompletionQueue::SHUTDOWN) return News::kBroken;
+    handle(tag, ok);
+  }
 }
 
 }  // namespace sluice::cluster_block

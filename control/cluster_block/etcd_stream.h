@@ -3,12 +3,12 @@
 #ifndef SLUICE_CONTROL_CLUSTER_BLOCK_ETCD_STREAM_H_
 #define SLUICE_CONTROL_CLUSTER_BLOCK_ETCD_STREAM_H_
 
+#include <grpcpp/alarm.h>
 #include <grpcpp/client_context.h>
-#include <grpcpp/support/client_callback.h>
+#include <grpcpp/completion_queue.h>
+#include <grpcpp/support/async_stream.h>
 
-#include <condition_variable>
 #include <deque>
-#include <functional>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -17,38 +17,48 @@
 
 namespace sluice::cluster_block {
 
-// The methods are of one thread. gRPC's threads only put down what arrives and call `changed`. One
-// response is read ahead: a slow reader holds etcd up, not memory.
-class EtcdStream final
-    : public grpc::ClientBidiReactor<etcdserverpb::WatchRequest, etcdserverpb::WatchResponse> {
+// Of one thread, which advances the call while it waits; only wake() is for others. One response is
+// in memory: a slow reader holds etcd up.
+class EtcdStream {
  public:
-  EtcdStream(etcdserverpb::Watch::Stub& stub, std::unique_ptr<grpc::ClientContext> context,
-             std::function<void()> changed);
+  EtcdStream(etcdserverpb::Watch::Stub& stub, std::unique_ptr<grpc::ClientContext> context);
   // Cancels it, and waits until gRPC has let go of it.
-  ~EtcdStream() override;
+  ~EtcdStream();
   EtcdStream(const EtcdStream&) = delete;
   EtcdStream& operator=(const EtcdStream&) = delete;
 
+  enum class News {
+    kResponse,  // in response(), until the next wait()
+    kWoken,     // wake() was called since the last kWoken
+    kTimeout,
+    kBroken,  // nothing more comes
+  };
+  News wait(int64_t timeout_ms);
+  const etcdserverpb::WatchResponse& response() const { return response_; }
   void send(etcdserverpb::WatchRequest request);
-  // The next response, when it is there.
-  std::optional<etcdserverpb::WatchResponse> take();
-  // Nothing more comes.
-  bool is_broken() const;
+  void wake();
 
  private:
-  void OnReadDone(bool ok) override;
-  void OnWriteDone(bool ok) override;
-  void OnDone(const grpc::Status& status) override;
+  void handle(const void* tag, bool ok);
+  void arm();
+  void write_next();
+  void read_next();
 
   const std::unique_ptr<grpc::ClientContext> context_;
-  const std::function<void()> changed_;
-  mutable std::mutex mutex_;
-  std::condition_variable done_changed_;
+  grpc::CompletionQueue queue_;
+  std::unique_ptr<
+      grpc::ClientAsyncReaderWriter<etcdserverpb::WatchRequest, etcdserverpb::WatchResponse>>
+      call_;
   etcdserverpb::WatchResponse response_;
-  bool has_response_ = false;
   std::deque<etcdserverpb::WatchRequest> requests_;  // the first one is being written
+  bool started_ = false;
+  bool reading_ = false;
+  bool writing_ = false;
+  bool has_response_ = false;
   bool broken_ = false;
-  bool done_ = false;
+  bool woken_ = false;
+  std::mutex mutex_;  // guards alarm_: it is cancelled to wake the thread
+  std::optional<grpc::Alarm> alarm_;
 };
 
 }  // namespace sluice::cluster_block

@@ -3,7 +3,6 @@
 #include <spdlog/spdlog.h>
 
 #include <algorithm>
-#include <chrono>
 #include <utility>
 
 #include "base/backoff.h"
@@ -30,17 +29,13 @@ EtcdWatches::EtcdWatches(EtcdClient& client, const EtcdKeys& keys, List list)
       watchers_(std::make_shared<Watchers>([this] { run(); }, [this] { wake(); })) {}
 
 void EtcdWatches::wake() {
-  {
-    const std::lock_guard lock(mutex_);
-    woken_ = true;
-  }
-  woken_changed_.notify_all();
+  const std::lock_guard lock(mutex_);
+  if (stream_ != nullptr) stream_->wake();
 }
 
-void EtcdWatches::wait(int64_t timeout_ms) {
-  std::unique_lock lock(mutex_);
-  woken_changed_.wait_for(lock, std::chrono::milliseconds(timeout_ms), [this] { return woken_; });
-  woken_ = false;
+void EtcdWatches::set_stream(EtcdStream* stream) {
+  const std::lock_guard lock(mutex_);
+  stream_ = stream;
 }
 
 void EtcdWatches::run() {
@@ -50,7 +45,7 @@ void EtcdWatches::run() {
     guarded("watching etcd", [&] { answered = serve(); }).IgnoreError();
     watches_.clear();
     if (answered) backoff.reset();
-    if (!watchers_->stopping()) wait(backoff.next_ms());
+    if (!watchers_->stopping()) client_.pause(EtcdClient::Line::kStreams, backoff.next_ms());
   }
 }
 
@@ -61,21 +56,27 @@ bool EtcdWatches::serve() {
     warn("watches", index.status());
     return false;
   }
-  EtcdStream stream(*client_.endpoint(*index).watch, std::move(context), [this] { wake(); });
+  EtcdStream stream(*client_.endpoint(*index).watch, std::move(context));
   bool answered = false;
+  set_stream(&stream);
+  const absl::Status served =
+      guarded("watching etcd", [&] { serve_on(stream, *index, &answered); });
+  set_stream(nullptr);
+  return served.ok() && answered;
+}
+
+void EtcdWatches::serve_on(EtcdStream& stream, size_t endpoint, bool* answered) {
   while (!watchers_->stopping()) {
     const bool complete = create_watches(stream);
-    if (const auto response = stream.take()) {
-      answered = true;
-      if (!handle(stream, *response)) break;
-    } else if (stream.is_broken()) {
-      client_.avoid(*index);
-      break;
-    } else {
-      wait(complete ? kIdleMs : kRetryMs);
+    const EtcdStream::News news = stream.wait(complete ? kIdleMs : kRetryMs);
+    if (news == EtcdStream::News::kBroken) {
+      client_.avoid(endpoint);
+      return;
     }
+    if (news != EtcdStream::News::kResponse) continue;
+    *answered = true;
+    if (!handle(stream, stream.response())) return;
   }
-  return answered;
 }
 
 void EtcdWatches::warn(std::string_view what, const absl::Status& status) {

@@ -7,7 +7,6 @@
 #ifndef SLUICE_CONTROL_CLUSTER_BLOCK_ETCD_WATCHES_H_
 #define SLUICE_CONTROL_CLUSTER_BLOCK_ETCD_WATCHES_H_
 
-#include <condition_variable>
 #include <cstdint>
 #include <functional>
 #include <map>
@@ -35,7 +34,8 @@ class EtcdWatches {
   WatchHandle add(std::string prefix, Revision after, ClusterBlock::WatchCallback callback) {
     return watchers_->add(std::move(prefix), after, std::move(callback));
   }
-  // No callback runs afterwards. Not from a callback. Waits for no call once the client is closed.
+  // No callback runs afterwards. Not from a callback. After the client is closed, so that it waits
+  // for no call.
   void stop() { watchers_->stop(); }
 
  private:
@@ -43,9 +43,9 @@ class EtcdWatches {
   void run();
   // Until the stream breaks. True when etcd answered on it.
   bool serve();
+  void serve_on(EtcdStream& stream, size_t endpoint, bool* answered);
   void wake();
-  // Until wake() was called since the last time, at most for timeout_ms.
-  void wait(int64_t timeout_ms);
+  void set_stream(EtcdStream* stream);
 
   // Once, until it works again.
   void warn(std::string_view what, const absl::Status& status);
@@ -64,8 +64,7 @@ class EtcdWatches {
   const EtcdKeys& keys_;
   const List list_;
   std::mutex mutex_;
-  std::condition_variable woken_changed_;
-  bool woken_ = false;
+  EtcdStream* stream_ = nullptr;  // that the thread waits on, if any
   // Of the thread: etcd's numbers of the watches on this stream. Each is used once.
   std::map<int64_t, WatcherPtr> watches_;
   int64_t last_id_ = 0;
