@@ -7,6 +7,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <thread>
 #include <vector>
 
 namespace sluice {
@@ -42,6 +43,11 @@ TcpProxy::~TcpProxy() {
   thread_.join();
 }
 
+void TcpProxy::set(Mode mode) {
+  wanted_ = mode;
+  while (mode_ != mode) std::this_thread::yield();
+}
+
 std::string TcpProxy::address() const { return fmt::format("127.0.0.1:{}", port_); }
 
 void TcpProxy::accept_one() {
@@ -74,7 +80,8 @@ bool TcpProxy::pass_on(const Pair& pair, bool from_server) {
 
 void TcpProxy::run() {
   while (!stopping_) {
-    if (mode_ == Mode::kRefuse) pairs_.clear();
+    if (wanted_ == Mode::kRefuse) pairs_.clear();
+    mode_ = wanted_.load();
     std::vector<pollfd> polled{{listener_.get(), POLLIN, 0}};
     for (const Pair& pair : pairs_) {
       polled.push_back({pair.client.get(), POLLIN, 0});

@@ -25,7 +25,8 @@ class TcpProxy {
   TcpProxy& operator=(const TcpProxy&) = delete;
 
   std::string address() const;
-  void set(Mode mode) { mode_ = mode; }
+  // Nothing is passed on otherwise when it returns.
+  void set(Mode mode);
   // Bytes of answers that were dropped.
   size_t lost() const { return lost_; }
 
@@ -42,7 +43,8 @@ class TcpProxy {
   const uint16_t server_;
   UniqueFd listener_;
   uint16_t port_ = 0;
-  std::atomic<Mode> mode_{Mode::kPass};
+  std::atomic<Mode> wanted_{Mode::kPass};
+  std::atomic<Mode> mode_{Mode::kPass};  // of the thread
   std::atomic<size_t> lost_{0};
   std::atomic<bool> stopping_{false};
   std::list<Pair> pairs_;
