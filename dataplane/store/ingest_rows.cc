@@ -20,7 +20,7 @@ bool in_order(const IngestRow& a, const IngestRow& b) {
 
 RecordSummary IngestRow::summary() const { return load_stored_head(head()); }
 
-absl::StatusOr<BlockRows> BlockRows::from(const CheckedBlock& block) {
+absl::StatusOr<BlockRows> BlockRows::from(const CheckedBlock& block, RowMemory& memory) {
   BlockRows result;
   const size_t entries = block.value_digests.size();
   const size_t overhead = entries * (sizeof(uint32_t) + kStoredHeadBytes);
@@ -30,7 +30,7 @@ absl::StatusOr<BlockRows> BlockRows::from(const CheckedBlock& block) {
                               block.slot(), bytes, kMaxBytes);
   }
   result.bytes = bytes + entries * sizeof(IngestRow);
-  result.memory = std::make_unique_for_overwrite<char[]>(bytes);
+  result.memory = memory.take(bytes);
   result.rows.reserve(entries);
   char* at = result.memory.get();
   BlockReader reader = block.reader;

@@ -5,14 +5,15 @@
 
 #include <algorithm>
 #include <cstdint>
-#include <memory>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "dataplane/block/record.h"
 #include "dataplane/block/slot_digest.h"
+#include "dataplane/store/row_memory.h"
 #include "dataplane/store/store_impl.h"
 
 namespace sluice {
@@ -44,9 +45,9 @@ struct BlockRows {
   static constexpr size_t kMaxBytes = size_t{8} << 20;
 
   // RESOURCE_EXHAUSTED beyond kMaxBytes.
-  static absl::StatusOr<BlockRows> from(const CheckedBlock& block);
+  static absl::StatusOr<BlockRows> from(const CheckedBlock& block, RowMemory& memory);
 
-  std::unique_ptr<char[]> memory;
+  RowMemory::Piece memory;
   size_t bytes = 0;  // of memory and rows
   std::vector<IngestRow> rows;
 };

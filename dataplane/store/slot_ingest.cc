@@ -124,7 +124,7 @@ class SlotIngestImpl final : public SlotIngest {
   absl::StatusOr<uint64_t> add(std::span<const uint8_t> block) override {
     SLUICE_ASSIGN_OR_RETURN(const CheckedBlock checked, store_.check_block(block));
     if (checked.value_digests.empty()) return 0;
-    SLUICE_ASSIGN_OR_RETURN(BlockRows rows, BlockRows::from(checked));
+    SLUICE_ASSIGN_OR_RETURN(BlockRows rows, BlockRows::from(checked, store_.row_memory()));
     const std::lock_guard lock(mutex_);
     const uint64_t bytes = rows.bytes;
     bytes_ += bytes;

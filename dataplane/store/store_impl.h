@@ -22,6 +22,7 @@
 
 #include "dataplane/store/group_sync.h"
 #include "dataplane/store/mutation.h"
+#include "dataplane/store/row_memory.h"
 #include "dataplane/store/store.h"
 #include "dataplane/store/store_db.h"
 #include "dataplane/store/store_format.h"
@@ -95,6 +96,7 @@ class StoreImpl final : public Store {
   absl::StatusOr<std::optional<Record>> get(std::string_view key) override;
   std::unique_ptr<SlotScan> scan(uint32_t slot, std::string_view first_key) override;
   std::unique_ptr<SlotIngest> begin_ingest() override;
+  RowMemory& row_memory() { return *row_memory_; }
   SlotDigest digest(uint32_t slot) const override;
   std::vector<SlotDigest> digests() const override;
   absl::Status arm_cut(const CutInfo& cut) override;
@@ -182,6 +184,7 @@ class StoreImpl final : public Store {
   GroupSync sync_;
 
   std::atomic<uint64_t> ingestions_{0};  // numbers for table files
+  const std::shared_ptr<RowMemory> row_memory_ = std::make_shared<RowMemory>();
 
   // flush_if_idle()'s own.
   uint64_t idle_sequence_ = 0;

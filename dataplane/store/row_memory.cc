@@ -1,0 +1,36 @@
+#include "dataplane/store/row_memory.h"
+
+#include <algorithm>
+
+namespace sluice {
+
+RowMemory::Piece RowMemory::take(size_t bytes) {
+  const size_t rounded = std::max<size_t>((bytes + kUnit - 1) / kUnit, 1) * kUnit;
+  std::unique_ptr<char[]> piece;
+  {
+    const std::lock_guard lock(mutex_);
+    ++in_use_;
+    if (const auto kept = kept_.find(rounded); kept != kept_.end()) {
+      piece = std::move(kept->second);
+      kept_.erase(kept);
+      kept_bytes_ -= rounded;
+    }
+  }
+  if (piece == nullptr) piece = std::make_unique_for_overwrite<char[]>(rounded);
+  return {piece.release(), GiveBack(shared_from_this(), rounded)};
+}
+
+void RowMemory::give_back(char* piece, size_t bytes) {
+  std::unique_ptr<char[]> freed(piece);
+  std::multimap<size_t, std::unique_ptr<char[]>> idle;  // freed without the lock
+  const std::lock_guard lock(mutex_);
+  if (--in_use_ == 0) {
+    idle.swap(kept_);
+    kept_bytes_ = 0;
+  } else if (kept_bytes_ + bytes <= kMostKept) {
+    kept_.emplace(bytes, std::move(freed));
+    kept_bytes_ += bytes;
+  }
+}
+
+}  // namespace sluice

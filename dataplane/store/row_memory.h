@@ -1,0 +1,51 @@
+// Memory for rows that are gathered until they go into a table file. Internal to dataplane/store.
+#ifndef SLUICE_DATAPLANE_STORE_ROW_MEMORY_H_
+#define SLUICE_DATAPLANE_STORE_ROW_MEMORY_H_
+
+#include <cstddef>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <utility>
+
+namespace sluice {
+
+// What one lot gives back the next one gets, with its pages: the kernel
+// does not have to clear them again. Kept only as long as any of it is in use. Thread-safe.
+class RowMemory : public std::enable_shared_from_this<RowMemory> {
+ public:
+  static constexpr size_t kMostKept = size_t{64} << 20;
+  class GiveBack {
+   public:
+    GiveBack() = default;
+    GiveBack(std::shared_ptr<RowMemory> owner, size_t bytes)
+        : owner_(std::move(owner)), bytes_(bytes) {}
+    void operator()(char* piece) const { owner_->give_back(piece, bytes_); }
+
+   private:
+    std::shared_ptr<RowMemory> owner_;
+    size_t bytes_ = 0;
+  };
+  using Piece = std::unique_ptr<char[], GiveBack>;
+
+  // At least so many bytes, of any content.
+  Piece take(size_t bytes);
+  size_t kept_bytes() const {
+    const std::lock_guard lock(mutex_);
+    return kept_bytes_;
+  }
+
+ private:
+  // Pieces are multiples of this, so that one fits another block as well.
+  static constexpr size_t kUnit = size_t{64} << 10;
+  void give_back(char* piece, size_t bytes);
+
+  mutable std::mutex mutex_;  // guards what follows
+  size_t in_use_ = 0;         // pieces
+  size_t kept_bytes_ = 0;
+  std::multimap<size_t, std::unique_ptr<char[]>> kept_;  // by size
+};
+
+}  // namespace sluice
+
+#endif  // SLUICE_DATAPLANE_STORE_ROW_MEMORY_H_
