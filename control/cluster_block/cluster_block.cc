@@ -15,7 +15,14 @@ namespace {
 
 constexpr std::string_view kForms = "sqlite:PATH or etcd://HOST:PORT[,HOST:PORT...]/PREFIX";
 
+// What may hold a password is not named.
 absl::Status bad_url(std::string_view url, std::string_view why) {
+  if (url.find('@') != std::string_view::npos && !url.starts_with("sqlite:")) {
+    return invalid_argument(
+        "the cluster URL, which is not shown because its '@' may follow a password, has not the "
+        "form {}; a user of etcd is named by SLUICE_ETCD_USER",
+        kForms);
+  }
   return invalid_argument("cluster URL '{}': {}; it has the form {}", printable(url), why, kForms);
 }
 

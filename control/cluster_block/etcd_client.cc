@@ -136,8 +136,11 @@ grpc::Channel& EtcdClient::channel(size_t index, Line line) const {
 // gRPC advances a connection only while a thread waits for something on it: sleeping would leave it
 // where it is.
 bool EtcdClient::pause(size_t index, Line line, int64_t ms) {
+  return pause_while(channel(index, line).GetState(true), index, line, ms);
+}
+
+bool EtcdClient::pause_while(grpc_connectivity_state state, size_t index, Line line, int64_t ms) {
   grpc::Channel& waited = channel(index, line);
-  const grpc_connectivity_state state = waited.GetState(true);
   const int64_t deadline_ms = now_ms() + ms;
   for (int64_t left_ms = ms; left_ms > 0; left_ms = deadline_ms - now_ms()) {
     if (is_closed()) return false;
@@ -153,7 +156,7 @@ void EtcdClient::connect(size_t index, Line line, int64_t timeout_ms) {
     const grpc_connectivity_state state = channel(index, line).GetState(true);
     if (state == GRPC_CHANNEL_READY || state == GRPC_CHANNEL_TRANSIENT_FAILURE) return;
     const int64_t left_ms = deadline_ms - now_ms();
-    if (left_ms <= 0 || !pause(index, line, left_ms)) return;
+    if (left_ms <= 0 || !pause_while(state, index, line, left_ms)) return;
   }
 }
 

@@ -80,6 +80,8 @@ class EtcdClient {
  private:
   class Registered;
   bool pause(size_t index, Line line, int64_t ms);
+  // Likewise; returns at once when it is in another state already.
+  bool pause_while(grpc_connectivity_state state, size_t index, Line line, int64_t ms);
   grpc::Status try_once(size_t index, const Attempt& attempt, Line line, int64_t timeout_ms);
   // Until there is a connection, or there cannot be one now.
   void connect(size_t index, Line line, int64_t timeout_ms);

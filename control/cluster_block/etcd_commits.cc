@@ -182,13 +182,31 @@ absl::StatusOr<std::optional<Revision>> EtcdCommits::commit_marked(
     forget_lease(mark.lease);
     return std::optional<Revision>();
   }
+  // The mark is not used again: whether the commit was, or will be, made by what was sent before is
+  // not known.
+  if (!response.ok() && sent > 1) return unknown();
   if (absl::IsInvalidArgument(response.status())) return why_invalid(response.status(), ops);
-  // The mark is not used again: whether the commit was, or will be, made is not known.
   if (!response.ok()) return response.status();
   const Revision marked =
       response->succeeded() ? revision_of(*response) : revision_in(*response, 0);
   if (marked == mark.revision) {
     if (marked == 0 && !is_sure) return unknown();
+    if (sent > 1) {
+      // What was sent before may still be under way, and would be made if its comparisons came to
+      // hold. It cannot be once the mark has moved.
+      int fences = 0;
+      const auto fence = send(request_of({}, &mark), true, &fences);
+      if (!fence.ok()) return unknown();
+      if (!fence->succeeded()) {
+        // Somebody moved the mark: what was sent before, or the fence itself.
+        if (fences > 1 || revision_in(*fence, 0) == 0) return unknown();
+        mark.revision = revision_in(*fence, 0);
+        const Revision made = mark.revision;
+        give_back(std::move(mark));
+        return std::optional<Revision>(made);
+      }
+      mark.revision = revision_of(*fence);
+    }
     give_back(std::move(mark));
     return mismatch(ops, *response, 1);
   }

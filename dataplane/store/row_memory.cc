@@ -1,15 +1,14 @@
 #include "dataplane/store/row_memory.h"
 
-#include <algorithm>
-
 namespace sluice {
 
 RowMemory::Piece RowMemory::take(size_t bytes) {
-  const size_t rounded = std::max<size_t>((bytes + kUnit - 1) / kUnit, 1) * kUnit;
+  // Small pieces are what they are asked to be: their rounding would be most of them.
+  const bool may_be_kept = bytes >= kLeastKept;
+  const size_t rounded = may_be_kept ? (bytes + kUnit - 1) / kUnit * kUnit : bytes;
   std::unique_ptr<char[]> piece;
-  {
+  if (may_be_kept) {
     const std::lock_guard lock(mutex_);
-    ++in_use_;
     if (const auto kept = kept_.find(rounded); kept != kept_.end()) {
       piece = std::move(kept->second);
       kept_.erase(kept);
@@ -17,6 +16,8 @@ RowMemory::Piece RowMemory::take(size_t bytes) {
     }
   }
   if (piece == nullptr) piece = std::make_unique_for_overwrite<char[]>(rounded);
+  const std::lock_guard lock(mutex_);
+  ++in_use_;
   return {piece.release(), GiveBack(shared_from_this(), rounded)};
 }
 
@@ -27,7 +28,7 @@ void RowMemory::give_back(char* piece, size_t bytes) {
   if (--in_use_ == 0) {
     idle.swap(kept_);
     kept_bytes_ = 0;
-  } else if (kept_bytes_ + bytes <= kMostKept) {
+  } else if (bytes >= kLeastKept && kept_bytes_ + bytes <= kMostKept) {
     kept_.emplace(bytes, std::move(freed));
     kept_bytes_ += bytes;
   }

@@ -36,8 +36,10 @@ class RowMemory : public std::enable_shared_from_this<RowMemory> {
   }
 
  private:
-  // Pieces are multiples of this, so that one fits another block as well.
-  static constexpr size_t kUnit = size_t{64} << 10;
+  // Of at least so many bytes, pieces are multiples of kUnit, so that one fits another block as
+  // well; at most a quarter of them is rounding. Smaller ones are not kept.
+  static constexpr size_t kUnit = size_t{32} << 10;
+  static constexpr size_t kLeastKept = size_t{128} << 10;
   void give_back(char* piece, size_t bytes);
 
   mutable std::mutex mutex_;  // guards what follows

@@ -13,6 +13,16 @@ TEST(ClusterUrl, Sqlite) {
   EXPECT_EQ(url->path, "/var/lib/x:y/cluster.db");
 }
 
+TEST(ClusterUrl, ShowsNoPassword) {
+  for (const char* url : {"etcd://root:secret@a:1/p", "etcd://root:sec/secret@h:1/p",
+                          "etcds://root:secret@h/p", "http://root:secret@h:2379/p"}) {
+    const absl::Status status = parse_cluster_url(url).status();
+    EXPECT_TRUE(absl::IsInvalidArgument(status)) << url;
+    EXPECT_EQ(message_of(status).find("sec"), std::string_view::npos) << status;
+    EXPECT_NE(message_of(status).find("SLUICE_ETCD_USER"), std::string_view::npos) << status;
+  }
+}
+
 TEST(ClusterUrl, Etcd) {
   const auto url = parse_cluster_url("etcd://a:2379,[::1]:2380,10.0.0.1:1/sluice/prod");
   ASSERT_TRUE(url.ok()) << url.status();

@@ -31,6 +31,13 @@ TEST(RowMemory, NothingIsKeptWhenNothingIsInUse) {
   EXPECT_EQ(memory->kept_bytes(), 0u);
 }
 
+TEST(RowMemory, SmallPiecesAreNotKept) {
+  const auto memory = std::make_shared<RowMemory>();
+  const RowMemory::Piece held = memory->take(1 << 20);
+  memory->take(2000).reset();
+  EXPECT_EQ(memory->kept_bytes(), 0u);
+}
+
 TEST(RowMemory, KeepsNoMoreThanItMay) {
   const auto memory = std::make_shared<RowMemory>();
   std::vector<RowMemory::Piece> pieces;
