@@ -1,8 +1,6 @@
 #include "control/cluster_block/etcd_client.h"
 
-#include <grpc/grpc.h>
 #include <grpcpp/create_channel.h>
-#include <grpcpp/support/channel_arguments.h>
 
 #include <algorithm>
 #include <chrono>
@@ -11,6 +9,7 @@
 #include "base/clock.h"
 #include "base/status.h"
 #include "base/text.h"
+#include "control/proto/channels.h"
 
 namespace sluice::cluster_block {
 namespace {
@@ -28,16 +27,6 @@ constexpr int kMaxEventsBytes = 16 << 20;
 
 int64_t now_ms() { return system_clock().monotonic_ns() / 1'000'000; }
 
-// gRPC 1.51 shuts itself down with its last object, and a poller that sleeps then holds that up for
-// ten seconds.
-void keep_grpc_running() {
-  static const bool kept = [] {
-    grpc_init();
-    return true;
-  }();
-  static_cast<void>(kept);
-}
-
 std::shared_ptr<grpc::ChannelCredentials> credentials_of(const EtcdAccess& access) {
   if (access.authorities.empty()) return grpc::InsecureChannelCredentials();
   return grpc::SslCredentials({access.authorities, access.key, access.certificate});
@@ -45,23 +34,14 @@ std::shared_ptr<grpc::ChannelCredentials> credentials_of(const EtcdAccess& acces
 
 std::shared_ptr<grpc::Channel> make_channel(const std::string& address, const EtcdAccess& access,
                                             int max_receive_bytes) {
-  grpc::ChannelArguments arguments;
+  grpc::ChannelArguments arguments = channel_arguments();
   arguments.SetMaxReceiveMessageSize(max_receive_bytes);
-  // An etcd that was restarted is found soon.
-  arguments.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, 100);
-  arguments.SetInt(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, 2'000);
   arguments.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, 500);
   // A watch notices with these that its peer is gone. etcd takes one in 5 s at most.
   arguments.SetInt(GRPC_ARG_KEEPALIVE_TIME_MS, 10'000);
   arguments.SetInt(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, 5'000);
   arguments.SetInt(GRPC_ARG_HTTP2_MAX_PINGS_WITHOUT_DATA, 0);
-  arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
-  arguments.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, 0);
   return grpc::CreateCustomChannel(address, credentials_of(access), arguments);
-}
-
-void set_timeout(grpc::ClientContext* context, int64_t timeout_ms) {
-  context->set_deadline(std::chrono::system_clock::now() + std::chrono::milliseconds(timeout_ms));
 }
 
 // Another member may answer, or the same one later.
@@ -105,7 +85,7 @@ class EtcdClient::Registered {
 
 EtcdClient::EtcdClient(const std::vector<std::string>& endpoints, EtcdAccess access)
     : access_(std::move(access)), name_("etcd at ") {
-  keep_grpc_running();
+  keep_grpc();
   for (const std::string& address : endpoints) {
     const auto documents = make_channel(address, access_, kMaxDocumentsBytes);
     const auto streams = make_channel(address, access_, kMaxEventsBytes);
@@ -175,7 +155,7 @@ grpc::Status EtcdClient::sign_in(const Endpoint& endpoint, int64_t timeout_ms, s
     }
   }
   grpc::ClientContext context;
-  set_timeout(&context, timeout_ms);
+  set_timeout(context, timeout_ms);
   const Registered registered(*this, &context);
   etcdserverpb::AuthenticateRequest request;
   request.set_name(access_.user);
@@ -222,7 +202,7 @@ grpc::Status EtcdClient::try_once(size_t index, const Attempt& attempt, Line lin
   grpc::ClientContext context;
   const grpc::Status ready = authorize(index, left_ms(), &context);
   if (!ready.ok()) return ready;
-  set_timeout(&context, left_ms());
+  set_timeout(context, left_ms());
   const Registered registered(*this, &context);
   return attempt(endpoints_[index], &context);
 }

@@ -1,11 +1,8 @@
 #include "control/peers/rpc.h"
 
-#include <grpc/grpc.h>
 #include <grpcpp/create_channel.h>
 #include <grpcpp/security/credentials.h>
 #include <grpcpp/support/channel_arguments.h>
-
-#include <chrono>
 
 #include "base/status.h"
 
@@ -58,35 +55,15 @@ bool may_have_been_applied(const grpc::Status& status) {
   return status.error_code() != grpc::StatusCode::RESOURCE_EXHAUSTED;
 }
 
-void set_timeout(grpc::ClientContext& context, int64_t timeout_ms) {
-  context.set_deadline(std::chrono::system_clock::now() + std::chrono::milliseconds(timeout_ms));
-}
-
-void keep_grpc() {
-  // gRPC 1.51 shuts itself down with its last object, and a poller that sleeps then holds that up
-  // for ten seconds.
-  static const bool kept = [] {
-    grpc_init();
-    return true;
-  }();
-  static_cast<void>(kept);
-}
-
 std::shared_ptr<grpc::Channel> make_channel(const std::string& address, const Callee& callee) {
   keep_grpc();
-  grpc::ChannelArguments arguments;
+  grpc::ChannelArguments arguments = channel_arguments();
   arguments.SetMaxReceiveMessageSize(kMaxRpcBytes);
   arguments.SetMaxSendMessageSize(kMaxRpcBytes);
   // A node that comes back is found within a second.
-  arguments.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, 100);
-  // Despite its name this is how long one attempt may take, the peer's first frame included: a busy
-  // machine or a distant one needs more than a moment.
-  arguments.SetInt(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, 2'000);
   arguments.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, 1000);
   arguments.SetInt(GRPC_ARG_KEEPALIVE_TIME_MS, 20'000);
   arguments.SetInt(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, 10'000);
-  arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
-  arguments.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, 0);
   return grpc::experimental::CreateCustomChannelWithInterceptors(
       address, grpc::InsecureChannelCredentials(), arguments, naming(callee));
 }

@@ -14,6 +14,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "control/peers/callee.h"
+#include "control/proto/channels.h"
 #include "control/proto/common.pb.h"
 #include "control/proto/peer.pb.h"
 #include "dataplane/block/record.h"
@@ -37,11 +38,6 @@ bool is_away(const absl::Status& status);
 
 // Of a failed Write: false only where the node refused it before it did anything.
 bool may_have_been_applied(const grpc::Status& status);
-void set_timeout(grpc::ClientContext& context, int64_t timeout_ms);
-
-// Keeps gRPC from shutting down before the process ends. Called before a process's first channel or
-// server.
-void keep_grpc();
 
 // Plain text to an address of the form HOST:PORT. Connects when first used. Its calls say whom they
 // are meant for.
