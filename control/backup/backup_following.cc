@@ -212,8 +212,8 @@ absl::Status BackupRun::follow() {
   }
 }
 
-absl::StatusOr<Manifest> BackupRun::collect_parts(BackupHead* head) {
-  std::vector<v1::PartReply> replies(plan_.targets.size());
+std::vector<absl::Status> BackupRun::call_targets(
+    const std::function<grpc::Status(size_t, PeerNode&, grpc::ClientContext&)>& once) {
   std::vector<absl::Status> statuses(plan_.targets.size());
   const int64_t deadline = context_.clock->monotonic_ns() + options_.grace_ms * 1'000'000;
   parallel_for(plan_.targets.size(), [&](size_t i) {
@@ -226,16 +226,25 @@ absl::StatusOr<Manifest> BackupRun::collect_parts(BackupHead* head) {
       }
       grpc::ClientContext call;
       set_timeout(call, kCallMs);
-      v1::BackupReference request;
-      request.set_backup(uuid_);
-      request.set_attempt(stored_.head.attempt);
-      const grpc::Status status = (*peer)->peer().FetchPart(&call, request, &replies[i]);
+      const grpc::Status status = once(i, **peer, call);
       (*peer)->note(status);
       statuses[i] = from_peer(status, node);
       if (status.ok()) return;
       context_.clock->sleep_ns(kRetryNs);
     } while (!stopped() && context_.clock->monotonic_ns() < deadline);
   });
+  return statuses;
+}
+
+absl::StatusOr<Manifest> BackupRun::collect_parts(BackupHead* head) {
+  v1::BackupReference request;
+  request.set_backup(uuid_);
+  request.set_attempt(stored_.head.attempt);
+  std::vector<v1::PartReply> replies(plan_.targets.size());
+  const std::vector<absl::Status> statuses =
+      call_targets([&](size_t i, PeerNode& node, grpc::ClientContext& call) {
+        return node.peer().FetchPart(&call, request, &replies[i]);
+      });
   Manifest manifest;
   manifest.identity = {context_.cluster().uuid, head->uuid, head->name,
                        head->slot_bits,         head->cut,  head->epoch};
@@ -277,31 +286,15 @@ absl::Status BackupRun::check_manifest(const Manifest& manifest) const {
 }
 
 absl::Status BackupRun::commit_everywhere(const Manifest& manifest) {
-  const std::string bytes = manifest.encode();
-  std::vector<absl::Status> statuses(plan_.targets.size());
-  const int64_t deadline = context_.clock->monotonic_ns() + options_.grace_ms * 1'000'000;
-  parallel_for(plan_.targets.size(), [&](size_t i) {
-    const std::string& node = plan_.nodes[plan_.targets[i]].name;
-    do {
-      const auto peer = context_.peers->find(node);
-      if (!peer.ok()) {
-        statuses[i] = peer.status();
-        return;
-      }
-      grpc::ClientContext call;
-      set_timeout(call, kCallMs);
-      v1::CommitRequest request;
-      request.set_backup(uuid_);
-      request.set_attempt(stored_.head.attempt);
-      request.set_manifest(bytes);
-      v1::Empty reply;
-      const grpc::Status status = (*peer)->peer().CommitArchive(&call, request, &reply);
-      (*peer)->note(status);
-      statuses[i] = from_peer(status, node);
-      if (status.ok()) return;
-      context_.clock->sleep_ns(kRetryNs);
-    } while (!stopped() && context_.clock->monotonic_ns() < deadline);
-  });
+  v1::CommitRequest request;
+  request.set_backup(uuid_);
+  request.set_attempt(stored_.head.attempt);
+  request.set_manifest(manifest.encode());
+  const std::vector<absl::Status> statuses =
+      call_targets([&](size_t, PeerNode& node, grpc::ClientContext& call) {
+        v1::Empty reply;
+        return node.peer().CommitArchive(&call, request, &reply);
+      });
   for (const absl::Status& status : statuses) SLUICE_RETURN_IF_ERROR(status);
   return absl::OkStatus();
 }

@@ -32,11 +32,6 @@ std::string made_name(int64_t wall_ms, std::string_view uuid) {
                      wall_ms % 1000, uuid.substr(0, 4));
 }
 
-bool is_orphan_state(BackupState state) {
-  return state != BackupState::kCompleted && state != BackupState::kCancelled &&
-         state != BackupState::kFailed;
-}
-
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<BackupManager>> BackupManager::start(
@@ -113,16 +108,14 @@ absl::StatusOr<std::shared_ptr<BackupRun>> BackupManager::create(const BackupWis
 
 absl::StatusOr<std::shared_ptr<BackupRun>> BackupManager::resume(std::string_view backup) {
   SLUICE_ASSIGN_OR_RETURN(StoredBackup stored, load_backup(*context_.block, backup));
-  if (stored.head.state == BackupState::kCompleted ||
-      stored.head.state == BackupState::kCancelled) {
+  if (is_terminal(stored.head.state)) {
     return failed_precondition("backup {} is {}", stored.head.name, name_of(stored.head.state));
   }
   SLUICE_ASSIGN_OR_RETURN(auto lock, take_backup_lock(*context_.block, stored.head.uuid,
                                                       context_.name, stored.head.name));
   // What it was before the lock was ours may be old.
   SLUICE_ASSIGN_OR_RETURN(stored, load_backup(*context_.block, stored.head.uuid));
-  if (stored.head.state == BackupState::kCompleted ||
-      stored.head.state == BackupState::kCancelled) {
+  if (is_terminal(stored.head.state)) {
     return failed_precondition("backup {} is {}", stored.head.name, name_of(stored.head.state));
   }
   return begin(std::move(stored), std::move(lock), BackupRun::Kind::kResumed);
@@ -211,7 +204,7 @@ void BackupManager::take_over_orphans() {
   const auto list = list_backups(*context_.block);
   if (!list.ok()) return;
   for (const StoredBackup& stored : list->backups) {
-    if (!is_orphan_state(stored.head.state)) continue;
+    if (has_ended(stored.head.state)) continue;
     auto run = resume(stored.head.uuid);
     if (run.ok()) {
       spdlog::info("{}: takes over backup {} of {}", context_.name, stored.head.name,

@@ -321,8 +321,7 @@ void BackupRoles::drop_finished_cuts(const BackupList& list) {
         return other.head.state == BackupState::kCompleted && other.head.cut > cut.cut;
       });
     } else {
-      over = stored->head.state == BackupState::kCompleted ||
-             stored->head.state == BackupState::kCancelled;
+      over = is_terminal(stored->head.state);
     }
     if (!over) continue;
     // Of an attempt that is over by now its successor decides.

@@ -10,6 +10,7 @@
 
 #include <atomic>
 #include <condition_variable>
+#include <functional>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -124,6 +125,10 @@ class BackupRun {
 
   // Finishing.
   absl::Status finish();
+  // Calls all targets at once, each again until it succeeds, the grace is over, or the run stops.
+  // `once` is told which of the plan's targets it calls, on several threads.
+  std::vector<absl::Status> call_targets(
+      const std::function<grpc::Status(size_t, PeerNode&, grpc::ClientContext&)>& once);
   absl::StatusOr<Manifest> collect_parts(BackupHead* head);
   absl::Status check_manifest(const Manifest& manifest) const;
   absl::Status commit_everywhere(const Manifest& manifest);

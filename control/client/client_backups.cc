@@ -12,10 +12,6 @@ namespace {
 constexpr int64_t kFollowPollNs = 200'000'000;
 constexpr int64_t kLongestJobMs = 24 * 3600 * int64_t{1000};
 
-bool ended(BackupState state) {
-  return state == BackupState::kCompleted || state == BackupState::kFailed ||
-         state == BackupState::kCancelled;
-}
 }  // namespace
 
 BackupView view_of(const BackupHead& head) {
@@ -152,7 +148,7 @@ absl::StatusOr<BackupView> ClusterClientImpl::follow_backup(const std::string& u
         progress({stored.head.name, stored.head.state, done, 0, {}});
       }
     }
-    if (ended(stored.head.state)) return view_of(stored.head);
+    if (has_ended(stored.head.state)) return view_of(stored.head);
     if (clock().monotonic_ns() - changed_ns > options_.idle_timeout_ms * 1'000'000) {
       return deadline_exceeded("backup {} is {} and has not moved for {} s; it can be resumed",
                                stored.head.name, name_of(stored.head.state),
@@ -246,7 +242,7 @@ absl::StatusOr<ScheduleView> ClusterClientImpl::schedule_show(std::string_view b
   if (stored.head.plan_chunks == 0) return view;
   SLUICE_ASSIGN_OR_RETURN(const Plan plan, load_plan(block(), stored.head));
   SLUICE_ASSIGN_OR_RETURN(const auto progress, load_progress(block(), stored.head.uuid));
-  if (!ended(stored.head.state)) {
+  if (!has_ended(stored.head.state)) {
     for (const NodeProgress& one : progress) {
       view.backup.stages.insert(view.backup.stages.end(), one.stages.begin(), one.stages.end());
     }
@@ -273,7 +269,7 @@ absl::StatusOr<ScheduleView> ClusterClientImpl::schedule_show(std::string_view b
                                    receiving->target_state == BackupState::kConsolidated)) {
         state = receiving->target_state;
       }
-      if (ended(stored.head.state)) state = stored.head.state;
+      if (has_ended(stored.head.state)) state = stored.head.state;
       view.copies.push_back({slot.slot, source, target, state, !slot.agreed, copy.bytes});
     }
   }

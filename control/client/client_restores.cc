@@ -17,6 +17,7 @@
 #include "control/peers/rpc.h"
 #include "control/restore/restore_job.h"
 #include "control/restore/restore_listing.h"
+#include "control/restore/restore_parts.h"
 #include "control/restore/restore_store.h"
 #include "dataplane/archive/reader.h"
 
@@ -82,12 +83,9 @@ absl::Status check_sources(Peers& peers, const RestoreHead& head) {
 
 absl::Status find_backup_parts(ClusterConnection& own, const RestoreRequest& request,
                                RestoreHead* head) {
-  std::unique_ptr<ClusterConnection> other;
-  if (!request.source_cluster.empty()) {
-    SLUICE_ASSIGN_OR_RETURN(other, ClusterConnection::open(request.source_cluster, own.options()));
-    head->source_cluster = request.source_cluster;
-  }
-  ClusterConnection& source = other == nullptr ? own : *other;
+  head->source_cluster = request.source_cluster;
+  SLUICE_ASSIGN_OR_RETURN(const auto holders, SourceCluster::open(own, head->source_cluster));
+  ClusterConnection& source = holders->connection();
   SLUICE_ASSIGN_OR_RETURN(const StoredBackup stored, load_backup(source.block(), request.backup));
   SLUICE_RETURN_IF_ERROR(check_completed(stored.head));
   head->archive_cluster = source.cluster().uuid;

@@ -22,7 +22,7 @@ absl::Status read_keys(ClusterConnection& cluster, const RestoreHead& head,
   const ArchivePartId id = part_id(head, source.part);
   if (source.node.empty()) return read_unit_keys(source.folder, id, units, visitor);
   SLUICE_ASSIGN_OR_RETURN(const auto holders, SourceCluster::open(cluster, head.source_cluster));
-  SLUICE_ASSIGN_OR_RETURN(const auto peer, holders->peers().find(source.node));
+  SLUICE_ASSIGN_OR_RETURN(const auto peer, holders->connection().peers().find(source.node));
   v1::ReadUnitsRequest request;
   *request.mutable_archive() = make_reference(id, head.name);
   for (const RestoreUnit& unit : units) {

@@ -128,22 +128,23 @@ absl::Status RestoreParts::run_there(const RestoreHead& head, const RestoreSourc
   patience.call_ms = 0;
   patience.alive_ns = &alive_ns;
   bool last = false;
-  SLUICE_RETURN_IF_ERROR(call_patiently(
-      holders->peers(), source.node, patience, [&](PeerNode& peer, grpc::ClientContext& call) {
-        ended->list = next_list(head);
-        request.set_list(ended->list);
-        set_timeout(call, kLongestJobMs);
-        const auto reader = peer.serving().RestorePart(&call, request);
-        v1::RestoreUpdate update;
-        while (reader->Read(&update)) {
-          alive_ns = cluster_.clock().monotonic_ns();
-          report(source.part, update.bytes_done());
-          if (!update.has_result()) continue;
-          last = true;
-          ended->result = std::move(*update.mutable_result());
-        }
-        return reader->Finish();
-      }));
+  SLUICE_RETURN_IF_ERROR(call_patiently(holders->connection().peers(), source.node, patience,
+                                        [&](PeerNode& peer, grpc::ClientContext& call) {
+                                          ended->list = next_list(head);
+                                          request.set_list(ended->list);
+                                          set_timeout(call, kLongestJobMs);
+                                          const auto reader =
+                                              peer.serving().RestorePart(&call, request);
+                                          v1::RestoreUpdate update;
+                                          while (reader->Read(&update)) {
+                                            alive_ns = cluster_.clock().monotonic_ns();
+                                            report(source.part, update.bytes_done());
+                                            if (!update.has_result()) continue;
+                                            last = true;
+                                            ended->result = std::move(*update.mutable_result());
+                                          }
+                                          return reader->Finish();
+                                        }));
   if (!last) return unavailable("{}: ended without a result", source.node);
   return absl::OkStatus();
 }

@@ -24,13 +24,13 @@ namespace sluice {
 // What the folder of one part holds; `part` empty: of any part.
 ArchivePartId part_id(const RestoreHead& head, const std::string& part);
 
-// Peers of the cluster that holds an archive.
+// The cluster that holds an archive.
 class SourceCluster {
  public:
   // `url` empty: the restore's own cluster.
   static absl::StatusOr<std::unique_ptr<SourceCluster>> open(ClusterConnection& own,
                                                              const std::string& url);
-  Peers& peers() { return other_ == nullptr ? own_.peers() : other_->peers(); }
+  ClusterConnection& connection() { return other_ == nullptr ? own_ : *other_; }
 
  private:
   explicit SourceCluster(ClusterConnection& own) : own_(own) {}

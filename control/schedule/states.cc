@@ -39,6 +39,8 @@ bool is_terminal(BackupState state) {
   return state == BackupState::kCompleted || state == BackupState::kCancelled;
 }
 
+bool has_ended(BackupState state) { return is_terminal(state) || state == BackupState::kFailed; }
+
 bool is_legal(BackupState from, BackupState to) {
   using enum BackupState;
   if (from == to) return true;

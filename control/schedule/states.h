@@ -28,6 +28,8 @@ std::optional<BackupState> backup_state_named(std::string_view name);
 // completed and cancelled are for good. failed is left only by resuming (to planning or enabled,
 // with a higher attempt).
 bool is_terminal(BackupState state);
+// Nobody works on it: completed, cancelled or failed.
+bool has_ended(BackupState state);
 
 // Forward by one step; back to enabled (a re-plan, or resuming) from sent, copy_completed and
 // failed; back to planning from failed; to failed or cancelled from anything that is not terminal.
