@@ -14,7 +14,7 @@ from pathlib import Path
 
 from clusters import Cluster
 from datasets import Dataset
-from native import say
+from native import interposer, say
 
 RECORDS, VALUE = 100_000, 4096
 MIB = 1 << 20
@@ -83,11 +83,8 @@ class Counter:
 def run(project, program, options):
     scratch = options.scratch or project / "build"
     with tempfile.TemporaryDirectory(prefix="counts-", dir=scratch) as directory:
-        library = Path(directory) / "work.so"
-        subprocess.run(["gcc", "-std=gnu11", "-O2", "-fno-builtin", "-fPIC", "-shared", "-o", library,
-                        project / "bench/interpose/work.c", "-ldl", "-lpthread"], check=True)
         data = Dataset(directory, "4k", max(int(RECORDS * options.scale), 100), VALUE)
-        counter = Counter(directory, library)
+        counter = Counter(directory, interposer(project, "work", directory))
         os.environ.update(counter.environment)
         steps = {}
         try:

@@ -21,7 +21,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from native import built
+from native import built, interposer
 
 ROUNDS = 3
 SECONDS = 3
@@ -179,9 +179,7 @@ def data_path(project, program, folder):
 
     With an MTU of 1500, where the layer's one copy is a call of memcpy; whole cache lines it copies in line, unseen.
     """
-    counter = Path(folder) / "packets.so"
-    subprocess.run(["gcc", "-std=gnu11", "-O2", "-fno-builtin", "-fPIC", "-shared", "-o", counter,
-                    project / "bench/interpose/packets.c", "-ldl"], check=True)
+    counter = interposer(project, "packets", folder)
     ends = [{"LD_PRELOAD": str(counter), "SLUICE_COUNT_TO": os.path.join(folder, end)} for end in ("receiver", "sender")]
     result = memif(program, folder, checksum=False, environments=ends, options=";mtu=1500")
     receiver, sender = (json.loads(Path(end["SLUICE_COUNT_TO"]).read_text()) for end in ends)

@@ -17,6 +17,17 @@ def built(project, program, name):
     return path
 
 
+def interposer(project, name, directory):
+    """bench/interpose/NAME.c built for LD_PRELOAD; its path.
+
+    Calls of memcpy in the counter itself must stay calls of its own functions, not the compiler's.
+    """
+    library = Path(directory) / f"{name}.so"
+    subprocess.run(["gcc", "-std=gnu11", "-O2", "-fno-builtin", "-fPIC", "-shared", "-o", library,
+                    project / f"bench/interpose/{name}.c", "-ldl"], check=True)
+    return library
+
+
 def measure_limits(program, directory, cores, scale, values=None, only=None):
     """One run of limits_bench, as its JSON."""
     command = [program, "--dir", directory, "--cores", str(cores), "--scale", str(scale)]

@@ -10,9 +10,9 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from pathlib import Path
 
 import link
+from native import interposer
 
 SIZES = (4096, 65536, 1048576)
 ROUNDS = 10
@@ -36,10 +36,7 @@ def native_checksum_cost(program, rounds):
 def run(project, program, options):
     rounds = options.rounds or ROUNDS
     with tempfile.TemporaryDirectory(prefix="rdma-bench-", dir=project / "build") as folder:
-        counter = Path(folder) / "count.so"
-        # Calls of memcpy in the counter itself must stay calls of its own functions, not the compiler's.
-        subprocess.run(["gcc", "-std=gnu11", "-O2", "-fno-builtin", "-fPIC", "-shared", "-o", counter,
-                        project / "bench/interpose/rdma.c", "-ldl"], check=True)
+        counter = interposer(project, "rdma", folder)
         seconds = GUEST_SECONDS + 60 * rounds
         done = subprocess.run([project / "scripts/rdma-vm", "--unless-device", "--timeout", str(seconds), sys.executable,
                                project / "bench/rdma_guest.py", program, counter, str(rounds)],

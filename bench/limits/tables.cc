@@ -82,13 +82,36 @@ class Database {
   std::unique_ptr<rocksdb::DB> db_;
 };
 
-using Key = std::array<char, 20>;
+using Key = std::array<uint8_t, 20>;  // compares as RocksDB compares
 
-// Records in key order; their values come from cold memory.
+// The order in which rows are written.
+enum class Order : uint8_t {
+  kOfKeys,     // nothing is ever merged
+  kScattered,  // as clients' keys arrive: each batch, sorted, goes all over the database
+};
+
+// As the store's rows: slot, key, and the offset of a large value's row.
+Key key_of(uint64_t number, uint64_t offset) {
+  Key key;
+  number = __builtin_bswap64(number);
+  offset = __builtin_bswap64(offset);
+  std::memcpy(key.data(), "slot", 4);
+  std::memcpy(key.data() + 4, &number, sizeof number);
+  std::memcpy(key.data() + 12, &offset, sizeof offset);
+  return key;
+}
+const Key kBehindAll = key_of(~uint64_t{0}, ~uint64_t{0});
+
+rocksdb::Slice to_slice(const Key& key) {
+  return {reinterpret_cast<const char*>(key.data()), key.size()};
+}
+
+// Records whose values come from cold memory.
 class Rows {
  public:
-  Rows(const ColdMemory& memory, size_t value_bytes, double scale)
+  Rows(const ColdMemory& memory, size_t value_bytes, double scale, Order order)
       : memory_(memory),
+        order_(order),
         value_bytes_(value_bytes),
         rows_of_value_((value_bytes + kRowBytes - 1) / kRowBytes) {
     const uint64_t bytes = value_bytes < kSmallValue ? kSmallBytes : kBytes;
@@ -98,14 +121,13 @@ class Rows {
   size_t rows() const { return values_ * rows_of_value_; }
   uint64_t bytes() const { return uint64_t{values_} * value_bytes_; }
 
-  // As the store's rows: slot, key, and the offset of a large value's row.
-  std::string_view key(size_t row, Key& into) const {
-    const uint64_t number = __builtin_bswap64(row / rows_of_value_);
-    const uint64_t offset = __builtin_bswap64(row % rows_of_value_ * kRowBytes);
-    std::memcpy(into.data(), "slot", 4);
-    std::memcpy(into.data() + 4, &number, sizeof number);
-    std::memcpy(into.data() + 12, &offset, sizeof offset);
-    return {into.data(), into.size()};
+  Order order() const { return order_; }
+
+  Key key(size_t row) const {
+    if (order_ == Order::kScattered) {
+      return key_of(uint64_t{row} * 0x9e3779b97f4a7c15, 0);  // odd: no two rows share a key
+    }
+    return key_of(row / rows_of_value_, row % rows_of_value_ * kRowBytes);
   }
   rocksdb::Slice value(size_t row) const {
     const size_t in_value = row % rows_of_value_ * kRowBytes;
@@ -116,6 +138,7 @@ class Rows {
 
  private:
   const ColdMemory& memory_;
+  const Order order_;
   const size_t value_bytes_;
   const size_t rows_of_value_;
   size_t values_ = 0;
@@ -136,7 +159,6 @@ std::vector<std::string> build_tables(const Rows& rows, Range range, const std::
     if (writer != nullptr) check(writer->Finish(), "finishing a table");
     writer.reset();
   };
-  Key key;
   for (size_t row = range.begin; row < range.end; ++row) {
     if (writer == nullptr) {
       // The tables are scanned next, as a store's newest ones are: from the page cache.
@@ -145,7 +167,7 @@ std::vector<std::string> build_tables(const Rows& rows, Range range, const std::
       paths.push_back(prefix + std::to_string(paths.size()));
       check(writer->Open(paths.back()), "opening a table");
     }
-    check(writer->Put(rows.key(row, key), rows.value(row)), "adding to a table");
+    check(writer->Put(to_slice(rows.key(row)), rows.value(row)), "adding to a table");
     if (writer->FileSize() >= kTableBytes) finish();
   }
   finish();
@@ -167,50 +189,29 @@ Sample ingest(const Settings& settings, const Rows& rows, const Database& db, si
   return meter.stop("sst_ingest", value_bytes, rows.bytes());
 }
 
-// The order in which rows are written.
-enum class Order : uint8_t {
-  kOfKeys,     // nothing is ever merged
-  kScattered,  // as clients' keys arrive: each batch, sorted, goes all over the database
-};
-
-Key key_of(uint64_t number, uint64_t offset) {
-  Key key;
-  number = __builtin_bswap64(number);
-  std::memcpy(key.data(), "slot", 4);
-  std::memcpy(key.data() + 4, &number, sizeof number);
-  std::memcpy(key.data() + 12, &offset, sizeof offset);
-  return key;
-}
-
 // The first key that the `i`th of several threads scans.
-Key first_key(const Settings& settings, const Rows& rows, Order order, size_t i) {
-  Key key;
-  if (order == Order::kScattered) {
-    const uint64_t part = ~uint64_t{0} / settings.threads;
-    return i < settings.threads ? key_of(part * i, 0) : key_of(~uint64_t{0}, ~uint64_t{0});
-  }
-  const size_t row = part(rows.rows(), i, settings.threads).begin;
-  if (row >= rows.rows()) return key_of(~uint64_t{0}, ~uint64_t{0});
-  rows.key(row, key);
-  return key;
+Key first_key(const Settings& settings, const Rows& rows, size_t i) {
+  if (i == settings.threads) return kBehindAll;
+  if (rows.order() == Order::kScattered) return key_of(~uint64_t{0} / settings.threads * i, 0);
+  return rows.key(part(rows.rows(), i, settings.threads).begin);
 }
 
 Sample scan(const Settings& settings, const Rows& rows, const Database& db, size_t value_bytes,
-            Order order, std::string_view name) {
+            std::string_view name) {
   std::atomic<uint64_t> bytes{0};
   std::atomic<uint64_t> sum{0};
   const Meter meter;
   on_threads(settings.threads, [&](size_t i) {
-    const Key begin = first_key(settings, rows, order, i);
-    const Key end = first_key(settings, rows, order, i + 1);
-    const rocksdb::Slice bound(end.data(), end.size());
+    const Key begin = first_key(settings, rows, i);
+    const Key end = first_key(settings, rows, i + 1);
+    const rocksdb::Slice bound = to_slice(end);
     rocksdb::ReadOptions options;
     options.fill_cache = false;
     options.iterate_upper_bound = &bound;
     const std::unique_ptr<rocksdb::Iterator> at(db->NewIterator(options));
     uint64_t found = 0;
     uint64_t seen = 0;
-    for (at->Seek({begin.data(), begin.size()}); at->Valid(); at->Next()) {
+    for (at->Seek(to_slice(begin)); at->Valid(); at->Next()) {
       found += xxh3_64(at->value().data(), at->value().size());
       seen += at->value().size();
     }
@@ -225,26 +226,18 @@ Sample scan(const Settings& settings, const Rows& rows, const Database& db, size
 
 // One that finds the tables open.
 Sample second_scan(const Settings& settings, const Rows& rows, const Database& db,
-                   size_t value_bytes, Order order, std::string_view name) {
-  scan(settings, rows, db, value_bytes, order, name);
-  return scan(settings, rows, db, value_bytes, order, name);
+                   size_t value_bytes, std::string_view name) {
+  scan(settings, rows, db, value_bytes, name);
+  return scan(settings, rows, db, value_bytes, name);
 }
 
-void write_batch(const Database& db, const Rows& rows, Range range, Order order) {
+void write_batch(const Database& db, const Rows& rows, Range range) {
   std::vector<std::pair<Key, size_t>> keys;
-  for (size_t row = range.begin; row < range.end; ++row) {
-    Key key;
-    if (order == Order::kScattered) {
-      key = key_of(uint64_t{row} * 0x9e3779b97f4a7c15, 0);  // odd: no two rows share a key
-    } else {
-      rows.key(row, key);
-    }
-    keys.emplace_back(key, row);
-  }
+  for (size_t row = range.begin; row < range.end; ++row) keys.emplace_back(rows.key(row), row);
   std::sort(keys.begin(), keys.end());
   rocksdb::WriteBatch batch;
   for (const auto& [key, row] : keys) {
-    check(batch.Put({key.data(), key.size()}, rows.value(row)), "adding to a batch");
+    check(batch.Put(to_slice(key), rows.value(row)), "adding to a batch");
   }
   rocksdb::WriteOptions options;
   options.sync = true;
@@ -253,7 +246,7 @@ void write_batch(const Database& db, const Rows& rows, Range range, Order order)
 
 using Replicas = std::vector<std::unique_ptr<Database>>;
 
-Sample write_batches(const Rows& rows, const Replicas& replicas, size_t value_bytes, Order order,
+Sample write_batches(const Rows& rows, const Replicas& replicas, size_t value_bytes,
                      std::string_view name) {
   const size_t batch_rows = std::max<size_t>(kBatchBytes / std::min(value_bytes, kRowBytes), 1);
   std::atomic<size_t> next[kReplicas] = {};
@@ -264,7 +257,7 @@ Sample write_batches(const Rows& rows, const Replicas& replicas, size_t value_by
       const size_t begin = next[replica].fetch_add(batch_rows);
       if (begin >= rows.rows()) return;
       const Range range{begin, std::min(begin + batch_rows, rows.rows())};
-      write_batch(*replicas[replica], rows, range, order);
+      write_batch(*replicas[replica], rows, range);
     }
   });
   return meter.stop(name, value_bytes, rows.bytes());
@@ -283,10 +276,10 @@ Replicas new_replicas(const Settings& settings) {
 
 std::vector<Sample> measure_tables(const Settings& settings, size_t value_bytes) {
   const ColdMemory memory;
-  const Rows rows(memory, value_bytes, settings.scale);
+  const Rows rows(memory, value_bytes, settings.scale, Order::kOfKeys);
   const Database db(settings.directory + "/db");
   std::vector<Sample> samples = {ingest(settings, rows, db, value_bytes)};
-  samples.push_back(second_scan(settings, rows, db, value_bytes, Order::kOfKeys, "scan"));
+  samples.push_back(second_scan(settings, rows, db, value_bytes, "scan"));
   return samples;
 }
 
@@ -294,19 +287,18 @@ std::vector<Sample> measure_write_batches(const Settings& settings, size_t value
   const ColdMemory memory;
   std::vector<Sample> samples;
   {
-    const Rows rows(memory, value_bytes, settings.scale / 2);
+    const Rows rows(memory, value_bytes, settings.scale / 2, Order::kOfKeys);
     const Replicas replicas = new_replicas(settings);
-    samples.push_back(write_batches(rows, replicas, value_bytes, Order::kOfKeys, "write_batch_x3"));
+    samples.push_back(write_batches(rows, replicas, value_bytes, "write_batch_x3"));
   }
   const Rows rows(
       memory, value_bytes,
-      settings.scale * (value_bytes < kSmallValue ? kSmallScatteredShare : kScatteredShare));
+      settings.scale * (value_bytes < kSmallValue ? kSmallScatteredShare : kScatteredShare),
+      Order::kScattered);
   const Replicas replicas = new_replicas(settings);
-  samples.push_back(
-      write_batches(rows, replicas, value_bytes, Order::kScattered, "write_batch_x3_scattered"));
+  samples.push_back(write_batches(rows, replicas, value_bytes, "write_batch_x3_scattered"));
   for (const auto& replica : replicas) check((*replica)->Flush({}), "writing memtables to disk");
-  samples.push_back(second_scan(settings, rows, *replicas.front(), value_bytes, Order::kScattered,
-                                "scan_scattered"));
+  samples.push_back(second_scan(settings, rows, *replicas.front(), value_bytes, "scan_scattered"));
   return samples;
 }
 
