@@ -1,6 +1,8 @@
 #include "base/checksum.h"
 
+#include <cpuid.h>
 #include <gtest/gtest.h>
+#include <immintrin.h>
 
 #include "base/random.h"
 
@@ -43,6 +45,31 @@ TEST(ChecksumTest, DigestsAddAndSubtractMod2To128) {
     EXPECT_EQ(sum.high, static_cast<uint64_t>(expected >> 64));
     sum -= b;
     EXPECT_EQ(sum, a);
+  }
+}
+
+// Bit 2 of what XGETBV answers for 1: upper halves of vector registers are in use.
+__attribute__((target("xsave"))) bool upper_halves_in_use() { return (_xgetbv(1) & 4) != 0; }
+__attribute__((target("avx"))) void zero_upper_halves() { _mm256_zeroupper(); }
+bool can_tell_upper_halves() {
+  uint32_t a = 0, b = 0, c = 0, d = 0;
+  return __builtin_cpu_supports("avx") && __get_cpuid_count(0xd, 1, &a, &b, &c, &d) != 0 &&
+         (a & 4) != 0;
+}
+
+// SSE code that runs after it, RocksDB's checksums for one, would be slow.
+TEST(ChecksumTest, LeavesNoUpperHalvesOfVectorRegistersInUse) {
+  if (!can_tell_upper_halves()) GTEST_SKIP() << "skipped: this processor does not tell";
+  const std::string data(100'000, 'x');
+  for (const size_t size : {size_t{1}, size_t{240}, size_t{241}, size_t{1024}, data.size()}) {
+    zero_upper_halves();
+    (void)xxh3_64(data.data(), size);
+    EXPECT_FALSE(upper_halves_in_use()) << size;
+    (void)xxh3_128(data.data(), size);
+    EXPECT_FALSE(upper_halves_in_use()) << size;
+    StreamingXxh3 hasher;
+    for (int i = 0; i < 3; ++i) hasher.update(data.data(), size);
+    EXPECT_FALSE(upper_halves_in_use()) << size;
   }
 }
 
