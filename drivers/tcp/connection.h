@@ -124,8 +124,15 @@ class Connection {
   absl::Status broken_protocol(const absl::Status& reason) const;
   absl::Status lost(std::string_view why) const;
   bool closing() const { return close_requested_ || peer_closed_; }
-  bool update_due() const {
+  bool update_pending() const {
     return announced_.received != received_ || (announced_.granted != granted_ && !closing());
+  }
+  // The peer waits for an update, or soon will.
+  bool update_due() const {
+    if (closing()) return update_pending();
+    const uint64_t fresh = granted_ - announced_.granted;
+    return announced_.received < received_held_ ||
+           (fresh > 0 && fresh >= announced_.granted - received_);
   }
   bool close_due() const { return closing() && !close_queued_ && written_ == sends_.size(); }
 
@@ -151,7 +158,8 @@ class Connection {
   std::array<uint8_t, kStageBytes> stage_{};
   size_t stage_begin_ = 0;
   size_t stage_end_ = 0;
-  uint64_t received_ = 0;  // messages, in all
+  uint64_t received_ = 0;       // messages, in all
+  uint64_t received_held_ = 0;  // of them, up to the last that its sender holds until it is told
   uint64_t granted_ = 0;   // receive buffers posted, in all
   Totals announced_;       // as the peer was told
 

@@ -156,7 +156,7 @@ bool Connection::take_header() {
   incoming_ = decode_header(stage_.data() + stage_begin_);
   stage_begin_ += kHeaderBytes;
   absl::Status status = check_header(incoming_, shared_->max_message_bytes);
-  const bool data = incoming_.type == static_cast<uint32_t>(FrameType::kData);
+  const bool data = incoming_.is(FrameType::kData) || incoming_.is(FrameType::kHeld);
   if (status.ok() && data && peer_closed_) status = aborted("a message after its close frame");
   if (status.ok() && data && received_ >= announced_.granted) {
     status = aborted("message {} with {} credits granted", received_ + 1, announced_.granted);
@@ -175,7 +175,7 @@ bool Connection::take_totals() {
   const Totals totals = decode_totals(stage_.data() + stage_begin_);
   stage_begin_ += kTotalsBytes;
   reading_ = Reading::kHeader;
-  if (incoming_.type == static_cast<uint32_t>(FrameType::kClose)) {
+  if (incoming_.is(FrameType::kClose)) {
     if (peer_closed_) {
       fail(broken_protocol(aborted("a second close frame")));
       return false;
@@ -223,6 +223,7 @@ void Connection::finish_message() {
   completion.bytes = incoming_.length;
   shared_->completions.push_back(std::move(completion));
   ++received_;
+  if (incoming_.is(FrameType::kHeld)) received_held_ = received_;
   ++shared_->counters.received_messages;
   reading_ = Reading::kHeader;
 }

@@ -34,7 +34,8 @@ size_t Connection::post_send(std::span<SendRequest> requests) {
     PendingSend send;
     send.bytes = request.bytes;
     send.by_reference = shared_->sendfile && request.bytes >= shared_->options.sendfile_from_bytes;
-    encode_header(send.header.data(), FrameType::kData, request.bytes);
+    encode_header(send.header.data(), send.by_reference ? FrameType::kHeld : FrameType::kData,
+                  request.bytes);
     send.buffer = std::move(request.buffer);
     sends_.push_back(std::move(send));
   }
@@ -59,12 +60,13 @@ void Connection::write() {
   check_closed();
 }
 
-// A control frame goes out between two messages, ahead of what is posted: the peer waits for its
-// credits.
+// A control frame goes out between two messages, ahead of what is posted: the peer may wait for its
+// credits. One that is not due yet goes along with a message.
 void Connection::prepare_control() {
   if (state_ != State::kOpen || control_left_ > 0 || frame_offset_ > 0) return;
   const bool close = close_due();
-  if (!close && !update_due()) return;
+  const bool along = written_ < sends_.size() && update_pending();
+  if (!close && !update_due() && !along) return;
   announced_ = {received_, closing() ? announced_.granted : granted_};
   encode_control(control_.data(), close ? FrameType::kClose : FrameType::kUpdate, announced_);
   control_size_ = control_left_ = kControlBytes;

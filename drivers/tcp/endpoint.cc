@@ -231,6 +231,7 @@ void TcpEndpoint::wait(int64_t timeout_ns) {
   if (deadline != 0) timeout = std::clamp<int64_t>(deadline - shared_.now_ns, 0, timeout);
   if (!shared_.completions.empty() || !work_.empty() || accept_ready_) timeout = 0;
   collect_events(timeout);
+  collected_ = true;
   // Only wait() takes wake-ups back, so that one that came during a poll ends the next wait.
   if (!std::exchange(woken_, false)) return;
   uint64_t count = 0;
@@ -254,7 +255,7 @@ TransportCounters TcpEndpoint::counters() const {
 
 void TcpEndpoint::progress() {
   shared_.now_ns = system_clock().monotonic_ns();
-  collect_events(0);
+  if (!std::exchange(collected_, false)) collect_events(0);
   accept_some();
   advance_queued();
   if (shared_.now_ns >= next_scan_ns_) check_deadlines();

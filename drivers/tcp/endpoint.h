@@ -83,6 +83,7 @@ class TcpEndpoint final : public Endpoint {
   std::vector<Connection*> work_;
   std::vector<Connection*> working_;  // the part of work_ that is being gone through
   bool woken_ = false;                // wake_ is readable
+  bool collected_ = false;            // by wait(): the poll after it need not ask epoll again
   std::atomic<uint64_t> wakes_{0};
 };
 

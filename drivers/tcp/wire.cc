@@ -49,6 +49,7 @@ FrameHeader decode_header(const uint8_t* from) {
 absl::Status check_header(const FrameHeader& header, uint64_t max_message_bytes) {
   switch (static_cast<FrameType>(header.type)) {
     case FrameType::kData:
+    case FrameType::kHeld:
       if (header.length >= 1 && header.length <= max_message_bytes) return absl::OkStatus();
       return aborted("a message of {} bytes; 1 to {} are allowed", header.length,
                      max_message_bytes);

@@ -5,9 +5,12 @@
 //   u64 reserved, 0
 // then frames of {u32 type, u32 length, length bytes}:
 //   data    length 1 to the largest message; the sender needs a credit for each
+//   held    as data; the sender cannot use its buffer again before it is told that it has arrived
 //   update  length 16: {u64 messages received, u64 credits granted}, both counted from the
-//   connection's start close   as update; the sender's last data frame was before it. Updates may
-//   follow.
+//           connection's start. Due at once where a held frame has arrived, and where there are as
+//           many new credits as the peer has left; otherwise it goes along with the next message
+//   close   as update; the sender's last data frame was before it. Updates may follow, which are
+//           due at once.
 #ifndef SLUICE_DRIVERS_TCP_WIRE_H_
 #define SLUICE_DRIVERS_TCP_WIRE_H_
 
@@ -19,17 +22,18 @@
 namespace sluice::tcp {
 
 inline constexpr uint64_t kMagic = 0x0a31'7063'7473'6c73;  // "slstcp1\n"
-inline constexpr uint32_t kProtocolVersion = 1;
+inline constexpr uint32_t kProtocolVersion = 2;
 inline constexpr size_t kPreambleBytes = 32;
 inline constexpr size_t kHeaderBytes = 8;
 inline constexpr size_t kTotalsBytes = 16;
 inline constexpr size_t kControlBytes = kHeaderBytes + kTotalsBytes;
 
-enum class FrameType : uint32_t { kData = 1, kUpdate = 2, kClose = 3 };
+enum class FrameType : uint32_t { kData = 1, kUpdate = 2, kClose = 3, kHeld = 4 };
 
 struct FrameHeader {
   uint32_t type = 0;
   uint32_t length = 0;
+  bool is(FrameType wanted) const { return type == static_cast<uint32_t>(wanted); }
 };
 
 struct Totals {
