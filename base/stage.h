@@ -1,6 +1,6 @@
-// What a stage of a pipeline has done, for reports that say which one bounds the whole: bytes, and
-// for how much time at least one worker was at it. Counted always, so it costs two readings of the
-// clock and an uncontended lock for each block.
+// What a stage of a pipeline has done, for reports that say which one bounds the whole: bytes, for
+// how much time at least one worker was at it, and its system calls where it counts them. Counted
+// always, so it costs two readings of the clock and an uncontended lock for each block.
 #ifndef SLUICE_BASE_STAGE_H_
 #define SLUICE_BASE_STAGE_H_
 
@@ -15,6 +15,7 @@ struct StageTimes {
   uint64_t bytes = 0;
   int64_t busy_ns = 0;
   int64_t wait_ns = 0;  // since its first work began
+  uint64_t system_calls = 0;
 };
 
 // Thread-safe. The clock outlives it.
@@ -40,13 +41,17 @@ class Stage {
     const std::lock_guard lock(mutex_);
     bytes_ += bytes;
   }
+  void count_system_calls(uint64_t calls) {
+    const std::lock_guard lock(mutex_);
+    system_calls_ += calls;
+  }
   // Up to now.
   StageTimes times() const {
     const std::lock_guard lock(mutex_);
     if (first_ns_ == 0) return {};
     const int64_t now = clock_.monotonic_ns();
     const int64_t busy = busy_ns_ + (working_ > 0 ? now - busy_since_ns_ : 0);
-    return {bytes_, busy, now - first_ns_ - busy};
+    return {bytes_, busy, now - first_ns_ - busy, system_calls_};
   }
 
   // begin() and end() of a scope.
@@ -89,6 +94,7 @@ class Stage {
   int64_t busy_ns_ = 0;
   int64_t first_ns_ = 0;
   int64_t busy_since_ns_ = 0;
+  uint64_t system_calls_ = 0;
   size_t working_ = 0;
 };
 

@@ -45,12 +45,14 @@ std::vector<StageReport> BackupRole::stages() const {
     constexpr int64_t kMs = 1'000'000;
     reports.push_back({context_.name, stage, times.bytes,
                        static_cast<uint64_t>(times.busy_ns / kMs),
-                       static_cast<uint64_t>(std::max<int64_t>(times.wait_ns, 0) / kMs)});
+                       static_cast<uint64_t>(std::max<int64_t>(times.wait_ns, 0) / kMs),
+                       times.system_calls});
   };
   StageTimes wire = context_.exchange->times();
   wire.bytes -= wire_before_.bytes;
   wire.busy_ns -= wire_before_.busy_ns;
   wire.wait_ns -= wire_before_.wait_ns;
+  wire.system_calls -= wire_before_.system_calls;
   add("scan", scan_.times());
   add("wire", wire);
   add("check", check_.times());

@@ -40,7 +40,8 @@ bool read_stages(const nlohmann::json& json, std::vector<StageReport>* stages) {
     if (!each.is_object() || !read_member(each, "node", &stage.node) ||
         !read_member(each, "stage", &stage.stage) || !read_member(each, "bytes", &stage.bytes) ||
         !read_member(each, "busy_ms", &stage.busy_ms) ||
-        !read_member(each, "wait_ms", &stage.wait_ms)) {
+        !read_member(each, "wait_ms", &stage.wait_ms) ||
+        !read_member(each, "system_calls", &stage.system_calls)) {
       return false;
     }
   }
@@ -54,7 +55,8 @@ nlohmann::json to_json(const std::vector<StageReport>& stages) {
                     {"stage", stage.stage},
                     {"bytes", stage.bytes},
                     {"busy_ms", stage.busy_ms},
-                    {"wait_ms", stage.wait_ms}});
+                    {"wait_ms", stage.wait_ms},
+                    {"system_calls", stage.system_calls}});
   }
   return list;
 }

@@ -56,8 +56,9 @@ struct StageReport {
   std::string node;
   std::string stage;
   uint64_t bytes = 0;
-  uint64_t busy_ms = 0;  // at least one worker was at it
-  uint64_t wait_ms = 0;  // since its first work
+  uint64_t busy_ms = 0;       // at least one worker was at it
+  uint64_t wait_ms = 0;       // since its first work
+  uint64_t system_calls = 0;  // of wire and disk
   // Of its time; 0 when it had none.
   double busy_share() const {
     const uint64_t all = busy_ms + wait_ms;

@@ -47,7 +47,8 @@ void add_stages(const std::vector<StageReport>& stages, Json* json) {
                                  {"stage", stage.stage},
                                  {"bytes", stage.bytes},
                                  {"busy_s", static_cast<double>(stage.busy_ms) / 1000},
-                                 {"wait_s", static_cast<double>(stage.wait_ms) / 1000}});
+                                 {"wait_s", static_cast<double>(stage.wait_ms) / 1000},
+                                 {"system_calls", stage.system_calls}});
   }
   (*json)["bottleneck"] = bottleneck_text(stages);
 }

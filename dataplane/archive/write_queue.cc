@@ -93,6 +93,7 @@ absl::Status WriteQueue::write(std::shared_ptr<UniqueFd> file, uint64_t offset, 
   absl::Status status;
   {
     Stage::Work work(stage_);
+    count_system_call();
     status = write_fully(replacement_ ? replacement_ : system, file->get(),
                          {reinterpret_cast<const char*>(block.data()), bytes}, offset, what_);
     if (status.ok()) work.add(bytes);
@@ -159,10 +160,15 @@ void WriteQueue::submit_locked(size_t index) {
   io_uring_sqe_set_data64(entry, index);
   int submitted = 0;
   for (int attempt = 0; attempt < kSubmitAttempts; ++attempt) {
+    count_system_call();
     submitted = io_uring_submit(&ring_->ring);
     if (submitted != -EINTR && submitted != -EAGAIN) break;
   }
   if (submitted < 0) finish_locked(index, errno_status(-submitted, what_));
+}
+
+void WriteQueue::count_system_call() {
+  if (stage_ != nullptr) stage_->count_system_calls(1);
 }
 
 void WriteQueue::reap() {
@@ -173,7 +179,10 @@ void WriteQueue::reap() {
       if (stop_) return;
     }
     io_uring_cqe* completion = nullptr;
-    if (io_uring_wait_cqe(&ring_->ring, &completion) != 0) continue;
+    if (io_uring_peek_cqe(&ring_->ring, &completion) != 0) {
+      count_system_call();
+      if (io_uring_wait_cqe(&ring_->ring, &completion) != 0) continue;
+    }
     const std::lock_guard lock(mutex_);
     do {
       const auto index = static_cast<size_t>(io_uring_cqe_get_data64(completion));

@@ -80,6 +80,7 @@ class WriteQueue {
   void add_locked(std::shared_ptr<UniqueFd> file, uint64_t offset, BlockBuffer block, size_t bytes);
   void start_locked();
   void submit_locked(size_t index);
+  void count_system_call();
   void complete_locked(size_t index, int result);
   void finish_locked(size_t index, const absl::Status& status);
 

@@ -244,6 +244,7 @@ StageTimes ExchangeImpl::times() const {
   StageTimes times = moving_.times();
   const TransportCounters moved = counters();
   times.bytes = moved.sent_bytes + moved.received_bytes;
+  times.system_calls = moved.system_calls;
   return times;
 }
 

@@ -51,6 +51,16 @@ TEST_F(StageTest, WorkersThatOverlapAreOneBusyTime) {
   expect_times(157, 41, 110);
 }
 
+TEST_F(StageTest, SystemCallsAreCountedOnceThereWasWork) {
+  pass_ms(10);
+  stage_.count_system_calls(2);
+  EXPECT_EQ(stage_.times().system_calls, 0u);
+  stage_.begin();
+  stage_.count_system_calls(3);
+  stage_.end(10);
+  EXPECT_EQ(stage_.times().system_calls, 5u);
+}
+
 TEST_F(StageTest, ScopesWithoutAStageDoNothing) {
   Stage::Work work(nullptr);
   work.add(5);
