@@ -43,10 +43,9 @@ std::vector<StageReport> BackupRole::stages() const {
   const auto add = [&](const char* stage, const StageTimes& times) {
     if (times.bytes == 0) return;
     constexpr int64_t kMs = 1'000'000;
-    reports.push_back({context_.name, stage, times.bytes,
-                       static_cast<uint64_t>(times.busy_ns / kMs),
-                       static_cast<uint64_t>(std::max<int64_t>(times.wait_ns, 0) / kMs),
-                       times.system_calls});
+    reports.push_back(
+        {context_.name, stage, times.bytes, static_cast<uint64_t>(times.busy_ns / kMs),
+         static_cast<uint64_t>(std::max<int64_t>(times.wait_ns, 0) / kMs), times.system_calls});
   };
   StageTimes wire = context_.exchange->times();
   wire.bytes -= wire_before_.bytes;

@@ -160,8 +160,8 @@ class Connection {
   size_t stage_end_ = 0;
   uint64_t received_ = 0;       // messages, in all
   uint64_t received_held_ = 0;  // of them, up to the last that its sender holds until it is told
-  uint64_t granted_ = 0;   // receive buffers posted, in all
-  Totals announced_;       // as the peer was told
+  uint64_t granted_ = 0;        // receive buffers posted, in all
+  Totals announced_;            // as the peer was told
 
   // Sending. sends_ holds the written_ messages that the kernel has whole, then the one that stands
   // at frame_offset_, then the rest.

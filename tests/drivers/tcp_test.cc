@@ -180,8 +180,10 @@ TEST_F(TcpTest, PeersThatCannotBeTalkedToAreRefusedWithTheReason) {
   EXPECT_THAT(verdict_on(preamble(tcp::kMagic + 1)), HasSubstr("does not speak"));
   EXPECT_THAT(verdict_on(preamble(tcp::kMagic, tcp::kProtocolVersion + 1)),
               HasSubstr(fmt::format("protocol version {}", tcp::kProtocolVersion + 1)));
-  EXPECT_THAT(verdict_on(preamble(tcp::kMagic, tcp::kProtocolVersion, 4096)), HasSubstr("same arena buffer size"));
-  EXPECT_THAT(verdict_on(preamble(tcp::kMagic, tcp::kProtocolVersion, kMax, 4)), HasSubstr("features"));
+  EXPECT_THAT(verdict_on(preamble(tcp::kMagic, tcp::kProtocolVersion, 4096)),
+              HasSubstr("same arena buffer size"));
+  EXPECT_THAT(verdict_on(preamble(tcp::kMagic, tcp::kProtocolVersion, kMax, 4)),
+              HasSubstr("features"));
   EXPECT_THAT(verdict_on(preamble().substr(0, 31), true),
               HasSubstr("before its preamble was complete"));
   EXPECT_THAT(verdict_on("", true), HasSubstr("before its preamble was complete"));
