@@ -73,7 +73,7 @@ class Checker {
       if (check_.cancellation != nullptr && check_.cancellation->cancelled()) {
         return cancelled("the check was cancelled");
       }
-      SLUICE_RETURN_IF_ERROR(check_.archive->read_block(slot.part, location, buffer));
+      SLUICE_RETURN_IF_ERROR(check_.archive->read_block(slot.part, location, buffer.span()));
       SLUICE_ASSIGN_OR_RETURN(BlockReader reader, BlockReader::open(buffer.span()));
       SLUICE_RETURN_IF_ERROR(digester.begin_block(reader));
       BlockEntry entry;

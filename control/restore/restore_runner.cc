@@ -261,7 +261,7 @@ absl::Status count_records(const RestoreRun& run, ArchiveReader& archive,
         reported = now;
         if (run.progress) run.progress(result->bytes());
       }
-      SLUICE_RETURN_IF_ERROR(archive.read_block(part, location, buffer));
+      SLUICE_RETURN_IF_ERROR(archive.read_block(part, location, buffer.span()));
       SLUICE_ASSIGN_OR_RETURN(BlockReader reader, BlockReader::open(buffer.span()));
       BlockEntry entry;
       while (true) {
@@ -483,7 +483,7 @@ absl::Status read_keys(
       return not_found("the archive has no block {} of slot {}", unit.first_sequence + block,
                        unit.slot);
     }
-    SLUICE_RETURN_IF_ERROR(archive.read_block(0, *found->second, buffer));
+    SLUICE_RETURN_IF_ERROR(archive.read_block(0, *found->second, buffer.span()));
     SLUICE_ASSIGN_OR_RETURN(BlockReader reader, BlockReader::open(buffer.span()));
     BlockEntry entry;
     while (true) {

@@ -61,17 +61,18 @@ class Reader final : public ArchiveReader {
     return missing;
   }
 
-  absl::Status read_block(size_t part, const BlockLocation& location, BlockBuffer& into) override {
+  absl::Status read_block(size_t part, const BlockLocation& location,
+                          std::span<uint8_t> into) override {
     const std::string path = parts_.at(part).folder + "/" + segment_file(location.segment);
-    if (!into || into.capacity() < padded(location.bytes)) {
+    if (into.size() < padded(location.bytes)) {
       return invalid_argument("archive: no room for a block of {} bytes", location.bytes);
     }
     SLUICE_ASSIGN_OR_RETURN(const std::shared_ptr<UniqueFd> file,
                             segments_[part].open(location.segment, path));
-    absl::Status status = read_padded(file->get(), location, into.span(), path);
+    absl::Status status = read_padded(file->get(), location, into, path);
     if (status.ok()) {
-      status = check_block(location, manifest_.identity.slot_bits,
-                           into.span().first(padded(location.bytes)));
+      status =
+          check_block(location, manifest_.identity.slot_bits, into.first(padded(location.bytes)));
     }
     return with_context(status,
                         fmt::format("{} at {}, slot {}", path, location.offset, location.slot));

@@ -39,9 +39,10 @@ class ArchiveReader {
   };
   virtual const std::vector<Part>& parts() const = 0;
   // Reads (O_DIRECT where the file system can) and checks one block: index entry, header and
-  // payload must agree. DATA_LOSS names the file, the offset and the slot.
+  // payload must agree. `into` begins at a multiple of kBlockAlignment in memory and has room for
+  // padded(location.bytes). DATA_LOSS names the file, the offset and the slot.
   virtual absl::Status read_block(size_t part, const BlockLocation& location,
-                                  BlockBuffer& into) = 0;
+                                  std::span<uint8_t> into) = 0;
 };
 
 struct VerifyProblem {

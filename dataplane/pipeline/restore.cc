@@ -79,15 +79,17 @@ class RestoreJob {
     uint64_t bytes = 0;
   };
   struct Flight;
+  struct Request;
 
   void work();
-  void send_lot_unit(const RestorePlan::Unit& unit);
-  void send_lot_block(const std::shared_ptr<Flight>& flight, BlockBuffer buffer,
-                      const BlockLocation& location, const BlockCount& count);
+  void send_units(const std::vector<RestorePlan::Unit>& units);
+  absl::Status add_block(const std::shared_ptr<Flight>& flight, const BlockLocation& location,
+                         Request* request);
+  void send_request(Request request);
   void prefer_local(SlotRoute* route) const;
   void land(const std::shared_ptr<Flight>& flight);
   static std::optional<Failure> take_reply(const SlotRoute& route,
-                                           const absl::StatusOr<WriteReply>& reply,
+                                           absl::StatusOr<WriteReply>& reply, uint32_t slot,
                                            const BlockCount& count, Try* result);
   static absl::Status count_block(std::span<const uint8_t> block, BlockCount* count);
   // The lot's number among all restores.
@@ -153,6 +155,18 @@ struct RestoreJob::Flight {
   std::mutex mutex;
   size_t open = 1;  // replies that may still come, and 1 while blocks are still being sent
   Try result;
+};
+
+// Blocks of one lot, of slots with the same replicas, that go out together.
+struct RestoreJob::Request {
+  struct Block {
+    std::shared_ptr<Flight> flight;
+    uint32_t slot = 0;
+    BlockCount count;
+  };
+  BlockBuffer buffer;
+  uint32_t bytes = 0;
+  std::vector<Block> blocks;
 };
 
 struct RestoreJob::KeptUnit {
@@ -252,77 +266,99 @@ void RestoreJob::work() {
   Worker worker(cluster_bits_, options_.prefix);
   while (std::optional<RestorePlan::Work> work = plan_.take()) {
     if (stale_route_.exchange(false)) router_.refresh();
-    if (!work->unit.has_value()) {
+    if (work->units.empty()) {
       end_lot(work->ended_lot);
       continue;
     }
-    if (work->unit->lot != RestorePlan::kNoLot) {
-      send_lot_unit(*work->unit);
+    if (work->units.front().lot != RestorePlan::kNoLot) {
+      send_units(work->units);
       continue;
     }
     Try result;
-    try_unit(worker, *work->unit, &result);
-    account(*work->unit, std::move(result));
+    try_unit(worker, work->units.front(), &result);
+    account(work->units.front(), std::move(result));
   }
 }
 
-// Sends the unit's blocks to be kept, without waiting for the replies.
-void RestoreJob::send_lot_unit(const RestorePlan::Unit& unit) {
-  const auto flight = std::make_shared<Flight>(unit);
-  for (uint32_t i = 0; i < unit.blocks; ++i) {
-    const BlockLocation& location = plan_.blocks(unit.part)[unit.first + i];
-    absl::StatusOr<BlockBuffer> buffer = take_buffer();
-    if (!buffer.ok()) {
-      flight->fail(Failure{"", buffer.status()});
+// Sends blocks of a lot to be kept, as many in one request as it holds, without waiting for the
+// replies.
+void RestoreJob::send_units(const std::vector<RestorePlan::Unit>& units) {
+  Request request;
+  std::vector<std::shared_ptr<Flight>> flights;
+  for (const RestorePlan::Unit& unit : units) {
+    const auto& flight = flights.emplace_back(std::make_shared<Flight>(unit));
+    for (uint32_t i = 0; i < unit.blocks; ++i) {
+      const BlockLocation& location = plan_.blocks(unit.part)[unit.first + i];
+      if (padded(request.bytes) + location.bytes > kMaxBlockBytes) {
+        send_request(std::exchange(request, {}));
+      }
+      const absl::Status status = add_block(flight, location, &request);
+      if (status.ok()) continue;
+      flight->fail(request.buffer ? failure_of(unit, status) : Failure{"", status});
       break;
     }
-    absl::Status status = archive_.read_block(unit.part, location, *buffer);
-    BlockCount count;
-    if (status.ok()) status = count_block({buffer->data(), location.bytes}, &count);
-    if (!status.ok()) {
-      flight->fail(failure_of(unit, status));
-      break;
-    }
-    flight->add(count);
-    send_lot_block(flight, *std::move(buffer), location, count);
   }
-  land(flight);
+  if (!request.blocks.empty()) send_request(std::move(request));
+  for (const auto& flight : flights) land(flight);
 }
 
-void RestoreJob::send_lot_block(const std::shared_ptr<Flight>& flight, BlockBuffer buffer,
-                                const BlockLocation& location, const BlockCount& count) {
-  absl::StatusOr<SlotRoute> route = router_.route(location.slot);
-  if (!route.ok() || route->replicas.empty()) {
-    return flight->fail(
-        {"", route.ok() ? not_found("slot {} has no replicas", location.slot) : route.status()});
+// Reads the block behind what stands in the request.
+absl::Status RestoreJob::add_block(const std::shared_ptr<Flight>& flight,
+                                   const BlockLocation& location, Request* request) {
+  if (!request->buffer) {
+    SLUICE_ASSIGN_OR_RETURN(request->buffer, take_buffer());
   }
-  prefer_local(&*route);
-  Envelope envelope;
-  envelope.kind = MessageKind::kWriteRequest;
-  envelope.slot = location.slot;
-  envelope.attempt = route->epoch;
-  envelope.payload_bytes = location.bytes;
-  envelope.flags = Envelope::kKeep;
-  envelope.lot = lot_id(flight->unit.lot);
-  envelope.sequence = client_->next_sequence();
-  const uint32_t bytes = Envelope::seal(envelope, buffer);
+  const auto begin = static_cast<uint32_t>(padded(request->bytes));
+  const std::span<uint8_t> into = request->buffer.span().subspan(begin);
+  SLUICE_RETURN_IF_ERROR(archive_.read_block(flight->unit.part, location, into));
+  Request::Block block{flight, location.slot, {}};
+  SLUICE_RETURN_IF_ERROR(count_block(into.first(location.bytes), &block.count));
   {
     const std::lock_guard lock(flight->mutex);
     ++flight->open;
   }
-  client_->send(route->replicas.front(), std::move(buffer), bytes, envelope.sequence,
-                options_.request_timeout_ms, options_.request_timeout_ms,
-                [this, flight, count, route = *route](const RequestClient::Outcome& outcome) {
-                  {
-                    const std::lock_guard lock(flight->mutex);
-                    auto failure =
-                        take_reply(route, WriteReply::of(outcome.reply), count, &flight->result);
-                    if (!flight->result.failure.has_value()) {
-                      flight->result.failure = std::move(failure);
-                    }
-                  }
-                  land(flight);
-                });
+  flight->add(block.count);
+  request->bytes = begin + location.bytes;
+  request->blocks.push_back(std::move(block));
+  return absl::OkStatus();
+}
+
+void RestoreJob::send_request(Request request) {
+  const uint32_t slot = request.blocks.front().slot;
+  absl::StatusOr<SlotRoute> route = router_.route(slot);
+  if (route.ok() && route->replicas.empty()) route = not_found("slot {} has no replicas", slot);
+  if (!route.ok()) {
+    for (const Request::Block& block : request.blocks) {
+      block.flight->fail({"", route.status()});
+      land(block.flight);
+    }
+    return;
+  }
+  prefer_local(&*route);
+  Envelope envelope;
+  envelope.kind = MessageKind::kWriteRequest;
+  envelope.slot = slot;
+  envelope.attempt = route->epoch;
+  envelope.payload_bytes = request.bytes;
+  envelope.flags = Envelope::kKeep;
+  envelope.lot = lot_id(request.blocks.front().flight->unit.lot);
+  envelope.sequence = client_->next_sequence();
+  const uint32_t bytes = Envelope::seal(envelope, request.buffer);
+  auto done = [this, blocks = std::move(request.blocks),
+               route = *route](const RequestClient::Outcome& outcome) {
+    absl::StatusOr<WriteReply> reply = WriteReply::of(outcome.reply);
+    for (const Request::Block& block : blocks) {
+      {
+        const std::lock_guard lock(block.flight->mutex);
+        Try& result = block.flight->result;
+        auto failure = take_reply(route, reply, block.slot, block.count, &result);
+        if (!result.failure.has_value()) result.failure = std::move(failure);
+      }
+      land(block.flight);
+    }
+  };
+  client_->send(route->replicas.front(), std::move(request.buffer), bytes, envelope.sequence,
+                options_.request_timeout_ms, options_.request_timeout_ms, std::move(done));
 }
 
 // A replica on this node takes the block without a wire.
@@ -359,7 +395,7 @@ void RestoreJob::land(const std::shared_ptr<Flight>& flight) {
 
 // What the replica that was asked, route's first, said of a block for all of them.
 std::optional<Failure> RestoreJob::take_reply(const SlotRoute& route,
-                                              const absl::StatusOr<WriteReply>& reply,
+                                              absl::StatusOr<WriteReply>& reply, uint32_t slot,
                                               const BlockCount& count, Try* result) {
   const std::string& node = route.replicas.front().node;
   if (!reply.ok()) return Failure{node, reply.status()};
@@ -368,7 +404,10 @@ std::optional<Failure> RestoreJob::take_reply(const SlotRoute& route,
     return Failure{node, data_loss("its answer names {} of {} replicas that have the block",
                                    reply->holders.size(), route.replicas.size())};
   }
-  result->kept_newer += reply->kept_different;
+  // Of the slot's blocks in one request, with the first.
+  if (const auto kept = reply->kept.extract(slot); !kept.empty()) {
+    result->kept_newer += kept.mapped();
+  }
   result->holders.add(route.epoch, reply->holders);
   for (const WriteReply::Holder& holder : reply->holders) {
     if (holder.keeping != 0) result->keeping.insert({holder.node, holder.keeping});
@@ -498,7 +537,7 @@ void RestoreJob::try_unit(Worker& worker, RestorePlan::Unit& unit, Try* result) 
       result->failure = Failure{"", buffer.status()};
       return;
     }
-    const absl::Status status = archive_.read_block(unit.part, location, *buffer);
+    const absl::Status status = archive_.read_block(unit.part, location, buffer->span());
     if (!status.ok()) {
       result->failure = failure_of(unit, status);
     } else if (repack_) {
@@ -590,8 +629,8 @@ std::optional<Failure> RestoreJob::send(BlockBuffer& buffer, uint32_t bytes, uin
     if (call.ok()) {
       // The envelope of a request that is still on its way must not change under it, so a sent one
       // is not sent to another replica in this try.
-      const auto reply = WriteReply::of(client_->finish(*call, options_.request_timeout_ms));
-      failure = take_reply(*route, reply, count, result);
+      auto reply = WriteReply::of(client_->finish(*call, options_.request_timeout_ms));
+      failure = take_reply(*route, reply, slot, count, result);
       break;
     }
     if (!failure.has_value()) failure = Failure{first.node, call.status()};

@@ -23,7 +23,7 @@ Counts count_readable(ArchiveReader& archive, size_t part, uint32_t slot,
   Counts counts;
   for (const BlockLocation& location : archive.parts()[part].blocks) {
     if (location.slot != slot || unread.contains(location.sequence)) continue;
-    absl::Status status = archive.read_block(part, location, buffer);
+    absl::Status status = archive.read_block(part, location, buffer.span());
     absl::StatusOr<BlockReader> reader = status;
     if (status.ok()) reader = BlockReader::open({buffer.data(), location.bytes});
     status = reader.status();
@@ -98,9 +98,10 @@ void SlotLedger::add(uint32_t slot, const Unit& unit, uint64_t kept_newer) {
   for (const auto& [node, store] : unit.stores_) {
     const uint32_t index = index_of(node, store);
     if (std::find(sum.stores.begin(), sum.stores.end(), index) != sum.stores.end()) continue;
-    sum.mixed = sum.mixed || std::any_of(sum.stores.begin(), sum.stores.end(), [&](uint32_t other) {
-                  return stores_[other].node == node;
-                });
+    const auto is_of_node = [&, &name = node](uint32_t other) {
+      return stores_[other].node == name;
+    };
+    sum.mixed = sum.mixed || std::any_of(sum.stores.begin(), sum.stores.end(), is_of_node);
     sum.stores.push_back(index);
   }
 }
@@ -124,8 +125,8 @@ absl::Status count_unread(ArchiveReader& archive, const std::vector<RestoreUnit*
   for (auto& [where, here] : by_slot) {
     const auto& [node, slot] = where;
     const auto& parts = archive.parts();
-    const auto part =
-        std::find_if(parts.begin(), parts.end(), [&](const auto& p) { return p.node == node; });
+    const auto part = std::find_if(parts.begin(), parts.end(),
+                                   [&name = node](const auto& p) { return p.node == name; });
     if (part == parts.end()) return not_found("part {} of the archive is not here", node);
     std::set<uint32_t> unread;
     uint64_t total = 0;

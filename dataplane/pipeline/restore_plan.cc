@@ -136,7 +136,7 @@ absl::Status RestorePlan::add_slot(const RouteOf& route_of, const Range& slot,
                                    const SlotLots& lots) {
   const std::vector<BlockLocation>& blocks = blocks_[slot.part];
   SLUICE_ASSIGN_OR_RETURN(const SlotRoute route, route_of(blocks[slot.next].slot));
-  const uint32_t lane = lane_of(route.replicas.front().node);
+  const uint32_t group = group_of(route);
   uint64_t total = 0;
   for (uint32_t i = slot.next; i < slot.end; ++i) total += blocks[i].bytes;
   uint64_t sent = 0;
@@ -147,7 +147,7 @@ absl::Status RestorePlan::add_slot(const RouteOf& route_of, const Range& slot,
       const uint32_t next = end_of_unit(slot.part, end, slot.end);
       for (; end < next; ++end) sent += blocks[end].bytes;
     }
-    if (begin < end) add_range(lane, lots.first + piece, {slot.part, begin, end});
+    if (begin < end) add_range(group, lots.first + piece, {slot.part, begin, end});
     begin = end;
   }
   return absl::OkStatus();
@@ -160,12 +160,24 @@ uint32_t RestorePlan::lane_of(const std::string& node) {
   return at->second;
 }
 
-void RestorePlan::add_range(uint32_t lane, uint32_t lot, const Range& range) {
-  lots_[lot].ranges[lane].push_back(range);
+uint32_t RestorePlan::group_of(const SlotRoute& route) {
+  std::vector<std::string> nodes;
+  for (const SlotRoute::Replica& replica : route.replicas) nodes.push_back(replica.node);
+  std::sort(nodes.begin() + 1, nodes.end());
+  const auto [at, added] =
+      group_index_.try_emplace(std::move(nodes), static_cast<uint32_t>(group_lanes_.size()));
+  if (added) group_lanes_.push_back(lane_of(route.replicas.front().node));
+  return at->second;
+}
+
+void RestorePlan::add_range(uint32_t group, uint32_t lot, const Range& range) {
+  lots_[lot].ranges[group].push_back(range);
   slot_blocks_[blocks_[range.part][range.next].slot] += range.end - range.next;
 }
 
 absl::Status RestorePlan::add_only() {
+  const auto nowhere = static_cast<uint32_t>(group_lanes_.size());
+  group_lanes_.push_back(lane_of(""));
   for (const RestoreUnit& unit : options_.only) {
     const auto& parts = archive_.parts();
     const auto part = std::find_if(parts.begin(), parts.end(),
@@ -186,7 +198,7 @@ absl::Status RestorePlan::add_only() {
       return not_found("the archive has no blocks {} to {} of slot {}", unit.first_sequence,
                        unit.first_sequence + unit.blocks, unit.slot);
     }
-    add_range(lane_of(""), 0,
+    add_range(nowhere, 0,
               {index, static_cast<uint32_t>(first), static_cast<uint32_t>(first) + unit.blocks});
   }
   return absl::OkStatus();
@@ -199,11 +211,12 @@ std::optional<RestorePlan::Work> RestorePlan::take() {
     bool nothing_left = false;
     std::optional<Work> work = take_locked(clock_.monotonic_ns(), &nothing_left);
     if (work.has_value()) {
-      ++in_flight_;
-      if (work->unit.has_value()) {
-        work->unit->in_flight = true;
-        ++lane_in_flight_[work->unit->lane];
+      in_flight_ += std::max<size_t>(work->units.size(), 1);
+      for (Unit& unit : work->units) {
+        unit.in_flight = true;
+        unit.counts = &unit == work->units.data();
       }
+      if (!work->units.empty()) ++lane_in_flight_[work->units.front().lane];
       return work;
     }
     if (nothing_left && in_flight_ == 0) {
@@ -219,7 +232,7 @@ std::optional<RestorePlan::Work> RestorePlan::take_locked(int64_t now, bool* not
     if (at->due_ns > now || lane_in_flight_[at->lane] >= options_.requests_per_node) continue;
     const Unit unit = *at;
     waiting_.erase(at);
-    return Work{unit};
+    return Work{{unit}};
   }
   while (first_open_ < lots_.size() && lots_[first_open_].done) ++first_open_;
   *nothing_left = waiting_.empty() && first_open_ == lots_.size();
@@ -230,48 +243,68 @@ std::optional<RestorePlan::Work> RestorePlan::take_locked(int64_t now, bool* not
     const int index = static_cast<int>(number);
     if (!lot.ranges.empty()) {
       if (waiting_.size() >= kMaxWaiting) return std::nullopt;
-      if (std::optional<Unit> unit = take_of_lot(index)) return Work{unit};
+      if (std::vector<Unit> units = take_of_lot(index); !units.empty()) {
+        return Work{std::move(units)};
+      }
     } else if (!ends_lots_) {
       lot.ending = lot.done = true;
       return take_locked(now, nothing_left);
     } else if (lot.in_flight == 0) {
       lot.ending = true;
-      return Work{std::nullopt, index};
+      return Work{{}, index};
     }
   }
   return std::nullopt;
 }
 
-// The next unit for the node with the fewest requests in flight.
-std::optional<RestorePlan::Unit> RestorePlan::take_of_lot(int number) {
-  Lot& lot = lots_[static_cast<size_t>(number)];
-  auto best = lot.ranges.end();
-  for (auto at = lot.ranges.begin(); at != lot.ranges.end(); ++at) {
-    if (lane_in_flight_[at->first] >= options_.requests_per_node) continue;
-    if (best == lot.ranges.end() || lane_in_flight_[at->first] < lane_in_flight_[best->first]) {
-      best = at;
-    }
+// Of those that wait in the lot, for the node with the fewest requests in flight.
+std::optional<uint32_t> RestorePlan::idlest_group(const Lot& lot) const {
+  std::optional<uint32_t> best;
+  const auto in_flight = [this](uint32_t group) { return lane_in_flight_[group_lanes_[group]]; };
+  for (const auto& [group, ranges] : lot.ranges) {
+    if (in_flight(group) >= options_.requests_per_node) continue;
+    if (!best.has_value() || in_flight(group) < in_flight(*best)) best = group;
   }
-  if (best == lot.ranges.end()) return std::nullopt;
-  Range& range = best->second.front();
+  return best;
+}
+
+RestorePlan::Unit RestorePlan::take_unit(Range* range, int lot) {
   Unit unit;
-  unit.part = range.part;
-  unit.first = range.next;
-  unit.lane = best->first;
-  unit.lot = ends_lots_ ? number : kNoLot;
-  range.next = end_of_unit(range.part, range.next, range.end);
-  unit.blocks = range.next - unit.first;
-  if (range.next == range.end) best->second.pop_front();
-  if (best->second.empty()) lot.ranges.erase(best);
-  ++lot.in_flight;
+  unit.part = range->part;
+  unit.first = range->next;
+  unit.lot = ends_lots_ ? lot : kNoLot;
+  range->next = end_of_unit(range->part, range->next, range->end);
+  unit.blocks = range->next - unit.first;
   return unit;
+}
+
+// As many units as one request holds, and at least one.
+std::vector<RestorePlan::Unit> RestorePlan::take_of_lot(int number) {
+  Lot& lot = lots_[static_cast<size_t>(number)];
+  std::vector<Unit> units;
+  const std::optional<uint32_t> group = idlest_group(lot);
+  if (!group.has_value()) return units;
+  std::deque<Range>& ranges = lot.ranges.at(*group);
+  uint64_t bytes = 0;
+  while (!ranges.empty()) {
+    Range& range = ranges.front();
+    const uint32_t end = end_of_unit(range.part, range.next, range.end);
+    for (uint32_t i = range.next; i < end; ++i) bytes += padded(blocks_[range.part][i].bytes);
+    if (!units.empty() && (bytes > kMaxBlockBytes || !ends_lots_)) break;
+    units.push_back(take_unit(&range, number));
+    units.back().lane = group_lanes_[*group];
+    ++lot.in_flight;
+    if (range.next == range.end) ranges.pop_front();
+  }
+  if (ranges.empty()) lot.ranges.erase(*group);
+  return units;
 }
 
 // The unit's share of the requests is free for another.
 void RestorePlan::release(Unit* unit) {
   if (!unit->in_flight) return;
   unit->in_flight = false;
-  --lane_in_flight_[unit->lane];
+  if (unit->counts) --lane_in_flight_[unit->lane];
   --in_flight_;
   if (unit->lot != kNoLot) --lots_[static_cast<size_t>(unit->lot)].in_flight;
 }

@@ -31,20 +31,23 @@ class RestorePlan {
     int64_t due_ns = 0;
     int lot = kNoLot;  // of its first try
     bool in_flight = false;
+    bool counts = true;  // for its lane: one of the units that go out in one request does
   };
   static constexpr int kNoLot = -1;
   // Lots that are under way at a time.
   static constexpr size_t kLotsAhead = 3;
-  // Something to do: a unit, or a lot of which all units were sent, to be ended.
+  // Something to do: units, several only of a lot and then of slots with the same replicas, for one
+  // request if they fit into it; or a lot of which all units were sent, to be ended.
   struct Work {
-    std::optional<Unit> unit;
+    std::vector<Unit> units;
     int ended_lot = kNoLot;
   };
 
   RestorePlan(ArchiveReader& archive, const RestoreOptions& options, Clock& clock)
       : archive_(archive), options_(options), clock_(clock) {}
   using RouteOf = std::function<absl::StatusOr<SlotRoute>(uint32_t slot)>;
-  // `route_of` tells who holds an archive slot, or most of it. With `lots`, slots are the target
+  // `route_of` tells who holds an archive slot, or most of it, who is to be asked first. With
+  // `lots`, slots are the target
   // cluster's, and units are handed out in lots.
   absl::Status build(const RouteOf& route_of, bool lots);
 
@@ -78,7 +81,7 @@ class RestorePlan {
     uint32_t end = 0;
   };
   struct Lot {
-    std::map<uint32_t, std::deque<Range>> ranges;  // by lane
+    std::map<uint32_t, std::deque<Range>> ranges;  // by group: slots with the same replicas
     std::map<std::string, uint32_t> holders;
     size_t in_flight = 0;  // units of it, in their first try
     bool ending = false;
@@ -96,10 +99,13 @@ class RestorePlan {
   // Who sends a part; the same for parts that one process sends.
   std::string sender_of(const std::string& part) const;
   uint32_t lane_of(const std::string& node);
-  void add_range(uint32_t lane, uint32_t lot, const Range& range);
+  uint32_t group_of(const SlotRoute& route);
+  void add_range(uint32_t group, uint32_t lot, const Range& range);
   uint32_t end_of_unit(uint32_t part, uint32_t first, uint32_t end) const;
   std::optional<Work> take_locked(int64_t now, bool* nothing_left);
-  std::optional<Unit> take_of_lot(int lot);
+  std::vector<Unit> take_of_lot(int lot);
+  std::optional<uint32_t> idlest_group(const Lot& lot) const;
+  Unit take_unit(Range* range, int lot);
   void release(Unit* unit);
 
   ArchiveReader& archive_;
@@ -109,14 +115,16 @@ class RestorePlan {
   std::mutex mutex_;
   std::condition_variable changed_;
   std::map<std::string, uint32_t> lane_index_;
-  std::vector<size_t> lane_in_flight_;
+  std::vector<size_t> lane_in_flight_;  // requests
+  std::map<std::vector<std::string>, uint32_t> group_index_;
+  std::vector<uint32_t> group_lanes_;
   bool ends_lots_ = false;
   std::vector<Lot> lots_;
   size_t first_open_ = 0;                     // lot
   std::deque<Unit> waiting_;                  // to be tried again
   std::map<uint32_t, uint64_t> slot_blocks_;  // not written yet
   std::vector<RestoreUnit> failed_;
-  size_t in_flight_ = 0;
+  size_t in_flight_ = 0;  // units, and lots that are being ended
 };
 
 // Makes neighbours of one slot that failed for the same reason one. `failed` as failed() has it.

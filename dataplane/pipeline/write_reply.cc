@@ -13,7 +13,6 @@ std::string WriteReply::encode() const {
   out.put<uint64_t>(changed);
   out.put<uint64_t>(kept_newer);
   out.put<uint64_t>(kept_equal);
-  out.put<uint64_t>(kept_different);
   const size_t count = std::min(failures.size(), kMaxFailures);
   out.put_varint(count);
   for (size_t i = 0; i < count; ++i) {
@@ -41,8 +40,7 @@ absl::StatusOr<WriteReply> WriteReply::decode(std::string_view payload) {
   WriteReply reply;
   uint64_t count = 0;
   if (!in.get(&reply.changed) || !in.get(&reply.kept_newer) || !in.get(&reply.kept_equal) ||
-      !in.get(&reply.kept_different) || !in.get_varint(&count) || count > kMaxFailures ||
-      reply.kept_equal > reply.kept_newer) {
+      !in.get_varint(&count) || count > kMaxFailures || reply.kept_equal > reply.kept_newer) {
     return data_loss("damaged reply");
   }
   for (uint64_t i = 0; i < count; ++i) {

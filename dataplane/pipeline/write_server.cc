@@ -11,6 +11,7 @@
 #include "base/status.h"
 #include "dataplane/block/block.h"
 #include "dataplane/pipeline/record_writes.h"
+#include "dataplane/pipeline/request_blocks.h"
 #include "dataplane/pipeline/request_client.h"
 
 namespace sluice {
@@ -19,6 +20,14 @@ namespace {
 constexpr int64_t kMs = 1'000'000;
 constexpr int64_t kTakeMs = 200;
 constexpr int64_t kReplyTimeoutMs = 10'000;
+
+bool same_replicas(const SlotRoute& a, const SlotRoute& b) {
+  return a.replicas.size() == b.replicas.size() &&
+         std::all_of(a.replicas.begin(), a.replicas.end(), [&](const SlotRoute::Replica& mine) {
+           return std::any_of(b.replicas.begin(), b.replicas.end(),
+                              [&](const auto& other) { return other.node == mine.node; });
+         });
+}
 
 class WriteServerImpl final : public WriteServer, public StreamHandler {
  public:
@@ -44,9 +53,16 @@ class WriteServerImpl final : public WriteServer, public StreamHandler {
   void run(Inbox& inbox, bool forwards);
   void handle(Inbox::Delivery& delivery, bool forwarded);
   WriteReply carry_out(Message& message, bool forwarded);
-  absl::StatusOr<SlotRoute> check(const Message& message);
-  void apply(const Message& message, WriteReply* reply);
-  bool keep(const Message& message, WriteReply* reply);
+  // A data writing request that this node may carry out.
+  struct Request {
+    SlotRoute route;  // of every slot
+    std::vector<RequestBlock> blocks;
+  };
+  absl::StatusOr<Request> check(const Message& message);
+  absl::StatusOr<SlotRoute> route_here(uint32_t slot, uint64_t epoch);
+  void apply(const Request& request, const Envelope& envelope, WriteReply* reply);
+  absl::StatusOr<uint64_t> apply_or_keep(const RequestBlock& block, const Envelope& envelope,
+                                         WriteReply* reply);
   void end_lot(Inbox::Delivery& delivery);
   void answer(Stream& stream, const Envelope& request, const std::string& reply);
   std::vector<Forward> forward(const SlotRoute& route, Message& message);
@@ -206,27 +222,35 @@ void WriteServerImpl::end_lot(Inbox::Delivery& delivery) {
 }
 
 // Whether this node may carry the request out: nothing is forwarded before this is known.
-absl::StatusOr<SlotRoute> WriteServerImpl::check(const Message& message) {
-  // Each replica's store checks the rest of the block before it changes anything.
-  SLUICE_ASSIGN_OR_RETURN(const BlockHeader header, peek_block_header(message.payload()));
+absl::StatusOr<WriteServerImpl::Request> WriteServerImpl::check(const Message& message) {
   const Envelope& envelope = message.envelope;
-  if (header.slot != envelope.slot || header.stored_bytes != envelope.payload_bytes) {
-    return data_loss("an envelope for slot {} around a block of slot {}", envelope.slot,
-                     header.slot);
-  }
-  if (header.slot_bits != router_.slot_bits()) {
-    return failed_precondition("a block for {} slot bits in a cluster of {}", header.slot_bits,
-                               router_.slot_bits());
-  }
   if (envelope.attempt > router_.epoch()) router_.refresh();
-  SLUICE_ASSIGN_OR_RETURN(SlotRoute route, router_.route(envelope.slot));
-  if (route.epoch != envelope.attempt) {
-    return failed_precondition("stale epoch: {} in the request, {} here", envelope.attempt,
-                               route.epoch);
+  Request request;
+  // Each replica's store checks the rest of the blocks before it changes anything.
+  SLUICE_ASSIGN_OR_RETURN(request.blocks, split_request(message.payload(), router_.slot_bits()));
+  if (request.blocks.front().slot != envelope.slot) {
+    return data_loss("an envelope for slot {} around a block of slot {}", envelope.slot,
+                     request.blocks.front().slot);
+  }
+  SLUICE_ASSIGN_OR_RETURN(request.route, route_here(envelope.slot, envelope.attempt));
+  for (const RequestBlock& block : request.blocks) {
+    if (block.slot == envelope.slot) continue;
+    SLUICE_ASSIGN_OR_RETURN(const SlotRoute route, route_here(block.slot, envelope.attempt));
+    if (same_replicas(route, request.route)) continue;
+    return failed_precondition("slots {} and {} of one request have different replicas",
+                               envelope.slot, block.slot);
+  }
+  return request;
+}
+
+absl::StatusOr<SlotRoute> WriteServerImpl::route_here(uint32_t slot, uint64_t epoch) {
+  SLUICE_ASSIGN_OR_RETURN(SlotRoute route, router_.route(slot));
+  if (route.epoch != epoch) {
+    return failed_precondition("stale epoch: {} in the request, {} here", epoch, route.epoch);
   }
   if (std::none_of(route.replicas.begin(), route.replicas.end(),
                    [&](const auto& replica) { return replica.node == options_.node; })) {
-    return failed_precondition("{} does not hold slot {} in epoch {}", options_.node, envelope.slot,
+    return failed_precondition("{} does not hold slot {} in epoch {}", options_.node, slot,
                                route.epoch);
   }
   return route;
@@ -234,46 +258,53 @@ absl::StatusOr<SlotRoute> WriteServerImpl::check(const Message& message) {
 
 WriteReply WriteServerImpl::carry_out(Message& message, bool forwarded) {
   WriteReply reply;
-  absl::StatusOr<SlotRoute> route = check(message);
-  if (!route.ok()) {
-    reply.failures.push_back({options_.node, route.status()});
+  const absl::StatusOr<Request> request = check(message);
+  if (!request.ok()) {
+    reply.failures.push_back({options_.node, request.status()});
     std::lock_guard lock(mutex_);
     ++counters_.refused;
     return reply;
   }
   std::vector<Forward> forwards;
-  if (!forwarded) forwards = forward(*route, message);
-  apply(message, &reply);
+  if (!forwarded) forwards = forward(request->route, message);
+  apply(*request, message.envelope, &reply);
   collect(forwards, &reply);
   return reply;
 }
 
-bool WriteServerImpl::keep(const Message& message, WriteReply* reply) {
-  const absl::StatusOr<uint64_t> token = lots_.add(message.envelope.lot, message.payload());
-  // Without memory for it, the block is made durable on its own.
-  if (absl::IsResourceExhausted(token.status())) return false;
-  if (token.ok()) {
-    reply->holders.push_back({options_.node, store_.store_id(), *token});
-    std::lock_guard lock(mutex_);
-    ++counters_.kept;
-  } else {
-    reply->failures.push_back({options_.node, token.status()});
+void WriteServerImpl::apply(const Request& request, const Envelope& envelope, WriteReply* reply) {
+  uint64_t keeping = 0;
+  for (const RequestBlock& block : request.blocks) {
+    const absl::StatusOr<uint64_t> token = apply_or_keep(block, envelope, reply);
+    if (!token.ok()) {
+      reply->failures.push_back({options_.node, token.status()});
+      return;
+    }
+    keeping = std::max(keeping, *token);
   }
-  return true;
+  reply->holders.push_back({options_.node, store_.store_id(), keeping});
+  if (keeping == 0) return;
+  const std::lock_guard lock(mutex_);
+  ++counters_.kept;
 }
 
-void WriteServerImpl::apply(const Message& message, WriteReply* reply) {
-  if ((message.envelope.flags & Envelope::kKeep) != 0 && keep(message, reply)) return;
-  absl::StatusOr<Store::BlockResult> result = store_.apply_block(message.payload());
-  if (!result.ok()) {
-    reply->failures.push_back({options_.node, result.status()});
-    return;
+// The token of the lot that keeps the block; 0: it is durable.
+absl::StatusOr<uint64_t> WriteServerImpl::apply_or_keep(const RequestBlock& block,
+                                                        const Envelope& envelope,
+                                                        WriteReply* reply) {
+  if ((envelope.flags & Envelope::kKeep) != 0) {
+    const absl::StatusOr<uint64_t> token = lots_.add(envelope.lot, block.bytes);
+    // Without memory for it, the block is made durable on its own.
+    if (!absl::IsResourceExhausted(token.status())) return token;
   }
-  reply->holders.push_back({options_.node, store_.store_id()});
-  reply->changed = result->changed;
-  reply->kept_newer = result->kept_newer;
-  reply->kept_equal = result->kept_equal;
-  reply->kept_different = result->kept_newer - result->kept_equal;
+  SLUICE_ASSIGN_OR_RETURN(const Store::BlockResult result, store_.apply_block(block.bytes));
+  reply->changed += result.changed;
+  reply->kept_newer += result.kept_newer;
+  reply->kept_equal += result.kept_equal;
+  if (const uint64_t kept = result.kept_newer - result.kept_equal; kept > 0) {
+    reply->kept[block.slot] += kept;
+  }
+  return 0;
 }
 
 std::vector<WriteServerImpl::Forward> WriteServerImpl::forward(const SlotRoute& route,
@@ -309,7 +340,9 @@ void WriteServerImpl::collect(std::vector<Forward>& forwards, WriteReply* reply)
           WriteReply::of(peers_->finish(*forward.call, left_ms));
       status = answer.status();
       if (answer.ok()) {
-        reply->kept_different = std::max(reply->kept_different, answer->kept_different);
+        for (const auto& [slot, kept] : answer->kept) {
+          reply->kept[slot] = std::max(reply->kept[slot], kept);
+        }
         for (const WriteReply::Failure& failure : answer->failures) {
           reply->failures.push_back({forward.replica.node, failure.status});
         }

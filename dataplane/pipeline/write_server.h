@@ -2,11 +2,12 @@
 // slot's other replicas. Takes the records of imports as well (record_writes.h).
 //
 // A request of a kWrite stream is applied here and forwarded, the same arena buffer, untouched,
-// over kForward streams to the other replicas of its slot; the reply goes back when all have
-// answered. A request of a kForward stream is only applied. One that says kKeep need not be durable
-// before the end of its lot (write_lots.h): it is kept in memory, and the reply says so. A request
-// whose epoch is not this node's, or whose slot this node does not hold, is refused before anything
-// is applied anywhere.
+// over kForward streams to the other replicas of its slots, which all have the same ones; the reply
+// goes back when all have answered. A request of a kForward stream is only applied. One that says
+// kKeep need not be durable before the end of its lot (write_lots.h): it is kept in memory, and the
+// reply says so. A request whose epoch is not this node's, or with a slot that this node does not
+// hold, is refused before anything is applied anywhere. One that fails may have been carried out in
+// part.
 #ifndef SLUICE_DATAPLANE_PIPELINE_WRITE_SERVER_H_
 #define SLUICE_DATAPLANE_PIPELINE_WRITE_SERVER_H_
 
@@ -37,8 +38,6 @@ struct WriteReply {
   uint64_t changed = 0;
   uint64_t kept_newer = 0;  // records that were there already, newer or equal
   uint64_t kept_equal = 0;
-  // Largest over the replicas: whether any of them kept a record that is not the archive's.
-  uint64_t kept_different = 0;
   // Empty: durable on every replica.
   std::vector<Failure> failures;
   static constexpr size_t kMaxFailures = 64;
@@ -51,7 +50,8 @@ struct WriteReply {
   };
   std::vector<Holder> holders;
   static constexpr size_t kMaxHolders = 64;
-  // To a kLotEnd: by slot, where records differ from the archive's, how many were kept.
+  // By slot, where a replica kept records that are newer than the request's, or other ones: how
+  // many, the largest number over the replicas.
   std::map<uint32_t, uint64_t> kept;
   static constexpr size_t kMaxKept = 64 << 10;
 

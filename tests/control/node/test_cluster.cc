@@ -106,7 +106,7 @@ std::map<std::string, Record> read_archive(const std::vector<ArchivePlace>& plac
   BlockBuffer buffer = (*pool)->try_take();
   for (size_t part = 0; part < (*archive)->parts().size(); ++part) {
     for (const BlockLocation& location : (*archive)->parts()[part].blocks) {
-      require((*archive)->read_block(part, location, buffer));
+      require((*archive)->read_block(part, location, buffer.span()));
       auto reader = BlockReader::open(buffer.span());
       require(reader.status());
       BlockEntry entry;

@@ -177,7 +177,7 @@ inline absl::StatusOr<std::map<uint32_t, std::vector<Record>>> read_everything(
   for (size_t part = 0; part < reader->parts().size(); ++part) {
     for (const BlockLocation& location : reader->parts()[part].blocks) {
       BlockBuffer buffer = memory.pool->take(60'000);
-      SLUICE_RETURN_IF_ERROR(reader->read_block(part, location, buffer));
+      SLUICE_RETURN_IF_ERROR(reader->read_block(part, location, buffer.span()));
       blocks[location.slot].emplace_back(reinterpret_cast<char*>(buffer.data()), location.bytes);
     }
   }

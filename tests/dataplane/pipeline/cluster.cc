@@ -180,7 +180,7 @@ std::map<std::string, Record> archived(const std::vector<std::string>& folders) 
   BlockBuffer buffer = pool->try_take();
   for (size_t part = 0; part < (*archive)->parts().size(); ++part) {
     for (const BlockLocation& location : (*archive)->parts()[part].blocks) {
-      const absl::Status read = (*archive)->read_block(part, location, buffer);
+      const absl::Status read = (*archive)->read_block(part, location, buffer.span());
       EXPECT_TRUE(read.ok()) << read;
       absl::StatusOr<BlockReader> reader = BlockReader::open(buffer.span());
       EXPECT_TRUE(reader.ok()) << reader.status();

@@ -152,6 +152,56 @@ TEST_F(RestoreTest, NewerRecordsOfALiveClusterStayAndRepeatsChangeNothing) {
   expect_holds(into, expected);
 }
 
+// Slots with the same replicas go out in the same requests.
+TEST(RestoreRequestsTest, BlocksOfSmallSlotsGoTogether) {
+  ClusterOptions options;
+  options.slot_bits = 9;
+  Cluster source(options);
+  Random random(5);
+  std::vector<Record> records;
+  for (int i = 0; i < 3000; ++i) {
+    records.push_back(make_record(fmt::format("key-{:05}", i), random_value(random, 300), -i));
+  }
+  source.put_all(records);
+  source.cut();
+  Backup backup(source, {0, 1});
+  backup.start();
+  ASSERT_TRUE(backup.send().ok());
+  backup.commit();
+
+  options.cluster = kOther;
+  Cluster into(options);
+  into.serve_writes();
+  Record newer = records[7];
+  newer.version.stamp = stamp_at(10);
+  into.put(newer);
+  const auto archive = ArchiveReader::open(backup.folders());
+  ASSERT_TRUE(archive.ok()) << archive.status();
+  RestoreOptions restoring;
+  restoring.id = "r";
+  restoring.cluster = kOther;
+  const auto result = restore(*into.node(0).exchange, **archive, into.node(0).router, restoring);
+  ASSERT_TRUE(result.ok()) << result.status();
+  EXPECT_EQ(result->written, records.size());
+  EXPECT_EQ(result->retried, 0u);
+  EXPECT_EQ(result->kept_newer, 1u);
+  uint64_t requests = 0;
+  for (const auto& node : into.nodes) requests += node->writes->counters().requests;
+  EXPECT_GE(requests, 3u);
+  EXPECT_LE(requests, 24u);  // for 512 slots, three sets of replicas and two parts
+  std::map<std::string, Record> expected = source.newest();
+  expected[newer.key] = newer;
+  for (size_t i = 0; i < into.size(); ++i) {
+    for (const auto& [key, record] : contents(*into.node(i).store)) {
+      EXPECT_EQ(record.view().summary(), expected.at(key).view().summary()) << key;
+    }
+  }
+  for (uint32_t slot = 0; slot < into.slots(); ++slot) {
+    const std::vector<size_t> holders = into.holders(slot);
+    EXPECT_EQ(into.node(holders[0]).store->digest(slot), into.node(holders[1]).store->digest(slot));
+  }
+}
+
 TEST_F(RestoreTest, WhatADeadNodeMissesIsListedNamedAndCanBeDrivenAgain) {
   Cluster into(other(4));
   into.serve_writes();
@@ -369,13 +419,14 @@ TEST(WriteReplyTest, RoundTripsAndRefusesDamage) {
   reply.changed = 3;
   reply.kept_newer = 5;
   reply.kept_equal = 4;
-  reply.kept_different = 1;
+  reply.kept = {{7, 1}};
   reply.failures.push_back({"n2", unavailable("gone")});
   reply.holders = {{"n1", "store-1"}, {"n3", "store-3"}};
   const std::string bytes = reply.encode();
   absl::StatusOr<WriteReply> decoded = WriteReply::decode(bytes);
   ASSERT_TRUE(decoded.ok()) << decoded.status();
   EXPECT_EQ(decoded->kept_newer, 5);
+  EXPECT_EQ(decoded->kept, reply.kept);
   ASSERT_EQ(decoded->failures.size(), 1);
   EXPECT_EQ(decoded->failures[0].node, "n2");
   EXPECT_EQ(decoded->holders, reply.holders);
