@@ -1,134 +1,157 @@
 #include "control/backup/documents.h"
 
+#include <algorithm>
 #include <cmath>
 
 #include "base/status.h"
 #include "base/text.h"
-#include "control/cluster_block/json_document.h"
+#include "control/cluster_block/stored_document.h"
+#include "control/proto/documents.pb.h"
 
 namespace sluice {
 namespace {
 
-constexpr char kHeadFormat[] = "sluice.backup.3";
-constexpr char kProgressFormat[] = "sluice.progress.1";
-constexpr size_t kMaxList = 4096;
+constexpr char kHeadFormat[] = "sluice.backup.4";
+constexpr char kProgressFormat[] = "sluice.progress.2";
+constexpr int kMaxList = 4096;
 constexpr size_t kMaxText = 4096;
 
-nlohmann::json to_json(const Divergence& divergence) {
-  return {{"stale", divergence.stale},
-          {"missing", divergence.missing},
-          {"conflicting", divergence.conflicting}};
+void put(const Divergence& divergence, v1::Divergence* to) {
+  to->set_stale(divergence.stale);
+  to->set_missing(divergence.missing);
+  to->set_conflicting(divergence.conflicting);
 }
 
-// One unsigned number of a nested object.
-template <typename T>
-bool read_member(const nlohmann::json& json, const char* name, T* value) {
-  const auto found = json.find(name);
-  return found != json.end() && JsonDocument::read(*found, value);
+Divergence divergence_of(const v1::Divergence& from) {
+  return {from.stale(), from.missing(), from.conflicting()};
 }
 
-bool read_divergence(const nlohmann::json& json, Divergence* divergence) {
-  return json.is_object() && read_member(json, "stale", &divergence->stale) &&
-         read_member(json, "missing", &divergence->missing) &&
-         read_member(json, "conflicting", &divergence->conflicting);
+using StageReports = google::protobuf::RepeatedPtrField<v1::StageReport>;
+
+void put(const std::vector<StageReport>& stages, StageReports* to) {
+  for (const StageReport& stage : stages) {
+    v1::StageReport* report = to->Add();
+    report->set_node(stage.node);
+    report->set_stage(stage.stage);
+    report->set_bytes(stage.bytes);
+    report->set_busy_ms(stage.busy_ms);
+    report->set_wait_ms(stage.wait_ms);
+    report->set_system_calls(stage.system_calls);
+  }
 }
 
-bool read_stages(const nlohmann::json& json, std::vector<StageReport>* stages) {
-  if (!json.is_array() || json.size() > kMaxList) return false;
-  for (const nlohmann::json& each : json) {
-    StageReport& stage = stages->emplace_back();
-    if (!each.is_object() || !read_member(each, "node", &stage.node) ||
-        !read_member(each, "stage", &stage.stage) || !read_member(each, "bytes", &stage.bytes) ||
-        !read_member(each, "busy_ms", &stage.busy_ms) ||
-        !read_member(each, "wait_ms", &stage.wait_ms) ||
-        !read_member(each, "system_calls", &stage.system_calls)) {
-      return false;
+std::vector<StageReport> stages_of(const StageReports& from) {
+  std::vector<StageReport> stages;
+  for (const v1::StageReport& report : from) {
+    stages.push_back({report.node(), report.stage(), report.bytes(), report.busy_ms(),
+                      report.wait_ms(), report.system_calls()});
+  }
+  return stages;
+}
+
+void put(const BackupTotals& totals, v1::BackupTotals* to) {
+  to->set_records(totals.records);
+  to->set_bytes(totals.bytes);
+  to->set_wire_bytes(totals.wire_bytes);
+  to->set_local_bytes(totals.local_bytes);
+  to->set_slots(totals.slots);
+  to->set_slots_agreed(totals.slots_agreed);
+  to->set_slots_divergent(totals.slots_divergent);
+  to->set_slots_empty(totals.slots_empty);
+  put(totals.divergence, to->mutable_divergence());
+  put(totals.stages, to->mutable_stages());
+}
+
+BackupTotals totals_of(const v1::BackupTotals& from) {
+  BackupTotals totals;
+  totals.records = from.records();
+  totals.bytes = from.bytes();
+  totals.wire_bytes = from.wire_bytes();
+  totals.local_bytes = from.local_bytes();
+  totals.slots = from.slots();
+  totals.slots_agreed = from.slots_agreed();
+  totals.slots_divergent = from.slots_divergent();
+  totals.slots_empty = from.slots_empty();
+  totals.divergence = divergence_of(from.divergence());
+  totals.stages = stages_of(from.stages());
+  return totals;
+}
+
+v1::BackupDocument to_document(const BackupHead& head) {
+  v1::BackupDocument document;
+  document.set_uuid(head.uuid);
+  document.set_name(head.name);
+  document.set_state(std::string(name_of(head.state)));
+  document.set_coordinator(head.coordinator);
+  document.set_attempt(head.attempt);
+  document.set_cut(head.cut);
+  document.set_epoch(head.epoch);
+  document.set_slot_bits(head.slot_bits);
+  for (const std::string& node : head.sources) document.add_sources(node);
+  for (const std::string& node : head.targets) document.add_targets(node);
+  document.set_plan_chunks(head.plan_chunks);
+  document.set_plan_attempt(head.plan_attempt);
+  document.set_makespan_s(head.makespan_s);
+  document.set_lower_bound_s(head.lower_bound_s);
+  for (const PlannedNode& node : head.planned) {
+    auto* planned = document.add_planned();
+    planned->set_name(node.name);
+    planned->set_send_bytes(node.send_bytes);
+    planned->set_receive_bytes(node.receive_bytes);
+  }
+  put(head.totals, document.mutable_totals());
+  for (const ArchivePart& archive : head.archives) {
+    auto* part = document.add_archives();
+    part->set_node(archive.node);
+    part->set_path(archive.path);
+  }
+  document.set_manifest_digest(digest_bytes(head.manifest_digest));
+  document.set_deleting(head.deleting);
+  document.set_created_ms(head.created_ms);
+  document.set_changed_ms(head.changed_ms);
+  document.set_elapsed_ms(head.elapsed_ms);
+  document.set_error(head.error);
+  return document;
+}
+
+// All but the fields that can be wrong.
+BackupHead head_of(const v1::BackupDocument& from) {
+  BackupHead head;
+  head.uuid = from.uuid();
+  head.name = from.name();
+  head.coordinator = from.coordinator();
+  head.attempt = from.attempt();
+  head.cut = from.cut();
+  head.epoch = from.epoch();
+  head.slot_bits = from.slot_bits();
+  head.sources.assign(from.sources().begin(), from.sources().end());
+  head.targets.assign(from.targets().begin(), from.targets().end());
+  head.plan_chunks = from.plan_chunks();
+  head.plan_attempt = from.plan_attempt();
+  head.makespan_s = from.makespan_s();
+  head.lower_bound_s = from.lower_bound_s();
+  for (const auto& node : from.planned()) {
+    head.planned.push_back({node.name(), node.send_bytes(), node.receive_bytes()});
+  }
+  head.totals = totals_of(from.totals());
+  for (const auto& part : from.archives()) head.archives.push_back({part.node(), part.path()});
+  head.deleting = from.deleting();
+  head.created_ms = from.created_ms();
+  head.changed_ms = from.changed_ms();
+  head.elapsed_ms = from.elapsed_ms();
+  head.error = from.error();
+  return head;
+}
+
+bool is_too_long(const v1::BackupDocument& document) {
+  for (const auto* names : {&document.sources(), &document.targets()}) {
+    if (names->size() > kMaxList) return true;
+    for (const std::string& name : *names) {
+      if (name.size() > kMaxText) return true;
     }
   }
-  return true;
-}
-
-nlohmann::json to_json(const std::vector<StageReport>& stages) {
-  nlohmann::json list = nlohmann::json::array();
-  for (const StageReport& stage : stages) {
-    list.push_back({{"node", stage.node},
-                    {"stage", stage.stage},
-                    {"bytes", stage.bytes},
-                    {"busy_ms", stage.busy_ms},
-                    {"wait_ms", stage.wait_ms},
-                    {"system_calls", stage.system_calls}});
-  }
-  return list;
-}
-
-bool read_totals(const nlohmann::json& json, BackupTotals* totals) {
-  return json.is_object() && read_member(json, "records", &totals->records) &&
-         read_member(json, "bytes", &totals->bytes) &&
-         read_member(json, "wire_bytes", &totals->wire_bytes) &&
-         read_member(json, "local_bytes", &totals->local_bytes) &&
-         read_member(json, "slots", &totals->slots) &&
-         read_member(json, "slots_agreed", &totals->slots_agreed) &&
-         read_member(json, "slots_divergent", &totals->slots_divergent) &&
-         read_member(json, "slots_empty", &totals->slots_empty) && json.contains("divergence") &&
-         read_divergence(json["divergence"], &totals->divergence) && json.contains("stages") &&
-         read_stages(json["stages"], &totals->stages);
-}
-
-bool read_element(const nlohmann::json& json, PlannedNode* node) {
-  return json.is_object() && read_member(json, "name", &node->name) &&
-         read_member(json, "send_bytes", &node->send_bytes) &&
-         read_member(json, "receive_bytes", &node->receive_bytes);
-}
-
-bool read_element(const nlohmann::json& json, ArchivePart* part) {
-  return json.is_object() && read_member(json, "node", &part->node) &&
-         read_member(json, "path", &part->path);
-}
-
-bool read_element(const nlohmann::json& json, std::string* text) {
-  return JsonDocument::read(json, text) && text->size() <= kMaxText;
-}
-
-template <typename T>
-void get_list(JsonDocument& document, const char* name, std::vector<T>* values) {
-  const nlohmann::json* json = document.field(name);
-  if (json == nullptr) return;
-  if (!json->is_array() || json->size() > kMaxList) {
-    document.fail_field(name, "is no list, or too long");
-    return;
-  }
-  for (const nlohmann::json& element : *json) {
-    if (read_element(element, &values->emplace_back())) continue;
-    document.fail_field(name, "has a malformed element");
-    return;
-  }
-}
-
-void get_state(JsonDocument& document, const char* name, BackupState* state) {
-  std::string text;
-  document.get(name, &text);
-  if (!document.status().ok()) return;
-  const auto found = backup_state_named(text);
-  if (!found) {
-    document.fail_field(name, "is no state");
-    return;
-  }
-  *state = *found;
-}
-
-void get_divergence(JsonDocument& document, Divergence* divergence) {
-  const nlohmann::json* json = document.field("divergence");
-  if (json != nullptr && !read_divergence(*json, divergence)) {
-    document.fail_field("divergence", "is malformed");
-  }
-}
-
-void get_digest(JsonDocument& document, const char* name, Digest128* digest) {
-  std::string text;
-  document.get(name, &text);
-  if (document.status().ok() && !Digest128::from_hex(text, digest)) {
-    document.fail_field(name, "is no digest");
-  }
+  return document.planned_size() > kMaxList || document.archives_size() > kMaxList ||
+         document.totals().stages_size() > kMaxList;
 }
 
 bool is_name_character(char c) {
@@ -146,24 +169,6 @@ bool looks_like_uuid(std::string_view name) {
     if (dash ? c != '-' : !hex) return false;
   }
   return true;
-}
-
-nlohmann::json planned_json(const BackupHead& head) {
-  nlohmann::json planned = nlohmann::json::array();
-  for (const PlannedNode& node : head.planned) {
-    planned.push_back({{"name", node.name},
-                       {"send_bytes", node.send_bytes},
-                       {"receive_bytes", node.receive_bytes}});
-  }
-  return planned;
-}
-
-nlohmann::json archives_json(const BackupHead& head) {
-  nlohmann::json archives = nlohmann::json::array();
-  for (const ArchivePart& part : head.archives) {
-    archives.push_back({{"node", part.node}, {"path", part.path}});
-  }
-  return archives;
 }
 
 }  // namespace
@@ -206,82 +211,29 @@ Divergence& Divergence::operator+=(const Divergence& other) {
 }
 
 std::string encode(const BackupHead& head) {
-  const BackupTotals& totals = head.totals;
-  return dump_json({{"format", kHeadFormat},
-                    {"uuid", head.uuid},
-                    {"name", head.name},
-                    {"state", name_of(head.state)},
-                    {"coordinator", head.coordinator},
-                    {"attempt", head.attempt},
-                    {"cut", head.cut},
-                    {"epoch", head.epoch},
-                    {"slot_bits", head.slot_bits},
-                    {"sources", head.sources},
-                    {"targets", head.targets},
-                    {"plan_chunks", head.plan_chunks},
-                    {"plan_attempt", head.plan_attempt},
-                    {"makespan_s", head.makespan_s},
-                    {"lower_bound_s", head.lower_bound_s},
-                    {"planned", planned_json(head)},
-                    {"totals",
-                     {{"records", totals.records},
-                      {"bytes", totals.bytes},
-                      {"wire_bytes", totals.wire_bytes},
-                      {"local_bytes", totals.local_bytes},
-                      {"slots", totals.slots},
-                      {"slots_agreed", totals.slots_agreed},
-                      {"slots_divergent", totals.slots_divergent},
-                      {"slots_empty", totals.slots_empty},
-                      {"divergence", to_json(totals.divergence)},
-                      {"stages", to_json(totals.stages)}}},
-                    {"archives", archives_json(head)},
-                    {"manifest_digest", head.manifest_digest.to_hex()},
-                    {"deleting", head.deleting},
-                    {"created_ms", head.created_ms},
-                    {"changed_ms", head.changed_ms},
-                    {"elapsed_ms", head.elapsed_ms},
-                    {"error", head.error}});
+  return encode_document(kHeadFormat, to_document(head));
 }
 
-absl::StatusOr<BackupHead> decode_backup_head(std::string_view key, std::string_view document) {
-  JsonDocument json(key, document, kHeadFormat);
-  BackupHead head;
-  json.get("uuid", &head.uuid);
-  json.get("name", &head.name);
-  get_state(json, "state", &head.state);
-  json.get("coordinator", &head.coordinator);
-  json.get("attempt", &head.attempt);
-  json.get("cut", &head.cut);
-  json.get("epoch", &head.epoch);
-  json.get("slot_bits", &head.slot_bits);
-  get_list(json, "sources", &head.sources);
-  get_list(json, "targets", &head.targets);
-  json.get("plan_chunks", &head.plan_chunks);
-  json.get("plan_attempt", &head.plan_attempt);
-  json.get("makespan_s", &head.makespan_s);
-  json.get("lower_bound_s", &head.lower_bound_s);
-  get_list(json, "planned", &head.planned);
-  const nlohmann::json* totals = json.field("totals");
-  if (totals != nullptr && !read_totals(*totals, &head.totals)) {
-    json.fail_field("totals", "is malformed");
+absl::StatusOr<BackupHead> decode_backup_head(std::string_view key, std::string_view bytes) {
+  v1::BackupDocument document;
+  SLUICE_RETURN_IF_ERROR(decode_document(key, bytes, kHeadFormat, &document));
+  const auto damaged = [&](std::string_view what) { return damaged_document(key, what); };
+  if (is_too_long(document)) return damaged("a list or name in it is too long");
+  BackupHead head = head_of(document);
+  const auto state = backup_state_named(document.state());
+  if (!state.has_value()) return damaged("its state is none");
+  head.state = *state;
+  if (!read_digest(document.manifest_digest(), &head.manifest_digest)) {
+    return damaged("its manifest's digest is none");
   }
-  get_list(json, "archives", &head.archives);
-  get_digest(json, "manifest_digest", &head.manifest_digest);
-  json.get("deleting", &head.deleting);
-  json.get("created_ms", &head.created_ms);
-  json.get("changed_ms", &head.changed_ms);
-  json.get("elapsed_ms", &head.elapsed_ms);
-  json.get("error", &head.error);
-  if (json.status().ok() && key != backup_head_key(head.uuid)) {
-    json.fail("it is that of another backup");
+  if (!std::isfinite(head.makespan_s) || !std::isfinite(head.lower_bound_s)) {
+    return damaged("the plan's times are no numbers");
   }
-  if (json.status().ok() && head.deleting && head.state != BackupState::kCancelled) {
-    json.fail_field("deleting", "is set in a state other than cancelled");
+  if (key != backup_head_key(head.uuid)) return damaged("it is that of another backup");
+  if (head.deleting && head.state != BackupState::kCancelled) {
+    return damaged("it is being deleted in a state other than cancelled");
   }
-  if (json.status().ok() && !check_backup_name(head.name).ok()) {
-    json.fail_field("name", "is no backup's name");
-  }
-  SLUICE_RETURN_IF_ERROR(json.status());
+  if (!check_backup_name(head.name).ok()) return damaged("its name is no backup's name");
   return head;
 }
 
@@ -294,49 +246,53 @@ const StageReport* bottleneck_of(const std::vector<StageReport>& stages) {
 }
 
 std::string encode(const NodeProgress& progress) {
-  return dump_json({{"format", kProgressFormat},
-                    {"node", progress.node},
-                    {"attempt", progress.attempt},
-                    {"source_state", name_of(progress.source_state)},
-                    {"target_state", name_of(progress.target_state)},
-                    {"sent_slots", progress.sent_slots},
-                    {"sent_bytes", progress.sent_bytes},
-                    {"local_bytes", progress.local_bytes},
-                    {"done_slots", progress.done_slots},
-                    {"done_bytes", progress.done_bytes},
-                    {"received_bytes", progress.received_bytes},
-                    {"records", progress.records},
-                    {"divergence", to_json(progress.divergence)},
-                    {"stages", to_json(progress.stages)},
-                    {"changed_ms", progress.changed_ms},
-                    {"error", progress.error}});
+  v1::ProgressDocument document;
+  document.set_node(progress.node);
+  document.set_attempt(progress.attempt);
+  document.set_source_state(std::string(name_of(progress.source_state)));
+  document.set_target_state(std::string(name_of(progress.target_state)));
+  document.set_sent_slots(progress.sent_slots);
+  document.set_sent_bytes(progress.sent_bytes);
+  document.set_local_bytes(progress.local_bytes);
+  document.set_done_slots(progress.done_slots);
+  document.set_done_bytes(progress.done_bytes);
+  document.set_received_bytes(progress.received_bytes);
+  document.set_records(progress.records);
+  put(progress.divergence, document.mutable_divergence());
+  put(progress.stages, document.mutable_stages());
+  document.set_changed_ms(progress.changed_ms);
+  document.set_error(progress.error);
+  return encode_document(kProgressFormat, document);
 }
 
-absl::StatusOr<NodeProgress> decode_node_progress(std::string_view key, std::string_view document) {
-  JsonDocument json(key, document, kProgressFormat);
+absl::StatusOr<NodeProgress> decode_node_progress(std::string_view key, std::string_view bytes) {
+  v1::ProgressDocument document;
+  SLUICE_RETURN_IF_ERROR(decode_document(key, bytes, kProgressFormat, &document));
+  const auto source = backup_state_named(document.source_state());
+  const auto target = backup_state_named(document.target_state());
+  if (!source.has_value() || !target.has_value()) {
+    return damaged_document(key, "a state in it is none");
+  }
+  if (document.stages_size() > kMaxList) return damaged_document(key, "it has too many stages");
   NodeProgress progress;
-  json.get("node", &progress.node);
-  json.get("attempt", &progress.attempt);
-  get_state(json, "source_state", &progress.source_state);
-  get_state(json, "target_state", &progress.target_state);
-  json.get("sent_slots", &progress.sent_slots);
-  json.get("sent_bytes", &progress.sent_bytes);
-  json.get("local_bytes", &progress.local_bytes);
-  json.get("done_slots", &progress.done_slots);
-  json.get("done_bytes", &progress.done_bytes);
-  json.get("received_bytes", &progress.received_bytes);
-  json.get("records", &progress.records);
-  get_divergence(json, &progress.divergence);
-  const nlohmann::json* stages = json.field("stages");
-  if (stages != nullptr && !read_stages(*stages, &progress.stages)) {
-    json.fail_field("stages", "is malformed");
+  progress.node = document.node();
+  progress.attempt = document.attempt();
+  progress.source_state = *source;
+  progress.target_state = *target;
+  progress.sent_slots = document.sent_slots();
+  progress.sent_bytes = document.sent_bytes();
+  progress.local_bytes = document.local_bytes();
+  progress.done_slots = document.done_slots();
+  progress.done_bytes = document.done_bytes();
+  progress.received_bytes = document.received_bytes();
+  progress.records = document.records();
+  progress.divergence = divergence_of(document.divergence());
+  progress.stages = stages_of(document.stages());
+  progress.changed_ms = document.changed_ms();
+  progress.error = document.error();
+  if (!key.ends_with("/" + progress.node)) {
+    return damaged_document(key, "it is that of another node");
   }
-  json.get("changed_ms", &progress.changed_ms);
-  json.get("error", &progress.error);
-  if (json.status().ok() && !key.ends_with("/" + progress.node)) {
-    json.fail("it is that of another node");
-  }
-  SLUICE_RETURN_IF_ERROR(json.status());
   return progress;
 }
 

@@ -1,12 +1,13 @@
 #include "control/restore/restore_store.h"
 
 #include <algorithm>
-#include <nlohmann/json.hpp>
 #include <utility>
 
 #include "base/clock.h"
 #include "base/status.h"
 #include "base/text.h"
+#include "control/cluster_block/stored_document.h"
+#include "control/proto/documents.pb.h"
 #include "control/proto/sluice.pb.h"
 #include "dataplane/block/record.h"
 
@@ -14,8 +15,9 @@ namespace sluice {
 
 namespace {
 
-using Json = nlohmann::json;
-
+constexpr char kHeadFormat[] = "sluice.restore.2";
+constexpr char kProgressFormat[] = "sluice.restored.1";
+constexpr char kFailedFormat[] = "sluice.retry.1";
 constexpr char kHeadsPrefix[] = "restores/";
 constexpr size_t kUnitsPerChunk = 1000;
 constexpr size_t kMaxReasonBytesOfUnit = 400;
@@ -29,108 +31,80 @@ std::string failed_prefix(std::string_view id, std::string_view generation, std:
   return fmt::format("restore/{}/failed/{}/{}/", id, generation, part);
 }
 
-// A prefix is bytes; JSON holds text.
-std::string to_hex(std::string_view bytes) {
-  std::string hex;
-  for (const char c : bytes) hex += fmt::format("{:02x}", static_cast<unsigned char>(c));
-  return hex;
-}
-
-bool from_hex(std::string_view hex, std::string* bytes) {
-  if (hex.size() % 2 != 0) return false;
-  for (size_t i = 0; i < hex.size(); i += 2) {
-    unsigned value = 0;
-    for (const char c : hex.substr(i, 2)) {
-      const char* digits = "0123456789abcdef";
-      const char* at = std::find(digits, digits + 16, c);
-      if (at == digits + 16) return false;
-      value = value * 16 + static_cast<unsigned>(at - digits);
-    }
-    bytes->push_back(static_cast<char>(value));
+absl::StatusOr<RestoreHead> decode_head(const std::string& key, const std::string& bytes) {
+  v1::RestoreDocument document;
+  SLUICE_RETURN_IF_ERROR(decode_document(key, bytes, kHeadFormat, &document));
+  RestoreHead head;
+  const auto state = restore_state_named(document.state());
+  if (!state.has_value()) {
+    return damaged_document(key, fmt::format("'{}' is no state", printable(document.state())));
   }
-  return true;
-}
-
-absl::StatusOr<RestoreHead> decode_head(const std::string& key, const std::string& document) {
-  try {
-    const Json json = Json::parse(document);
-    RestoreHead head;
-    head.id = json.at("id").get<std::string>();
-    head.backup = json.at("backup").get<std::string>();
-    head.name = json.at("name").get<std::string>();
-    head.archive_cluster = json.at("archive_cluster").get<std::string>();
-    if (!Digest128::from_hex(json.at("manifest_digest").get<std::string>(),
-                             &head.manifest_digest)) {
-      return data_loss("{}: manifest_digest is not a digest", key);
-    }
-    head.source_cluster = json.at("source_cluster").get<std::string>();
-    if (!from_hex(json.at("prefix_hex").get<std::string>(), &head.prefix)) {
-      return data_loss("{}: prefix_hex is not hexadecimal", key);
-    }
-    const auto state = json.at("state").get<std::string>();
-    const auto known = restore_state_named(state);
-    if (!known.has_value()) return data_loss("{}: there is no state '{}'", key, printable(state));
-    head.state = *known;
-    head.reason = json.at("reason").get<std::string>();
-    head.attempt = json.at("attempt").get<uint64_t>();
-    head.driven = json.at("driven").get<bool>();
-    head.progress = json.at("progress").get<uint64_t>();
-    head.into_empty = json.at("into_empty").get<bool>();
-    for (const Json& list : json.at("lists")) {
-      head.lists.push_back(
-          {list.at("part").get<std::string>(), list.at("generation").get<std::string>()});
-    }
-    for (const Json& source : json.at("sources")) {
-      head.sources.push_back({source.at("part").get<std::string>(),
-                              source.at("node").get<std::string>(),
-                              source.at("folder").get<std::string>()});
-    }
-    head.records = json.at("records").get<uint64_t>();
-    head.written = json.at("written").get<uint64_t>();
-    head.kept_newer = json.at("kept_newer").get<uint64_t>();
-    head.failed = json.at("failed").get<uint64_t>();
-    head.failed_deletions = json.at("failed_deletions").get<uint64_t>();
-    head.created_ms = json.at("created_ms").get<int64_t>();
-    head.changed_ms = json.at("changed_ms").get<int64_t>();
-    if (head_key(head.id) != key) return data_loss("{}: is of restore {}", key, head.id);
-    return head;
-  } catch (const Json::exception& error) {
-    return data_loss("{}: {}", key, error.what());
+  if (!read_digest(document.manifest_digest(), &head.manifest_digest)) {
+    return damaged_document(key, "its manifest's digest is none");
   }
+  head.id = document.id();
+  head.backup = document.backup();
+  head.name = document.name();
+  head.archive_cluster = document.archive_cluster();
+  head.source_cluster = document.source_cluster();
+  head.prefix = document.prefix();
+  head.state = *state;
+  head.reason = document.reason();
+  head.attempt = document.attempt();
+  head.driven = document.driven();
+  head.progress = document.progress();
+  for (const auto& list : document.lists()) {
+    head.lists.push_back({list.part(), list.generation()});
+  }
+  head.into_empty = document.into_empty();
+  for (const auto& source : document.sources()) {
+    head.sources.push_back({source.part(), source.node(), source.folder()});
+  }
+  head.records = document.records();
+  head.written = document.written();
+  head.kept_newer = document.kept_newer();
+  head.failed = document.failed();
+  head.failed_deletions = document.failed_deletions();
+  head.created_ms = document.created_ms();
+  head.changed_ms = document.changed_ms();
+  if (head_key(head.id) != key) return damaged_document(key, "it is that of another restore");
+  return head;
 }
 
 std::string encode_head(const RestoreHead& head) {
-  Json sources = Json::array();
-  for (const RestoreSource& source : head.sources) {
-    sources.push_back({{"part", source.part}, {"node", source.node}, {"folder", source.folder}});
-  }
-  Json lists = Json::array();
+  v1::RestoreDocument document;
+  document.set_id(head.id);
+  document.set_backup(head.backup);
+  document.set_name(head.name);
+  document.set_archive_cluster(head.archive_cluster);
+  document.set_manifest_digest(digest_bytes(head.manifest_digest));
+  document.set_source_cluster(head.source_cluster);
+  document.set_prefix(head.prefix);
+  document.set_state(std::string(name_of(head.state)));
+  document.set_reason(head.reason);
+  document.set_attempt(head.attempt);
+  document.set_driven(head.driven);
+  document.set_progress(head.progress);
   for (const RestoreList& list : head.lists) {
-    lists.push_back({{"part", list.part}, {"generation", list.generation}});
+    auto* stored = document.add_lists();
+    stored->set_part(list.part);
+    stored->set_generation(list.generation);
   }
-  return Json({{"id", head.id},
-               {"backup", head.backup},
-               {"name", head.name},
-               {"archive_cluster", head.archive_cluster},
-               {"manifest_digest", head.manifest_digest.to_hex()},
-               {"source_cluster", head.source_cluster},
-               {"prefix_hex", to_hex(head.prefix)},
-               {"state", name_of(head.state)},
-               {"reason", head.reason},
-               {"attempt", head.attempt},
-               {"driven", head.driven},
-               {"progress", head.progress},
-               {"lists", lists},
-               {"into_empty", head.into_empty},
-               {"sources", sources},
-               {"records", head.records},
-               {"written", head.written},
-               {"kept_newer", head.kept_newer},
-               {"failed", head.failed},
-               {"failed_deletions", head.failed_deletions},
-               {"created_ms", head.created_ms},
-               {"changed_ms", head.changed_ms}})
-      .dump(-1, ' ', false, Json::error_handler_t::replace);
+  document.set_into_empty(head.into_empty);
+  for (const RestoreSource& source : head.sources) {
+    auto* stored = document.add_sources();
+    stored->set_part(source.part);
+    stored->set_node(source.node);
+    stored->set_folder(source.folder);
+  }
+  document.set_records(head.records);
+  document.set_written(head.written);
+  document.set_kept_newer(head.kept_newer);
+  document.set_failed(head.failed);
+  document.set_failed_deletions(head.failed_deletions);
+  document.set_created_ms(head.created_ms);
+  document.set_changed_ms(head.changed_ms);
+  return encode_document(kHeadFormat, document);
 }
 
 absl::Status superseded(std::string_view id, uint64_t attempt) {
@@ -278,7 +252,7 @@ std::string encode_progress(const DurableSlots& progress, uint32_t chunk) {
       slot->add_holders(index->second);
     }
   }
-  return document.SerializeAsString();
+  return encode_document(kProgressFormat, document);
 }
 
 absl::Status store_progress(ClusterBlock& block, const RestoreFence& fence, std::string_view part,
@@ -295,17 +269,16 @@ absl::StatusOr<DurableSlots> load_progress(ClusterBlock& block, const RestoreFen
       block.list(fmt::format("{}{}/", done_prefix(fence.id, fence.progress), part)));
   for (const ClusterEntry& entry : listing.entries) {
     v1::RestoredSlots document;
-    if (!document.ParseFromString(entry.value)) {
-      return data_loss("{}: is not a chunk of a restore's progress", entry.key);
-    }
+    SLUICE_RETURN_IF_ERROR(decode_document(entry.key, entry.value, kProgressFormat, &document));
     for (const auto& slot : document.slots()) {
       if (slot.slot() >> kMaxSlotBits != 0) {
-        return data_loss("{}: there is no slot {}", entry.key, slot.slot());
+        return damaged_document(entry.key, fmt::format("no cluster has a slot {}", slot.slot()));
       }
       RestoredSlot restored{slot.slot(), slot.epoch(), slot.kept_newer(), {}};
       for (const uint32_t holder : slot.holders()) {
         if (holder >= static_cast<uint32_t>(document.stores_size())) {
-          return data_loss("{}: slot {} names a store that is not there", entry.key, slot.slot());
+          return damaged_document(
+              entry.key, fmt::format("slot {} names a store that is not listed", slot.slot()));
         }
         const auto& store = document.stores(static_cast<int>(holder));
         restored.holders.push_back({store.node(), store.store()});
@@ -337,7 +310,7 @@ absl::Status store_failed_units(ClusterBlock& block, const RestoreFence& fence,
     SLUICE_RETURN_IF_ERROR(with_patience([&] {
       return commit_fenced(block, fence,
                            ClusterOp::put(fmt::format("{}{:06}", prefix, first / kUnitsPerChunk),
-                                          chunk.SerializeAsString()));
+                                          encode_document(kFailedFormat, chunk)));
     }));
   }
   return absl::OkStatus();
@@ -357,9 +330,7 @@ absl::Status visit_failed_units(
             head.id, number, part);
       }
       v1::FailedUnits chunk;
-      if (!chunk.ParseFromString(entry->value)) {
-        return data_loss("{}: is not a chunk of a retry list", entry->key);
-      }
+      SLUICE_RETURN_IF_ERROR(decode_document(entry->key, entry->value, kFailedFormat, &chunk));
       std::vector<RestoreUnit> units;
       for (const auto& unit : chunk.units()) {
         units.push_back({std::string(part), unit.slot(), unit.first_sequence(), unit.blocks(),

@@ -2,10 +2,14 @@
 
 #include <gtest/gtest.h>
 
+#include <cmath>
+
 #include "base/random.h"
 #include "base/status.h"
 #include "control/backup/backup_store.h"
 #include "control/cluster_block/memory_cluster_block.h"
+#include "control/cluster_block/stored_document.h"
+#include "control/proto/documents.pb.h"
 
 namespace sluice {
 namespace {
@@ -97,20 +101,39 @@ TEST(ScheduleDocuments, HostileInputIsDataLossNamingTheKey) {
     ASSERT_TRUE(absl::IsDataLoss(status)) << i;
     ASSERT_NE(message_of(status).find(key), std::string_view::npos) << status;
   }
-  const auto refuses = [&](const std::string& from, const std::string& to) {
-    std::string changed = good;
-    ASSERT_NE(changed.find(from), std::string::npos) << from;
-    changed.replace(changed.find(from), from.size(), to);
-    EXPECT_TRUE(absl::IsDataLoss(decode_backup_head(key, changed).status())) << to;
+  // Whole, and wrong.
+  const auto refuses = [&](const char* what, const auto& change) {
+    v1::BackupDocument document;
+    ASSERT_TRUE(decode_document(key, good, "sluice.backup.4", &document).ok());
+    change(document);
+    const absl::Status status =
+        decode_backup_head(key, encode_document("sluice.backup.4", document)).status();
+    EXPECT_TRUE(absl::IsDataLoss(status)) << what;
+    EXPECT_NE(message_of(status).find(key), std::string_view::npos) << status;
   };
-  refuses("\"planning\"", "\"planing\"");
-  refuses("\"attempt\":2", "\"attempt\":-2");
-  refuses("\"epoch\":5", "\"epoch\":5.5");
-  refuses("\"sources\":[\"n1\"", "\"sources\":[1");
-  refuses("\"stale\":9", "\"stale\":null");
-  refuses("\"name\":\"nightly\"", "\"name\":\"../x\"");
-  refuses(head.uuid, make_uuid());
-  refuses("\"planned\":[", "\"planned\":[7,");
+  refuses("state", [](auto& document) { document.set_state("planing"); });
+  refuses("name", [](auto& document) { document.set_name("../x"); });
+  refuses("uuid", [](auto& document) { document.set_uuid(make_uuid()); });
+  refuses("digest", [](auto& document) { document.set_manifest_digest("short"); });
+  refuses("deleting", [](auto& document) { document.set_deleting(true); });
+  refuses("time", [](auto& document) { document.set_makespan_s(NAN); });
+  refuses("source", [](auto& document) { document.add_sources(std::string(5000, 'x')); });
+  refuses("list", [](auto& document) {
+    for (int i = 0; i < 5000; ++i) document.add_targets("n");
+  });
+  // Of another format, and of a later one.
+  EXPECT_TRUE(absl::IsDataLoss(decode_backup_head(key, encode(NodeProgress())).status()));
+  const absl::Status later =
+      decode_backup_head(key, encode_document("sluice.backup.5", v1::BackupDocument())).status();
+  EXPECT_NE(message_of(later).find("'sluice.backup.5', not 'sluice.backup.4'"),
+            std::string_view::npos)
+      << later;
+  // Any changed byte is noticed.
+  for (size_t i = 0; i < good.size(); ++i) {
+    std::string changed = good;
+    changed[i] = static_cast<char>(changed[i] ^ 4);
+    EXPECT_FALSE(decode_backup_head(key, changed).ok()) << i;
+  }
   Random random(2);
   for (int i = 0; i < 3000; ++i) {
     std::string noisy = good;

@@ -1,0 +1,66 @@
+#include "control/cluster_block/stored_document.h"
+
+#include "base/bytes.h"
+#include "base/status.h"
+#include "base/text.h"
+#include "control/proto/documents.pb.h"
+
+namespace sluice {
+namespace {
+
+constexpr size_t kDigestBytes = 16;
+
+uint64_t checksum_of(std::string_view format, std::string_view body) {
+  StreamingXxh3 hash;
+  hash.update(format);
+  hash.update(body);
+  return hash.digest64();
+}
+
+}  // namespace
+
+std::string encode_document(std::string_view format, const google::protobuf::MessageLite& body) {
+  v1::StoredDocument document;
+  document.set_format(format.data(), format.size());
+  body.SerializeToString(document.mutable_body());
+  document.set_checksum(checksum_of(format, document.body()));
+  return document.SerializeAsString();
+}
+
+absl::Status decode_document(std::string_view key, std::string_view bytes, std::string_view format,
+                             google::protobuf::MessageLite* body) {
+  v1::StoredDocument document;
+  if (!document.ParseFromArray(bytes.data(), static_cast<int>(bytes.size()))) {
+    return damaged_document(key, "it is no document");
+  }
+  if (document.checksum() != checksum_of(document.format(), document.body())) {
+    return damaged_document(key, "its checksum does not fit");
+  }
+  if (document.format() != format) {
+    return damaged_document(
+        key, fmt::format("it is '{}', not '{}'", printable(document.format()), format));
+  }
+  if (!body->ParseFromString(document.body())) {
+    return damaged_document(key, fmt::format("its content is no '{}'", format));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status damaged_document(std::string_view key, std::string_view what) {
+  return data_loss("document at key '{}' is damaged: {}", printable(key), what);
+}
+
+std::string digest_bytes(const Digest128& digest) {
+  std::string bytes;
+  ByteWriter out(&bytes);
+  out.put<uint64_t>(digest.low);
+  out.put<uint64_t>(digest.high);
+  return bytes;
+}
+
+bool read_digest(std::string_view bytes, Digest128* digest) {
+  ByteReader in(bytes);
+  return bytes.size() == kDigestBytes && in.get(&digest->low) && in.get(&digest->high);
+}
+
+}  // namespace sluice
