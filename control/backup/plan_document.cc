@@ -1,7 +1,8 @@
-// A plan as JSON chunks. Each is {"format", "backup", "attempt", "chunk", "chunks", "targets" (the
-// first chunk's alone are read), "slots_empty", "slots_agreed", "slots_divergent", "makespan_s",
-// "lower_bound_s", "nodes": [node...], "slots": [slot...]} with rows
-//   node: [name, send_rate, receive_rate, send_bytes, receive_bytes, local_bytes]
+// A plan as JSON chunks. Each is {"format", "backup", "attempt", "chunk", "chunks", "fan",
+// "largest_fan_out", "largest_fan_in", "slots_empty", "slots_agreed", "slots_divergent",
+// "makespan_s", "lower_bound_s" (of which the first chunk's alone are read), "nodes": [node...],
+// "slots": [slot...]} with rows
+//   node: [name, 1 if a target, send_rate, receive_rate, send_bytes, receive_bytes, local_bytes]
 //   slot: [slot, 1 if agreed, target, sender, [[node, bytes]...], digest sum, records, tombstones,
 //   bytes]  (the last four if agreed)
 // Nodes come first; a node is named by its place among them.
@@ -17,10 +18,10 @@
 namespace sluice {
 namespace {
 
-constexpr char kPlanFormat[] = "sluice.plan.1";
-// Leaves room for what surrounds the rows: numbers, and the targets of a large cluster.
-constexpr size_t kRowBytes = size_t{440} << 10;
-constexpr size_t kMaxPlanNodes = 4096;
+constexpr char kPlanFormat[] = "sluice.plan.2";
+// Leaves room for the numbers that surround the rows.
+constexpr size_t kRowBytes = size_t{500} << 10;
+constexpr size_t kMaxPlanNodes = kMaxTableMembers;
 constexpr size_t kMaxPlanCopies = 64;  // of one slot
 constexpr size_t kMaxPlanChunks = 4096;
 
@@ -61,14 +62,17 @@ bool read_at(const nlohmann::json& row, size_t index, T* value) {
 bool read_node(const nlohmann::json& row, Plan& plan) {
   PlanNode node;
   NodeLoad load;
-  if (!row.is_array() || row.size() != 6 || !read_at(row, 0, &node.name) ||
-      !read_at(row, 1, &node.send_rate) || !read_at(row, 2, &node.receive_rate) ||
-      !read_at(row, 3, &load.send_bytes) || !read_at(row, 4, &load.receive_bytes) ||
-      !read_at(row, 5, &load.local_bytes)) {
+  uint32_t is_target = 0;
+  if (!row.is_array() || row.size() != 7 || !read_at(row, 0, &node.name) ||
+      !read_at(row, 1, &is_target) || !read_at(row, 2, &node.send_rate) ||
+      !read_at(row, 3, &node.receive_rate) || !read_at(row, 4, &load.send_bytes) ||
+      !read_at(row, 5, &load.receive_bytes) || !read_at(row, 6, &load.local_bytes)) {
     return false;
   }
+  if (is_target > 1) return false;
   if (node.send_rate <= 0 || node.receive_rate <= 0 || node.name.size() > 255) return false;
   if (plan.nodes.size() == kMaxPlanNodes) return false;
+  if (is_target == 1) plan.targets.push_back(static_cast<uint32_t>(plan.nodes.size()));
   plan.nodes.push_back(std::move(node));
   plan.loads.push_back(load);
   return true;
@@ -120,7 +124,9 @@ bool read_slot(const nlohmann::json& row, Plan& plan) {
 
 // What the first chunk says of the whole.
 void read_summary(JsonDocument& json, Plan& plan) {
-  json.get("targets", &plan.targets);
+  json.get("fan", &plan.fan);
+  json.get("largest_fan_out", &plan.largest_fan_out);
+  json.get("largest_fan_in", &plan.largest_fan_in);
   json.get("slots_empty", &plan.slots_empty);
   json.get("slots_agreed", &plan.slots_agreed);
   json.get("slots_divergent", &plan.slots_divergent);
@@ -146,32 +152,38 @@ void read_rows(JsonDocument& json, const char* name, bool (*read)(const nlohmann
 absl::Status check_whole(const Plan& plan, const std::string& key) {
   uint32_t agreed = 0;
   for (const SlotPlan& slot : plan.slots) agreed += slot.agreed ? 1 : 0;
-  bool good = agreed == plan.slots_agreed && plan.slots.size() - agreed == plan.slots_divergent;
-  for (const uint32_t target : plan.targets) good = good && target < plan.nodes.size();
-  good = good && std::is_sorted(plan.targets.begin(), plan.targets.end());
-  if (good) return absl::OkStatus();
+  const auto is_sent_to_target = [&](const SlotPlan& slot) {
+    return std::binary_search(plan.targets.begin(), plan.targets.end(), slot.target);
+  };
+  if (agreed == plan.slots_agreed && plan.slots.size() - agreed == plan.slots_divergent &&
+      std::all_of(plan.slots.begin(), plan.slots.end(), is_sent_to_target)) {
+    return absl::OkStatus();
+  }
   return data_loss("document at key '{}' is damaged: its rows are not what it says of them", key);
 }
 
 }  // namespace
 
 std::vector<std::string> encode_plan(const Plan& plan, std::string_view backup, uint64_t attempt) {
+  std::vector<uint8_t> is_target(plan.nodes.size());
+  for (const uint32_t target : plan.targets) is_target[target] = 1;
   std::vector<Rows> rows(1);
   for (size_t n = 0; n < plan.nodes.size(); ++n) {
     const PlanNode& node = plan.nodes[n];
     const NodeLoad load = n < plan.loads.size() ? plan.loads[n] : NodeLoad{};
     add_row(rows, &Rows::nodes,
-            fmt::format("[{},{},{},{},{},{}]", dump_json(node.name), dump_json(node.send_rate),
-                        dump_json(node.receive_rate), load.send_bytes, load.receive_bytes,
-                        load.local_bytes));
+            fmt::format("[{},{},{},{},{},{},{}]", dump_json(node.name), is_target[n],
+                        dump_json(node.send_rate), dump_json(node.receive_rate), load.send_bytes,
+                        load.receive_bytes, load.local_bytes));
   }
   for (const SlotPlan& slot : plan.slots) add_row(rows, &Rows::slots, slot_row(plan, slot));
   const std::string summary = fmt::format(
-      "\"targets\":[{}],\"slots_empty\":{},\"slots_agreed\":{},\"slots_divergent\":{},\"makespan_"
+      "\"fan\":{},\"largest_fan_out\":{},\"largest_fan_in\":{},\"slots_empty\":{},\"slots_agreed\":"
+      "{},\"slots_divergent\":{},\"makespan_"
       "s\":{},"
       "\"lower_bound_s\":{}",
-      fmt::join(plan.targets, ","), plan.slots_empty, plan.slots_agreed, plan.slots_divergent,
-      dump_json(plan.makespan_s), dump_json(plan.lower_bound_s));
+      plan.fan, plan.largest_fan_out, plan.largest_fan_in, plan.slots_empty, plan.slots_agreed,
+      plan.slots_divergent, dump_json(plan.makespan_s), dump_json(plan.lower_bound_s));
   std::vector<std::string> chunks;
   for (size_t i = 0; i < rows.size(); ++i) {
     chunks.push_back(

@@ -134,6 +134,12 @@ uint64_t wire_bytes_of(const SlotDigest& digest) {
   return digest.bytes + kPlanRecordOverhead * (digest.records + digest.tombstones);
 }
 
+uint32_t fan_in_bound(size_t nodes, size_t targets, uint32_t fan) {
+  if (fan == 0) return 0;
+  const size_t others = nodes > targets ? nodes - targets : 0;
+  return std::max(fan, static_cast<uint32_t>((others + targets - 1) / targets));
+}
+
 uint64_t Plan::bytes_of(const SlotPlan& slot) const {
   uint64_t bytes = 0;
   for (const PlanCopy& sent : senders_of(slot)) bytes += sent.bytes;
@@ -165,6 +171,7 @@ absl::StatusOr<Plan> make_plan(const PlanInput& input) {
   SLUICE_ASSIGN_OR_RETURN(const auto ordered, in_order(input));
   Plan plan;
   plan.nodes = input.nodes;
+  plan.fan = input.fan;
   set_targets(input.targets, plan);
   Shortage shortage;
   size_t begin = 0;
@@ -259,6 +266,7 @@ absl::StatusOr<Replan> replan(const Plan& plan, std::span<const uint8_t> done,
 
   Replan result;
   result.plan.nodes = plan.nodes;
+  result.plan.fan = plan.fan;
   result.plan.slots_empty = plan.slots_empty;
   set_targets(living, result.plan);
   std::vector<Freedom> freedom(plan.slots.size());

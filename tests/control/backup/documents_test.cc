@@ -143,8 +143,11 @@ TEST(PlanDocument, RoundTripsInChunks) {
     ASSERT_TRUE(decoded.ok()) << decoded.status();
     EXPECT_EQ(*decoded, plan);
   }
-  Plan wide = some_plan(10, 4000);
-  for (uint32_t n = 3; n < 4000; ++n) wide.targets.push_back(n);
+  Plan wide = some_plan(10, 20'000);
+  for (uint32_t n = 3; n < 20'000; ++n) wide.targets.push_back(n);
+  wide.fan = 3;
+  wide.largest_fan_in = 2;
+  wide.largest_fan_out = 1;
   const auto chunks = encode_plan(wide, "u", 1);
   for (const std::string& chunk : chunks) EXPECT_LT(chunk.size(), kMaxScheduleChunkBytes);
   EXPECT_EQ(*decode_plan("u", 1, keys_for(chunks), chunks), wide);
@@ -183,8 +186,9 @@ TEST(PlanDocument, HostileInputIsDataLossNamingTheKey) {
     changed.replace(changed.find(from), from.size(), to);
     refused({changed}, keys[0]);
   };
-  refuses("\"targets\":[0,2]", "\"targets\":[0,3]");
-  refuses("\"targets\":[0,2]", "\"targets\":[2,0]");
+  refuses("[\"n0\",1,", "[\"n0\",2,");
+  refuses("[\"n0\",1,", "[\"n0\",0,");  // slots are sent to it
+  refuses("\"fan\":16,", "");
   refuses("[2,1,2,1,", "[2,1,3,1,");
   refuses("[2,1,2,1,", "[2,1,2,3,");
   refuses("[2,1,2,1,", "[2,0,2,1,");

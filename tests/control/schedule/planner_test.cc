@@ -6,6 +6,7 @@
 #include <chrono>
 #include <functional>
 #include <map>
+#include <set>
 
 #include "base/random.h"
 #include "base/status.h"
@@ -76,11 +77,15 @@ void expect_sound(const Plan& plan) {
   EXPECT_LE(plan.lower_bound_s, plan.makespan_s);
 }
 
+SlotDigest random_digest(Random& random) {
+  const uint64_t content = random.next();
+  return digest_of(content, random.below(1'000'000));
+}
+
 void fill_random(Cluster& cluster, Random& random, double divergent) {
   for (uint32_t slot = 0; slot < cluster.table.slots(); ++slot) {
-    cluster.publish(slot, digest_of(random.next(), random.below(1'000'000)));
-    if (random.chance(divergent))
-      cluster.of(slot, 0).digest = digest_of(random.next(), random.below(1'000'000));
+    cluster.publish(slot, random_digest(random));
+    if (random.chance(divergent)) cluster.of(slot, 0).digest = random_digest(random);
   }
 }
 
@@ -358,6 +363,184 @@ TEST(Replan, FailsWhenTooLittleIsLeft) {
   EXPECT_TRUE(absl::IsInvalidArgument(replan(plan, {}, dead({9}), targets, 2).status()));
   EXPECT_TRUE(
       absl::IsInvalidArgument(replan(plan, std::vector<uint8_t>(3), {}, targets, 2).status()));
+}
+
+// Distinct peers of each node among the slots that are left, counted from the plan's rows.
+struct Peers {
+  uint32_t fan_in = 0;
+  uint32_t fan_out = 0;
+  explicit Peers(const Plan& plan, const std::vector<uint8_t>& done = {}) {
+    std::map<uint32_t, std::set<uint32_t>> in, out;
+    for (size_t i = 0; i < plan.slots.size(); ++i) {
+      const SlotPlan& slot = plan.slots[i];
+      if (!done.empty() && done[i] != 0) continue;
+      for (const PlanCopy& sent : plan.senders_of(slot)) {
+        if (sent.node == slot.target) continue;
+        out[sent.node].insert(slot.target);
+        in[slot.target].insert(sent.node);
+      }
+    }
+    for (const auto& [node, peers] : in) fan_in = std::max<uint32_t>(fan_in, peers.size());
+    for (const auto& [node, peers] : out) fan_out = std::max<uint32_t>(fan_out, peers.size());
+  }
+};
+
+// One number for all that was chosen.
+uint64_t choices_of(const Plan& plan) {
+  uint64_t sum = 0;
+  for (const SlotPlan& slot : plan.slots) {
+    sum = Random::mix(sum ^ slot.slot ^ uint64_t{slot.target} << 20 ^ uint64_t{slot.sender} << 40);
+  }
+  return sum;
+}
+
+// Racks, weights and rates in proportion to them.
+struct UnequalCluster : Cluster {
+  UnequalCluster(uint32_t nodes, uint32_t slot_bits, double spread, Random& random)
+      : Cluster(nodes, slot_bits) {
+    TableInput in;
+    for (uint32_t i = 1; i <= nodes; ++i) {
+      in.members.push_back({"n" + std::to_string(i), i, 1 + (spread - 1) * random.unit(),
+                            "r" + std::to_string(i % 10)});
+    }
+    in.replicas = 3;
+    in.slot_bits = slot_bits;
+    table = compute_table(nullptr, in)->table;
+    for (uint32_t n = 0; n < nodes; ++n) {
+      const double rate = 1e6 * table.members()[n].weight;
+      input.nodes[n] = {table.members()[n].name, rate, rate};
+    }
+  }
+  void target_some(uint32_t count) {
+    for (uint32_t i = 0; i < count; ++i) {
+      const auto node = static_cast<uint32_t>(i * input.nodes.size() / count);
+      input.targets.push_back({node, table.members()[node].weight});
+    }
+  }
+};
+
+TEST(Fans, AreKeptNearTheBoundOfTheMakespan) {
+  for (uint64_t seed = 1; seed <= 20; ++seed) {
+    SCOPED_TRACE("seed " + std::to_string(seed));
+    Random random(seed);
+    UnequalCluster cluster(100 + static_cast<uint32_t>(random.below(500)), 14,
+                           1 + 7 * random.unit(), random);
+    const bool divergent = seed % 2 == 0;
+    fill_random(cluster, random, divergent ? 0.03 : 0);
+    // Agreed slots alone need few peers.
+    cluster.input.fan = divergent ? kPlanFan : 4;
+    cluster.target_some(static_cast<uint32_t>(cluster.input.nodes.size()));
+    const Plan plan = make(cluster.input);
+    expect_sound(plan);
+    const Peers peers(plan);
+    EXPECT_EQ(plan.largest_fan_in, peers.fan_in);
+    EXPECT_EQ(plan.largest_fan_out, peers.fan_out);
+    EXPECT_LE(std::max(peers.fan_in, peers.fan_out), plan.fan);
+    EXPECT_LE(plan.makespan_s, 1.03 * plan.lower_bound_s);
+    // Without the bound there are more.
+    cluster.input.fan = 0;
+    const Plan unbounded = make(cluster.input);
+    EXPECT_GT(std::max(unbounded.largest_fan_in, unbounded.largest_fan_out), plan.fan);
+    EXPECT_EQ(unbounded.slots_divergent, plan.slots_divergent);
+  }
+}
+
+TEST(Fans, ManySlotsComeWithinAHundredthOfTheBound) {
+  Random random(12);
+  UnequalCluster cluster(300, 16, 8, random);
+  fill_random(cluster, random, 0.005);
+  cluster.target_some(300);
+  const Plan plan = make(cluster.input);
+  expect_sound(plan);
+  const Peers peers(plan);
+  EXPECT_LE(std::max(peers.fan_in, peers.fan_out), kPlanFan);
+  EXPECT_LE(plan.makespan_s, 1.01 * plan.lower_bound_s);
+}
+
+TEST(Fans, FewTargetsHearTheirShareOfTheSources) {
+  for (const uint32_t targets : {2u, 5u, 20u}) {
+    SCOPED_TRACE(targets);
+    Random random(targets);
+    UnequalCluster cluster(200, 12, 4, random);
+    fill_random(cluster, random, 0);
+    cluster.target_some(targets);
+    const Plan plan = make(cluster.input);
+    expect_sound(plan);
+    const Peers peers(plan);
+    EXPECT_LE(peers.fan_in, fan_in_bound(200, targets, kPlanFan));
+    EXPECT_LE(peers.fan_out, kPlanFan);
+    EXPECT_LE(plan.makespan_s, 1.01 * plan.lower_bound_s);
+  }
+  EXPECT_EQ(fan_in_bound(200, 2, 16), 99u);
+  EXPECT_EQ(fan_in_bound(200, 200, 16), 16u);
+  EXPECT_EQ(fan_in_bound(200, 2, 0), 0u);
+}
+
+// Every node has divergent slots of many others: all replicas send these, whatever the bound. What
+// they make necessary is told, and agreed slots add little to it.
+TEST(Fans, WhatDivergentSlotsNeedIsTold) {
+  Random random(5);
+  UnequalCluster cluster(60, 12, 2, random);
+  fill_random(cluster, random, 0.5);
+  cluster.target_some(60);
+  const Plan plan = make(cluster.input);
+  expect_sound(plan);
+  const Peers peers(plan);
+  EXPECT_GT(peers.fan_in, kPlanFan);
+  EXPECT_EQ(plan.largest_fan_in, peers.fan_in);
+  EXPECT_EQ(plan.largest_fan_out, peers.fan_out);
+}
+
+// Five nodes cannot have more than four peers: nothing is given up for the bound.
+TEST(Fans, AreNoMatterInSmallClusters) {
+  Random random(8);
+  Cluster cluster(5, 10);
+  fill_random(cluster, random, 0.05);
+  cluster.target_all();
+  Plan plan = make(cluster.input);
+  cluster.input.fan = 0;
+  Plan unbounded = make(cluster.input);
+  EXPECT_LE(plan.largest_fan_out, 4u);
+  unbounded.fan = plan.fan;
+  EXPECT_EQ(plan, unbounded);
+  EXPECT_EQ(choices_of(plan), 17368613231874415904u);
+}
+
+TEST(Fans, AreTheSameOnEveryMachine) {
+  Random random(9);
+  UnequalCluster cluster(120, 12, 8, random);
+  fill_random(cluster, random, 0.05);
+  cluster.target_some(120);
+  const Plan plan = make(cluster.input);
+  EXPECT_EQ(choices_of(plan), 12149247248772299305u);
+  cluster.input.fan = 0;
+  EXPECT_GT(make(cluster.input).largest_fan_in, kPlanFan);
+}
+
+TEST(Fans, AreKeptWhenNodesDie) {
+  for (uint64_t seed = 1; seed <= 10; ++seed) {
+    SCOPED_TRACE("seed " + std::to_string(seed));
+    Random random(seed);
+    UnequalCluster cluster(200, 13, 8, random);
+    fill_random(cluster, random, 0.01);
+    cluster.input.fan = 8;
+    cluster.target_some(200);
+    const Plan plan = make(cluster.input);
+    std::vector<uint8_t> done(plan.slots.size());
+    for (uint8_t& is_done : done) is_done = random.chance(0.4);
+    // Of one rack, so that each slot keeps a quorum.
+    const std::vector<uint32_t> dead{0, 10, 20, 30};
+    const auto next = replan(plan, done, dead, cluster.input.targets, cluster.input.quorum);
+    ASSERT_TRUE(next.ok()) << next.status();
+    std::vector<uint8_t> still_done = done;
+    for (size_t i = 0; i < done.size(); ++i) {
+      if (std::find(dead.begin(), dead.end(), plan.slots[i].target) != dead.end())
+        still_done[i] = 0;
+    }
+    const Peers peers(next->plan, still_done);
+    EXPECT_LE(std::max(peers.fan_in, peers.fan_out), 8u);
+    EXPECT_EQ(next->plan.largest_fan_in, peers.fan_in);
+  }
 }
 
 TEST(Planner, AMillionSlots) {
