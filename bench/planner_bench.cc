@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "base/random.h"
-#include "control/schedule/planner.h"
+#include "control/schedule/replan.h"
 
 namespace sluice {
 namespace {

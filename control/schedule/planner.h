@@ -136,22 +136,6 @@ uint64_t wire_bytes_of(const SlotDigest& digest);
 // above.
 absl::StatusOr<Plan> make_plan(const PlanInput& input);
 
-struct Replan {
-  Plan plan;  // the same slots, with loads and bounds of what is left to do
-  std::vector<uint32_t>
-      changed;  // indexes into plan.slots whose target or senders differ from before
-};
-
-// Plans what is left after nodes died. `done[i]` tells whether plan.slots[i] is durable at its
-// target (empty: none is). What is done at a living target stays as it is. Agreed slots move to
-// another replica that published the same digest; a dead target's slots, done or not, move to the
-// remaining targets; a divergent slot goes on with the replicas that are left if they still are a
-// quorum. FAILED_PRECONDITION, naming slots and nodes, when a slot has no such replicas or no
-// target is left. A living node keeps its senders and targets where nothing about it died.
-absl::StatusOr<Replan> replan(const Plan& plan, std::span<const uint8_t> done,
-                              std::span<const uint32_t> dead, std::span<const PlanTarget> targets,
-                              uint32_t quorum);
-
 }  // namespace sluice
 
 #endif  // SLUICE_CONTROL_SCHEDULE_PLANNER_H_
