@@ -153,6 +153,66 @@ TEST(PlanDocument, RoundTripsInChunks) {
   EXPECT_EQ(*decode_plan("u", 1, keys_for(chunks), chunks), wide);
 }
 
+// A node reads few chunks, and finds all that it sends and receives in them.
+TEST(PlanDocument, ANodeReadsItsPart) {
+  Random random(6);
+  Plan plan;
+  for (uint32_t n = 0; n < 300; ++n) {
+    plan.nodes.push_back({"n" + std::to_string(n), 1, 1});
+    plan.loads.push_back({});
+    plan.targets.push_back(n);
+  }
+  for (uint32_t s = 0; s < 20'000; ++s) {
+    SlotPlan slot;
+    slot.slot = s;
+    slot.agreed = s % 50 != 0;
+    slot.target = static_cast<uint32_t>(random.below(300));
+    slot.first_copy = static_cast<uint32_t>(plan.copies.size());
+    slot.copies = 3;
+    // Mostly its target sends it.
+    for (uint32_t c = 0; c < 3; ++c) plan.copies.push_back({(slot.target + c * 7) % 300, 1000 + s});
+    if (slot.agreed) {
+      slot.sender = s % 20 == 1 ? 1 : 0;
+      slot.expected.records = 1;
+      ++plan.slots_agreed;
+    } else {
+      ++plan.slots_divergent;
+    }
+    plan.slots.push_back(slot);
+  }
+  const auto block = make_memory_cluster_block();
+  BackupHead head = some_head();
+  auto stored = create_backup(*block, head);
+  ASSERT_TRUE(stored.ok()) << stored.status();
+  const auto chunks = store_plan(*block, *stored, head.attempt, plan);
+  ASSERT_TRUE(chunks.ok()) << chunks.status();
+  head.plan_chunks = chunks->count;
+  head.plan_attempt = head.attempt;
+  head.state = BackupState::kEnabled;
+  ASSERT_TRUE(update_backup(*block, *stored, head, chunks->with_head).ok());
+  EXPECT_EQ(*load_plan(*block, head), plan);
+  for (const uint32_t node : {0u, 5u, 150u, 299u}) {
+    const auto part = load_plan_of(*block, head, plan.nodes[node].name);
+    ASSERT_TRUE(part.ok()) << part.status();
+    EXPECT_EQ(part->nodes, plan.nodes);
+    EXPECT_LT(part->slots.size(), plan.slots.size() / 2);
+    for (const SlotPlan& slot : plan.slots) {
+      const auto senders = plan.senders_of(slot);
+      if (slot.target != node && std::none_of(senders.begin(), senders.end(),
+                                              [&](const PlanCopy& c) { return c.node == node; })) {
+        continue;
+      }
+      const SlotPlan* own = part->find(slot.slot);
+      ASSERT_NE(own, nullptr) << slot.slot;
+      EXPECT_EQ(own->target, slot.target);
+      const auto copies = plan.copies_of(slot);
+      const auto own_copies = part->copies_of(*own);
+      EXPECT_TRUE(std::equal(copies.begin(), copies.end(), own_copies.begin(), own_copies.end()));
+    }
+  }
+  EXPECT_TRUE(load_plan_of(*block, head, "a stranger")->slots.empty());
+}
+
 TEST(PlanDocument, HostileInputIsDataLossNamingTheKey) {
   const auto chunks = encode_plan(some_plan(12'000), "u", 1);
   ASSERT_GT(chunks.size(), 2u);

@@ -36,7 +36,7 @@ TEST(NodeConfig, AWeightMayBeWholeOrNot) {
 }
 
 TEST(NodeConfig, RebalancingCanBeSwitchedOff) {
-  const std::string start = "name = \"n1\"\ncluster = \"sqlite:c\"\ndata_folder = \"d\"\n";
+  const std::string start(kLeast);
   EXPECT_EQ(parse_node_config(start, "x")->rebalance_after_ms, 10'000);
   EXPECT_EQ(parse_node_config(start + "rebalance_after_ms = 0\n", "x")->rebalance_after_ms, 0);
   EXPECT_FALSE(parse_node_config(start + "rebalance_after_ms = -1\n", "x").ok());

@@ -35,8 +35,7 @@ class TestCluster {
     size_t nodes = 3;
     uint32_t replicas = 3;
     uint32_t slot_bits = 6;
-    BackupRunOptions backup = {
-        .grace_ms = 1500,
+    BackupRunOptions backup = {.grace_ms = 1500,
                                .stall_ms = 30'000,
                                .max_replans = 8,
                                .cut_margin_ms = 50,
