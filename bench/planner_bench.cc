@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "base/random.h"
-#include "control/schedule/planner.h"
+#include "control/schedule/replan.h"
 
 namespace sluice {
 namespace {
@@ -30,7 +30,8 @@ void make_cluster(uint32_t nodes, uint32_t slot_bits, double divergent, Cluster*
   Random random(3);
   TableInput in;
   for (uint32_t i = 1; i <= nodes; ++i) {
-    in.members.push_back({"n" + std::to_string(i), i, 1 + 3 * random.unit(), ""});
+    in.members.push_back(
+        {"n" + std::to_string(i), i, 1 + 7 * random.unit(), "r" + std::to_string(i % 100)});
   }
   in.replicas = 3;
   in.slot_bits = slot_bits;

@@ -150,6 +150,42 @@ absl::Status BackupRun::handle_deaths(const Progresses& progress) {
   return replan_without(dead, fmt::format("planned without {}, which is down", *dead.begin()));
 }
 
+// Of what the plan had to do when its nodes began.
+double BackupRun::done_share(const Progresses& progress) const {
+  uint64_t done = 0;
+  for (const auto& [name, node] : progress) done += node.done_slots;
+  const auto before = static_cast<uint64_t>(std::count_if(
+      done_before_.begin(), done_before_.end(), [](uint8_t is_done) { return is_done != 0; }));
+  const uint64_t all = plan_.slots.size() - before;
+  return all == 0 || done <= before ? 0
+                                    : static_cast<double>(done - before) / static_cast<double>(all);
+}
+
+// What is left is planned again where a node takes much longer than the plan thought. A plan that
+// another coordinator made is measured from now on.
+absl::Status BackupRun::handle_slow_nodes(const Progresses& progress) {
+  if (stored_.head.state != BackupState::kEnabled) return absl::OkStatus();
+  const double now = now_s();
+  if (!rebalances_.has_begun()) {
+    done_before_ = durable_slots();
+    rebalances_.begin(now);
+    return absl::OkStatus();
+  }
+  if (!rebalances_.is_due(now, done_share(progress))) return absl::OkStatus();
+  std::vector<uint8_t> done = durable_slots();
+  auto next = rebalance(plan_, plan_progress(done), {}, plan_targets(plan_, {}),
+                        context_.cluster().read_quorum());
+  if (!next.ok()) return next.status();
+  if (!rebalances_.accept(*next)) return absl::OkStatus();
+  return follow_replan(
+      std::move(next->replan.plan), std::move(done),
+      fmt::format("{} is late ({} such nodes): {} slots go other ways, {:.0f} s are "
+                  "left instead of {:.0f}",
+                  plan_.nodes[next->late.front()].name, next->late.size(),
+                  next->replan.changed.size(), next->replan.plan.makespan_s,
+                  next->seconds_as_planned));
+}
+
 // Another node changes it to cancel the backup.
 absl::Status BackupRun::check_head_is_ours() {
   SLUICE_ASSIGN_OR_RETURN(const auto entry, context_.block->get(backup_head_key(uuid_)));
@@ -204,6 +240,7 @@ absl::Status BackupRun::follow() {
       if (stored_.head.attempt == attempt && stored_.head.state != BackupState::kConsolidated) {
         SLUICE_RETURN_IF_ERROR(handle_deaths(progress));
       }
+      if (stored_.head.attempt == attempt) SLUICE_RETURN_IF_ERROR(handle_slow_nodes(progress));
     }
     if (context_.clock->monotonic_ns() - last_change_ns_ > options_.stall_ms * 1'000'000) {
       return deadline_exceeded("no node made progress for {} s", options_.stall_ms / 1000);

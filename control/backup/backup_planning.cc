@@ -10,6 +10,7 @@
 #include "control/backup/backup_run.h"
 #include "control/backup/cut_round.h"
 #include "control/peers/rpc.h"
+#include "control/schedule/replan.h"
 
 namespace sluice {
 
@@ -93,7 +94,10 @@ absl::Status BackupRun::plan_backup() {
   for (const auto& [node, reason] : round.unread) {
     publish(fmt::format("copies of {} are not read: it {}", node, reason));
   }
-  return make_backup_plan(&head);
+  SLUICE_RETURN_IF_ERROR(make_backup_plan(&head));
+  done_before_.clear();
+  rebalances_.begin(now_s());
+  return absl::OkStatus();
 }
 
 absl::Status BackupRun::make_backup_plan(BackupHead* head) {
@@ -172,28 +176,50 @@ std::vector<uint8_t> BackupRun::durable_slots() const {
   return done;
 }
 
+std::vector<uint32_t> BackupRun::plan_nodes(const std::set<std::string>& names) const {
+  std::vector<uint32_t> nodes;
+  for (const std::string& name : names) {
+    if (const int node = plan_.find_node(name); node >= 0) {
+      nodes.push_back(static_cast<uint32_t>(node));
+    }
+  }
+  return nodes;
+}
+
+PlanProgress BackupRun::plan_progress(const std::vector<uint8_t>& done) const {
+  const double seconds = rebalances_.has_begun() ? rebalances_.seconds_since(now_s()) : 0;
+  return {done_before_, done, seconds};
+}
+
 absl::Status BackupRun::replan_without(const std::set<std::string>& dead, std::string message) {
   if (++replans_ > options_.max_replans) {
     return unavailable("replanned {} times already; {}", options_.max_replans, message);
   }
-  std::vector<uint32_t> indexes;
-  for (const std::string& name : dead) {
-    if (const int node = plan_.find_node(name); node >= 0) {
-      indexes.push_back(static_cast<uint32_t>(node));
-    }
-  }
-  const auto done = durable_slots();
-  auto next =
-      replan(plan_, done, indexes, plan_targets(plan_, dead), context_.cluster().read_quorum());
+  const std::vector<uint32_t> nodes = plan_nodes(dead);
+  std::vector<uint8_t> done = durable_slots();
+  auto next = rebalance(plan_, plan_progress(done), nodes, plan_targets(plan_, dead),
+                        context_.cluster().read_quorum());
   if (!next.ok()) return with_context(next.status(), message);
-  plan_ = std::move(next->plan);
+  for (size_t i = 0; i < done.size(); ++i) {
+    if (dead.contains(plan_.nodes[plan_.slots[i].target].name)) done[i] = 0;
+  }
+  return follow_replan(std::move(next->replan.plan), std::move(done), std::move(message));
+}
+
+// `done`: what is durable at its target in the new plan.
+absl::Status BackupRun::follow_replan(Plan plan, std::vector<uint8_t> done, std::string message) {
+  plan_ = std::move(plan);
   BackupHead head = stored_.head;
   ++head.attempt;
   head.targets.clear();
   for (const uint32_t target : plan_.targets) head.targets.push_back(plan_.nodes[target].name);
+  spdlog::info("backup {}: {}", head.name, message);
   publish(std::move(message));
   down_since_ns_.clear();
-  return make_backup_plan(&head);
+  SLUICE_RETURN_IF_ERROR(make_backup_plan(&head));
+  done_before_ = std::move(done);
+  rebalances_.begin(now_s());
+  return absl::OkStatus();
 }
 
 // A failed backup goes on with its plan where its cuts are still there, without the nodes that are

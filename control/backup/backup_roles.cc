@@ -258,7 +258,7 @@ void BackupRoles::follow(const StoredBackup& stored) {
   const BackupHead& head = stored.head;
   const auto old = find(head.uuid);
   if (old != nullptr && old->head().attempt >= head.attempt) return;
-  auto plan = load_plan(*context_.block, head);
+  auto plan = load_plan_of(*context_.block, head, context_.name);
   if (!plan.ok()) {
     if (reported_.insert(fmt::format("{} {}", head.uuid, head.attempt)).second) {
       spdlog::error("{}: the plan of backup {} is left alone: {}", context_.name, head.name,

@@ -28,7 +28,8 @@ BackupRun::BackupRun(const NodeContext& context, StoredBackup stored,
       begun_ns_(context.clock->monotonic_ns()),
       lock_(std::move(lock)),
       table_(uuid_),
-      stored_(std::move(stored)) {
+      stored_(std::move(stored)),
+      rebalances_(options.rebalance) {
   report_.head = stored_.head;
 }
 

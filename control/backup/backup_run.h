@@ -24,6 +24,7 @@
 #include "control/backup/backup_store.h"
 #include "control/backup/progress_table.h"
 #include "control/peers/node_context.h"
+#include "control/schedule/rebalance_policy.h"
 #include "dataplane/archive/manifest.h"
 
 namespace sluice {
@@ -33,6 +34,7 @@ struct BackupRunOptions {
   int64_t stall_ms = 120'000;  // without any progress of any node: failed
   int max_replans = 8;
   int64_t cut_margin_ms = 50;  // of the cut's stamp beyond the largest clock
+  RebalanceOptions rebalance;  // when nodes turn out to be slower than planned
 };
 
 // Reports of nodes that one commit stores: with a head, its lock and chunks of a plan it has at
@@ -85,6 +87,7 @@ class BackupRun {
   // To come before each step that others can see: waits, while nobody else has taken the lock,
   // until its lease is good. ABORTED when another coordinator has it, or this node stops.
   absl::Status hold();
+  double now_s() const { return static_cast<double>(context_.clock->monotonic_ns()) / 1e9; }
   void publish(std::string message);
   // `with` is part of the commit.
   absl::Status store(const BackupHead& head, std::string message, std::vector<ClusterOp> with = {});
@@ -107,6 +110,9 @@ class BackupRun {
   void take_totals(BackupHead* head) const;
   absl::Status resume_plan();
   absl::Status replan_without(const std::set<std::string>& dead, std::string message);
+  absl::Status follow_replan(Plan plan, std::vector<uint8_t> done, std::string message);
+  std::vector<uint32_t> plan_nodes(const std::set<std::string>& names) const;
+  PlanProgress plan_progress(const std::vector<uint8_t>& done) const;
   std::vector<uint8_t> durable_slots() const;
 
   // Following.
@@ -120,6 +126,8 @@ class BackupRun {
   absl::Status advance(const Progresses& progress);
   absl::Status handle_errors(const Progresses& progress);
   absl::Status handle_deaths(const Progresses& progress);
+  absl::Status handle_slow_nodes(const Progresses& progress);
+  double done_share(const Progresses& progress) const;
   bool sends(uint32_t node) const;
   BackupState reached(const Progresses& progress) const;
 
@@ -152,6 +160,8 @@ class BackupRun {
   StoredBackup stored_;
   Plan plan_;
   int replans_ = 0;
+  RebalancePolicy rebalances_;
+  std::vector<uint8_t> done_before_;  // by plan slot, when nodes began to follow the plan
   std::map<std::string, int64_t> down_since_ns_;
   bool loaded_ = false;
   int64_t saved_ns_ = 0;

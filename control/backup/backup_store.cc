@@ -5,6 +5,7 @@
 
 #include "base/status.h"
 #include "base/text.h"
+#include "control/backup/plan_reader.h"
 #include "control/cluster_block/checks.h"
 
 namespace sluice {
@@ -172,20 +173,45 @@ absl::StatusOr<PlanChunks> store_plan(ClusterBlock& block, const StoredBackup& s
   return result;
 }
 
+namespace {
+
+absl::Status read_chunk(ClusterBlock& block, const BackupHead& head, uint32_t chunk,
+                        PlanReader& reader) {
+  const std::string key = backup_plan_key(head.uuid, head.plan_attempt, chunk);
+  SLUICE_ASSIGN_OR_RETURN(const auto entry, block.get(key));
+  if (!entry) return data_loss("document at key '{}' is missing", key);
+  return reader.read(chunk, key, entry->value);
+}
+
+absl::Status check_has_plan(const BackupHead& head) {
+  if (head.plan_chunks > 0) return absl::OkStatus();
+  return failed_precondition("backup '{}' has no plan yet (state {})", head.name,
+                             name_of(head.state));
+}
+
+}  // namespace
+
 absl::StatusOr<Plan> load_plan(ClusterBlock& block, const BackupHead& head) {
-  if (head.plan_chunks == 0) {
-    return failed_precondition("backup '{}' has no plan yet (state {})", head.name,
-                               name_of(head.state));
-  }
-  std::vector<std::string> keys;
-  std::vector<std::string> chunks;
+  SLUICE_RETURN_IF_ERROR(check_has_plan(head));
+  PlanReader reader(head.uuid, head.plan_attempt, head.plan_chunks);
   for (uint32_t i = 0; i < head.plan_chunks; ++i) {
-    keys.push_back(backup_plan_key(head.uuid, head.plan_attempt, i));
-    SLUICE_ASSIGN_OR_RETURN(auto entry, block.get(keys.back()));
-    if (!entry) return data_loss("document at key '{}' is missing", keys.back());
-    chunks.push_back(std::move(entry->value));
+    SLUICE_RETURN_IF_ERROR(read_chunk(block, head, i, reader));
   }
-  return decode_plan(head.uuid, head.plan_attempt, keys, chunks);
+  return reader.take(true);
+}
+
+absl::StatusOr<Plan> load_plan_of(ClusterBlock& block, const BackupHead& head,
+                                  std::string_view node) {
+  SLUICE_RETURN_IF_ERROR(check_has_plan(head));
+  PlanReader reader(head.uuid, head.plan_attempt, head.plan_chunks);
+  SLUICE_RETURN_IF_ERROR(read_chunk(block, head, 0, reader));
+  for (uint32_t i = 1; i < reader.node_chunks(); ++i) {
+    SLUICE_RETURN_IF_ERROR(read_chunk(block, head, i, reader));
+  }
+  for (const uint32_t i : reader.chunks_of(node)) {
+    SLUICE_RETURN_IF_ERROR(read_chunk(block, head, i, reader));
+  }
+  return reader.take(false);
 }
 
 absl::Status store_progress(ClusterBlock& block, std::string_view uuid,

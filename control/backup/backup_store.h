@@ -65,6 +65,9 @@ absl::StatusOr<PlanChunks> store_plan(ClusterBlock& block, const StoredBackup& s
                                       const std::vector<ClusterOp>& checks = {});
 // The plan that the head names. FAILED_PRECONDITION when it names none.
 absl::StatusOr<Plan> load_plan(ClusterBlock& block, const BackupHead& head);
+// As much of it as one node needs: all nodes, and at least the slots that it sends or receives.
+absl::StatusOr<Plan> load_plan_of(ClusterBlock& block, const BackupHead& head,
+                                  std::string_view node);
 
 // ABORTED, and nothing stored, when the stored progress or the head is of a higher attempt.
 absl::Status store_progress(ClusterBlock& block, std::string_view uuid,

@@ -1,28 +1,20 @@
-// A plan as JSON chunks. Each is {"format", "backup", "attempt", "chunk", "chunks", "targets" (the
-// first chunk's alone are read), "slots_empty", "slots_agreed", "slots_divergent", "makespan_s",
-// "lower_bound_s", "nodes": [node...], "slots": [slot...]} with rows
-//   node: [name, send_rate, receive_rate, send_bytes, receive_bytes, local_bytes]
-//   slot: [slot, 1 if agreed, target, sender, [[node, bytes]...], digest sum, records, tombstones,
-//   bytes]  (the last four if agreed)
-// Nodes come first; a node is named by its place among them.
+// A plan as JSON chunks; plan_reader.h has the format.
 #include <algorithm>
-#include <cmath>
 #include <iterator>
+#include <numeric>
 
 #include "base/status.h"
 #include "control/backup/documents.h"
+#include "control/backup/plan_reader.h"
 #include "control/cluster_block/json_document.h"
-#include "dataplane/block/record.h"
 
 namespace sluice {
 namespace {
 
-constexpr char kPlanFormat[] = "sluice.plan.1";
-// Leaves room for what surrounds the rows: numbers, and the targets of a large cluster.
-constexpr size_t kRowBytes = size_t{440} << 10;
-constexpr size_t kMaxPlanNodes = 4096;
-constexpr size_t kMaxPlanCopies = 64;  // of one slot
-constexpr size_t kMaxPlanChunks = 4096;
+// Leaves room for the numbers that surround the rows.
+constexpr size_t kRowBytes = size_t{500} << 10;
+// Of chunks with slots, where a plan has several: what a node reads in vain is little.
+constexpr size_t kSlotRowBytes = size_t{64} << 10;
 
 struct Rows {
   std::string nodes;
@@ -30,9 +22,7 @@ struct Rows {
   size_t bytes() const { return nodes.size() + slots.size(); }
 };
 
-void add_row(std::vector<Rows>& chunks, std::string Rows::*list, const std::string& row) {
-  if (chunks.empty() || chunks.back().bytes() + row.size() + 1 > kRowBytes) chunks.emplace_back();
-  std::string& text = chunks.back().*list;
+void append_row(std::string& text, const std::string& row) {
   if (!text.empty()) text.push_back(',');
   text += row;
 }
@@ -53,167 +43,96 @@ std::string slot_row(const Plan& plan, const SlotPlan& slot) {
   return row + "]";
 }
 
-template <typename T>
-bool read_at(const nlohmann::json& row, size_t index, T* value) {
-  return index < row.size() && JsonDocument::read(row[index], value);
-}
+// Chunks with slots, and which of them each node needs.
+struct SlotChunks {
+  std::vector<std::string> texts;
+  std::vector<std::vector<uint32_t>> of_node;
+  size_t bytes = 0;
+};
 
-bool read_node(const nlohmann::json& row, Plan& plan) {
-  PlanNode node;
-  NodeLoad load;
-  if (!row.is_array() || row.size() != 6 || !read_at(row, 0, &node.name) ||
-      !read_at(row, 1, &node.send_rate) || !read_at(row, 2, &node.receive_rate) ||
-      !read_at(row, 3, &load.send_bytes) || !read_at(row, 4, &load.receive_bytes) ||
-      !read_at(row, 5, &load.local_bytes)) {
-    return false;
-  }
-  if (node.send_rate <= 0 || node.receive_rate <= 0 || node.name.size() > 255) return false;
-  if (plan.nodes.size() == kMaxPlanNodes) return false;
-  plan.nodes.push_back(std::move(node));
-  plan.loads.push_back(load);
-  return true;
-}
-
-bool read_copies(const nlohmann::json& list, SlotPlan& slot, Plan& plan) {
-  if (!list.is_array() || list.empty() || list.size() > kMaxPlanCopies) return false;
-  slot.first_copy = static_cast<uint32_t>(plan.copies.size());
-  slot.copies = static_cast<uint32_t>(list.size());
-  for (const nlohmann::json& pair : list) {
-    PlanCopy held;
-    if (!pair.is_array() || pair.size() != 2 || !read_at(pair, 0, &held.node) ||
-        !read_at(pair, 1, &held.bytes) || held.node >= plan.nodes.size()) {
-      return false;
+SlotChunks encode_slots(const Plan& plan, size_t chunk_bytes) {
+  std::vector<uint32_t> order(plan.slots.size());
+  std::iota(order.begin(), order.end(), 0);
+  std::stable_sort(order.begin(), order.end(), [&](uint32_t a, uint32_t b) {
+    return plan.slots[a].target < plan.slots[b].target;
+  });
+  SlotChunks chunks;
+  chunks.of_node.resize(plan.nodes.size());
+  for (const uint32_t i : order) {
+    const SlotPlan& slot = plan.slots[i];
+    const std::string row = slot_row(plan, slot);
+    if (chunks.texts.empty() || chunks.texts.back().size() + row.size() + 1 > chunk_bytes) {
+      chunks.texts.emplace_back();
     }
-    for (uint32_t i = slot.first_copy; i < plan.copies.size(); ++i) {
-      if (plan.copies[i].node == held.node) return false;
-    }
-    plan.copies.push_back(held);
+    append_row(chunks.texts.back(), row);
+    chunks.bytes += row.size() + 1;
+    const auto number = static_cast<uint32_t>(chunks.texts.size() - 1);
+    const auto needs = [&](uint32_t node) {
+      auto& list = chunks.of_node[node];
+      if (list.empty() || list.back() != number) list.push_back(number);
+    };
+    needs(slot.target);
+    for (const PlanCopy& sent : plan.senders_of(slot)) needs(sent.node);
   }
-  return true;
+  return chunks;
 }
 
-bool read_slot(const nlohmann::json& row, Plan& plan) {
-  SlotPlan slot;
-  uint32_t agreed = 0;
-  if (!row.is_array() || row.size() < 5 || !read_at(row, 0, &slot.slot) ||
-      !read_at(row, 1, &agreed) || !read_at(row, 2, &slot.target) ||
-      !read_at(row, 3, &slot.sender) || !read_copies(row[4], slot, plan)) {
-    return false;
+std::vector<std::string> node_rows(const Plan& plan, const SlotChunks& slots) {
+  std::vector<uint8_t> is_target(plan.nodes.size());
+  for (const uint32_t target : plan.targets) is_target[target] = 1;
+  std::vector<std::string> rows;
+  for (size_t n = 0; n < plan.nodes.size(); ++n) {
+    const PlanNode& node = plan.nodes[n];
+    const NodeLoad load = n < plan.loads.size() ? plan.loads[n] : NodeLoad{};
+    rows.push_back(fmt::format("[{},{},{},{},{},{},{},[{}]]", dump_json(node.name), is_target[n],
+                               dump_json(node.send_rate), dump_json(node.receive_rate),
+                               load.send_bytes, load.receive_bytes, load.local_bytes,
+                               fmt::join(slots.of_node[n], ",")));
   }
-  slot.agreed = agreed == 1;
-  if (agreed > 1 || row.size() != (slot.agreed ? 9u : 5u)) return false;
-  if (slot.slot >= uint32_t{1} << kMaxSlotBits || slot.target >= plan.nodes.size()) return false;
-  if (slot.sender >= slot.copies || (!slot.agreed && slot.sender != 0)) return false;
-  if (!plan.slots.empty() && slot.slot <= plan.slots.back().slot) return false;
-  if (slot.agreed) {
-    std::string sum;
-    SlotDigest& digest = slot.expected;
-    if (!read_at(row, 5, &sum) || !Digest128::from_hex(sum, &digest.sum) ||
-        !read_at(row, 6, &digest.records) || !read_at(row, 7, &digest.tombstones) ||
-        !read_at(row, 8, &digest.bytes)) {
-      return false;
-    }
-  }
-  plan.slots.push_back(slot);
-  return true;
+  return rows;
 }
 
-// What the first chunk says of the whole.
-void read_summary(JsonDocument& json, Plan& plan) {
-  json.get("targets", &plan.targets);
-  json.get("slots_empty", &plan.slots_empty);
-  json.get("slots_agreed", &plan.slots_agreed);
-  json.get("slots_divergent", &plan.slots_divergent);
-  json.get("makespan_s", &plan.makespan_s);
-  json.get("lower_bound_s", &plan.lower_bound_s);
-}
-
-void read_rows(JsonDocument& json, const char* name, bool (*read)(const nlohmann::json&, Plan&),
-               Plan& plan) {
-  const nlohmann::json* rows = json.field(name);
-  if (rows == nullptr) return;
-  if (!rows->is_array()) {
-    json.fail_field(name, "is no list");
-    return;
+// All in one chunk, or chunks with nodes and then chunks with slots.
+std::vector<Rows> rows_of(const Plan& plan, uint32_t* node_chunks) {
+  SlotChunks slots = encode_slots(plan, kRowBytes);
+  if (slots.texts.size() > 1) slots = encode_slots(plan, kSlotRowBytes);
+  std::vector<std::string> nodes = node_rows(plan, slots);
+  size_t bytes = slots.bytes;
+  for (const std::string& row : nodes) bytes += row.size() + 1;
+  std::vector<Rows> chunks(1);
+  for (const std::string& row : nodes) {
+    if (chunks.back().bytes() + row.size() + 1 > kRowBytes) chunks.emplace_back();
+    append_row(chunks.back().nodes, row);
   }
-  for (const nlohmann::json& row : *rows) {
-    if (read(row, plan)) continue;
-    json.fail_field(name, "has a malformed row");
-    return;
+  *node_chunks = static_cast<uint32_t>(chunks.size());
+  if (bytes <= kRowBytes && slots.texts.size() <= 1) {
+    if (!slots.texts.empty()) chunks.back().slots = std::move(slots.texts[0]);
+    return chunks;
   }
-}
-
-absl::Status check_whole(const Plan& plan, const std::string& key) {
-  uint32_t agreed = 0;
-  for (const SlotPlan& slot : plan.slots) agreed += slot.agreed ? 1 : 0;
-  bool good = agreed == plan.slots_agreed && plan.slots.size() - agreed == plan.slots_divergent;
-  for (const uint32_t target : plan.targets) good = good && target < plan.nodes.size();
-  good = good && std::is_sorted(plan.targets.begin(), plan.targets.end());
-  if (good) return absl::OkStatus();
-  return data_loss("document at key '{}' is damaged: its rows are not what it says of them", key);
+  for (std::string& text : slots.texts) chunks.push_back({"", std::move(text)});
+  return chunks;
 }
 
 }  // namespace
 
 std::vector<std::string> encode_plan(const Plan& plan, std::string_view backup, uint64_t attempt) {
-  std::vector<Rows> rows(1);
-  for (size_t n = 0; n < plan.nodes.size(); ++n) {
-    const PlanNode& node = plan.nodes[n];
-    const NodeLoad load = n < plan.loads.size() ? plan.loads[n] : NodeLoad{};
-    add_row(rows, &Rows::nodes,
-            fmt::format("[{},{},{},{},{},{}]", dump_json(node.name), dump_json(node.send_rate),
-                        dump_json(node.receive_rate), load.send_bytes, load.receive_bytes,
-                        load.local_bytes));
-  }
-  for (const SlotPlan& slot : plan.slots) add_row(rows, &Rows::slots, slot_row(plan, slot));
+  uint32_t node_chunks = 0;
+  const std::vector<Rows> rows = rows_of(plan, &node_chunks);
   const std::string summary = fmt::format(
-      "\"targets\":[{}],\"slots_empty\":{},\"slots_agreed\":{},\"slots_divergent\":{},\"makespan_"
-      "s\":{},"
-      "\"lower_bound_s\":{}",
-      fmt::join(plan.targets, ","), plan.slots_empty, plan.slots_agreed, plan.slots_divergent,
-      dump_json(plan.makespan_s), dump_json(plan.lower_bound_s));
+      "\"fan\":{},\"largest_fan_out\":{},\"largest_fan_in\":{},\"slots_empty\":{},"
+      "\"slots_agreed\":{},\"slots_divergent\":{},\"makespan_s\":{},\"lower_bound_s\":{},"
+      "\"node_chunks\":{}",
+      plan.fan, plan.largest_fan_out, plan.largest_fan_in, plan.slots_empty, plan.slots_agreed,
+      plan.slots_divergent, dump_json(plan.makespan_s), dump_json(plan.lower_bound_s), node_chunks);
   std::vector<std::string> chunks;
   for (size_t i = 0; i < rows.size(); ++i) {
     chunks.push_back(
         fmt::format("{{\"format\":\"{}\",\"backup\":{},\"attempt\":{},\"chunk\":{},\"chunks\":{},{}"
-                    ",\"nodes\":[{}],"
-                    "\"slots\":[{}]}}",
+                    ",\"nodes\":[{}],\"slots\":[{}]}}",
                     kPlanFormat, dump_json(std::string(backup)), attempt, i, rows.size(), summary,
                     rows[i].nodes, rows[i].slots));
   }
   return chunks;
-}
-
-absl::StatusOr<Plan> decode_plan(std::string_view backup, uint64_t attempt,
-                                 const std::vector<std::string>& keys,
-                                 const std::vector<std::string>& chunks) {
-  if (keys.size() != chunks.size() || chunks.empty() || chunks.size() > kMaxPlanChunks) {
-    return data_loss("the plan of backup {} has {} chunks", backup, chunks.size());
-  }
-  Plan plan;
-  for (size_t i = 0; i < chunks.size(); ++i) {
-    if (chunks[i].size() > kMaxScheduleChunkBytes) {
-      return data_loss("document at key '{}' is damaged: it is too long", keys[i]);
-    }
-    JsonDocument json(keys[i], chunks[i], kPlanFormat);
-    std::string of_backup;
-    uint64_t of_attempt = 0;
-    uint64_t chunk = 0;
-    uint64_t count = 0;
-    json.get("backup", &of_backup);
-    json.get("attempt", &of_attempt);
-    json.get("chunk", &chunk);
-    json.get("chunks", &count);
-    if (of_backup != backup || of_attempt != attempt || chunk != i || count != chunks.size()) {
-      json.fail("it is another part of a plan than it has to be");
-    }
-    if (i == 0) read_summary(json, plan);
-    read_rows(json, "nodes", read_node, plan);
-    read_rows(json, "slots", read_slot, plan);
-    SLUICE_RETURN_IF_ERROR(json.status());
-  }
-  SLUICE_RETURN_IF_ERROR(check_whole(plan, keys[0]));
-  return plan;
 }
 
 }  // namespace sluice

@@ -37,6 +37,15 @@ Reader whole(uint64_t* into) {
   };
 }
 
+Reader milliseconds(int64_t* into) {
+  return [into](const toml::node& node) {
+    const auto value = node.value_exact<int64_t>();
+    if (!value.has_value() || *value < 0) return false;
+    *into = *value;
+    return true;
+  };
+}
+
 Reader truth(bool* into) {
   return [into](const toml::node& node) {
     const auto value = node.value_exact<bool>();
@@ -75,6 +84,8 @@ std::map<std::string, Key, std::less<>> keys_of(NodeConfig& config, uint64_t* le
       {"block_cache_bytes", {whole(&config.block_cache_bytes), "a whole number above 0"}},
       {"accept_data_loss", {truth(&config.accept_data_loss), "true or false"}},
       {"lease_ms", {whole(lease_ms), "a whole number above 0"}},
+      {"rebalance_after_ms",
+       {milliseconds(&config.rebalance_after_ms), "a whole number, 0 or more"}},
   };
 }
 

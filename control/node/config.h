@@ -27,6 +27,9 @@ struct NodeConfig {
   uint64_t block_cache_bytes = uint64_t{64} << 20;
   bool accept_data_loss = false;  // join although the data that the cluster knows of is gone
   int64_t lease_ms = 3000;        // how soon the others notice that this node died
+  // A backup that this node coordinates is planned again, by what nodes really did, when its plan
+  // has been followed that long and some are much slower than planned; 0: never.
+  int64_t rebalance_after_ms = 10'000;
 };
 
 // INVALID_ARGUMENT naming the source, line and key for what is no TOML, an unknown key, a wrong

@@ -449,6 +449,9 @@ absl::Status run_node(const NodeConfig& config) {
   raise_descriptor_limit();
   NodeOptions options;
   options.config = config;
+  RebalanceOptions& rebalance = options.backup.rebalance;
+  rebalance.after_s = static_cast<double>(config.rebalance_after_ms) / 1000;
+  if (config.rebalance_after_ms == 0) rebalance.most = 0;
   SLUICE_ASSIGN_OR_RETURN(const auto node, Node::start(options));
   while (true) {
     const timespec second{1, 0};

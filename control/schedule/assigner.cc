@@ -5,6 +5,9 @@
 #include <numeric>
 #include <utility>
 
+#include "control/schedule/fan_assigner.h"
+#include "control/schedule/peer_links.h"
+
 namespace sluice::schedule {
 namespace {
 
@@ -37,6 +40,15 @@ void Assigner::run() {
   improve_by_swaps();
   prefer_local();
   sum_up();
+  if (is_within_fans()) return;
+  FanAssigner(&plan_, freedom_, targets_, order, plan_.lower_bound_s).run();
+  sum_up();
+}
+
+bool Assigner::is_within_fans() const {
+  if (plan_.fan == 0) return true;
+  return plan_.largest_fan_out <= plan_.fan &&
+         plan_.largest_fan_in <= fan_in_bound(plan_.nodes.size(), targets_.size(), plan_.fan);
 }
 
 std::vector<uint32_t> Assigner::largest_first() const {
@@ -252,6 +264,9 @@ void Assigner::sum_up() {
     plan_.makespan_s = std::max({plan_.makespan_s, send, receive});
   }
   plan_.lower_bound_s = std::min(lower_bound(), plan_.makespan_s);
+  const Fans fans = fans_of(plan_, freedom_);
+  plan_.largest_fan_in = fans.largest_in;
+  plan_.largest_fan_out = fans.largest_out;
 }
 
 // Sending: for each set of nodes that end last, what only they can send over their common rate (all

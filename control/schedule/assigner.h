@@ -53,6 +53,7 @@ class Assigner {
   void prefer_local();
   double send_makespan() const;
   void sum_up();
+  bool is_within_fans() const;
   double lower_bound() const;
 
   Plan& plan_;

@@ -6,6 +6,13 @@
 // finish time smallest. A divergent slot is sent by all replicas that published a digest. A slot
 // whose published copies are all empty is left out. Targets share the received bytes by weight,
 // preferring targets that hold the slot.
+//
+// A node sends to at most `fan` targets, and a target hears at most fan_in_bound() senders, itself
+// not counted. Two things come before that: a divergent slot is sent by all its replicas, so a node
+// that holds more of them than it finds peers for within the bound has more, as few as were found;
+// and in a replan what is not affected stays as it was. Plan::largest_fan_in and largest_fan_out
+// tell what came of it. The makespan suffers little: an agreed slot can stay at the node that sends
+// it, which takes no peer.
 #ifndef SLUICE_CONTROL_SCHEDULE_PLANNER_H_
 #define SLUICE_CONTROL_SCHEDULE_PLANNER_H_
 
@@ -35,6 +42,9 @@ struct PlanTarget {
   double weight = 1;  // > 0
 };
 
+// Peers that a node sends to, and takes from, in one plan, itself not counted.
+inline constexpr uint32_t kPlanFan = 16;
+
 // What one node published for one slot.
 struct PublishedDigest {
   uint32_t slot = 0;
@@ -47,6 +57,7 @@ struct PlanInput {
   std::vector<PlanTarget> targets;         // at least one, no node twice
   std::vector<PublishedDigest> published;  // in any order; a node at most once for a slot
   uint32_t quorum = 0;                     // R-W+1: fewer digests of a slot fail the plan
+  uint32_t fan = kPlanFan;                 // peers that a node talks to in bulk; 0: any number
   const DistributionTable* table =
       nullptr;  // which slots there are, and who should have published; by name
 };
@@ -85,6 +96,10 @@ struct Plan {
   uint32_t slots_empty = 0;
   uint32_t slots_agreed = 0;
   uint32_t slots_divergent = 0;
+  uint32_t fan = kPlanFan;  // as asked for
+  // What is: distinct targets that a node sends to, and distinct senders that a target hears.
+  uint32_t largest_fan_out = 0;
+  uint32_t largest_fan_in = 0;
   double makespan_s =
       0;  // max over nodes of send_bytes / send_rate and receive_bytes / receive_rate
   double lower_bound_s = 0;  // no assignment of senders and targets is faster
@@ -108,6 +123,10 @@ struct Plan {
   friend bool operator==(const Plan&, const Plan&) = default;
 };
 
+// The fan-in that a plan keeps to. With few targets each hears its share of the other nodes, which
+// may be more than `fan`. 0 for any number. targets > 0.
+uint32_t fan_in_bound(size_t nodes, size_t targets, uint32_t fan);
+
 // Wire bytes of a copy: its keys and values and this much for each record and tombstone.
 inline constexpr uint64_t kPlanRecordOverhead = 40;
 uint64_t wire_bytes_of(const SlotDigest& digest);
@@ -116,22 +135,6 @@ uint64_t wire_bytes_of(const SlotDigest& digest);
 // when slots have fewer digests than the quorum. INVALID_ARGUMENT for input that breaks the rules
 // above.
 absl::StatusOr<Plan> make_plan(const PlanInput& input);
-
-struct Replan {
-  Plan plan;  // the same slots, with loads and bounds of what is left to do
-  std::vector<uint32_t>
-      changed;  // indexes into plan.slots whose target or senders differ from before
-};
-
-// Plans what is left after nodes died. `done[i]` tells whether plan.slots[i] is durable at its
-// target (empty: none is). What is done at a living target stays as it is. Agreed slots move to
-// another replica that published the same digest; a dead target's slots, done or not, move to the
-// remaining targets; a divergent slot goes on with the replicas that are left if they still are a
-// quorum. FAILED_PRECONDITION, naming slots and nodes, when a slot has no such replicas or no
-// target is left. A living node keeps its senders and targets where nothing about it died.
-absl::StatusOr<Replan> replan(const Plan& plan, std::span<const uint8_t> done,
-                              std::span<const uint32_t> dead, std::span<const PlanTarget> targets,
-                              uint32_t quorum);
 
 }  // namespace sluice
 

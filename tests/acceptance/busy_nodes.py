@@ -63,6 +63,31 @@ def with_short_leases(scratch, nodes):
     return harness.Cluster(cluster.folder, nodes)
 
 
+class Slowed:
+    """A process that runs a small part of the time for as long as this lasts: its lease and its calls are kept."""
+
+    PERIOD_S, RUNS_S = 0.2, 0.004
+
+    def __init__(self, pid):
+        self.pid = pid
+        self.over = threading.Event()
+        self.thread = threading.Thread(target=self.run)
+
+    def run(self):
+        while not self.over.is_set():
+            os.kill(self.pid, signal.SIGSTOP)
+            time.sleep(self.PERIOD_S - self.RUNS_S)
+            os.kill(self.pid, signal.SIGCONT)
+            time.sleep(self.RUNS_S)
+
+    def __enter__(self):
+        self.thread.start()
+
+    def __exit__(self, *_):
+        self.over.set()
+        self.thread.join()
+
+
 def check_all_live_until(cluster, ended, what):
     """Lists the nodes, and reads a record, again and again until ended()."""
     looks = 0
@@ -125,6 +150,38 @@ def test_a_node_with_a_full_disk_is_passed_over_and_comes_back(scratch):
     finally:
         harness.run("local", "down", "--dir", scratch.path("cluster"), expect=None)
         subprocess.run(["umount", folder], check=False, capture_output=True)
+
+
+def test_what_a_slow_node_has_not_done_goes_to_others(scratch):
+    cluster = scratch.cluster("cluster", 4)
+    harness.run("local", "down", "--dir", cluster.folder)
+    for name in cluster.names:
+        with open(cluster.folder / f"{name}.toml", "a", encoding="utf-8") as config:
+            config.write("rebalance_after_ms = 500\n")
+    cluster = harness.Cluster(cluster.folder, 4)
+    for seed in range(10):
+        cluster.put_lines(harness.random_records(1000, 64 << 10, seed, prefix=f"p{seed}"))
+    whole = cluster.export(scratch.path("whole"))
+    seconds = {}
+    for name, after in (("stolen", 500), ("static", 0)):
+        if after == 0:
+            harness.run("local", "down", "--dir", cluster.folder)
+            for node in cluster.names:
+                config = cluster.folder / f"{node}.toml"
+                config.write_text(config.read_text().replace("rebalance_after_ms = 500", "rebalance_after_ms = 0"))
+            cluster = harness.Cluster(cluster.folder, 4)
+        with Slowed(cluster.pids["n4"]):
+            done = cluster.json("backup", "create", "--name", name)
+        check_equal(done["state"], "completed", f"a backup with a slow node: {done}")
+        seconds[name] = done["seconds"]
+        check_equal(done["slots_agreed"], done["slots"], f"agreed slots of {name}")
+        verified = cluster.json("backup", "verify", name)
+        check_equal(verified["bad"], [], f"the archive of {name}")
+        check_equal(done["records"], 10_000, f"records of {name}")
+    logs = "".join((scratch.path("cluster") / f"{name}.log").read_text() for name in cluster.names)
+    check("n4 is late" in logs, f"nobody noticed that n4 is slow: {seconds}")
+    check(seconds["stolen"] < seconds["static"], f"the backup that was planned again took as long: {seconds}")
+    check(cluster.export(scratch.path("again")) == whole, "the cluster changed")
 
 
 def test_nodes_stay_live_while_the_cluster_block_takes_no_writes(scratch):

@@ -166,11 +166,74 @@ TEST(PlanDocument, RoundTripsInChunks) {
     ASSERT_TRUE(decoded.ok()) << decoded.status();
     EXPECT_EQ(*decoded, plan);
   }
-  Plan wide = some_plan(10, 4000);
-  for (uint32_t n = 3; n < 4000; ++n) wide.targets.push_back(n);
+  Plan wide = some_plan(10, 20'000);
+  for (uint32_t n = 3; n < 20'000; ++n) wide.targets.push_back(n);
+  wide.fan = 3;
+  wide.largest_fan_in = 2;
+  wide.largest_fan_out = 1;
   const auto chunks = encode_plan(wide, "u", 1);
   for (const std::string& chunk : chunks) EXPECT_LT(chunk.size(), kMaxScheduleChunkBytes);
   EXPECT_EQ(*decode_plan("u", 1, keys_for(chunks), chunks), wide);
+}
+
+// A node reads few chunks, and finds all that it sends and receives in them.
+TEST(PlanDocument, ANodeReadsItsPart) {
+  Random random(6);
+  Plan plan;
+  for (uint32_t n = 0; n < 300; ++n) {
+    plan.nodes.push_back({"n" + std::to_string(n), 1, 1});
+    plan.loads.push_back({});
+    plan.targets.push_back(n);
+  }
+  for (uint32_t s = 0; s < 20'000; ++s) {
+    SlotPlan slot;
+    slot.slot = s;
+    slot.agreed = s % 50 != 0;
+    slot.target = static_cast<uint32_t>(random.below(300));
+    slot.first_copy = static_cast<uint32_t>(plan.copies.size());
+    slot.copies = 3;
+    // Mostly its target sends it.
+    for (uint32_t c = 0; c < 3; ++c) plan.copies.push_back({(slot.target + c * 7) % 300, 1000 + s});
+    if (slot.agreed) {
+      slot.sender = s % 20 == 1 ? 1 : 0;
+      slot.expected.records = 1;
+      ++plan.slots_agreed;
+    } else {
+      ++plan.slots_divergent;
+    }
+    plan.slots.push_back(slot);
+  }
+  const auto block = make_memory_cluster_block();
+  BackupHead head = some_head();
+  auto stored = create_backup(*block, head);
+  ASSERT_TRUE(stored.ok()) << stored.status();
+  const auto chunks = store_plan(*block, *stored, head.attempt, plan);
+  ASSERT_TRUE(chunks.ok()) << chunks.status();
+  head.plan_chunks = chunks->count;
+  head.plan_attempt = head.attempt;
+  head.state = BackupState::kEnabled;
+  ASSERT_TRUE(update_backup(*block, *stored, head, chunks->with_head).ok());
+  EXPECT_EQ(*load_plan(*block, head), plan);
+  for (const uint32_t node : {0u, 5u, 150u, 299u}) {
+    const auto part = load_plan_of(*block, head, plan.nodes[node].name);
+    ASSERT_TRUE(part.ok()) << part.status();
+    EXPECT_EQ(part->nodes, plan.nodes);
+    EXPECT_LT(part->slots.size(), plan.slots.size() / 2);
+    for (const SlotPlan& slot : plan.slots) {
+      const auto senders = plan.senders_of(slot);
+      if (slot.target != node && std::none_of(senders.begin(), senders.end(),
+                                              [&](const PlanCopy& c) { return c.node == node; })) {
+        continue;
+      }
+      const SlotPlan* own = part->find(slot.slot);
+      ASSERT_NE(own, nullptr) << slot.slot;
+      EXPECT_EQ(own->target, slot.target);
+      const auto copies = plan.copies_of(slot);
+      const auto own_copies = part->copies_of(*own);
+      EXPECT_TRUE(std::equal(copies.begin(), copies.end(), own_copies.begin(), own_copies.end()));
+    }
+  }
+  EXPECT_TRUE(load_plan_of(*block, head, "a stranger")->slots.empty());
 }
 
 TEST(PlanDocument, HostileInputIsDataLossNamingTheKey) {
@@ -206,8 +269,9 @@ TEST(PlanDocument, HostileInputIsDataLossNamingTheKey) {
     changed.replace(changed.find(from), from.size(), to);
     refused({changed}, keys[0]);
   };
-  refuses("\"targets\":[0,2]", "\"targets\":[0,3]");
-  refuses("\"targets\":[0,2]", "\"targets\":[2,0]");
+  refuses("[\"n0\",1,", "[\"n0\",2,");
+  refuses("[\"n0\",1,", "[\"n0\",0,");  // slots are sent to it
+  refuses("\"fan\":16,", "");
   refuses("[2,1,2,1,", "[2,1,3,1,");
   refuses("[2,1,2,1,", "[2,1,2,3,");
   refuses("[2,1,2,1,", "[2,0,2,1,");

@@ -35,6 +35,13 @@ TEST(NodeConfig, AWeightMayBeWholeOrNot) {
   EXPECT_EQ(parse_node_config(std::string(kLeast) + "weight = 2.5", "x")->weight, 2.5);
 }
 
+TEST(NodeConfig, RebalancingCanBeSwitchedOff) {
+  const std::string start(kLeast);
+  EXPECT_EQ(parse_node_config(start, "x")->rebalance_after_ms, 10'000);
+  EXPECT_EQ(parse_node_config(start + "rebalance_after_ms = 0\n", "x")->rebalance_after_ms, 0);
+  EXPECT_FALSE(parse_node_config(start + "rebalance_after_ms = -1\n", "x").ok());
+}
+
 TEST(NodeConfig, WhatIsWrongIsNamedWithItsLine) {
   EXPECT_THAT(refusal("colour = 'red'"), HasSubstr("n1.toml:4: unknown key 'colour'"));
   EXPECT_THAT(refusal("weight = 'heavy'"), HasSubstr("n1.toml:4: key 'weight'"));

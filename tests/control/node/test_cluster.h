@@ -35,8 +35,11 @@ class TestCluster {
     size_t nodes = 3;
     uint32_t replicas = 3;
     uint32_t slot_bits = 6;
-    BackupRunOptions backup = {
-        .grace_ms = 1500, .stall_ms = 30'000, .max_replans = 8, .cut_margin_ms = 50};
+    BackupRunOptions backup = {.grace_ms = 1500,
+                               .stall_ms = 30'000,
+                               .max_replans = 8,
+                               .cut_margin_ms = 50,
+                               .rebalance = {}};
     // How far each node's clock is off from the start; as many as there are.
     std::vector<int64_t> skews_ms;
     // What the nodes get instead of a block of their own.
