@@ -1,116 +1,81 @@
 #include "control/backup/plan_reader.h"
 
 #include <algorithm>
-#include <functional>
+#include <cmath>
 #include <utility>
 
 #include "base/status.h"
 #include "control/backup/documents.h"
-#include "control/cluster_block/json_document.h"
+#include "control/cluster_block/stored_document.h"
+#include "control/proto/documents.pb.h"
 #include "dataplane/block/record.h"
 
 namespace sluice {
 namespace {
 
 constexpr size_t kMaxPlanNodes = kMaxTableMembers;
-constexpr size_t kMaxPlanCopies = 64;  // of one slot
+constexpr int kMaxPlanCopies = 64;  // of one slot
 
-template <typename T>
-bool read_at(const nlohmann::json& row, size_t index, T* value) {
-  return index < row.size() && JsonDocument::read(row[index], value);
-}
-
-bool read_node(const nlohmann::json& row, Plan& plan, std::vector<std::vector<uint32_t>>& lists) {
-  PlanNode node;
-  NodeLoad load;
-  uint32_t is_target = 0;
-  if (!row.is_array() || row.size() != 8 || !read_at(row, 0, &node.name) ||
-      !read_at(row, 1, &is_target) || !read_at(row, 2, &node.send_rate) ||
-      !read_at(row, 3, &node.receive_rate) || !read_at(row, 4, &load.send_bytes) ||
-      !read_at(row, 5, &load.receive_bytes) || !read_at(row, 6, &load.local_bytes)) {
-    return false;
-  }
-  std::vector<uint32_t> chunks;
-  if (!row[7].is_array()) return false;
-  for (const nlohmann::json& number : row[7]) {
-    uint32_t chunk = 0;
-    if (!JsonDocument::read(number, &chunk) || chunk >= kMaxPlanChunks) return false;
-    chunks.push_back(chunk);
-  }
-  if (is_target > 1) return false;
-  if (node.send_rate <= 0 || node.receive_rate <= 0 || node.name.size() > 255) return false;
-  if (plan.nodes.size() == kMaxPlanNodes) return false;
-  if (is_target == 1) plan.targets.push_back(static_cast<uint32_t>(plan.nodes.size()));
-  plan.nodes.push_back(std::move(node));
-  plan.loads.push_back(load);
-  lists.push_back(std::move(chunks));
+bool read_node(const v1::PlanChunk::Node& from, Plan& plan,
+               std::vector<std::vector<uint32_t>>& lists) {
+  const bool good = std::isfinite(from.send_rate()) && from.send_rate() > 0 &&
+                    std::isfinite(from.receive_rate()) && from.receive_rate() > 0 &&
+                    from.name().size() <= 255 && plan.nodes.size() < kMaxPlanNodes &&
+                    std::all_of(from.slot_chunks().begin(), from.slot_chunks().end(),
+                                [](uint32_t chunk) { return chunk < kMaxPlanChunks; });
+  if (!good) return false;
+  if (from.is_target()) plan.targets.push_back(static_cast<uint32_t>(plan.nodes.size()));
+  plan.nodes.push_back({from.name(), from.send_rate(), from.receive_rate()});
+  plan.loads.push_back({from.send_bytes(), from.receive_bytes(), from.local_bytes()});
+  lists.emplace_back(from.slot_chunks().begin(), from.slot_chunks().end());
   return true;
 }
 
-bool read_copies(const nlohmann::json& list, SlotPlan& slot, Plan& plan) {
-  if (!list.is_array() || list.empty() || list.size() > kMaxPlanCopies) return false;
+bool read_copies(const v1::PlanChunk::Slot& from, SlotPlan& slot, Plan& plan) {
+  if (from.copies().empty() || from.copies_size() > kMaxPlanCopies) return false;
   slot.first_copy = static_cast<uint32_t>(plan.copies.size());
-  slot.copies = static_cast<uint32_t>(list.size());
-  for (const nlohmann::json& pair : list) {
-    PlanCopy held;
-    if (!pair.is_array() || pair.size() != 2 || !read_at(pair, 0, &held.node) ||
-        !read_at(pair, 1, &held.bytes) || held.node >= plan.nodes.size()) {
-      return false;
-    }
+  slot.copies = static_cast<uint32_t>(from.copies_size());
+  for (const auto& copy : from.copies()) {
+    if (copy.node() >= plan.nodes.size()) return false;
     for (uint32_t i = slot.first_copy; i < plan.copies.size(); ++i) {
-      if (plan.copies[i].node == held.node) return false;
+      if (plan.copies[i].node == copy.node()) return false;
     }
-    plan.copies.push_back(held);
+    plan.copies.push_back({copy.node(), copy.bytes()});
   }
   return true;
 }
 
-bool read_slot(const nlohmann::json& row, Plan& plan) {
+bool read_slot(const v1::PlanChunk::Slot& from, Plan& plan) {
   SlotPlan slot;
-  uint32_t agreed = 0;
-  if (!row.is_array() || row.size() < 5 || !read_at(row, 0, &slot.slot) ||
-      !read_at(row, 1, &agreed) || !read_at(row, 2, &slot.target) ||
-      !read_at(row, 3, &slot.sender) || !read_copies(row[4], slot, plan)) {
-    return false;
-  }
-  slot.agreed = agreed == 1;
-  if (agreed > 1 || row.size() != (slot.agreed ? 9u : 5u)) return false;
+  slot.slot = from.slot();
+  slot.target = from.target();
+  slot.agreed = from.has_agreed();
   if (slot.slot >= uint32_t{1} << kMaxSlotBits || slot.target >= plan.nodes.size()) return false;
-  if (slot.sender >= slot.copies || (!slot.agreed && slot.sender != 0)) return false;
+  if (!read_copies(from, slot, plan)) return false;
   if (slot.agreed) {
-    std::string sum;
+    const v1::PlanChunk::Agreed& agreed = from.agreed();
+    slot.sender = agreed.sender();
     SlotDigest& digest = slot.expected;
-    if (!read_at(row, 5, &sum) || !Digest128::from_hex(sum, &digest.sum) ||
-        !read_at(row, 6, &digest.records) || !read_at(row, 7, &digest.tombstones) ||
-        !read_at(row, 8, &digest.bytes)) {
-      return false;
-    }
+    if (slot.sender >= slot.copies || !read_digest(agreed.sum(), &digest.sum)) return false;
+    digest.records = agreed.records();
+    digest.tombstones = agreed.tombstones();
+    digest.bytes = agreed.bytes();
   }
   plan.slots.push_back(slot);
   return true;
 }
 
-// What the first chunk says of the whole.
-void read_summary(JsonDocument& json, Plan& plan) {
-  json.get("fan", &plan.fan);
-  json.get("largest_fan_out", &plan.largest_fan_out);
-  json.get("largest_fan_in", &plan.largest_fan_in);
-  json.get("slots_empty", &plan.slots_empty);
-  json.get("slots_agreed", &plan.slots_agreed);
-  json.get("slots_divergent", &plan.slots_divergent);
-  json.get("makespan_s", &plan.makespan_s);
-  json.get("lower_bound_s", &plan.lower_bound_s);
-}
-
-void read_rows(JsonDocument& json, const char* name,
-               const std::function<bool(const nlohmann::json&)>& read) {
-  const nlohmann::json* rows = json.field(name);
-  if (rows == nullptr) return;
-  if (!rows->is_array()) {
-    json.fail_field(name, "is not a list");
-    return;
-  }
-  if (!std::all_of(rows->begin(), rows->end(), read)) json.fail_field(name, "has a malformed row");
+// What the first chunk says of the whole. Returns how many chunks have nodes.
+uint32_t read_summary(const v1::PlanChunk::Summary& from, Plan& plan) {
+  plan.fan = from.fan();
+  plan.largest_fan_out = from.largest_fan_out();
+  plan.largest_fan_in = from.largest_fan_in();
+  plan.slots_empty = from.slots_empty();
+  plan.slots_agreed = from.slots_agreed();
+  plan.slots_divergent = from.slots_divergent();
+  plan.makespan_s = from.makespan_s();
+  plan.lower_bound_s = from.lower_bound_s();
+  return from.node_chunks();
 }
 
 // Chunks have slots in the order of their targets.
@@ -136,31 +101,29 @@ absl::Status PlanReader::read(uint32_t chunk, const std::string& key, const std:
   if (chunks_ > kMaxPlanChunks)
     return data_loss("the plan of backup {} has {} chunks", backup_, chunks_);
   if (text.size() > kMaxScheduleChunkBytes) {
-    return data_loss("document at key '{}' is damaged: it is too long", key);
+    return damaged_document(key, "it is too long");
   }
   if (first_key_.empty()) first_key_ = key;
-  JsonDocument json(key, text, kPlanFormat);
-  std::string backup;
-  uint64_t attempt = 0;
-  uint64_t number = 0;
-  uint64_t count = 0;
-  json.get("backup", &backup);
-  json.get("attempt", &attempt);
-  json.get("chunk", &number);
-  json.get("chunks", &count);
-  if (backup != backup_ || attempt != attempt_ || number != chunk || count != chunks_) {
-    json.fail("it is another part of a plan than it has to be");
+  v1::PlanChunk stored;
+  SLUICE_RETURN_IF_ERROR(decode_document(key, text, kPlanFormat, &stored));
+  if (stored.backup() != backup_ || stored.attempt() != attempt_ || stored.chunk() != chunk ||
+      stored.chunks() != chunks_) {
+    return damaged_document(key, "it is another part of a plan than it has to be");
   }
   if (chunk == 0) {
-    read_summary(json, plan_);
-    json.get("node_chunks", &node_chunks_);
-    if (node_chunks_ < 1 || node_chunks_ > chunks_)
-      json.fail_field("node_chunks", "is out of range");
+    node_chunks_ = read_summary(stored.summary(), plan_);
+    if (node_chunks_ < 1 || node_chunks_ > chunks_ || !std::isfinite(plan_.makespan_s) ||
+        !std::isfinite(plan_.lower_bound_s)) {
+      return damaged_document(key, "a number in its summary is out of range");
+    }
   }
-  read_rows(json, "nodes",
-            [&](const nlohmann::json& row) { return read_node(row, plan_, lists_); });
-  read_rows(json, "slots", [&](const nlohmann::json& row) { return read_slot(row, plan_); });
-  return json.status();
+  for (const auto& node : stored.nodes()) {
+    if (!read_node(node, plan_, lists_)) return damaged_document(key, "a node in it is malformed");
+  }
+  for (const auto& slot : stored.slots()) {
+    if (!read_slot(slot, plan_)) return damaged_document(key, "a slot in it is malformed");
+  }
+  return absl::OkStatus();
 }
 
 std::vector<uint32_t> PlanReader::chunks_of(std::string_view node) const {
@@ -188,8 +151,7 @@ absl::StatusOr<Plan> PlanReader::take(bool whole) {
       (complete || !whole)) {
     return std::move(plan_);
   }
-  return data_loss("document at key '{}' is damaged: its rows are not what it says of them",
-                   first_key_);
+  return damaged_document(first_key_, "the plan's slots are not what it says of them");
 }
 
 absl::StatusOr<Plan> decode_plan(std::string_view backup, uint64_t attempt,

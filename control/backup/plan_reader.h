@@ -1,17 +1,6 @@
 // Reads a stored plan, whole or the part that one node needs: in a cluster of 10,000 nodes a plan
-// is of tens of megabytes, and a node's part of one or two.
-//
-// A plan is JSON chunks: {"format", "backup", "attempt", "chunk", "chunks", "fan",
-// "largest_fan_out", "largest_fan_in", "slots_empty", "slots_agreed", "slots_divergent",
-// "makespan_s", "lower_bound_s", "node_chunks" (from "fan" on the first chunk's alone are read),
-// "nodes": [node...], "slots": [slot...]} with rows
-// clang-format off
-//   node: [name, 1 if a target, send_rate, receive_rate, send_bytes, receive_bytes, local_bytes, [chunk...]]
-//   slot: [slot, 1 if agreed, target, sender, [[node, bytes]...], digest sum, records, tombstones, bytes]
-// clang-format on
-// where a slot has its last four if it is agreed. A node is named by its place. The first
-// `node_chunks` chunks have nodes, the others slots, target by target; a node's row says in which
-// of the others, counted from the first of them, it sends or receives. A small plan is one chunk.
+// is of tens of megabytes, and a node's part of one or two. The chunks are PlanChunk of
+// documents.proto.
 #ifndef SLUICE_CONTROL_BACKUP_PLAN_READER_H_
 #define SLUICE_CONTROL_BACKUP_PLAN_READER_H_
 
@@ -26,7 +15,7 @@
 
 namespace sluice {
 
-inline constexpr char kPlanFormat[] = "sluice.plan.2";
+inline constexpr char kPlanFormat[] = "sluice.plan.3";
 inline constexpr uint32_t kMaxPlanChunks = 16'384;
 
 // Its input is hostile: what is not such a plan is DATA_LOSS naming a key. Confined to one thread.

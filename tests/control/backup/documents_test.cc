@@ -7,6 +7,7 @@
 #include "base/random.h"
 #include "base/status.h"
 #include "control/backup/backup_store.h"
+#include "control/backup/plan_reader.h"
 #include "control/cluster_block/memory_cluster_block.h"
 #include "control/cluster_block/stored_document.h"
 #include "control/proto/documents.pb.h"
@@ -263,23 +264,32 @@ TEST(PlanDocument, HostileInputIsDataLossNamingTheKey) {
 
   const auto small = encode_plan(some_plan(8), "u", 1);
   ASSERT_EQ(small.size(), 1u);
-  const auto refuses = [&](const std::string& from, const std::string& to) {
-    std::string changed = small[0];
-    ASSERT_NE(changed.find(from), std::string::npos) << from;
-    changed.replace(changed.find(from), from.size(), to);
-    refused({changed}, keys[0]);
+  const auto refuses = [&](const char* what, const auto& change) {
+    SCOPED_TRACE(what);
+    v1::PlanChunk chunk;
+    ASSERT_TRUE(decode_document(keys[0], small[0], kPlanFormat, &chunk).ok());
+    change(chunk);
+    refused({encode_document(kPlanFormat, chunk)}, keys[0]);
   };
-  refuses("[\"n0\",1,", "[\"n0\",2,");
-  refuses("[\"n0\",1,", "[\"n0\",0,");  // slots are sent to it
-  refuses("\"fan\":16,", "");
-  refuses("[2,1,2,1,", "[2,1,3,1,");
-  refuses("[2,1,2,1,", "[2,1,2,3,");
-  refuses("[2,1,2,1,", "[2,0,2,1,");
-  refuses("[2,1,2,1,", "[0,1,2,1,");
-  refuses("[2,1,2,1,", "[1048576,1,2,1,");
-  refuses("\"slots_agreed\":6", "\"slots_agreed\":7");
-  refuses(",[[0,", ",[[1,");
-  refuses("[\"n0\",", "[0,");
+  // Slots are sent to it.
+  refuses("no target", [](auto& chunk) { chunk.mutable_nodes(0)->set_is_target(false); });
+  refuses("no target", [](auto& chunk) { chunk.mutable_slots(1)->set_target(3); });
+  refuses("no sender",
+          [](auto& chunk) { chunk.mutable_slots(2)->mutable_agreed()->set_sender(3); });
+  refuses("not agreed", [](auto& chunk) { chunk.mutable_slots(2)->clear_agreed(); });
+  refuses("no digest",
+          [](auto& chunk) { chunk.mutable_slots(2)->mutable_agreed()->set_sum("short"); });
+  refuses("slot twice", [](auto& chunk) { chunk.mutable_slots(1)->set_slot(0); });
+  refuses("no slot", [](auto& chunk) { chunk.mutable_slots(1)->set_slot(1 << 20); });
+  refuses("copy twice",
+          [](auto& chunk) { chunk.mutable_slots(1)->mutable_copies(1)->set_node(0); });
+  refuses("no node", [](auto& chunk) { chunk.mutable_slots(1)->mutable_copies(1)->set_node(9); });
+  refuses("no copies", [](auto& chunk) { chunk.mutable_slots(1)->clear_copies(); });
+  refuses("no rate", [](auto& chunk) { chunk.mutable_nodes(0)->set_send_rate(0); });
+  refuses("no rate", [](auto& chunk) { chunk.mutable_nodes(1)->set_receive_rate(INFINITY); });
+  refuses("counts", [](auto& chunk) { chunk.mutable_summary()->set_slots_agreed(7); });
+  refuses("chunks", [](auto& chunk) { chunk.mutable_summary()->set_node_chunks(2); });
+  refuses("summary", [](auto& chunk) { chunk.clear_summary(); });
   Random random(3);
   for (int i = 0; i < 3000; ++i) {
     std::string noisy = small[0];
