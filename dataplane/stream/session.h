@@ -117,6 +117,9 @@ class Session : public std::enable_shared_from_this<Session> {
   bool buffer_awaited = false;  // was aborted while it held a hello buffer
   size_t tries = 0;             // of connecting
   size_t posted = 0;
+  bool takes_bulk = false;  // some came: further credits are charged to the limit
+  size_t charged = 0;       // of `posted`: credits that are
+  bool held_back = false;   // waits for its turn to give credit
   int64_t deadline_ns = 0;  // of the handshake, later of the closing
   int64_t last_sent_ns = 0;
   int64_t last_received_ns = 0;
