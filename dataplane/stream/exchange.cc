@@ -425,7 +425,7 @@ bool ExchangeImpl::post_receives(Session& session) {
       session.phase == Phase::kOver || session.close_begun) {
     return false;
   }
-  if (options_.limit != nullptr && session.takes_bulk) {
+  if (options_.limit != nullptr && session.bulk_bytes > 0) {
     hold_back(session);
     return false;
   }

@@ -15,6 +15,8 @@ constexpr int64_t kMs = 1'000'000;
 // How long a closing session may take to hand over what it has queued.
 constexpr int64_t kLingerNs = 5'000 * kMs;
 constexpr size_t kConnectTries = 4;
+// A credit that is not used for so long costs the others nothing more.
+constexpr int64_t kUnusedCreditNs = 200 * kMs;
 
 }  // namespace
 
@@ -257,7 +259,7 @@ void ExchangeImpl::on_closed(const SessionPtr& session, const absl::Status& stat
   if (session->buffer_awaited) --buffers_awaited_;
   if (session->admitted) --admitted_;
   session->phase = Session::Phase::kOver;
-  if (session->charged > 0) options_.limit->in.give_back(session->charged * kBufferBytes);
+  if (session->charged > 0) uncharge(*session);
   const absl::Status reason = !session->wire_reason.ok() ? session->wire_reason : status;
   finish_connect(*session, reason.ok() ? unavailable("{} closed the connection", session->peer)
                                        : with_context(reason, session->peer));
@@ -316,6 +318,9 @@ void ExchangeImpl::check_session_time(Session& session, int64_t now) {
     case Phase::kOpen:
       // While nothing is posted the peer cannot say a word, so its silence means nothing.
       if (session.posted == 0) session.last_received_ns = now;
+      if (session.charged > 0 && now - session.last_received_ns > kUnusedCreditNs) {
+        uncharge(session);
+      }
       if (now - session.last_received_ns > options_.idle_timeout_ms * kMs) {
         abort(session, unavailable("nothing from {} for {} s", session.peer,
                                    options_.idle_timeout_ms / 1000));

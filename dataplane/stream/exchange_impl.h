@@ -105,6 +105,7 @@ class ExchangeImpl final : public Exchange, public SessionHost {
   bool may_send(const Outgoing& next);
   void take_back(const Outgoing& unsent);
   void charge_received(Session& session, const Envelope& envelope, uint32_t bytes);
+  void uncharge(Session& session);
   void hold_back(Session& session);
   bool grant_held_back();
   void grant_one(Session& session);

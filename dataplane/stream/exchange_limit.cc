@@ -30,16 +30,25 @@ void ExchangeImpl::take_back(const Outgoing& unsent) {
   if (is_control_[unsent.buffer.index()] == 0) options_.limit->out.give_back(unsent.bytes);
 }
 
-// A credit was charged as a whole buffer; now it is known what came.
+// What a credit was charged is settled with what came for it.
 void ExchangeImpl::charge_received(Session& session, const Envelope& envelope, uint32_t bytes) {
-  const uint32_t bulk = is_bulk(envelope) ? bytes : 0;
+  const uint64_t bulk = is_bulk(envelope) ? bytes : 0;
+  if (bulk > 0) session.bulk_bytes = bytes;
+  uint64_t charge = 0;
   if (session.charged > 0) {
+    charge = session.charged_bytes / session.charged;
     --session.charged;
-    options_.limit->in.give_back(kBufferBytes - bulk);
-  } else {
-    options_.limit->in.take(bulk);
+    session.charged_bytes -= charge;
   }
-  session.takes_bulk = session.takes_bulk || bulk > 0;
+  if (charge > bulk) options_.limit->in.give_back(charge - bulk);
+  if (charge < bulk) options_.limit->in.take(bulk - charge);
+}
+
+// Its credits count when they are used.
+void ExchangeImpl::uncharge(Session& session) {
+  options_.limit->in.give_back(session.charged_bytes);
+  session.charged = 0;
+  session.charged_bytes = 0;
 }
 
 void ExchangeImpl::hold_back(Session& session) {
@@ -77,7 +86,8 @@ void ExchangeImpl::grant_one(Session& session) {
   if (endpoint_->post_recv(session.connection, {&buffer, 1}) == 0) return;  // likewise
   ++session.posted;
   ++session.charged;
-  options_.limit->in.take(kBufferBytes);
+  session.charged_bytes += session.bulk_bytes;
+  options_.limit->in.take(session.bulk_bytes);
   hold_back(session);
 }
 

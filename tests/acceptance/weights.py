@@ -13,9 +13,9 @@ SLOTS = 1024
 
 
 def archives_of_some_records(scratch):
-    """Part directories of a backup of 30 MB, and its records."""
+    """Part directories of a backup of 50 MB, and its records."""
     source = scratch.cluster("source", 2, "--replicas", "1")
-    records = harness.random_records(300, 100_000, 5)
+    records = harness.random_records(500, 100_000, 5)
     source.put_lines(records)
     backup = source.json("backup", "create", "--name", "b")
     return [archive["path"] for archive in backup["archives"]], records

@@ -21,7 +21,7 @@ class ExchangeLimitTest : public ExchangeTest {
   // Nothing is paid for that came with the first credits, or as the burst. Credits are charged as
   // whole buffers until it is known what they were for, and what the driver does not take at once
   // is given back, while this clock has gone on.
-  static constexpr double kLeast = (kMessages - kBlocks - 1.0) * kBytes / kRate;
+  static constexpr double kLeast = (kMessages - kBlocks - 2.0) * kBytes / kRate;
   static constexpr double kMost = (kMessages + 1.0) * kBufferBytes / kRate;
 
   // Node `i` has the limit.
@@ -153,6 +153,19 @@ TEST_P(ExchangeLimitTest, StreamsShareTheLimit) {
   a->close(cancelled("the test is over"));
   b->close(cancelled("the test is over"));
   EXPECT_TRUE(eventually([&] { return pool->free() == pool->size(); }));
+}
+
+// Or peers that pause would keep the limit from those that send.
+TEST_P(ExchangeLimitTest, CreditsThatAreNotUsedCostNothing) {
+  open_limited(1);
+  auto [idle, idle_there] = pair(8);
+  auto [busy, busy_there] = pair(kBlocks);
+  ASSERT_TRUE(idle_there != nullptr && busy_there != nullptr);
+  // Its credits are charged from now on; one after the other it gets them all.
+  move(*idle, *idle_there, *nodes_[0].pool, 12);
+  clock_.advance_ns(10'000'000'000);
+  EXPECT_TRUE(eventually([&] { return limit_.in.ready(); }));
+  EXPECT_LE(move(*busy, *busy_there, *nodes_[0].pool, kMessages), kMost);
 }
 
 INSTANTIATE_TEST_SUITE_P(Networks, ExchangeLimitTest, testing::ValuesIn(exchange_networks()),
