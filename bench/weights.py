@@ -2,7 +2,7 @@
 
 The rates are the nodes' own limits (limits.bytes_per_second), far below what a machine does, so that the ratio is not the
 machine's. Round by round the same archive goes into two new clusters, one whose nodes measure themselves, one with equal weights.
-The limits alone give the time that no restore can be under: of all nodes, the most bytes of copies over the node's limit.
+The limits alone give the time that no restore can be much under: of all nodes, the most bytes of copies over the node's limit.
 """
 
 import statistics
