@@ -52,10 +52,10 @@ class Step:
 class Cluster:
     """`sluice local up` in a directory, as a context; its nodes are stopped at the end, its files stay."""
 
-    def __init__(self, program, directory, nodes=5, replicas=3):
+    def __init__(self, program, directory, nodes=5, replicas=3, options=()):
         self.program = program
         self.directory = Path(directory)
-        self.options = ["--nodes", str(nodes), "--replicas", str(replicas)]
+        self.options = ["--nodes", str(nodes), "--replicas", str(replicas), *options]
         self.url = None
         self.pids = {}
 

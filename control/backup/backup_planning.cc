@@ -18,12 +18,35 @@ namespace {
 
 constexpr int64_t kCallMs = 10'000;
 constexpr int64_t kRetryNs = 200'000'000;
-// An operator's weight says how nodes compare; the plan's times need a rate. A measured weight is
-// one: MiB a second.
-constexpr double kRateOfExplicitWeight = 100.0 * (1 << 20);
+constexpr double kMib = 1 << 20;
+// Operators' weights say how nodes compare; the plan's times need a rate.
+constexpr double kRateOfExplicitWeight = 100.0 * kMib;
 
-double rate_of(const NodeInfo& node) {
-  return std::max(node.weight, 1e-6) * (node.weight_explicit ? kRateOfExplicitWeight : 1 << 20);
+// Bytes a second that a weight of 1 stands for. Beside a measured weight, which is in MiB a second,
+// an operator's is too.
+double unit_of(const std::vector<Member>& members) {
+  const bool all_explicit = std::all_of(members.begin(), members.end(), [](const Member& member) {
+    return member.info.weight_explicit;
+  });
+  return all_explicit ? kRateOfExplicitWeight : kMib;
+}
+
+// A node's measured rate for what it does, or what its weight stands for where there is none or an
+// operator knows better. Its limit holds either way.
+double rate_of(const NodeInfo& node, double measured, double unit) {
+  double rate = std::max(node.weight, 1e-6) * unit;
+  if (!node.weight_explicit && measured > 0) rate = measured;
+  return node.rates.limit > 0 ? std::min(rate, node.rates.limit) : rate;
+}
+
+PlanNode plan_node(const NodeInfo& node, double unit) {
+  return {node.name, rate_of(node, send_rate(node.rates), unit),
+          rate_of(node, receive_rate(node.rates), unit)};
+}
+
+// Targets share by what they can take; where an operator says how nodes compare, by that.
+double target_weight(const NodeInfo& node, double unit) {
+  return node.weight_explicit ? node.weight * unit : plan_node(node, unit).receive_rate;
 }
 
 }  // namespace
@@ -69,6 +92,7 @@ absl::Status BackupRun::plan_backup() {
   PlanInput input;
   input.quorum = context_.cluster().read_quorum();
   input.table = snapshot->table.get();
+  const double unit = unit_of(snapshot->members);
   head.sources.clear();
   for (const Member& member : snapshot->members) {
     const std::string& name = member.info.name;
@@ -77,8 +101,8 @@ absl::Status BackupRun::plan_backup() {
         std::find(head.targets.begin(), head.targets.end(), name) != head.targets.end();
     if (published == round.digests.end() && !target) continue;
     const auto index = static_cast<uint32_t>(input.nodes.size());
-    input.nodes.push_back({name, rate_of(member.info), rate_of(member.info)});
-    if (target) input.targets.push_back({index, member.info.weight});
+    input.nodes.push_back(plan_node(member.info, unit));
+    if (target) input.targets.push_back({index, target_weight(member.info, unit)});
     if (published == round.digests.end()) continue;
     head.sources.push_back(name);
     const int in_table = snapshot->table->find_member(name);
@@ -137,11 +161,12 @@ void BackupRun::take_totals(BackupHead* head) const {
 std::vector<PlanTarget> BackupRun::plan_targets(const Plan& plan,
                                                 const std::set<std::string>& without) const {
   const auto snapshot = context_.directory->snapshot();
+  const double unit = unit_of(snapshot->members);
   std::vector<PlanTarget> targets;
   for (const uint32_t node : plan.targets) {
     if (without.contains(plan.nodes[node].name)) continue;
     const Member* member = snapshot->find(plan.nodes[node].name);
-    targets.push_back({node, member == nullptr ? 1 : member->info.weight});
+    targets.push_back({node, member == nullptr ? unit : target_weight(member->info, unit)});
   }
   return targets;
 }

@@ -7,6 +7,7 @@
 
 #include "base/guard.h"
 #include "base/status.h"
+#include "control/membership/work_meter.h"
 
 namespace sluice {
 
@@ -36,7 +37,11 @@ BackupRole::BackupRole(const NodeContext& context, BackupHead head, Plan plan)
   if (is_target_) target_ = guarded_thread("consolidating copies", [this] { run_target(); });
 }
 
-BackupRole::~BackupRole() { stop(); }
+BackupRole::~BackupRole() {
+  stop();
+  const StageTimes written = disk_.times();
+  context_.work->add(&MeasuredRates::disk_write, written.bytes, written.busy_ns);
+}
 
 std::vector<StageReport> BackupRole::stages() const {
   std::vector<StageReport> reports;

@@ -1,6 +1,5 @@
 // sluice local: a cluster of background processes on this machine.
 #include <bit>
-#include <cmath>
 #include <csignal>
 #include <memory>
 
@@ -8,6 +7,7 @@
 #include "control/cli/command.h"
 #include "control/cli/progress.h"
 #include "control/local/local_cluster.h"
+#include "control/node/config.h"
 #include "control/table/table.h"
 
 namespace sluice {
@@ -16,6 +16,7 @@ namespace {
 constexpr int64_t kReadyMs = 90'000;
 constexpr int64_t kStopMs = 20'000;
 constexpr uint32_t kMaxLocalNodes = 256;
+constexpr char kMeasured[] = "measured";
 
 struct LocalArguments {
   LocalOptions options;
@@ -24,10 +25,58 @@ struct LocalArguments {
   bool has_replicas = false;
   int64_t slots = kDefaultSlots;
   bool has_slots = false;
+  std::vector<std::string> weights;
+  std::vector<std::string> limits;
   std::string name;
   bool accept_data_loss = false;
 };
 using Arguments = std::shared_ptr<LocalArguments>;
+
+bool read_weights(const std::vector<std::string>& texts, LocalOptions* options, Outcome* error) {
+  options->measured_weights = texts == std::vector<std::string>{kMeasured};
+  if (options->measured_weights) return true;
+  for (const std::string& text : texts) {
+    if (!parse_weight(text, &options->weights.emplace_back())) {
+      *error =
+          usage_error("--weights {}: positive numbers, or {} alone", printable(text), kMeasured);
+      return false;
+    }
+  }
+  return true;
+}
+
+bool read_limits(const std::vector<std::string>& texts, LocalOptions* options, Outcome* error) {
+  const auto fail = [&](Outcome outcome) {
+    *error = std::move(outcome);
+    return false;
+  };
+  for (const std::string& text : texts) {
+    std::string name;
+    std::string value;
+    uint64_t rate = 0;
+    if (!split_assignment(text, &name, &value) || !parse_rate(value, &rate) ||
+        rate < kLeastBytesPerSecond) {
+      return fail(usage_error("--limit {}: NAME=RATE with a rate of at least 1MiB/s, as n2=25MB/s",
+                              printable(text)));
+    }
+    if (!options->limits.emplace(name, rate).second)
+      return fail(usage_error("--limit: '{}' twice", printable(name)));
+  }
+  return true;
+}
+
+// Whether limits are of nodes n1 to nN.
+bool are_of_nodes(const LocalOptions& options, Outcome* error) {
+  for (const auto& [name, rate] : options.limits) {
+    bool known = false;
+    for (uint32_t i = 1; i <= options.nodes && !known; ++i) known = name == fmt::format("n{}", i);
+    if (known) continue;
+    *error =
+        usage_error("--limit: no node '{}'; there are n1 to n{}", printable(name), options.nodes);
+    return false;
+  }
+  return true;
+}
 
 // The options as far as they can be judged without the folder.
 bool check_options(LocalArguments& arguments, Outcome* error) {
@@ -50,12 +99,10 @@ bool check_options(LocalArguments& arguments, Outcome* error) {
                             1 << kMaxTableSlotBits));
   }
   const auto nodes = static_cast<size_t>(arguments.nodes);
+  if (!read_weights(arguments.weights, &options, error)) return false;
+  if (!read_limits(arguments.limits, &options, error)) return false;
   if (!options.weights.empty() && options.weights.size() != nodes) {
     return fail(usage_error("--weights has {} values for {} nodes", options.weights.size(), nodes));
-  }
-  for (const double weight : options.weights) {
-    if (!std::isfinite(weight) || weight <= 0)
-      return fail(usage_error("--weights {}: positive numbers", weight));
   }
   if (!options.racks.empty() && options.racks.size() != nodes) {
     return fail(usage_error("--racks has {} values for {} nodes", options.racks.size(), nodes));
@@ -64,6 +111,7 @@ bool check_options(LocalArguments& arguments, Outcome* error) {
     if (!is_utf8(rack)) return fail(usage_error("--racks {}: not UTF-8", printable(rack)));
   }
   options.nodes = static_cast<uint32_t>(arguments.nodes);
+  if (!are_of_nodes(options, error)) return false;
   options.replicas = static_cast<uint32_t>(arguments.replicas);
   options.slots = arguments.has_slots ? static_cast<uint32_t>(arguments.slots) : 0;
   return true;
@@ -186,8 +234,9 @@ void register_up(CLI::App& local, Invocation& invocation, const Arguments& argum
   CLI::App* command = add_command(
       local, "up", "Start a cluster of nodes n1..nN in a directory, or the one that is there again",
       "sluice local up --dir /tmp/demo --nodes 4 --weights 1,2,3,4 --racks a,a,b,b\n"
-      "\nWeights are explicit here, 1 each unless given: the nodes share one machine, so there is "
-      "nothing to measure.\n"
+      "\nWeights are explicit here, 1 each unless given: nodes that share one machine are equals. "
+      "With --weights measured they measure themselves, as nodes of several machines do, which "
+      "finds what --limit makes slow.\n"
       "Nodes listen on 127.0.0.1, with --driver rdma for blocks on the RDMA device's address, and "
       "keep their ports. Records are in D/nX, archives in "
       "D/nX-archive, logs in D/nX.log.");
@@ -208,9 +257,16 @@ void register_up(CLI::App& local, Invocation& invocation, const Arguments& argum
       ->add_option("--driver", arguments->options.driver,
                    "How nodes move blocks (see sluice doctor)")
       ->capture_default_str();
-  command->add_option("--weights", arguments->options.weights, "Shares of the nodes, as 1,2,4")
+  command
+      ->add_option("--weights", arguments->weights,
+                   "Shares of the nodes, as 1,2,4; or 'measured': each node finds its own")
       ->delimiter(',')
       ->type_name("W,...");
+  command
+      ->add_option("--limit", arguments->limits,
+                   "What blocks may take of a node in each direction, as n2=25MB/s,n5=25MB/s")
+      ->delimiter(',')
+      ->type_name("NAME=RATE,...");
   command->add_option("--racks", arguments->options.racks, "Failure domains of the nodes, as a,a,b")
       ->delimiter(',')
       ->type_name("R,...");

@@ -32,6 +32,32 @@ std::string clock_text(int64_t offset_ms, int64_t allowed_ms) {
                      offset_ms > 0 ? "ahead" : "behind");
 }
 
+// "95.4 work: ingest"; an operator's needs no reason.
+std::string weight_text(const NodeView& view) {
+  const Bottleneck& from = view.weight_from;
+  std::string text = fmt::format("{:.6g} {}", view.weight, weight_from_name(from.from));
+  if (from.from != WeightFrom::kOperator) text += fmt::format(": {}", from.what);
+  return text;
+}
+
+// Bytes a second, and how each is known; null where it is not.
+Json rates_json(const MeasuredRates& rates) {
+  const auto known = [](double rate) { return rate > 0 ? Json(rate) : Json(nullptr); };
+  Json json;
+  Json from;
+  for (const auto& [name, member] : kNamedRates) {
+    const MeasuredRate& each = rates.*member;
+    json[name] = known(each.rate);
+    if (each.rate > 0) {
+      from[name] = weight_from_name(each.work_seconds > 0 ? WeightFrom::kWork : WeightFrom::kProbe);
+    }
+  }
+  json["limit"] = known(rates.limit);
+  json["free_bytes"] = rates.free_bytes;
+  json["from"] = from.is_null() ? Json::object() : from;
+  return json;
+}
+
 Outcome nodes(const Invocation& invocation) {
   return with_client(invocation, [&](ClusterClient& client) {
     auto views = client.nodes();
@@ -47,6 +73,9 @@ Outcome nodes(const Invocation& invocation) {
       outcome.fields["nodes"].push_back({{"name", view.name},
                                          {"state", view.state},
                                          {"weight", view.weight},
+                                         {"weight_from", weight_from_name(view.weight_from.from)},
+                                         {"bounded_by", view.weight_from.what},
+                                         {"rates", rates_json(view.rates)},
                                          {"rack", view.rack},
                                          {"slots", view.slots},
                                          {"records", view.records},
@@ -61,8 +90,8 @@ Outcome nodes(const Invocation& invocation) {
                                          {"pid", view.process}});
       const bool known = view.reached;
       table.add(
-          {view.name, view.state, fmt::format("{:.6g}", view.weight), view.rack,
-           human_count(view.slots), known ? human_count(view.records) : "?",
+          {view.name, view.state, weight_text(view), view.rack, human_count(view.slots),
+           known ? human_count(view.records) : "?",
            known ? human_bytes(static_cast<double>(view.bytes)) : "?",
            known ? clock_text(view.clock_offset_ms, client.cluster().max_clock_offset_ms) : "?",
            view.control_address});
@@ -137,8 +166,9 @@ bool parse_changes(const std::vector<std::string>& texts, const char* option,
                    std::map<std::string, double>* changes, Outcome* error) {
   for (const std::string& text : texts) {
     std::string name;
+    std::string value;
     double weight = 0;
-    if (!parse_weight(text, &name, &weight)) {
+    if (!split_assignment(text, &name, &value) || !parse_weight(value, &weight)) {
       *error = usage_error("{} {}: NAME=WEIGHT with a positive number", option, text);
       return false;
     }

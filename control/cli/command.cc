@@ -41,13 +41,37 @@ Outcome with_client(const Invocation& invocation,
   return body(**client);
 }
 
-bool parse_weight(const std::string& text, std::string* name, double* weight) {
+bool parse_weight(const std::string& text, double* weight) {
+  char* end = nullptr;
+  *weight = std::strtod(text.c_str(), &end);
+  return end != text.c_str() && *end == '\0' && std::isfinite(*weight) && *weight > 0;
+}
+
+bool parse_rate(const std::string& text, uint64_t* bytes_per_second) {
+  static constexpr std::pair<std::string_view, double> kUnits[] = {
+      {"", 1},     {"B", 1},         {"kB", 1e3},      {"MB", 1e6},
+      {"GB", 1e9}, {"KiB", 1 << 10}, {"MiB", 1 << 20}, {"GiB", 1 << 30}};
+  char* end = nullptr;
+  const double number = std::strtod(text.c_str(), &end);
+  if (end == text.c_str()) return false;
+  std::string_view unit = end;
+  while (unit.starts_with(' ')) unit.remove_prefix(1);
+  if (unit.ends_with("/s")) unit.remove_suffix(2);
+  const auto* const known = std::find_if(std::begin(kUnits), std::end(kUnits),
+                                         [&](const auto& each) { return each.first == unit; });
+  if (known == std::end(kUnits)) return false;
+  const double rate = number * known->second;
+  if (!std::isfinite(rate) || rate < 1 || rate > 1e15) return false;
+  *bytes_per_second = static_cast<uint64_t>(rate);
+  return true;
+}
+
+bool split_assignment(const std::string& text, std::string* name, std::string* value) {
   const size_t equals = text.find('=');
   if (equals == std::string::npos || equals == 0 || equals + 1 == text.size()) return false;
   *name = text.substr(0, equals);
-  char* end = nullptr;
-  *weight = std::strtod(text.c_str() + equals + 1, &end);
-  return *end == '\0' && std::isfinite(*weight) && *weight > 0;
+  *value = text.substr(equals + 1);
+  return true;
 }
 
 }  // namespace sluice

@@ -37,8 +37,13 @@ absl::StatusOr<std::unique_ptr<ClusterClient>> open_client(const Invocation& inv
 Outcome with_client(const Invocation& invocation,
                     const std::function<Outcome(ClusterClient&)>& body);
 
-// NAME=VALUE with a positive finite number.
-bool parse_weight(const std::string& text, std::string* name, double* weight);
+// A positive finite number.
+bool parse_weight(const std::string& text, double* weight);
+// Bytes a second: a positive number with a unit, as 25MB/s, 1.5 GiB/s or 1000000; "/s" may be left
+// out. Units of 1000 are kB, MB and GB, units of 1024 KiB, MiB and GiB.
+bool parse_rate(const std::string& text, uint64_t* bytes_per_second);
+// NAME=VALUE into its halves, neither of them empty.
+bool split_assignment(const std::string& text, std::string* name, std::string* value);
 
 void register_local(CLI::App& app, Invocation& invocation);
 void register_node(CLI::App& app, Invocation& invocation);

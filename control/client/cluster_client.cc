@@ -173,6 +173,8 @@ absl::StatusOr<std::vector<NodeView>> ClusterClientImpl::nodes() {
     view.name = member.info.name;
     view.state = member.live ? "live" : "down";
     view.weight = member.info.weight;
+    view.weight_from = weight_of(member.info);
+    view.rates = member.info.rates;
     view.rack = member.info.rack;
     view.control_address = member.info.control_address;
     view.data_address = member.info.data_address;

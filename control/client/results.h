@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "control/backup/documents.h"
+#include "control/membership/weights.h"
 #include "dataplane/archive/reader.h"
 
 namespace sluice {
@@ -18,6 +19,8 @@ struct NodeView {
   // "live", "down", or live but without taking writes: "full" (its data disk), "read-only".
   std::string state;
   double weight = 0;
+  Bottleneck weight_from;  // where it comes from, and what bounds the node
+  MeasuredRates rates;     // as they were when the weight was settled
   std::string rack;
   std::string control_address;
   std::string data_address;

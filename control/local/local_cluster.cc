@@ -44,6 +44,10 @@ std::string toml_string(const std::string& text) {
   return escaped;
 }
 
+std::string weight_text(double weight) {
+  return weight == 0 ? "measured" : fmt::format("{}", weight);
+}
+
 bool is_same_folder(const std::string& a, const std::string& b) {
   struct stat one {};
   struct stat two {};
@@ -113,6 +117,7 @@ absl::Status LocalCluster::read_description() {
     slots_ = json.at("slots").get<uint32_t>();
     for (const Json& node : json.at("nodes")) {
       nodes_.push_back({node.at("name").get<std::string>(), node.at("weight").get<double>(),
+                        node.value("bytes_per_second", uint64_t{0}),
                         node.at("rack").get<std::string>(),
                         node.at("control_address").get<std::string>(),
                         node.at("data_address").get<std::string>()});
@@ -130,6 +135,7 @@ absl::Status LocalCluster::write_description() const {
   for (const LocalNode& node : nodes_) {
     json["nodes"].push_back({{"name", node.name},
                              {"weight", node.weight},
+                             {"bytes_per_second", node.bytes_per_second},
                              {"rack", node.rack},
                              {"control_address", node.control_address},
                              {"data_address", node.data_address}});
@@ -153,7 +159,14 @@ absl::Status LocalCluster::check_same(const LocalOptions& options) const {
     return differs("--cluster", url_, options.etcd_url);
   for (size_t i = 0; i < options.weights.size(); ++i) {
     if (options.weights[i] != nodes_[i].weight)
-      return differs("--weights", nodes_[i].weight, options.weights[i]);
+      return differs("--weights", weight_text(nodes_[i].weight), options.weights[i]);
+  }
+  if (options.measured_weights && nodes_[0].weight != 0)
+    return differs("--weights", nodes_[0].weight, "measured");
+  for (const auto& [name, limit] : options.limits) {
+    SLUICE_ASSIGN_OR_RETURN(const LocalNode* node, find(name));
+    if (limit != node->bytes_per_second)
+      return differs("--limit", fmt::format("{}={}", name, node->bytes_per_second), limit);
   }
   for (size_t i = 0; i < options.racks.size(); ++i) {
     if (options.racks[i] != nodes_[i].rack)
@@ -175,6 +188,9 @@ absl::Status LocalCluster::make(const LocalOptions& options) {
     LocalNode node;
     node.name = fmt::format("n{}", i + 1);
     node.weight = options.weights.empty() ? 1 : options.weights[i];
+    if (options.measured_weights) node.weight = 0;
+    if (const auto limit = options.limits.find(node.name); limit != options.limits.end())
+      node.bytes_per_second = limit->second;
     node.rack = options.racks.empty() ? "" : options.racks[i];
     node.control_address = fmt::format("127.0.0.1:{}", ports[2 * i]);
     node.data_address = fmt::format("{}:{}", data_host, ports[2 * i + 1]);
@@ -255,11 +271,13 @@ std::string LocalCluster::config_of(const LocalNode& node) const {
   add("data_listen", node.data_address);
   add("driver", driver_);
   add("rack", node.rack);
-  text += fmt::format("weight = {}\n", node.weight);
+  if (node.weight != 0) text += fmt::format("weight = {}\n", node.weight);
   // The default is for clusters of a dozen nodes.
   const uint64_t arena_bytes = recommended_arena_bytes(nodes_.size());
   if (arena_bytes > NodeConfig().arena_bytes)
     text += fmt::format("arena_bytes = {}\n", arena_bytes);
+  if (node.bytes_per_second != 0)
+    text += fmt::format("limits.bytes_per_second = {}\n", node.bytes_per_second);
   return text;
 }
 

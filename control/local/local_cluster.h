@@ -1,5 +1,5 @@
 // A cluster of background processes on this machine, all of it in one folder D:
-//   local.json          what it is: URL, driver, nodes with weights, racks and addresses
+//   local.json          what it is: URL, driver, nodes with weights, limits, racks and addresses
 //   cluster.db          the cluster block (unless etcd is used)
 //   nX.toml nX.log nX.pid   configuration, output and process of node nX
 //   nX/ nX-archive/     its records, its parts of archives
@@ -13,6 +13,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -27,7 +28,8 @@ namespace sluice {
 
 struct LocalNode {
   std::string name;
-  double weight = 1;
+  double weight = 1;              // 0: measured
+  uint64_t bytes_per_second = 0;  // limit of its bulk; 0: none
   std::string rack;
   std::string control_address;  // HOST:PORT
   std::string data_address;
@@ -41,7 +43,9 @@ struct LocalOptions {
   uint32_t replicas = 0;  // 0: min(3, nodes)
   uint32_t slots = 0;     // a power of two; 0: kDefaultSlots
   std::string driver = "tcp";
-  std::vector<double> weights;  // empty: 1 each
+  std::vector<double> weights;             // empty: 1 each
+  bool measured_weights = false;           // instead
+  std::map<std::string, uint64_t> limits;  // bytes a second, by node
   std::vector<std::string> racks;
   std::string etcd_url;  // empty: SQLite in the folder
 };

@@ -11,7 +11,7 @@ namespace sluice {
 namespace {
 
 constexpr char kClusterFormat[] = "sluice.cluster.1";
-constexpr char kNodeFormat[] = "sluice.node.1";
+constexpr char kNodeFormat[] = "sluice.node.2";
 constexpr char kLiveFormat[] = "sluice.live.2";
 constexpr char kStoreFormat[] = "sluice.store.1";
 constexpr size_t kMaxText = 1024;
@@ -25,6 +25,8 @@ bool is_name(std::string_view name) {
   }
   return true;
 }
+
+bool is_amount(double value) { return std::isfinite(value) && value >= 0; }
 
 // A document that decodes but breaks its rules is as damaged as one that does not.
 template <typename Info>
@@ -91,6 +93,15 @@ absl::Status check(const NodeInfo& info) {
     return invalid_argument("node '{}' has weight {}; it must be a number above 0", info.name,
                             info.weight);
   }
+  for (const auto& [name, member] : kNamedRates) {
+    const MeasuredRate& each = info.rates.*member;
+    if (is_amount(each.rate) && is_amount(each.work_seconds)) continue;
+    return invalid_argument("node '{}' has the rate {} {} over {} s", info.name, name, each.rate,
+                            each.work_seconds);
+  }
+  if (!is_amount(info.rates.limit)) {
+    return invalid_argument("node '{}' has the limit {}", info.name, info.rates.limit);
+  }
   if (info.rack.size() > 63) {
     return invalid_argument("node '{}' has a rack label of {} bytes; at most 63", info.name,
                             info.rack.size());
@@ -105,19 +116,35 @@ absl::Status check(const NodeInfo& info) {
   return absl::OkStatus();
 }
 
+Bottleneck weight_of(const NodeInfo& info) {
+  Bottleneck found = bottleneck_of(info.rates);
+  found.weight = info.weight;
+  if (info.weight_explicit) {
+    found.what = "operator";
+    found.from = WeightFrom::kOperator;
+  }
+  return found;
+}
+
 std::string encode(const NodeInfo& info) {
-  return dump_json({{"format", kNodeFormat},
-                    {"name", info.name},
-                    {"number", info.number},
-                    {"weight", info.weight},
-                    {"weight_explicit", info.weight_explicit},
-                    {"rack", info.rack},
-                    {"control_address", info.control_address},
-                    {"data_address", info.data_address},
-                    {"driver", info.driver},
-                    {"store_id", info.store_id},
-                    {"incarnation", info.incarnation},
-                    {"archive_folder", info.archive_folder}});
+  nlohmann::json json = {{"format", kNodeFormat},
+                         {"name", info.name},
+                         {"number", info.number},
+                         {"weight", info.weight},
+                         {"weight_explicit", info.weight_explicit},
+                         {"limit", info.rates.limit},
+                         {"free_bytes", info.rates.free_bytes},
+                         {"rack", info.rack},
+                         {"control_address", info.control_address},
+                         {"data_address", info.data_address},
+                         {"driver", info.driver},
+                         {"store_id", info.store_id},
+                         {"incarnation", info.incarnation},
+                         {"archive_folder", info.archive_folder}};
+  for (const auto& [name, member] : kNamedRates) {
+    json[name] = {(info.rates.*member).rate, (info.rates.*member).work_seconds};
+  }
+  return dump_json(json);
 }
 
 absl::StatusOr<NodeInfo> decode_node_info(std::string_view key, std::string_view document) {
@@ -127,6 +154,17 @@ absl::StatusOr<NodeInfo> decode_node_info(std::string_view key, std::string_view
   json.get("number", &info.number);
   json.get("weight", &info.weight);
   json.get("weight_explicit", &info.weight_explicit);
+  json.get("limit", &info.rates.limit);
+  json.get("free_bytes", &info.rates.free_bytes);
+  for (const auto& [name, member] : kNamedRates) {
+    std::vector<double> pair;
+    json.get(name, &pair);
+    if (pair.size() == 2) {
+      info.rates.*member = {pair[0], pair[1]};
+    } else {
+      json.fail_field(name, "is not a rate and its seconds");
+    }
+  }
   json.get("rack", &info.rack);
   json.get("control_address", &info.control_address);
   json.get("data_address", &info.data_address);

@@ -11,6 +11,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "control/membership/weights.h"
 
 namespace sluice {
 
@@ -57,6 +58,7 @@ struct NodeInfo {
   uint32_t number = 0;  // unique in the cluster, from 1, given at the first join, never given again
   double weight = 1;    // > 0; MiB/s where measured
   bool weight_explicit = false;  // an operator's: measurements do not replace it
+  MeasuredRates rates;           // that the weight follows from, unless it is explicit
   std::string rack;              // failure domain; empty: a domain of its own
   std::string control_address;   // HOST:PORT of gRPC
   std::string data_address;      // in the driver's own form
@@ -67,6 +69,8 @@ struct NodeInfo {
   friend bool operator==(const NodeInfo&, const NodeInfo&) = default;
 };
 absl::Status check(const NodeInfo& info);
+// Where its weight comes from, and what bounds it ("operator" where nothing measured does).
+Bottleneck weight_of(const NodeInfo& info);
 std::string encode(const NodeInfo& info);
 absl::StatusOr<NodeInfo> decode_node_info(std::string_view key, std::string_view document);
 

@@ -125,16 +125,19 @@ absl::Status check_store(const StoreInfo& known, const Membership::Options& opti
 // What the node's document is to be, from what the cluster knows of it.
 absl::StatusOr<NodeInfo> merged(const KnownNode& known, const Membership::Options& options) {
   NodeInfo info = options.node;
-  if (!known.info) return info;
+  if (!known.info) {
+    if (!info.weight_explicit) info.weight = bottleneck_of(info.rates).weight;
+    return info;
+  }
   const NodeInfo& before = *known.info;
-  if (!before.store_id.empty() && before.store_id != info.store_id && !options.accept_data_loss) {
-    return data_lost(before, info);
-  }
+  const bool same_store = before.store_id.empty() || before.store_id == info.store_id;
+  if (!same_store && !options.accept_data_loss) return data_lost(before, info);
   info.number = before.number;
-  if (!info.weight_explicit) {
-    info.weight = before.weight;
-    info.weight_explicit = before.weight_explicit;
-  }
+  if (info.weight_explicit) return info;
+  // Another store is on another disk, for all that is known.
+  if (same_store) info.rates = with_work_of(before.rates, info.rates);
+  info.weight = bottleneck_of(info.rates).weight;
+  if (!before.weight_explicit) info.weight = settled_weight(before.weight, info.weight);
   return info;
 }
 
@@ -199,21 +202,6 @@ absl::Status remove_node(ClusterBlock& block, std::string_view name) {
     if (!absl::IsAborted(status)) return status;
     SLUICE_ASSIGN_OR_RETURN(const auto live, block.get(live_key(name)));
     if (live) return failed_precondition("node '{}' is live; stop it before it is removed", name);
-  }
-  return aborted("node '{}' changes all the time; try again", name);
-}
-
-absl::Status set_weight(ClusterBlock& block, std::string_view name, double weight) {
-  SLUICE_RETURN_IF_ERROR(check_node_name(name));
-  for (int i = 0; i < kSwapTries; ++i) {
-    SLUICE_ASSIGN_OR_RETURN(KnownNode known, load_node(block, name));
-    if (!known.info) return not_found("no node '{}' in this cluster", name);
-    if (weight != 0) known.info->weight = weight;
-    known.info->weight_explicit = weight != 0;
-    SLUICE_RETURN_IF_ERROR(check(*known.info));
-    const absl::Status status =
-        block.compare_and_swap(node_key(name), encode(*known.info), known.revision).status();
-    if (!absl::IsAborted(status)) return status;
   }
   return aborted("node '{}' changes all the time; try again", name);
 }
@@ -377,6 +365,10 @@ void Membership::keep() {
     const int64_t begun_ns = options_.clock->monotonic_ns();
     if (status.ok() && begun_ns >= publish_after_ns) {
       status = guarded("keeping the membership", [this] { return publish(); });
+      // A cluster block that takes no writes now keeps the weight that it knows.
+      if (status.ok() && options_.rates) {
+        if (const auto rates = options_.rates()) offer_rates(*rates).IgnoreError();
+      }
       const int64_t ended_ns = options_.clock->monotonic_ns();
       publish_after_ns = ended_ns + (ended_ns - begun_ns) * (kPublishingShare - 1);
     }
@@ -488,14 +480,15 @@ absl::Status Membership::update(const std::function<void(NodeInfo&)>& change) {
   return aborted("node '{}' changes all the time; try again", options_.node.name);
 }
 
-absl::StatusOr<bool> Membership::offer_measured_weight(double weight) {
-  bool stored = false;
+absl::StatusOr<bool> Membership::offer_rates(const MeasuredRates& rates) {
+  const NodeInfo now = info();
+  const double settled = settled_weight(now.weight, bottleneck_of(rates).weight);
+  if (now.weight_explicit || (settled == now.weight && !is_news(now.rates, rates))) return false;
   SLUICE_RETURN_IF_ERROR(update([&](NodeInfo& info) {
-    const double settled = info.weight_explicit ? info.weight : settled_weight(info.weight, weight);
-    stored = settled != info.weight;
     info.weight = settled;
+    info.rates = rates;
   }));
-  return stored;
+  return true;
 }
 
 }  // namespace sluice

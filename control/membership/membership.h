@@ -40,8 +40,6 @@ absl::StatusOr<std::vector<Member>> list_members(ClusterBlock& block);
 absl::StatusOr<Member> find_member(ClusterBlock& block, std::string_view name);
 // Forgets a node. FAILED_PRECONDITION while it is live, NOT_FOUND for an unknown name.
 absl::Status remove_node(ClusterBlock& block, std::string_view name);
-// Gives a node an operator's weight, or (0) gives the measured one its say again.
-absl::Status set_weight(ClusterBlock& block, std::string_view name, double weight);
 
 // Calls `changed` (on the block's watch thread) after members joined, left, died or changed, and
 // once at the start. Several changes may be one call. The callback asks list_members() itself.
@@ -63,7 +61,9 @@ class MemberWatch {
 class Membership {
  public:
   struct Options {
-    NodeInfo node;  // its number is ignored: the cluster gives it
+    // Its number is ignored: the cluster gives it. So is its weight, unless it is explicit: it
+    // follows from the rates.
+    NodeInfo node;
     // What the node's data folder was found to hold (Store::found()), and what others have seen of
     // it.
     struct Found {
@@ -81,6 +81,9 @@ class Membership {
       uint64_t ceiling = 0;
     };
     std::function<Progress()> progress;
+    // What the node measures now, nothing before it knows; asked as often, on the keeper thread.
+    // Null: what `node` says is all.
+    std::function<std::optional<MeasuredRates>()> rates;
     int64_t ttl_ms = 3000;          // how soon a dead node is noticed
     bool accept_data_loss = false;  // join although the node's earlier data folder is gone
     int64_t takeover_wait_ms =
@@ -97,7 +100,8 @@ class Membership {
   // store, a copy that was taken before the last join, or one that lacks what was written since),
   // and accept_data_loss is not set.
   // NOT_FOUND: there is no cluster here.
-  // The weight of a known node stays as the cluster has it, unless node.weight_explicit.
+  // A known node continues its averages of real work, and its measured weight stays as the cluster
+  // has it unless it changed enough (weights.h).
   static absl::StatusOr<std::unique_ptr<Membership>> join(ClusterBlock& block, Options options);
   ~Membership();
   Membership(const Membership&) = delete;
@@ -113,9 +117,9 @@ class Membership {
   // Changes this node's own document (addresses after a bind, weight, archive folder); name, number
   // and store_id stay.
   absl::Status update(const std::function<void(NodeInfo&)>& change);
-  // Reports a measured weight: stored only when it counts (control/membership/weights.h). True when
-  // it was.
-  absl::StatusOr<bool> offer_measured_weight(double weight);
+  // Reports what was measured: stored only when it changes the weight by enough to count, or is
+  // news (weights.h), and the weight is not an operator's. True when it was.
+  absl::StatusOr<bool> offer_rates(const MeasuredRates& rates);
 
  private:
   struct Joined {

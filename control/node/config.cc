@@ -3,6 +3,7 @@
 #include <cmath>
 #include <functional>
 #include <map>
+#include <sstream>
 #include <string>
 
 #include <toml++/toml.h>
@@ -16,6 +17,7 @@ namespace sluice {
 namespace {
 
 constexpr size_t kMaxConfigBytes = size_t{1} << 20;
+constexpr std::string_view kLimitsTable = "limits";
 
 // Reads one key's value into its member; false for a wrong type.
 using Reader = std::function<bool(const toml::node&)>;
@@ -28,10 +30,10 @@ Reader text(std::string* into) {
   };
 }
 
-Reader whole(uint64_t* into) {
-  return [into](const toml::node& node) {
+Reader at_least(uint64_t least, uint64_t* into) {
+  return [least, into](const toml::node& node) {
     const auto value = node.value_exact<int64_t>();
-    if (!value.has_value() || *value <= 0) return false;
+    if (!value.has_value() || *value < 0 || static_cast<uint64_t>(*value) < least) return false;
     *into = static_cast<uint64_t>(*value);
     return true;
   };
@@ -68,7 +70,10 @@ struct Key {
   std::string_view expected;
 };
 
-std::map<std::string, Key, std::less<>> keys_of(NodeConfig& config, uint64_t* lease_ms) {
+// By name; one of a table with the table's name before it.
+using Keys = std::map<std::string, Key, std::less<>>;
+
+Keys keys_of(NodeConfig& config, uint64_t* lease_ms) {
   return {
       {"name", {text(&config.name), "a text"}},
       {"cluster", {text(&config.cluster), "a text"}},
@@ -79,14 +84,45 @@ std::map<std::string, Key, std::less<>> keys_of(NodeConfig& config, uint64_t* le
       {"driver", {text(&config.driver), "a text"}},
       {"weight", {weight(&config.weight), "a number above 0"}},
       {"rack", {text(&config.rack), "a text"}},
-      {"arena_bytes", {whole(&config.arena_bytes), "a whole number above 0"}},
-      {"memtable_bytes", {whole(&config.memtable_bytes), "a whole number above 0"}},
-      {"block_cache_bytes", {whole(&config.block_cache_bytes), "a whole number above 0"}},
+      {"arena_bytes", {at_least(1, &config.arena_bytes), "a whole number above 0"}},
+      {"memtable_bytes", {at_least(1, &config.memtable_bytes), "a whole number above 0"}},
+      {"block_cache_bytes", {at_least(1, &config.block_cache_bytes), "a whole number above 0"}},
       {"accept_data_loss", {truth(&config.accept_data_loss), "true or false"}},
-      {"lease_ms", {whole(lease_ms), "a whole number above 0"}},
       {"rebalance_after_ms",
        {milliseconds(&config.rebalance_after_ms), "a whole number, 0 or more"}},
+      {"lease_ms", {at_least(1, lease_ms), "a whole number above 0"}},
+      {"limits.bytes_per_second",
+       {at_least(kLeastBytesPerSecond, &config.bytes_per_second),
+        "a whole number of at least 1048576 (1 MiB/s); leave it out for no limit"}},
   };
+}
+
+// The value as the file has it, where it is one that can be said in few words.
+std::string value_text(const toml::node& node) {
+  std::ostringstream text;
+  if (node.is_number() || node.is_boolean()) {
+    node.visit([&](const auto& value) { text << " (it is " << value << ")"; });
+  }
+  return text.str();
+}
+
+absl::Status read_keys(const toml::table& table, const std::string& prefix, const Keys& keys,
+                       std::string_view source) {
+  for (const auto& [key_name, value] : table) {
+    const std::string name = prefix + std::string(key_name.str());
+    const auto line = value.source().begin.line;
+    if (name == kLimitsTable && value.is_table()) {
+      SLUICE_RETURN_IF_ERROR(read_keys(*value.as_table(), name + ".", keys, source));
+      continue;
+    }
+    const auto key = keys.find(name);
+    if (key == keys.end()) return invalid_argument("{}:{}: unknown key '{}'", source, line, name);
+    if (!key->second.read(value)) {
+      return invalid_argument("{}:{}: key '{}' must be {}{}", source, line, name,
+                              key->second.expected, value_text(value));
+    }
+  }
+  return absl::OkStatus();
 }
 
 bool is_within(const std::string& path, const std::string& folder) {
@@ -129,17 +165,7 @@ absl::StatusOr<NodeConfig> parse_node_config(std::string_view document, std::str
   NodeConfig config;
   uint64_t lease_ms = static_cast<uint64_t>(config.lease_ms);
   const auto keys = keys_of(config, &lease_ms);
-  for (const auto& [name, value] : table) {
-    const auto line = value.source().begin.line;
-    const auto key = keys.find(name.str());
-    if (key == keys.end()) {
-      return invalid_argument("{}:{}: unknown key '{}'", source, line, name.str());
-    }
-    if (!key->second.read(value)) {
-      return invalid_argument("{}:{}: key '{}' must be {}", source, line, name.str(),
-                              key->second.expected);
-    }
-  }
+  SLUICE_RETURN_IF_ERROR(read_keys(table, "", keys, source));
   config.lease_ms = static_cast<int64_t>(std::min<uint64_t>(lease_ms, INT64_MAX));
   while (config.data_folder.size() > 1 && config.data_folder.ends_with('/')) {
     config.data_folder.pop_back();

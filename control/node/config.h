@@ -20,7 +20,7 @@ struct NodeConfig {
   std::string control_listen = "127.0.0.1:0";  // HOST:PORT of gRPC; port 0: any
   std::string data_listen = "127.0.0.1:0";     // in the driver's words
   std::string driver = "tcp";
-  std::optional<double> weight;  // absent: measured at start
+  std::optional<double> weight;  // absent: measured, at start and in what the node does
   std::string rack;              // failure domain
   uint64_t arena_bytes = uint64_t{256} << 20;
   uint64_t memtable_bytes = uint64_t{64} << 20;
@@ -30,7 +30,12 @@ struct NodeConfig {
   // A backup that this node coordinates is planned again, by what nodes really did, when its plan
   // has been followed that long and some are much slower than planned; 0: never.
   int64_t rebalance_after_ms = 10'000;
+  // [limits]
+  uint64_t bytes_per_second = 0;  // of bulk, in each direction (exchange.h); 0: absent, no limit
 };
+
+// With less, requests would be late rather than slow.
+inline constexpr uint64_t kLeastBytesPerSecond = uint64_t{1} << 20;
 
 // INVALID_ARGUMENT naming the source, line and key for what is no TOML, an unknown key, a wrong
 // type or a value out of range.

@@ -26,7 +26,7 @@
 #include "control/job/job_fence.h"
 #include "control/membership/membership.h"
 #include "control/node/arena_budget.h"
-#include "control/node/measure.h"
+#include "control/node/node_rates.h"
 #include "control/peers/directory.h"
 #include "control/peers/directory_router.h"
 #include "control/peers/node_context.h"
@@ -114,6 +114,8 @@ class NodeImpl final : public Node {
   std::unique_ptr<Store> store_;
   std::unique_ptr<Arena> arena_;
   std::unique_ptr<Transport> transport_;
+  std::unique_ptr<NodeRates> rates_;
+  std::unique_ptr<BulkLimit> limit_;  // null: none
   std::unique_ptr<Exchange> exchange_;
   std::unique_ptr<Peers> peers_;
   std::unique_ptr<DirectoryRouter> router_;
@@ -171,6 +173,10 @@ absl::Status NodeImpl::open_exchange() {
   exchange.node = options_.config.name;
   exchange.incarnation = store_->incarnation();
   exchange.gate = [this] { return context_.check_ready(); };
+  if (options_.config.bytes_per_second > 0) {
+    limit_ = std::make_unique<BulkLimit>(clock_, options_.config.bytes_per_second);
+    exchange.limit = limit_.get();
+  }
   auto opened = Exchange::open(exchange);
   if (!opened.ok()) {
     return with_context(opened.status(), fmt::format("data_listen {}", exchange.listen));
@@ -232,10 +238,15 @@ absl::Status NodeImpl::join() {
   if (info.weight_explicit) {
     info.weight = *options_.config.weight;
   } else {
-    SLUICE_ASSIGN_OR_RETURN(const MeasuredRates rates, measure_rates(options_.config.data_folder));
-    info.weight = measured_weight(rates);
+    SLUICE_RETURN_IF_ERROR(rates_->probe(data_address_));
+    joining.rates = [this]() -> std::optional<MeasuredRates> {
+      // Earlier averages are known once it has joined.
+      if (!confirmed_) return std::nullopt;
+      rates_->look_at(*exchange_);
+      return rates_->rates();
+    };
   }
-  const double measured = info.weight;
+  info.rates = rates_->rates();
   joining.found = {store_->found().joined, store_->found().joining, store_->found().sequence,
                    ask_peers_of_store(), store_->lock_identity()};
   // What opening wrote counts only once the join is confirmed.
@@ -250,16 +261,11 @@ absl::Status NodeImpl::join() {
   const NodeInfo joined = membership_->info();
   SLUICE_RETURN_IF_ERROR(store_->clock().observe(membership_->clock_floor()));
   SLUICE_RETURN_IF_ERROR(store_->confirm_join());
+  rates_->work().resume(joined.rates);
   confirmed_ = true;
   context_.number = joined.number;
   context_.ready = true;
   clock_monitor_->start();
-  // Peers count on a live node: nothing that can wait comes before it serves.
-  if (!joined.weight_explicit && !options_.config.weight.has_value()) {
-    const absl::Status offered = membership_->offer_measured_weight(measured).status();
-    // A cluster block that takes no writes now keeps the weight that it knows.
-    if (!absl::IsUnavailable(offered)) SLUICE_RETURN_IF_ERROR(offered);
-  }
   return absl::OkStatus();
 }
 
@@ -300,6 +306,12 @@ absl::Status NodeImpl::open() {
       check_arena(options_.config.arena_bytes,
                   known->members.size() + (known->find(options_.config.name) == nullptr)));
   SLUICE_RETURN_IF_ERROR(open_store());
+  NodeRates::Options measuring;
+  measuring.data_folder = options_.config.data_folder;
+  measuring.limit = static_cast<double>(options_.config.bytes_per_second);
+  measuring.least_work_seconds = options_.least_work_seconds;
+  rates_ = std::make_unique<NodeRates>(measuring, clock_);
+  context_.work = &rates_->work();
   SLUICE_RETURN_IF_ERROR(open_exchange());
   peers_ = std::make_unique<Peers>(*directory_, clock_);
   router_ = std::make_unique<DirectoryRouter>(*directory_);
@@ -322,6 +334,7 @@ absl::Status NodeImpl::open() {
   WriteServer::Options writes;
   writes.node = context_.name;
   writes.write_quorum = context_.cluster().write_quorum();
+  writes.lots.ingest = &rates_->ingest();
   writes.on_answer = [this](const std::string& node, const std::string& token, uint64_t sequence) {
     if (const auto peer = peers_->find(node); peer.ok()) (*peer)->remember(token, sequence);
   };

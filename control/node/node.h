@@ -9,6 +9,7 @@
 #include "absl/status/statusor.h"
 #include "control/backup/backup_run.h"
 #include "control/cluster_block/cluster_block.h"
+#include "control/membership/weights.h"
 #include "control/node/config.h"
 
 namespace sluice {
@@ -18,6 +19,7 @@ struct NodeOptions {
   ClusterBlock* block = nullptr;  // instead of the one of config.cluster; outlives the node
   Clock* clock = nullptr;         // the system's when null
   BackupRunOptions backup;
+  double least_work_seconds = kLeastWorkSeconds;  // before an average of work replaces the probe
 };
 
 class Node {

@@ -20,6 +20,7 @@ namespace sluice {
 class JobFence;
 class LocalArchives;
 class ClockMonitor;
+class WorkMeter;
 
 struct NodeContext {
   std::string name;
@@ -35,6 +36,7 @@ struct NodeContext {
   Exchange* exchange = nullptr;
   LocalArchives* archives = nullptr;
   JobFence* fence = nullptr;
+  WorkMeter* work = nullptr;
 
   // Set once the node has joined: its number is known, and it may serve, stamp and coordinate.
   // Before, what it holds may be refused: nothing must come out of it or go into it.

@@ -139,7 +139,12 @@ void WriteLots::tick() {
 
 void WriteLots::commit(const std::shared_ptr<Lot>& lot) {
   const uint64_t kept = lot->ingest->bytes();
-  const absl::StatusOr<Result> result = lot->ingest->commit();
+  absl::StatusOr<Result> result;
+  {
+    Stage::Work work(options_.ingest);
+    result = lot->ingest->commit();
+    if (result.ok()) work.add(kept);
+  }
   lot->ingest.reset();
   {
     const std::lock_guard lock(mutex_);

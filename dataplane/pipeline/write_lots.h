@@ -23,6 +23,7 @@
 
 #include "absl/status/statusor.h"
 #include "base/clock.h"
+#include "base/stage.h"
 #include "dataplane/store/store.h"
 
 namespace sluice {
@@ -46,6 +47,7 @@ class WriteLots {
     int64_t patience_ms = 8'000;               // with senders that are late
     int64_t idle_ms = 60'000;                  // a lot of which nothing is heard is let go
     size_t outcomes = 1024;                    // remembered for those who ask again
+    Stage* ingest = nullptr;                   // at work while lots are committed; outlives them
   };
   // By slot, where records differ from the archive's: how many were kept.
   using Result = SlotIngest::Result;

@@ -54,7 +54,10 @@ ExchangeImpl::ExchangeImpl(const Options& options)
                         : make_thread_executor("work", default_executor_threads(), *clock_)),
       executor_(options.executor != nullptr ? options.executor : own_executor_.get()),
       moving_(*clock_),
-      newcomers_(newcomer_options(options)) {}
+      newcomers_(newcomer_options(options)) {
+  local_->limit = options.limit;
+  local_->wake = [this] { endpoint_->wake(); };
+}
 
 absl::Status ExchangeImpl::start() {
   limits_ = options_.transport->limits();
@@ -253,6 +256,12 @@ void ExchangeImpl::run() {
   while (!stopping_.load(std::memory_order_relaxed)) {
     bool progress = take_work();
     progress |= poll_completions();
+    if (options_.limit != nullptr) {
+      progress |= grant_held_back();
+      // Each is first in turn: the limit's room goes to who asks first.
+      if (!sending_.empty()) std::rotate(sending_.begin(), sending_.begin() + 1, sending_.end());
+      send_held_back_ = false;
+    }
     for (size_t i = 0; i < sending_.size();) {
       // Copied: pump() may end the session.
       const SessionPtr session = sending_[i];
@@ -280,7 +289,7 @@ void ExchangeImpl::run() {
     }
     if (nothing_new && !stopping_.load()) {
       moving_.end(0);
-      endpoint_->wait(idle_wait_ns());
+      endpoint_->wait(std::min(idle_wait_ns(), limit_wait_ns()));
       moving_.begin();
     }
     sleeping_.store(false);
@@ -371,6 +380,7 @@ bool ExchangeImpl::pump(Session& session) {
       std::lock_guard lock(session.mutex);
       while (send_scratch_.size() < credits && !session.outgoing.empty()) {
         Outgoing& next = session.outgoing.front();
+        if (options_.limit != nullptr && !may_send(next)) break;
         send_scratch_.push_back({std::move(next.buffer), next.bytes});
         session.outgoing.pop_front();
       }
@@ -382,6 +392,7 @@ bool ExchangeImpl::pump(Session& session) {
       for (size_t i = send_scratch_.size(); i > accepted; --i) {
         SendRequest& back = send_scratch_[i - 1];
         session.outgoing.push_front({std::move(back.buffer), back.bytes});
+        if (options_.limit != nullptr) take_back(session.outgoing.front());
       }
       for (size_t i = 0; i < accepted; ++i) {
         session.counters.sent_bytes += send_scratch_[i].bytes;
@@ -413,6 +424,10 @@ bool ExchangeImpl::post_receives(Session& session) {
   if (session.pool == nullptr || session.phase == Phase::kConnecting ||
       session.phase == Phase::kAwaitHello || session.phase == Phase::kAwaitHandler ||
       session.phase == Phase::kOver || session.close_begun) {
+    return false;
+  }
+  if (options_.limit != nullptr && session.bulk_bytes > 0) {
+    hold_back(session);
     return false;
   }
   bool progress = false;

@@ -30,6 +30,13 @@
 // (Rejected: granting a hello buffer once bytes are waiting. No driver can tell: a message begins
 // with a credit, and packets of a block without a posted buffer are thrown away.)
 //
+// Limit. A node may be given a rate for its bulk (BulkLimit): blocks, batches of records and
+// summaries, not acknowledgements, answers or what the exchange says itself. What goes out waits in
+// its stream's queue until the limit lets it go. What comes in is held back at its source: a stream
+// that takes bulk gets the credit for one more message only when the limit has room for one
+// like the last, streams in turn. Bulk of local streams counts as coming in. Nobody waits on a
+// thread for it.
+//
 // Arena budget, in buffers (kBufferBytes each), for a node in a cluster of n members while every
 // member backs up to every other and restores at the same time, with the default sizes:
 //     exchange      hello_buffers 8 + own_buffers 3 + control_buffers 16                       27
@@ -61,6 +68,7 @@
 #include "base/clock.h"
 #include "base/executor.h"
 #include "base/stage.h"
+#include "base/token_bucket.h"
 #include "dataplane/stream/envelope.h"
 #include "dataplane/stream/hello.h"
 #include "drivers/transport.h"
@@ -189,6 +197,14 @@ class StreamHandler {
   virtual void accepted(std::shared_ptr<Stream> stream) = 0;
 };
 
+// Bytes a second of bulk in each direction; 0: no limit. Thread-safe.
+struct BulkLimit {
+  BulkLimit(Clock& clock, uint64_t bytes_per_second)
+      : in(clock, bytes_per_second, kBufferBytes), out(clock, bytes_per_second, kBufferBytes) {}
+  TokenBucket in;
+  TokenBucket out;
+};
+
 class Exchange {
  public:
   struct Options {
@@ -217,6 +233,7 @@ class Exchange {
     // Asked at each hello, on the exchange's thread: an error is told to the peer, and nothing is
     // served. Null: always OK.
     std::function<absl::Status()> gate;
+    BulkLimit* limit = nullptr;  // null: none. Outlives the exchange
   };
   // The transport, the arena and the clock outlive the exchange.
   static absl::StatusOr<std::unique_ptr<Exchange>> open(const Options& options);

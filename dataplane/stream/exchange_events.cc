@@ -15,6 +15,8 @@ constexpr int64_t kMs = 1'000'000;
 // How long a closing session may take to hand over what it has queued.
 constexpr int64_t kLingerNs = 5'000 * kMs;
 constexpr size_t kConnectTries = 4;
+// A credit that is not used for so long costs the others nothing more.
+constexpr int64_t kUnusedCreditNs = 200 * kMs;
 
 }  // namespace
 
@@ -134,6 +136,7 @@ void ExchangeImpl::on_received(const SessionPtr& session, Completion& completion
     begin_close(*session, envelope.status());
     return;
   }
+  if (options_.limit != nullptr) charge_received(*session, *envelope, completion.bytes);
   {
     std::lock_guard lock(session->mutex);
     session->counters.received_bytes += completion.bytes;
@@ -256,6 +259,7 @@ void ExchangeImpl::on_closed(const SessionPtr& session, const absl::Status& stat
   if (session->buffer_awaited) --buffers_awaited_;
   if (session->admitted) --admitted_;
   session->phase = Session::Phase::kOver;
+  if (session->charged > 0) uncharge(*session);
   const absl::Status reason = !session->wire_reason.ok() ? session->wire_reason : status;
   finish_connect(*session, reason.ok() ? unavailable("{} closed the connection", session->peer)
                                        : with_context(reason, session->peer));
@@ -314,12 +318,16 @@ void ExchangeImpl::check_session_time(Session& session, int64_t now) {
     case Phase::kOpen:
       // While nothing is posted the peer cannot say a word, so its silence means nothing.
       if (session.posted == 0) session.last_received_ns = now;
+      if (session.charged > 0 && now - session.last_received_ns > kUnusedCreditNs) {
+        uncharge(session);
+      }
       if (now - session.last_received_ns > options_.idle_timeout_ms * kMs) {
         abort(session, unavailable("nothing from {} for {} s", session.peer,
                                    options_.idle_timeout_ms / 1000));
-      } else if (now - session.last_sent_ns > options_.keepalive_ms * kMs &&
-                 !has_waiting(session) && endpoint_->credits(session.connection) > 0 &&
-                 own_pool_->free() > 0) {
+      } else if (now - session.last_sent_ns > options_.keepalive_ms * kMs && session.own.empty() &&
+                 (options_.limit != nullptr || !session.has_outgoing()) &&
+                 endpoint_->credits(session.connection) > 0 && own_pool_->free() > 0) {
+        // Also while what it has to send is held back by the limit.
         session.own.push_back({MessageKind::kKeepalive, {}});
         mark_dirty(&session);
       }

@@ -5,6 +5,7 @@
 #include <array>
 #include <atomic>
 #include <condition_variable>
+#include <deque>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -100,6 +101,16 @@ class ExchangeImpl final : public Exchange, public SessionHost {
   void run_timers();
   void check_session_time(Session& session, int64_t now);
 
+  // exchange_limit.cc: what the limit holds back. All of it needs one.
+  bool may_send(const Outgoing& next);
+  void take_back(const Outgoing& unsent);
+  void charge_received(Session& session, const Envelope& envelope, uint32_t bytes);
+  void uncharge(Session& session);
+  void hold_back(Session& session);
+  bool grant_held_back();
+  void grant_one(Session& session);
+  int64_t limit_wait_ns() const;
+
   // exchange_strangers.cc: accepted connections up to their hello.
   void on_accepted(Completion& completion);
   void serve_newcomers();
@@ -147,9 +158,11 @@ class ExchangeImpl final : public Exchange, public SessionHost {
 
   // The exchange's thread alone:
   std::unordered_map<ConnectionId, SessionPtr> sessions_;
-  std::vector<SessionPtr> sending_;  // with messages that wait for credits
-  std::vector<SessionPtr> retired_;  // over, some buffers not home yet
-  std::vector<SessionPtr> waiting_;  // for a handler, or were
+  std::vector<SessionPtr> sending_;   // with messages that wait for credits
+  std::deque<SessionPtr> held_back_;  // with credits that the limit has no room for, in turn
+  bool send_held_back_ = false;       // in this round of the loop
+  std::vector<SessionPtr> retired_;   // over, some buffers not home yet
+  std::vector<SessionPtr> waiting_;   // for a handler, or were
   std::unordered_map<Session*, ConnectingPtr> connecting_;
   std::vector<SessionPtr> taken_;  // scratch of take_work()
   std::array<Completion, 64> completions_;

@@ -37,8 +37,8 @@ absl::Status LocalLink::send(size_t from, BlockBuffer message, uint32_t bytes, i
   const size_t to = 1 - from;
   Inbox::Delivery delivery;  // taken or not, it goes behind the lock
   std::unique_lock lock(mutex_);
-  const auto room = [&] { return closed_ || ends_[to].waiting[control] < limit(to, control); };
-  if (!changed_.wait_for(lock, milliseconds(timeout_ms), room)) {
+  if (!changed_.wait_for(lock, milliseconds(timeout_ms),
+                         [&] { return closed_ || has_room(to, control); })) {
     return deadline_exceeded("{} takes no message for {} ms", peer_, timeout_ms);
   }
   if (closed_) return told(ends_[from].reason);
@@ -46,6 +46,7 @@ absl::Status LocalLink::send(size_t from, BlockBuffer message, uint32_t bytes, i
   delivery.stream = there.handle.lock();
   if (delivery.stream == nullptr) return unavailable("stream is closed");
   ++there.waiting[control];
+  if (!control && host_->limit != nullptr) host_->limit->in.take(bytes);
   Stream::Counters& sent = ends_[from].counters;
   sent.sent_bytes += bytes;
   ++sent.sent_messages;
@@ -147,6 +148,19 @@ absl::Status LocalLink::closed_reason(size_t end) const {
 Stream::Counters LocalLink::counters(size_t end) const {
   const std::lock_guard lock(mutex_);
   return ends_[end].counters;
+}
+
+bool LocalLink::has_room(size_t to, bool control) {
+  if (ends_[to].waiting[control] >= limit(to, control)) return false;
+  if (control || host_->limit == nullptr || host_->limit->in.ready()) return true;
+  if (!host_->held_back.exchange(true)) host_->wake();
+  return false;
+}
+
+void LocalLink::limit_lifted() {
+  const std::lock_guard lock(mutex_);
+  if (closed_) return;
+  for (const End& end : ends_) notify_locked(end);
 }
 
 void LocalLink::shut_down(const absl::Status& reason) {

@@ -24,6 +24,11 @@ struct LocalHost {
   BlockPool* control_pool = nullptr;
   std::atomic<uint64_t> bytes{0};  // delivered
   std::atomic<size_t> open{0};     // ends of open streams
+  BulkLimit* limit = nullptr;      // null: none
+  // A sender was held back by the limit: the exchange's thread, which `wake` wakes, calls
+  // limit_lifted() once it has room.
+  std::atomic<bool> held_back{false};
+  std::function<void()> wake;
 };
 
 class LocalStream;
@@ -57,6 +62,8 @@ class LocalLink final : public CreditOwner, public std::enable_shared_from_this<
   Stream::Counters counters(size_t end) const;
   // Ends both ends: the exchange goes.
   void shut_down(const absl::Status& reason);
+  // There may be room to send for both ends.
+  void limit_lifted();
 
   void credit_returned(size_t kind) override;
 
@@ -76,6 +83,8 @@ class LocalLink final : public CreditOwner, public std::enable_shared_from_this<
     changed_.notify_all();
     if (end.on_change) end.on_change();
   }
+  // Under the lock.
+  bool has_room(size_t to, bool control);
   size_t limit(size_t to, bool control) const {
     return control ? kMaxControl : ends_[to].options.receive_blocks;
   }

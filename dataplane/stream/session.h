@@ -117,6 +117,11 @@ class Session : public std::enable_shared_from_this<Session> {
   bool buffer_awaited = false;  // was aborted while it held a hello buffer
   size_t tries = 0;             // of connecting
   size_t posted = 0;
+  // Bytes of the last bulk that came: what a further credit is charged to the limit. 0: none came.
+  uint32_t bulk_bytes = 0;
+  size_t charged = 0;  // of `posted`: credits that are
+  uint64_t charged_bytes = 0;
+  bool held_back = false;   // waits for its turn to give credit
   int64_t deadline_ns = 0;  // of the handshake, later of the closing
   int64_t last_sent_ns = 0;
   int64_t last_received_ns = 0;

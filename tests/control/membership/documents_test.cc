@@ -4,7 +4,6 @@
 
 #include "base/random.h"
 #include "base/status.h"
-#include "control/membership/weights.h"
 
 namespace sluice {
 namespace {
@@ -15,6 +14,10 @@ NodeInfo some_node() {
   info.number = 3;
   info.weight = 2.5;
   info.weight_explicit = true;
+  info.rates.disk_write = {1e9, 0};
+  info.rates.link = {2.5e8, 17.25};
+  info.rates.limit = 4e7;
+  info.rates.free_bytes = uint64_t{1} << 50;
   info.rack = "r1";
   info.control_address = "127.0.0.1:1";
   info.data_address = "127.0.0.1:2";
@@ -49,6 +52,19 @@ TEST(MembershipDocuments, RoundTrip) {
   EXPECT_EQ(*decode_live_info("live/n1", encode(live)), live);
 }
 
+TEST(MembershipDocuments, ANodeSaysWhereItsWeightComesFrom) {
+  NodeInfo info = some_node();
+  EXPECT_EQ(weight_of(info).from, WeightFrom::kOperator);
+  EXPECT_EQ(weight_of(info).weight, 2.5);
+  info.weight_explicit = false;
+  EXPECT_STREQ(weight_of(info).what, "limit");
+  EXPECT_EQ(weight_of(info).from, WeightFrom::kProbe);
+  EXPECT_EQ(weight_of(info).weight, 2.5) << "the settled one";
+  info.rates.limit = 0;
+  EXPECT_STREQ(weight_of(info).what, "link");
+  EXPECT_EQ(weight_of(info).from, WeightFrom::kWork);
+}
+
 TEST(MembershipDocuments, HostileInputIsDataLossNamingTheKey) {
   const std::string good = encode(some_node());
   const auto refused = [](const std::string& document) {
@@ -74,7 +90,13 @@ TEST(MembershipDocuments, HostileInputIsDataLossNamingTheKey) {
   replaced("\"weight\":2.5", "\"weight\":1e999");
   replaced("\"weight\":2.5", "\"weight\":null");
   replaced("\"name\":\"n1\"", "\"name\":\"n2\"");
-  replaced("sluice.node.1", "sluice.node.2");
+  replaced("sluice.node.2", "sluice.node.1");
+  replaced("\"limit\":40000000.0", "\"limit\":-1");
+  replaced("\"limit\":40000000.0", "\"limit\":1e999");
+  replaced("[250000000.0,17.25]", "[-1,17.25]");
+  replaced("[250000000.0,17.25]", "[250000000.0,-1]");
+  replaced("[250000000.0,17.25]", "[250000000.0]");
+  replaced("[250000000.0,17.25]", "7");
   EXPECT_TRUE(absl::IsDataLoss(decode_cluster_info("cluster", good).status()));
   EXPECT_TRUE(absl::IsDataLoss(decode_live_info("live/n1", good).status()));
   Random random(1);
@@ -85,45 +107,6 @@ TEST(MembershipDocuments, HostileInputIsDataLossNamingTheKey) {
     decode_node_info("nodes/n1", noisy).IgnoreError();  // must not crash
   }
   refused(std::string(100'000, '['));
-}
-
-TEST(Weights, AreTheBottleneckCappedBySpace) {
-  MeasuredRates rates;
-  EXPECT_EQ(measured_weight(rates), 1);
-  rates.disk_write = 500.0 * (1 << 20);
-  rates.link = 1000.0 * (1 << 20);
-  rates.checksum = 9000.0 * (1 << 20);
-  rates.free_bytes = uint64_t{1} << 44;
-  EXPECT_DOUBLE_EQ(measured_weight(rates), 500);
-  rates.link = 100.0 * (1 << 20);
-  EXPECT_DOUBLE_EQ(measured_weight(rates), 100);
-  rates.free_bytes = uint64_t{60} * 600 * (1 << 20);
-  EXPECT_DOUBLE_EQ(measured_weight(rates), 60);
-  rates.free_bytes = 0;
-  EXPECT_EQ(measured_weight(rates), kLeastWeight);
-}
-
-TEST(Weights, SettleOnlyOnRealChange) {
-  EXPECT_EQ(settled_weight(100, 119), 100);
-  EXPECT_EQ(settled_weight(100, 121), 121);
-  EXPECT_EQ(settled_weight(100, 81), 100);
-  EXPECT_EQ(settled_weight(100, 79), 79);
-  EXPECT_EQ(settled_weight(100, -1), 100);
-  EXPECT_EQ(settled_weight(100, 0.0 / 0.0), 100);
-}
-
-TEST(RateAverage, FollowsWhatWasAchieved) {
-  RateAverage average(10);
-  EXPECT_EQ(average.rate(), 0);
-  average.add(1000, 1);
-  EXPECT_EQ(average.rate(), 1000);
-  average.add(2000, 0);
-  EXPECT_EQ(average.rate(), 1000);
-  average.add(2000, 1);
-  EXPECT_GT(average.rate(), 1000);
-  EXPECT_LT(average.rate(), 1200);
-  for (int i = 0; i < 200; ++i) average.add(2000, 1);
-  EXPECT_NEAR(average.rate(), 2000, 1);
 }
 
 }  // namespace

@@ -4,6 +4,7 @@
 
 #include <atomic>
 #include <chrono>
+#include <optional>
 #include <thread>
 
 #include "base/random.h"
@@ -299,23 +300,73 @@ TEST_F(MembershipTest, ARemovedNodeIsLost) {
   EXPECT_TRUE(eventually([&] { return lost.load(); }));
 }
 
-TEST_F(MembershipTest, WeightsAreKeptUnlessAnOperatorSaysOtherwise) {
+MeasuredRates disk_of(double weight, double work_seconds = 0) {
+  MeasuredRates rates;
+  rates.disk_write = {weight * (1 << 20), work_seconds};
+  rates.free_bytes = uint64_t{1} << 50;
+  return rates;
+}
+
+TEST_F(MembershipTest, AMeasuredWeightIsStoredWhenItCounts) {
   auto options = options_for("n1");
-  options.node.weight = 100;
+  options.node.rates = disk_of(100);
+  const auto node = join(options);
+  EXPECT_EQ(node->info().weight, 100);
+  const Revision before = (*block_->get("nodes/n1"))->revision;
+  EXPECT_FALSE(*node->offer_rates(disk_of(115)));
+  EXPECT_FALSE(*node->offer_rates(disk_of(85)));
+  EXPECT_EQ((*block_->get("nodes/n1"))->revision, before) << "noise is not written";
+  EXPECT_TRUE(*node->offer_rates(disk_of(150, 7)));
+  const auto stored = find_member(*block_, "n1");
+  EXPECT_EQ(stored->info.weight, 150);
+  EXPECT_EQ(stored->info.rates, disk_of(150, 7));
+}
+
+TEST_F(MembershipTest, AnOperatorsWeightIsAboveWhatIsMeasured) {
+  auto options = options_for("n1");
+  options.node.weight = 7;
+  options.node.weight_explicit = true;
+  options.node.rates = disk_of(100);
   auto node = join(options);
-  EXPECT_FALSE(*node->offer_measured_weight(115));
-  EXPECT_TRUE(*node->offer_measured_weight(150));
-  EXPECT_EQ(find_member(*block_, "n1")->info.weight, 150);
-  ASSERT_TRUE(set_weight(*block_, "n1", 7).ok());
-  EXPECT_FALSE(*node->offer_measured_weight(1000));
+  EXPECT_FALSE(*node->offer_rates(disk_of(1000)));
   EXPECT_EQ(find_member(*block_, "n1")->info.weight, 7);
+  // Configured without it, the node is what it measures again.
+  node.reset();
+  options.node.weight_explicit = false;
+  node = join(options);
+  EXPECT_EQ(node->info().weight, 100);
+  EXPECT_FALSE(node->info().weight_explicit);
+}
+
+TEST_F(MembershipTest, AveragesOfWorkSurviveARestart) {
+  auto options = options_for("n1");
+  options.node.rates = disk_of(100);
+  auto node = join(options);
+  EXPECT_TRUE(*node->offer_rates(disk_of(30, 20)));
   node.reset();
   node = join(options);
-  EXPECT_EQ(node->info().weight, 7);
-  ASSERT_TRUE(set_weight(*block_, "n1", 0).ok());
-  EXPECT_TRUE(*node->offer_measured_weight(1000));
-  EXPECT_TRUE(absl::IsInvalidArgument(set_weight(*block_, "n1", -1)));
-  EXPECT_TRUE(absl::IsNotFound(set_weight(*block_, "n9", 1)));
+  EXPECT_EQ(node->info().weight, 30);
+  EXPECT_EQ(node->info().rates, disk_of(30, 20));
+  // Another store is on another disk.
+  node.reset();
+  options.node.store_id = "another";
+  options.accept_data_loss = true;
+  node = join(options);
+  EXPECT_EQ(node->info().weight, 100);
+}
+
+TEST_F(MembershipTest, TheKeeperAsksForRates) {
+  auto options = options_for("n1");
+  options.node.rates = disk_of(100);
+  std::atomic<bool> known{false};
+  options.rates = [&]() -> std::optional<MeasuredRates> {
+    if (!known) return std::nullopt;
+    return disk_of(10);
+  };
+  const auto node = join(std::move(options));
+  EXPECT_EQ(node->info().weight, 100);
+  known = true;
+  EXPECT_TRUE(eventually([&] { return find_member(*block_, "n1")->info.weight == 10; }));
 }
 
 TEST_F(MembershipTest, ANodeChangesItsOwnDocumentOnly) {

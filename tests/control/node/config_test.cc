@@ -46,11 +46,34 @@ TEST(NodeConfig, WhatIsWrongIsNamedWithItsLine) {
   EXPECT_THAT(refusal("colour = 'red'"), HasSubstr("n1.toml:4: unknown key 'colour'"));
   EXPECT_THAT(refusal("weight = 'heavy'"), HasSubstr("n1.toml:4: key 'weight'"));
   EXPECT_THAT(refusal("weight = -1"), HasSubstr("weight"));
+  EXPECT_THAT(refusal("weight = 0"), HasSubstr("it is 0"));
+  EXPECT_THAT(refusal("weight = inf"), HasSubstr("it is inf"));
+  EXPECT_THAT(refusal("weight = nan"), HasSubstr("it is nan"));
   EXPECT_THAT(refusal("arena_bytes = 1024"), HasSubstr("arena_bytes"));
   EXPECT_THAT(refusal("archive_folder = '/d/archives'"), HasSubstr("apart"));
   EXPECT_THAT(refusal("rack = "), HasSubstr("n1.toml:4"));
   EXPECT_THAT(std::string(message_of(parse_node_config("name = 'n1'", "x").status())),
               HasSubstr("missing"));
+}
+
+TEST(NodeConfig, ALimitIsAWholeNumberOfBytesASecond) {
+  EXPECT_EQ(parse_node_config(kLeast, "x")->bytes_per_second, 0u);
+  EXPECT_EQ(parse_node_config(std::string(kLeast) + "[limits]\nbytes_per_second = 1048576", "x")
+                ->bytes_per_second,
+            1048576u);
+  const auto limit = [](const std::string& value) {
+    return refusal("[limits]\nbytes_per_second = " + value);
+  };
+  EXPECT_THAT(limit("0"), HasSubstr("n1.toml:5: key 'limits.bytes_per_second' must be"));
+  EXPECT_THAT(limit("0"), HasSubstr("it is 0"));
+  EXPECT_THAT(limit("-40"), HasSubstr("it is -40"));
+  EXPECT_THAT(limit("1048575"), HasSubstr("it is 1048575"));
+  EXPECT_THAT(limit("inf"), HasSubstr("it is inf"));
+  EXPECT_THAT(limit("1e7"), HasSubstr("limits.bytes_per_second"));
+  EXPECT_THAT(limit("'40 MB'"), HasSubstr("limits.bytes_per_second"));
+  EXPECT_THAT(refusal("[limits]\nspeed = 1"), HasSubstr("unknown key 'limits.speed'"));
+  EXPECT_THAT(refusal("limits = 7"), HasSubstr("unknown key 'limits'"));
+  EXPECT_THAT(refusal("[disk]\nbytes_per_second = 1"), HasSubstr("unknown key 'disk'"));
 }
 
 TEST(ArenaBudget, RefusesWhatABackupCannotWorkWithAndSaysWhatWould) {

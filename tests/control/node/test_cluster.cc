@@ -62,6 +62,7 @@ absl::Status TestCluster::try_start(size_t i, bool accept_data_loss) {
   options.config.accept_data_loss = accept_data_loss;
   options.clock = clocks_[i].get();
   options.backup = options_.backup;
+  if (options_.adjust) options_.adjust(i, options);
   if (options_.wrap_block) {
     auto block = open_cluster_block(url_);
     require(block.status());

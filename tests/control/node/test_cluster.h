@@ -42,6 +42,8 @@ class TestCluster {
                                .rebalance = {}};
     // How far each node's clock is off from the start; as many as there are.
     std::vector<int64_t> skews_ms;
+    // Changes a node's options before it starts.
+    std::function<void(size_t i, NodeOptions& options)> adjust;
     // What the nodes get instead of a block of their own.
     std::function<std::unique_ptr<ClusterBlock>(std::unique_ptr<ClusterBlock>)> wrap_block;
   };
