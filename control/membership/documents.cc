@@ -4,16 +4,17 @@
 
 #include "base/status.h"
 #include "base/text.h"
-#include "control/cluster_block/json_document.h"
+#include "control/cluster_block/stored_document.h"
+#include "control/proto/documents.pb.h"
 #include "control/table/table.h"
 
 namespace sluice {
 namespace {
 
-constexpr char kClusterFormat[] = "sluice.cluster.1";
-constexpr char kNodeFormat[] = "sluice.node.2";
-constexpr char kLiveFormat[] = "sluice.live.2";
-constexpr char kStoreFormat[] = "sluice.store.1";
+constexpr char kClusterFormat[] = "sluice.cluster.2";
+constexpr char kNodeFormat[] = "sluice.node.3";
+constexpr char kLiveFormat[] = "sluice.live.3";
+constexpr char kStoreFormat[] = "sluice.store.2";
 constexpr size_t kMaxText = 1024;
 
 bool is_name_start(char c) { return (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9'); }
@@ -33,7 +34,16 @@ template <typename Info>
 absl::StatusOr<Info> checked(std::string_view key, const Info& info) {
   const absl::Status status = check(info);
   if (status.ok()) return info;
-  return data_loss("document at key '{}' is damaged: {}", printable(key), message_of(status));
+  return damaged_document(key, message_of(status));
+}
+
+void put(const MeasuredRate& rate, v1::NodeDocument::Rate* to) {
+  to->set_bytes_per_second(rate.rate);
+  to->set_work_seconds(rate.work_seconds);
+}
+
+MeasuredRate rate_of(const v1::NodeDocument::Rate& from) {
+  return {from.bytes_per_second(), from.work_seconds()};
 }
 
 }  // namespace
@@ -65,25 +75,26 @@ absl::Status check(const ClusterInfo& info) {
 }
 
 std::string encode(const ClusterInfo& info) {
-  return dump_json({{"format", kClusterFormat},
-                    {"uuid", info.uuid},
-                    {"slot_bits", info.slot_bits},
-                    {"replicas", info.replicas},
-                    {"seed", info.seed},
-                    {"max_clock_offset_ms", info.max_clock_offset_ms},
-                    {"created_ms", info.created_ms}});
+  v1::ClusterDocument document;
+  document.set_uuid(info.uuid);
+  document.set_slot_bits(info.slot_bits);
+  document.set_replicas(info.replicas);
+  document.set_seed(info.seed);
+  document.set_max_clock_offset_ms(info.max_clock_offset_ms);
+  document.set_created_ms(info.created_ms);
+  return encode_document(kClusterFormat, document);
 }
 
-absl::StatusOr<ClusterInfo> decode_cluster_info(std::string_view key, std::string_view document) {
-  JsonDocument json(key, document, kClusterFormat);
+absl::StatusOr<ClusterInfo> decode_cluster_info(std::string_view key, std::string_view bytes) {
+  v1::ClusterDocument document;
+  SLUICE_RETURN_IF_ERROR(decode_document(key, bytes, kClusterFormat, &document));
   ClusterInfo info;
-  json.get("uuid", &info.uuid);
-  json.get("slot_bits", &info.slot_bits);
-  json.get("replicas", &info.replicas);
-  json.get("seed", &info.seed);
-  json.get("max_clock_offset_ms", &info.max_clock_offset_ms);
-  json.get("created_ms", &info.created_ms);
-  SLUICE_RETURN_IF_ERROR(json.status());
+  info.uuid = document.uuid();
+  info.slot_bits = document.slot_bits();
+  info.replicas = document.replicas();
+  info.seed = document.seed();
+  info.max_clock_offset_ms = document.max_clock_offset_ms();
+  info.created_ms = document.created_ms();
   return checked(key, info);
 }
 
@@ -127,97 +138,85 @@ Bottleneck weight_of(const NodeInfo& info) {
 }
 
 std::string encode(const NodeInfo& info) {
-  nlohmann::json json = {{"format", kNodeFormat},
-                         {"name", info.name},
-                         {"number", info.number},
-                         {"weight", info.weight},
-                         {"weight_explicit", info.weight_explicit},
-                         {"limit", info.rates.limit},
-                         {"free_bytes", info.rates.free_bytes},
-                         {"rack", info.rack},
-                         {"control_address", info.control_address},
-                         {"data_address", info.data_address},
-                         {"driver", info.driver},
-                         {"store_id", info.store_id},
-                         {"incarnation", info.incarnation},
-                         {"archive_folder", info.archive_folder}};
-  for (const auto& [name, member] : kNamedRates) {
-    json[name] = {(info.rates.*member).rate, (info.rates.*member).work_seconds};
-  }
-  return dump_json(json);
+  v1::NodeDocument document;
+  document.set_name(info.name);
+  document.set_number(info.number);
+  document.set_weight(info.weight);
+  document.set_weight_explicit(info.weight_explicit);
+  put(info.rates.disk_write, document.mutable_disk_write());
+  put(info.rates.link, document.mutable_link());
+  put(info.rates.checksum, document.mutable_checksum());
+  put(info.rates.ingest, document.mutable_ingest());
+  document.set_limit(info.rates.limit);
+  document.set_free_bytes(info.rates.free_bytes);
+  document.set_rack(info.rack);
+  document.set_control_address(info.control_address);
+  document.set_data_address(info.data_address);
+  document.set_driver(info.driver);
+  document.set_store_id(info.store_id);
+  document.set_incarnation(info.incarnation);
+  document.set_archive_folder(info.archive_folder);
+  return encode_document(kNodeFormat, document);
 }
 
-absl::StatusOr<NodeInfo> decode_node_info(std::string_view key, std::string_view document) {
-  JsonDocument json(key, document, kNodeFormat);
+absl::StatusOr<NodeInfo> decode_node_info(std::string_view key, std::string_view bytes) {
+  v1::NodeDocument document;
+  SLUICE_RETURN_IF_ERROR(decode_document(key, bytes, kNodeFormat, &document));
   NodeInfo info;
-  json.get("name", &info.name);
-  json.get("number", &info.number);
-  json.get("weight", &info.weight);
-  json.get("weight_explicit", &info.weight_explicit);
-  json.get("limit", &info.rates.limit);
-  json.get("free_bytes", &info.rates.free_bytes);
-  for (const auto& [name, member] : kNamedRates) {
-    std::vector<double> pair;
-    json.get(name, &pair);
-    if (pair.size() == 2) {
-      info.rates.*member = {pair[0], pair[1]};
-    } else {
-      json.fail_field(name, "is not a rate and its seconds");
-    }
-  }
-  json.get("rack", &info.rack);
-  json.get("control_address", &info.control_address);
-  json.get("data_address", &info.data_address);
-  json.get("driver", &info.driver);
-  json.get("store_id", &info.store_id);
-  json.get("incarnation", &info.incarnation);
-  json.get("archive_folder", &info.archive_folder);
-  if (json.status().ok() && info.number == 0) json.fail_field("number", "is 0");
-  if (json.status().ok() && key != node_key(info.name)) json.fail("it is that of another node");
-  SLUICE_RETURN_IF_ERROR(json.status());
+  info.name = document.name();
+  info.number = document.number();
+  info.weight = document.weight();
+  info.weight_explicit = document.weight_explicit();
+  info.rates.disk_write = rate_of(document.disk_write());
+  info.rates.link = rate_of(document.link());
+  info.rates.checksum = rate_of(document.checksum());
+  info.rates.ingest = rate_of(document.ingest());
+  info.rates.limit = document.limit();
+  info.rates.free_bytes = document.free_bytes();
+  info.rack = document.rack();
+  info.control_address = document.control_address();
+  info.data_address = document.data_address();
+  info.driver = document.driver();
+  info.store_id = document.store_id();
+  info.incarnation = document.incarnation();
+  info.archive_folder = document.archive_folder();
+  if (info.number == 0) return damaged_document(key, "its number is 0");
+  if (key != node_key(info.name)) return damaged_document(key, "it is that of another node");
   return checked(key, info);
 }
 
 std::string encode(const LiveInfo& info) {
-  return dump_json({{"format", kLiveFormat},
-                    {"instance", info.instance},
-                    {"store_id", info.store_id},
-                    {"incarnation", info.incarnation},
-                    {"process", info.process},
-                    {"lock", info.lock}});
+  v1::LiveDocument document;
+  document.set_instance(info.instance);
+  document.set_store_id(info.store_id);
+  document.set_incarnation(info.incarnation);
+  document.set_process(info.process);
+  document.set_lock(info.lock);
+  return encode_document(kLiveFormat, document);
 }
 
-absl::StatusOr<LiveInfo> decode_live_info(std::string_view key, std::string_view document) {
-  JsonDocument json(key, document, kLiveFormat);
-  LiveInfo info;
-  json.get("instance", &info.instance);
-  json.get("store_id", &info.store_id);
-  json.get("incarnation", &info.incarnation);
-  json.get("process", &info.process);
-  json.get("lock", &info.lock);
-  SLUICE_RETURN_IF_ERROR(json.status());
-  return info;
+absl::StatusOr<LiveInfo> decode_live_info(std::string_view key, std::string_view bytes) {
+  v1::LiveDocument document;
+  SLUICE_RETURN_IF_ERROR(decode_document(key, bytes, kLiveFormat, &document));
+  return LiveInfo{document.instance(), document.store_id(), document.incarnation(),
+                  document.process(), document.lock()};
 }
 
 std::string encode(const StoreInfo& info) {
-  return dump_json({{"format", kStoreFormat},
-                    {"store_id", info.store_id},
-                    {"incarnation", info.incarnation},
-                    {"token", info.token},
-                    {"sequence", info.sequence},
-                    {"ceiling", info.ceiling}});
+  v1::StoreDocument document;
+  document.set_store_id(info.store_id);
+  document.set_incarnation(info.incarnation);
+  document.set_token(info.token);
+  document.set_sequence(info.sequence);
+  document.set_ceiling(info.ceiling);
+  return encode_document(kStoreFormat, document);
 }
 
-absl::StatusOr<StoreInfo> decode_store_info(std::string_view key, std::string_view document) {
-  JsonDocument json(key, document, kStoreFormat);
-  StoreInfo info;
-  json.get("store_id", &info.store_id);
-  json.get("incarnation", &info.incarnation);
-  json.get("token", &info.token);
-  json.get("sequence", &info.sequence);
-  json.get("ceiling", &info.ceiling);
-  SLUICE_RETURN_IF_ERROR(json.status());
-  return info;
+absl::StatusOr<StoreInfo> decode_store_info(std::string_view key, std::string_view bytes) {
+  v1::StoreDocument document;
+  SLUICE_RETURN_IF_ERROR(decode_document(key, bytes, kStoreFormat, &document));
+  return StoreInfo{document.store_id(), document.incarnation(), document.token(),
+                   document.sequence(), document.ceiling()};
 }
 
 }  // namespace sluice

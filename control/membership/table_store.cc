@@ -3,12 +3,13 @@
 #include <algorithm>
 
 #include "base/status.h"
-#include "control/cluster_block/json_document.h"
+#include "control/cluster_block/stored_document.h"
+#include "control/proto/documents.pb.h"
 
 namespace sluice {
 namespace {
 
-constexpr char kHeadFormat[] = "sluice.table.1";
+constexpr char kHeadFormat[] = "sluice.table.2";
 constexpr char kTablePrefix[] = "table/";
 constexpr size_t kChunkBytes = size_t{500} << 10;
 constexpr uint32_t kMaxChunks = 256;
@@ -23,26 +24,24 @@ std::string chunk_prefix(const TableHead& head) {
 }
 
 std::string encode_head(const TableHead& head) {
-  return dump_json({{"format", kHeadFormat},
-                    {"epoch", head.epoch},
-                    {"chunks", head.chunks},
-                    {"digest", head.digest.to_hex()}});
+  v1::TableHeadDocument document;
+  document.set_epoch(head.epoch);
+  document.set_chunks(head.chunks);
+  document.set_digest(digest_bytes(head.digest));
+  return encode_document(kHeadFormat, document);
 }
 
 absl::StatusOr<TableHead> decode_head(const ClusterEntry& entry) {
-  JsonDocument json(entry.key, entry.value, kHeadFormat);
+  v1::TableHeadDocument document;
+  SLUICE_RETURN_IF_ERROR(decode_document(entry.key, entry.value, kHeadFormat, &document));
   TableHead head;
-  std::string digest;
-  json.get("epoch", &head.epoch);
-  json.get("chunks", &head.chunks);
-  json.get("digest", &digest);
-  if (json.status().ok() && !Digest128::from_hex(digest, &head.digest)) {
-    json.fail_field("digest", "is no digest");
-  }
-  if (head.epoch == 0 || head.chunks == 0 || head.chunks > kMaxChunks)
-    json.fail("its numbers are out of range");
-  SLUICE_RETURN_IF_ERROR(json.status());
+  head.epoch = document.epoch();
+  head.chunks = document.chunks();
   head.revision = entry.revision;
+  if (!read_digest(document.digest(), &head.digest) || head.epoch == 0 || head.chunks == 0 ||
+      head.chunks > kMaxChunks) {
+    return damaged_document(entry.key, "a field of it is out of range");
+  }
   return head;
 }
 
