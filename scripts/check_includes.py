@@ -38,7 +38,7 @@ ALLOWED |= {
     "control/cluster_block": BASE | {"control/proto"},
     "control/table": BASE,
     "control/schedule": BASE | {"dataplane/block", "control/table"},
-    "control/membership": BASE | {"dataplane/block"} | TABLE,
+    "control/membership": BASE | {"dataplane/block", "control/proto"} | TABLE,
     "control/peers": BELOW | PLANS | {"control/proto"},
     "control/job": BASE | {"dataplane/store"} | PLANS,
     "control/backup": BELOW | PEERS,
