@@ -13,7 +13,7 @@ struct RebalanceOptions {
   double after_s = 10;         // a plan is followed at least that long
   double first_share = 0.2;    // and until this part of its slots is done
   double again = 1.5;          // the next look: when so many times as long has passed
-  double least_gain = 0.2;     // of the time that is left
+  double least_gain = 0.35;    // of the time that is left
   double least_of_all = 0.05;  // and of all the time, from the first plan to the end
 };
 

@@ -316,8 +316,8 @@ TEST(RebalancePolicy, LooksSeldomAndBoundsNewPlans) {
   better.seconds_as_planned = 100;
   better.replan.plan.makespan_s = 90;
   EXPECT_FALSE(policy.accept(better, 130)) << "the gain is too small";
-  better.replan.plan.makespan_s = 70;
-  EXPECT_FALSE(policy.accept(better, 700)) << "it is too small beside the time that has passed";
+  better.replan.plan.makespan_s = 60;
+  EXPECT_FALSE(policy.accept(better, 1000)) << "it is too small beside the time that has passed";
   EXPECT_TRUE(policy.accept(better, 130));
   policy.begin(131);
   EXPECT_FALSE(policy.is_due(1000, 0.9)) << "there was one already";
