@@ -33,6 +33,11 @@ TEST(Simulation, EndsNearTheIdealWithSlowAndDeadNodes) {
   EXPECT_GE(result.rebalances, 1u);
   EXPECT_GE(result.rest_s, result.ideal_rest_s);
   EXPECT_LE(result.rest_s, 1.1 * result.ideal_rest_s);
+  // All that was sent in vain is accounted for.
+  const uint64_t in_vain =
+      result.given_up_bytes + result.lost_with_targets_bytes + result.given_up_durable_bytes;
+  EXPECT_NEAR(static_cast<double>(result.sent_twice_bytes), static_cast<double>(in_vain),
+              0.02 * static_cast<double>(in_vain));
   settings.rebalances = false;
   const SimulationResult fixed = result_of(settings);
   EXPECT_EQ(fixed.lost, 0u);
