@@ -1,4 +1,8 @@
-"""Horizontal bars as SVG: the median of each, a line from the lowest to the highest, and a value to be reached where there is one."""
+"""Plots as SVG.
+
+Horizontal bars: the median of each, a line from the lowest to the highest, and a value to be reached where there is one. Lines over time:
+what part of the whole is done.
+"""
 
 from xml.sax.saxutils import escape
 
@@ -32,4 +36,26 @@ def bars(title, unit, rows):
                   f'fill="{COLOURS[kind]}"/>',
                   f'  <path d="M{low:.1f} {middle} H{high:.1f}" stroke="#333" stroke-width="1.2"/>',
                   f'  <text x="{high + 8:.1f}" y="{y + 15}" fill="#444">{number(value["median"])}</text>']
+    return "\n".join([*parts, "</svg>", ""])
+
+
+def lines(title, along, up, series):
+    """series: (label, [(x, part of 1)...], "ours", "other" or "limit"). Returns the SVG's text."""
+    left, right, bottom, height = 60, WIDTH - 130, 300, 340
+    longest = max(x for _, points, _ in series for x, _ in points)
+    at = lambda x, y: (left + (right - left) * x / longest, bottom - (bottom - TOP) * y)  # noqa: E731
+    parts = [f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" font-family="sans-serif" font-size="13">',
+             f'  <rect width="{WIDTH}" height="{height}" fill="#ffffff"/>',
+             f'  <text x="16" y="26" font-size="15" font-weight="bold">{escape(title)}</text>',
+             f'  <path d="M{left} {TOP} V{bottom} H{right}" fill="none" stroke="#333"/>',
+             f'  <text x="{left - 8}" y="{TOP + 5}" text-anchor="end">100 %</text>',
+             f'  <text x="{left - 8}" y="{bottom}" text-anchor="end">0</text>',
+             f'  <text x="{right}" y="{bottom + 18}" text-anchor="end">{number(longest)} {escape(along)}</text>',
+             f'  <text x="{left + 8}" y="{TOP + 5}" fill="#444">{escape(up)}</text>']
+    for i, (label, points, kind) in enumerate(series):
+        path = " L".join("{:.1f} {:.1f}".format(*at(x, y)) for x, y in points)
+        y = TOP + 20 * i + 12
+        parts += [f'  <path d="M{path}" fill="none" stroke="{COLOURS[kind]}" stroke-width="2"/>',
+                  f'  <path d="M{right + 12} {y - 4} h20" stroke="{COLOURS[kind]}" stroke-width="3"/>',
+                  f'  <text x="{right + 38}" y="{y}">{escape(label)}</text>']
     return "\n".join([*parts, "</svg>", ""])

@@ -176,7 +176,7 @@ absl::Status BackupRun::handle_slow_nodes(const Progresses& progress) {
   auto next = rebalance(plan_, plan_progress(done), {}, plan_targets(plan_, {}),
                         context_.cluster().read_quorum());
   if (!next.ok()) return next.status();
-  if (!rebalances_.accept(*next)) return absl::OkStatus();
+  if (!rebalances_.accept(*next, now)) return absl::OkStatus();
   return follow_replan(
       std::move(next->replan.plan), std::move(done),
       fmt::format("{} is late ({} such nodes): {} slots go other ways, {:.0f} s are "

@@ -288,6 +288,16 @@ std::string copies_text(const ScheduleView& view, bool each) {
   return table.str();
 }
 
+std::string nodes_text(const std::vector<ScheduledNode>& nodes) {
+  if (nodes.empty()) return "";
+  TextTable table({"node", "predicted", "actual", "most of it"});
+  for (const ScheduledNode& node : nodes) {
+    table.add({node.name, human_seconds(node.predicted_s),
+               node.bottleneck.empty() ? "" : human_seconds(node.actual_s), node.bottleneck});
+  }
+  return table.str();
+}
+
 Outcome show_schedule(const Invocation& invocation, const BackupArguments& arguments) {
   return with_client(invocation, [&](ClusterClient& client) {
     const auto view = client.schedule_show(arguments.backup);
@@ -303,11 +313,18 @@ Outcome show_schedule(const Invocation& invocation, const BackupArguments& argum
                                           {"divergent", copy.divergent},
                                           {"bytes", copy.bytes}});
     }
+    outcome.fields["nodes"] = Json::array();
+    for (const ScheduledNode& node : view->nodes) {
+      outcome.fields["nodes"].push_back({{"name", node.name},
+                                         {"predicted_s", node.predicted_s},
+                                         {"actual_s", node.actual_s},
+                                         {"bottleneck", node.bottleneck}});
+    }
     const std::string bottleneck = bottleneck_text(view->backup.stages);
     outcome.text =
-        fmt::format("backup {}: {}\n{}{}", view->backup.backup, name_of(view->backup.state),
+        fmt::format("backup {}: {}\n{}{}{}", view->backup.backup, name_of(view->backup.state),
                     bottleneck.empty() ? "" : "bounded by " + bottleneck + "\n",
-                    copies_text(*view, arguments.copies));
+                    nodes_text(view->nodes), copies_text(*view, arguments.copies));
     return outcome;
   });
 }

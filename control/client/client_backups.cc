@@ -235,6 +235,39 @@ absl::Status ClusterClientImpl::backup_delete(std::string_view backup) {
   });
 }
 
+namespace {
+
+// Half of its time: what is busy for less waits for something else.
+constexpr double kBusy = 0.5;
+
+std::string_view kind_of(std::string_view stage) {
+  if (stage == "wire") return "link";
+  return stage == "disk" ? "disk" : "cpu";
+}
+
+ScheduledNode scheduled_node(const Plan& plan, size_t index,
+                             const std::vector<StageReport>& stages) {
+  const PlanNode& node = plan.nodes[index];
+  const NodeLoad& load = plan.loads[index];
+  ScheduledNode scheduled;
+  scheduled.name = node.name;
+  scheduled.predicted_s = std::max(static_cast<double>(load.send_bytes) / node.send_rate,
+                                   static_cast<double>(load.receive_bytes) / node.receive_rate);
+  std::vector<StageReport> own;
+  for (const StageReport& stage : stages) {
+    if (stage.node != node.name) continue;
+    own.push_back(stage);
+    scheduled.actual_s =
+        std::max(scheduled.actual_s, static_cast<double>(stage.busy_ms + stage.wait_ms) / 1000);
+  }
+  if (const StageReport* busiest = bottleneck_of(own); busiest != nullptr) {
+    scheduled.bottleneck = busiest->busy_share() < kBusy ? "waiting" : kind_of(busiest->stage);
+  }
+  return scheduled;
+}
+
+}  // namespace
+
 absl::StatusOr<ScheduleView> ClusterClientImpl::schedule_show(std::string_view backup) {
   SLUICE_ASSIGN_OR_RETURN(const StoredBackup stored, load_backup(block(), backup));
   ScheduleView view;
@@ -246,6 +279,9 @@ absl::StatusOr<ScheduleView> ClusterClientImpl::schedule_show(std::string_view b
     for (const NodeProgress& one : progress) {
       view.backup.stages.insert(view.backup.stages.end(), one.stages.begin(), one.stages.end());
     }
+  }
+  for (size_t n = 0; n < plan.nodes.size(); ++n) {
+    view.nodes.push_back(scheduled_node(plan, n, view.backup.stages));
   }
   const auto find = [&](const std::string& node) -> const NodeProgress* {
     for (const NodeProgress& one : progress) {

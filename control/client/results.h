@@ -118,8 +118,19 @@ struct ScheduledCopy {
   uint64_t bytes = 0;
 };
 
+// A node's part of a backup: as long as its last plan says, and as it was.
+struct ScheduledNode {
+  std::string name;
+  double predicted_s = 0;  // sending or receiving, whichever takes longer
+  double actual_s = 0;     // from its first work on; 0 without any
+  // What took most of its time: `disk`, `link` or `cpu`; `waiting` when none took half of it;
+  // empty without any work.
+  std::string bottleneck;
+};
+
 struct ScheduleView {
   BackupView backup;
+  std::vector<ScheduledNode> nodes;
   std::vector<ScheduledCopy> copies;
 };
 

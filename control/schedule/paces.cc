@@ -10,14 +10,17 @@ namespace {
 // Of a plan's bytes: with less done there is nothing to tell.
 constexpr double kLeastDone = 0.1;
 // Slots that a node was to move by now, when it moves at the median pace.
-constexpr double kLeastSlots = 4;
+constexpr double kLeastSlots = 10;
 // Of a slot of average size, on the way between each two nodes that still have some: to judge by,
 // and to tell a rate by.
 constexpr double kMostOnTheWay = 1;
 constexpr double kUsuallyOnTheWay = 0.5;
 // A node that has done less of its part than this of the median is slow. Looked for from the
 // slowest on, because who waits for a slow one looks slow as well.
-constexpr std::array<double, 3> kSlow = {0.4, 0.55, 0.7};
+constexpr std::array<double, 3> kSlow = {0.4, 0.5, 0.6};
+// A slow node is planned to be slower still: a slot takes it long, so it is late by much when it is
+// late at all, and what it could do besides matters little to the others.
+constexpr double kSlowMargin = 0.7;
 // Of the time in which all could do all that is left.
 constexpr double kLate = 1.05;
 // Nobody is taken to be slower than this part of what the plan took it for: it may have been away
@@ -173,7 +176,7 @@ std::vector<NodePace> paces_of(const Plan& plan, const PlanProgress& progress) {
   const double common = common_share(plan, whole, paces, progress.seconds);
   const auto seen = [&](const Part& part, double promised, bool is_slow) {
     if (!is_slow) return promised * common;
-    const double rate = part.moved(kUsuallyOnTheWay) / progress.seconds;
+    const double rate = kSlowMargin * part.moved(kUsuallyOnTheWay) / progress.seconds;
     return std::clamp(rate, promised * common * kLeastShare, promised * common);
   };
   for (size_t n = 0; n < paces.size(); ++n) {

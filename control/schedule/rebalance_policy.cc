@@ -3,6 +3,7 @@
 namespace sluice {
 
 void RebalancePolicy::begin(double now) {
+  if (!has_begun()) first_began_ = now;
   began_ = now;
   next_ = now + options_.after_s;
 }
@@ -14,10 +15,12 @@ bool RebalancePolicy::is_due(double now, double done_share) {
   return true;
 }
 
-bool RebalancePolicy::accept(const Rebalance& rebalance) {
+bool RebalancePolicy::accept(const Rebalance& rebalance, double now) {
   if (rebalance.late.empty()) return false;
   const double gain = rebalance.seconds_as_planned - rebalance.replan.plan.makespan_s;
   if (gain < options_.least_gain * rebalance.seconds_as_planned) return false;
+  const double all = now - first_began_ + rebalance.seconds_as_planned;
+  if (gain < options_.least_of_all * all) return false;
   ++used_;
   return true;
 }

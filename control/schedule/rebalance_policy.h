@@ -9,11 +9,12 @@
 namespace sluice {
 
 struct RebalanceOptions {
-  int most = 4;              // new plans of one backup; 0: never
-  double after_s = 10;       // a plan is followed at least that long
-  double first_share = 0.2;  // and until this part of its slots is done
-  double again = 1.5;        // the next look: when so many times as long has passed
-  double least_gain = 0.2;   // of the time that is left
+  int most = 6;                // new plans of one backup; 0: never
+  double after_s = 10;         // a plan is followed at least that long
+  double first_share = 0.2;    // and until this part of its slots is done
+  double again = 1.5;          // the next look: when so many times as long has passed
+  double least_gain = 0.35;    // of the time that is left
+  double least_of_all = 0.05;  // and of all the time, from the first plan to the end
 };
 
 class RebalancePolicy {
@@ -27,11 +28,12 @@ class RebalancePolicy {
   // Whether to look now. done_share: of what that plan had to do. The next look comes later.
   bool is_due(double now, double done_share);
   // Whether to follow the new plan. It counts as one of `most` then.
-  bool accept(const Rebalance& rebalance);
+  bool accept(const Rebalance& rebalance, double now);
 
  private:
   const RebalanceOptions options_;
   int used_ = 0;
+  double first_began_ = -1;
   double began_ = -1;
   double next_ = 0;
 };

@@ -104,6 +104,10 @@ def test_backup_wipe_restore(scratch):
     check_equal(cluster.json("backup", "show", "first")["records"], backup["records"], "backup show")
     schedule = cluster.json("schedule", "show", "first")
     check(all(copy["state"] for copy in schedule["copies"]), "copies without a state")
+    check_equal(sorted(node["name"] for node in schedule["nodes"]), sorted(cluster.names), "nodes of the schedule")
+    for node in schedule["nodes"]:
+        check(node["predicted_s"] > 0 and node["actual_s"] > 0, f"no predicted or actual time: {node}")
+        check(node["bottleneck"] in ("disk", "link", "cpu", "waiting"), f"no bottleneck: {node}")
     verified = cluster.json("backup", "verify", "first")
     check_equal(verified["bad"], [], "bad blocks")
     check(verified["blocks"] > 0 and verified["bytes"] >= backup["bytes"], f"verified {verified}")

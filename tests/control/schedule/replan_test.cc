@@ -169,7 +169,8 @@ TEST_F(RebalanceTest, FindsNobodySlowWhenAllKeepThePace) {
   const auto next = rebalance_after(Motion(plan), plan.makespan_s * 0.4);
   ASSERT_TRUE(next.ok()) << next.status();
   RebalancePolicy policy({});
-  EXPECT_FALSE(policy.accept(*next));
+  policy.begin(0);
+  EXPECT_FALSE(policy.accept(*next, plan.makespan_s * 0.4));
   for (const NodePace& pace : paces_of(plan, {{}, done, plan.makespan_s * 0.4})) {
     EXPECT_FALSE(pace.is_slow_sender || pace.is_slow_receiver);
   }
@@ -179,7 +180,7 @@ TEST_F(RebalanceTest, FindsNobodySlowWhenAllKeepThePace) {
   for (double& rate : half.receive_rates) rate /= 2;
   const auto slow_all = rebalance_after(half, plan.makespan_s * 0.8);
   ASSERT_TRUE(slow_all.ok());
-  EXPECT_FALSE(policy.accept(*slow_all));
+  EXPECT_FALSE(policy.accept(*slow_all, plan.makespan_s * 0.8));
 }
 
 TEST_F(RebalanceTest, AgreedSlotsOfASlowSourceGoToOtherReplicas) {
@@ -190,7 +191,9 @@ TEST_F(RebalanceTest, AgreedSlotsOfASlowSourceGoToOtherReplicas) {
   ASSERT_TRUE(next.ok()) << next.status();
   EXPECT_TRUE(std::count(next->late.begin(), next->late.end(), 3u));
   EXPECT_LT(next->replan.plan.makespan_s, 0.7 * next->seconds_as_planned);
-  EXPECT_TRUE(RebalancePolicy({}).accept(*next));
+  RebalancePolicy policy({});
+  policy.begin(0);
+  EXPECT_TRUE(policy.accept(*next, seconds));
   uint64_t before = 0;
   for (size_t i = 0; i < plan.slots.size(); ++i) {
     const SlotPlan& old_slot = plan.slots[i];
@@ -312,9 +315,10 @@ TEST(RebalancePolicy, LooksSeldomAndBoundsNewPlans) {
   better.late = {1};
   better.seconds_as_planned = 100;
   better.replan.plan.makespan_s = 90;
-  EXPECT_FALSE(policy.accept(better)) << "the gain is too small";
-  better.replan.plan.makespan_s = 70;
-  EXPECT_TRUE(policy.accept(better));
+  EXPECT_FALSE(policy.accept(better, 130)) << "the gain is too small";
+  better.replan.plan.makespan_s = 60;
+  EXPECT_FALSE(policy.accept(better, 1000)) << "it is too small beside the time that has passed";
+  EXPECT_TRUE(policy.accept(better, 130));
   policy.begin(131);
   EXPECT_FALSE(policy.is_due(1000, 0.9)) << "there was one already";
 }
