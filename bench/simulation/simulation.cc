@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <memory>
+#include <stdexcept>
 
 #include "base/random.h"
 #include "base/status.h"
@@ -14,7 +15,7 @@
 namespace sluice {
 namespace {
 
-constexpr char kBackup[] = "simulated";
+constexpr char kBackup[] = "00000000-0000-4000-8000-000000000000";
 constexpr int kSteps = 400;         // of the promised time
 constexpr double kMostSteps = 20;   // promised times
 constexpr double kNoticeS = 3 + 6;  // a node's lease, and the coordinator's grace
@@ -137,8 +138,13 @@ void Simulation::count_plan(const Plan& plan) {
   size_t bytes = 0;
   const std::vector<std::string> chunks = encode_plan(plan, kBackup, 1);
   for (const std::string& chunk : chunks) bytes += chunk.size();
+  // As at the end of a backup, when it is largest.
   BackupHead head;
+  head.uuid = kBackup;
+  head.name = "nightly-2026-01-31";
+  head.totals.stages.resize(kMaxStagesOfBackup, {"n10000", "check", 1 << 30, 1 << 20, 1 << 20, 0});
   for (size_t n = 0; n < plan.nodes.size(); ++n) {
+    head.archives.push_back({plan.nodes[n].name, "/srv/sluice/archive/" + head.name});
     head.sources.push_back(plan.nodes[n].name);
     head.planned.push_back(
         {plan.nodes[n].name, plan.loads[n].send_bytes, plan.loads[n].receive_bytes});
@@ -147,12 +153,15 @@ void Simulation::count_plan(const Plan& plan) {
   result_.plan_chunks = std::max(result_.plan_chunks, chunks.size());
   result_.plan_bytes = std::max(result_.plan_bytes, bytes);
   count_reads(chunks);
-  result_.head_bytes = std::max(result_.head_bytes, encode(head).size());
+  const std::string document = encode(head);
+  const auto decoded = decode_backup_head(backup_head_key(head.uuid), document);
+  if (!decoded.ok()) throw std::runtime_error(decoded.status().ToString());
+  result_.head_bytes = std::max(result_.head_bytes, document.size());
   result_.coordinator_memory_bytes = std::max(
       result_.coordinator_memory_bytes,
       plan.slots.size() * sizeof(SlotPlan) + plan.copies.size() * sizeof(PlanCopy) +
           plan.nodes.size() * (sizeof(PlanNode) + sizeof(NodeLoad) + sizeof(NodeProgress)));
-  result_.block_written_bytes += bytes + encode(head).size();
+  result_.block_written_bytes += bytes + document.size();
   result_.block_commits += chunks.size() + 1;
   ++result_.plans;
 }

@@ -49,7 +49,7 @@ struct SimulationResult {
   // What the control plane holds and moves, by what is stored in truth.
   size_t plan_chunks = 0;
   size_t plan_bytes = 0;                // of the largest plan, in the cluster block
-  size_t head_bytes = 0;                // of the backup's head, once enabled
+  size_t head_bytes = 0;                // of the backup's head, at its end
   size_t coordinator_memory_bytes = 0;  // of a plan, and of all reports
   uint64_t block_read_bytes = 0;        // plans, by all nodes
   size_t node_reads_bytes = 0;          // by a node, for one plan

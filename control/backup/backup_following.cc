@@ -5,6 +5,7 @@
 #include <mutex>
 #include <utility>
 
+#include "base/deadline.h"
 #include "base/parallel.h"
 #include "base/status.h"
 #include "control/backup/backup_run.h"
@@ -18,7 +19,8 @@ constexpr int64_t kTickMs = 500;
 constexpr int64_t kRetryMs = 100;
 constexpr int64_t kSaveNs = 250'000'000;
 constexpr int64_t kCallMs = 30'000;
-constexpr int64_t kRetryNs = 200'000'000;
+constexpr int64_t kCallRetryMs = 200;
+constexpr int64_t kLookMs = 2'000;
 }  // namespace
 
 bool BackupRun::sends(uint32_t node) const {
@@ -165,25 +167,36 @@ double BackupRun::done_share(const Progresses& progress) const {
 // another coordinator made is measured from now on.
 absl::Status BackupRun::handle_slow_nodes(const Progresses& progress) {
   if (stored_.head.state != BackupState::kEnabled) return absl::OkStatus();
+  // Who is down is not slow: it comes back, or is planned without.
+  if (!down_since_ns_.empty()) return absl::OkStatus();
   const double now = now_s();
-  if (!rebalances_.has_begun()) {
-    done_before_ = durable_slots();
+  const bool begins = !rebalances_.has_begun();
+  if (!begins && !rebalances_.is_due(now, done_share(progress))) return absl::OkStatus();
+  DurableSlots durable = durable_slots(kLookMs);
+  if (!durable.all_have_said) return absl::OkStatus();
+  if (begins) {
+    done_before_ = std::move(durable.done);
     rebalances_.begin(now);
     return absl::OkStatus();
   }
-  if (!rebalances_.is_due(now, done_share(progress))) return absl::OkStatus();
-  std::vector<uint8_t> done = durable_slots();
-  auto next = rebalance(plan_, plan_progress(done), {}, plan_targets(plan_, {}),
+  auto next = rebalance(plan_, plan_progress(durable.done), {}, plan_targets(plan_, {}),
                         context_.cluster().read_quorum());
   if (!next.ok()) return next.status();
   if (!rebalances_.accept(*next, now)) return absl::OkStatus();
-  return follow_replan(
-      std::move(next->replan.plan), std::move(done),
-      fmt::format("{} is late ({} such nodes): {} slots go other ways, {:.0f} s are "
-                  "left instead of {:.0f}",
-                  plan_.nodes[next->late.front()].name, next->late.size(),
-                  next->replan.changed.size(), next->replan.plan.makespan_s,
-                  next->seconds_as_planned));
+  Plan plan = plan_;
+  std::vector<uint8_t> done_before = done_before_;
+  std::string message = fmt::format(
+      "{} is late ({} such nodes): {} slots go other ways, {:.0f} s are left instead of {:.0f}",
+      plan_.nodes[next->late.front()].name, next->late.size(), next->replan.changed.size(),
+      next->replan.plan.makespan_s, next->seconds_as_planned);
+  const absl::Status followed =
+      follow_replan(std::move(next->replan.plan), std::move(durable.done), std::move(message));
+  if (!is_transient(followed)) return followed;
+  // The plan that there is takes longer, and works.
+  spdlog::warn("backup {}: goes on as planned: {}", stored_.head.name, message_of(followed));
+  plan_ = std::move(plan);
+  done_before_ = std::move(done_before);
+  return absl::OkStatus();
 }
 
 // Another node changes it to cancel the backup.
@@ -252,8 +265,8 @@ absl::Status BackupRun::follow() {
 std::vector<absl::Status> BackupRun::call_targets(
     const std::function<grpc::Status(size_t, PeerNode&, grpc::ClientContext&)>& once) {
   std::vector<absl::Status> statuses(plan_.targets.size());
-  const int64_t deadline = context_.clock->monotonic_ns() + options_.grace_ms * 1'000'000;
   parallel_for(plan_.targets.size(), [&](size_t i) {
+    Deadline deadline(*context_.clock, options_.grace_ms);
     const std::string& node = plan_.nodes[plan_.targets[i]].name;
     do {
       const auto peer = context_.peers->find(node);
@@ -267,8 +280,7 @@ std::vector<absl::Status> BackupRun::call_targets(
       (*peer)->note(status);
       statuses[i] = from_peer(status, node);
       if (status.ok()) return;
-      context_.clock->sleep_ns(kRetryNs);
-    } while (!stopped() && context_.clock->monotonic_ns() < deadline);
+    } while (!stopped() && deadline.pause(kCallRetryMs));
   });
   return statuses;
 }
@@ -347,6 +359,12 @@ void BackupRun::add_progress_totals(BackupTotals* totals) const {
     totals->divergence += node.divergence;
     totals->stages.insert(totals->stages.end(), node.stages.begin(), node.stages.end());
   }
+  // Of thousands of nodes the busiest stages: all would not fit into a document.
+  if (totals->stages.size() <= kMaxStagesOfBackup) return;
+  std::stable_sort(
+      totals->stages.begin(), totals->stages.end(),
+      [](const StageReport& a, const StageReport& b) { return a.busy_share() > b.busy_share(); });
+  totals->stages.resize(kMaxStagesOfBackup);
 }
 
 // Taking the cut moved the nodes' clocks to its stamp. Wall clocks have passed it by now, but for

@@ -2,9 +2,11 @@
 #include <spdlog/spdlog.h>
 
 #include <algorithm>
+#include <atomic>
 #include <mutex>
 #include <utility>
 
+#include "base/deadline.h"
 #include "base/parallel.h"
 #include "base/status.h"
 #include "control/backup/backup_run.h"
@@ -17,7 +19,8 @@ namespace sluice {
 namespace {
 
 constexpr int64_t kCallMs = 10'000;
-constexpr int64_t kRetryNs = 200'000'000;
+constexpr int64_t kLeastCallMs = 500;
+constexpr int64_t kRetryMs = 200;
 constexpr double kMib = 1 << 20;
 // Operators' weights say how nodes compare; the plan's times need a rate.
 constexpr double kRateOfExplicitWeight = 100.0 * kMib;
@@ -127,8 +130,11 @@ absl::Status BackupRun::plan_backup() {
 absl::Status BackupRun::make_backup_plan(BackupHead* head) {
   take_totals(head);
   if (dry_run_) return store(*head, "planned only");
-  SLUICE_ASSIGN_OR_RETURN(PlanChunks chunks, store_plan(*context_.block, stored_, head->attempt,
-                                                        plan_, {lock_->fence()}));
+  Deadline deadline(*context_.clock, options_.grace_ms);
+  SLUICE_ASSIGN_OR_RETURN(
+      PlanChunks chunks,
+      store_plan(*context_.block, stored_, head->attempt, plan_, {lock_->fence()},
+                 [&] { return !lock_->lost() && !abandoned_ && deadline.pause(kRetryMs); }));
   head->plan_chunks = chunks.count;
   head->plan_attempt = head->attempt;
   head->state = BackupState::kEnabled;
@@ -171,34 +177,40 @@ std::vector<PlanTarget> BackupRun::plan_targets(const Plan& plan,
   return targets;
 }
 
-// By plan slot: whether its target, as far as it answers, has it durably.
-std::vector<uint8_t> BackupRun::durable_slots() const {
+BackupRun::DurableSlots BackupRun::durable_slots(int64_t patience_ms,
+                                                 const std::set<std::string>& without) const {
   std::vector<std::set<uint32_t>> durable(plan_.nodes.size());
-  const int64_t deadline = context_.clock->monotonic_ns() + options_.grace_ms * 1'000'000;
+  std::atomic<bool> all_have_said{true};
   parallel_for(plan_.targets.size(), [&](size_t i) {
+    Deadline deadline(*context_.clock, patience_ms);
     const uint32_t node = plan_.targets[i];
-    const auto peer = context_.peers->find(plan_.nodes[node].name);
-    if (!peer.ok() || !context_.directory->snapshot()->live(plan_.nodes[node].name)) return;
+    const std::string& name = plan_.nodes[node].name;
+    const auto peer = context_.peers->find(name);
+    bool has_said = without.contains(name);
     // One that has not opened its part yet is asked again: its slots would be sent once more.
-    do {
+    while (!has_said && peer.ok() && context_.directory->snapshot()->live(name)) {
       grpc::ClientContext call;
-      set_timeout(call, kCallMs);
+      set_timeout(call, std::max(deadline.left_ms(), kLeastCallMs));
       v1::BackupReference request;
       request.set_backup(uuid_);
       request.set_attempt(stored_.head.attempt);
       v1::SlotList reply;
       const grpc::Status status = (*peer)->peer().DurableSlots(&call, request, &reply);
       (*peer)->note(status);
+      has_said = status.ok();
       if (status.ok()) durable[node].insert(reply.slots().begin(), reply.slots().end());
       // A failed backup has no roles that could open it.
-      if (stored_.head.state == BackupState::kFailed || !is_transient(from_grpc(status))) return;
-      context_.clock->sleep_ns(kRetryNs);
-    } while (!stopped() && context_.directory->snapshot()->live(plan_.nodes[node].name) &&
-             context_.clock->monotonic_ns() < deadline);
+      if (stored_.head.state == BackupState::kFailed || !is_transient(from_grpc(status))) break;
+      if (stopped() || !deadline.pause(kRetryMs)) break;
+    }
+    if (!has_said) all_have_said = false;
   });
-  std::vector<uint8_t> done;
-  for (const SlotPlan& slot : plan_.slots) done.push_back(durable[slot.target].contains(slot.slot));
-  return done;
+  DurableSlots result;
+  result.all_have_said = all_have_said;
+  for (const SlotPlan& slot : plan_.slots) {
+    result.done.push_back(durable[slot.target].contains(slot.slot));
+  }
+  return result;
 }
 
 std::vector<uint32_t> BackupRun::plan_nodes(const std::set<std::string>& names) const {
@@ -221,14 +233,24 @@ absl::Status BackupRun::replan_without(const std::set<std::string>& dead, std::s
     return unavailable("replanned {} times already; {}", options_.max_replans, message);
   }
   const std::vector<uint32_t> nodes = plan_nodes(dead);
-  std::vector<uint8_t> done = durable_slots();
-  auto next = rebalance(plan_, plan_progress(done), nodes, plan_targets(plan_, dead),
-                        context_.cluster().read_quorum());
-  if (!next.ok()) return with_context(next.status(), message);
-  for (size_t i = 0; i < done.size(); ++i) {
-    if (dead.contains(plan_.nodes[plan_.slots[i].target].name)) done[i] = 0;
+  DurableSlots durable = durable_slots(options_.grace_ms, dead);
+  const std::vector<PlanTarget> targets = plan_targets(plan_, dead);
+  const uint32_t quorum = context_.cluster().read_quorum();
+  absl::StatusOr<Plan> next;
+  if (durable.all_have_said) {
+    auto rebalanced = rebalance(plan_, plan_progress(durable.done), nodes, targets, quorum);
+    if (!rebalanced.ok()) return with_context(rebalanced.status(), message);
+    next = std::move(rebalanced->replan.plan);
+  } else {
+    // Who has not said what it has is not taken for slow: its slots stay with it.
+    auto without_dead = replan(plan_, durable.done, nodes, targets, quorum);
+    if (!without_dead.ok()) return with_context(without_dead.status(), message);
+    next = std::move(without_dead->plan);
   }
-  return follow_replan(std::move(next->replan.plan), std::move(done), std::move(message));
+  for (size_t i = 0; i < durable.done.size(); ++i) {
+    if (dead.contains(plan_.nodes[plan_.slots[i].target].name)) durable.done[i] = 0;
+  }
+  return follow_replan(*std::move(next), std::move(durable.done), std::move(message));
 }
 
 // `done`: what is durable at its target in the new plan.

@@ -46,19 +46,10 @@ BackupRole::~BackupRole() {
 std::vector<StageReport> BackupRole::stages() const {
   std::vector<StageReport> reports;
   const auto add = [&](const char* stage, const StageTimes& times) {
-    if (times.bytes == 0) return;
-    constexpr int64_t kMs = 1'000'000;
-    reports.push_back(
-        {context_.name, stage, times.bytes, static_cast<uint64_t>(times.busy_ns / kMs),
-         static_cast<uint64_t>(std::max<int64_t>(times.wait_ns, 0) / kMs), times.system_calls});
+    if (times.bytes > 0) reports.push_back(report_of(context_.name, stage, times));
   };
-  StageTimes wire = context_.exchange->times();
-  wire.bytes -= wire_before_.bytes;
-  wire.busy_ns -= wire_before_.busy_ns;
-  wire.wait_ns -= wire_before_.wait_ns;
-  wire.system_calls -= wire_before_.system_calls;
   add("scan", scan_.times());
-  add("wire", wire);
+  add("wire", since(wire_before_, context_.exchange->times()));
   add("check", check_.times());
   add("merge", merge_.times());
   add("disk", disk_.times());

@@ -6,6 +6,7 @@
 #include <chrono>
 #include <utility>
 
+#include "base/deadline.h"
 #include "base/guard.h"
 #include "base/status.h"
 #include "control/backup/cut_round.h"
@@ -13,7 +14,7 @@
 namespace sluice {
 
 namespace {
-constexpr int64_t kRetryNs = 200'000'000;
+constexpr int64_t kRetryMs = 200;
 constexpr int64_t kHoldSliceMs = 200;
 }  // namespace
 
@@ -61,26 +62,10 @@ void BackupRun::publish(std::string message) {
   changed_.notify_all();
 }
 
-// A change whose answer was lost may have been made.
 absl::Status BackupRun::update(const BackupHead& head, const std::vector<ClusterOp>& with) {
-  const int64_t deadline = context_.clock->monotonic_ns() + options_.grace_ms * 1'000'000;
-  bool in_doubt = false;
-  while (true) {
-    const absl::Status status = update_backup(*context_.block, stored_, head, with);
-    if (in_doubt && absl::IsAborted(status)) {
-      const auto entry = context_.block->get(backup_head_key(uuid_));
-      if (entry.ok() && entry->has_value() && (*entry)->value == encode(head)) {
-        stored_ = {head, (*entry)->revision};
-        return absl::OkStatus();
-      }
-    }
-    if (!is_transient(status) || lock_->lost() || abandoned_ ||
-        context_.clock->monotonic_ns() >= deadline) {
-      return status;
-    }
-    in_doubt = true;
-    context_.clock->sleep_ns(kRetryNs);
-  }
+  Deadline deadline(*context_.clock, options_.grace_ms);
+  return update_backup(*context_.block, stored_, head, with,
+                       [&] { return !lock_->lost() && !abandoned_ && deadline.pause(kRetryMs); });
 }
 
 bool BackupRun::report(const NodeProgress& progress, const ProgressTable::Order& order) {

@@ -113,7 +113,12 @@ class BackupRun {
   absl::Status follow_replan(Plan plan, std::vector<uint8_t> done, std::string message);
   std::vector<uint32_t> plan_nodes(const std::set<std::string>& names) const;
   PlanProgress plan_progress(const std::vector<uint8_t>& done) const;
-  std::vector<uint8_t> durable_slots() const;
+  struct DurableSlots {
+    std::vector<uint8_t> done;  // by plan slot: whether its target says that it has it durably
+    bool all_have_said = true;  // of the targets but `without`
+  };
+  // Each target that lives is asked for up to patience_ms.
+  DurableSlots durable_slots(int64_t patience_ms, const std::set<std::string>& without = {}) const;
 
   // Following.
   absl::Status follow();

@@ -7,6 +7,7 @@
 #include "base/text.h"
 #include "control/backup/plan_reader.h"
 #include "control/cluster_block/checks.h"
+#include "control/job/document_swap.h"
 
 namespace sluice {
 namespace {
@@ -14,7 +15,7 @@ namespace {
 constexpr int kSwapTries = 16;
 // What a commit has room for beside a head and its lock.
 constexpr size_t kChunksWithHead = 16;
-constexpr size_t kChunkBytesWithHead = ClusterBlock::kMaxCommitBytes / 2;
+constexpr size_t kChunkBytesWithHead = ClusterBlock::kMaxCommitBytes / 4;
 
 absl::StatusOr<StoredBackup> load_head(ClusterBlock& block, std::string_view uuid) {
   SLUICE_ASSIGN_OR_RETURN(const auto entry, block.get(backup_head_key(uuid)));
@@ -124,7 +125,8 @@ absl::StatusOr<BackupList> list_backups(ClusterBlock& block) {
 }
 
 absl::Status update_backup(ClusterBlock& block, StoredBackup& stored, const BackupHead& head,
-                           const std::vector<ClusterOp>& with) {
+                           const std::vector<ClusterOp>& with,
+                           const std::function<bool()>& try_again) {
   if (head.uuid != stored.head.uuid || head.name != stored.head.name) {
     return invalid_argument("backup {} cannot become backup {}", stored.head.uuid, head.uuid);
   }
@@ -140,35 +142,37 @@ absl::Status update_backup(ClusterBlock& block, StoredBackup& stored, const Back
   }
   SLUICE_ASSIGN_OR_RETURN(
       const Revision revision,
-      block.commit(together(
-          ClusterOp::put(backup_head_key(head.uuid), encode(head), stored.revision), with)));
+      swap_document(block, {backup_head_key(head.uuid), encode(head), stored.revision, with},
+                    try_again));
   stored = {head, revision};
   return absl::OkStatus();
 }
 
 absl::StatusOr<PlanChunks> store_plan(ClusterBlock& block, const StoredBackup& stored,
                                       uint64_t attempt, const Plan& plan,
-                                      const std::vector<ClusterOp>& checks) {
+                                      const std::vector<ClusterOp>& checks,
+                                      const std::function<bool()>& try_again) {
   const std::string& uuid = stored.head.uuid;
   std::vector<std::string> chunks = encode_plan(plan, uuid, attempt);
   PlanChunks result;
   result.count = static_cast<uint32_t>(chunks.size());
-  // From the end: what the head's commit has room for.
-  size_t alone = chunks.size();
-  for (size_t bytes = 0; alone > 0 && chunks.size() - alone < kChunksWithHead; --alone) {
-    bytes += chunks[alone - 1].size();
-    if (bytes > kChunkBytesWithHead) break;
-  }
+  size_t bytes = 0;
+  for (const std::string& chunk : chunks) bytes += chunk.size();
+  const bool with_head = chunks.size() <= kChunksWithHead && bytes <= kChunkBytesWithHead;
   for (size_t i = 0; i < chunks.size(); ++i) {
     ClusterOp put = ClusterOp::put(backup_plan_key(uuid, attempt, static_cast<uint32_t>(i)),
                                    std::move(chunks[i]));
-    if (i >= alone) {
+    if (with_head) {
       result.with_head.push_back(std::move(put));
       continue;
     }
     std::vector<ClusterOp> ops = together(std::move(put), checks);
     ops.push_back(ClusterOp::check(backup_head_key(uuid), stored.revision));
-    SLUICE_RETURN_IF_ERROR(block.commit(ops).status());
+    absl::Status status;
+    do {  // made twice, it is the same
+      status = block.commit(ops).status();
+    } while (absl::IsUnavailable(status) && try_again());
+    SLUICE_RETURN_IF_ERROR(status);
   }
   return result;
 }

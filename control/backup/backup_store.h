@@ -3,6 +3,7 @@
 #ifndef SLUICE_CONTROL_BACKUP_BACKUP_STORE_H_
 #define SLUICE_CONTROL_BACKUP_BACKUP_STORE_H_
 
+#include <functional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -48,21 +49,26 @@ absl::StatusOr<BackupList> list_backups(ClusterBlock& block);
 // Stores `head` over the revision it was loaded at. ABORTED when somebody changed it since, or has
 // a higher attempt; FAILED_PRECONDITION for an illegal transition, INVALID_ARGUMENT for a lower
 // attempt than the stored one. On OK `stored` is the new state. `with` (a lock's fence, chunks of a
-// plan) is part of the commit: ABORTED when one of its comparisons fails.
-absl::Status update_backup(ClusterBlock& block, StoredBackup& stored, const BackupHead& head,
-                           const std::vector<ClusterOp>& with = {});
+// plan) is part of the commit: ABORTED when one of its comparisons fails. `try_again` as for
+// swap_document().
+absl::Status update_backup(
+    ClusterBlock& block, StoredBackup& stored, const BackupHead& head,
+    const std::vector<ClusterOp>& with = {},
+    const std::function<bool()>& try_again = [] { return false; });
 
-// Stores the plan's chunks under its attempt, but for those that fit into the commit of the head
-// that names them (plan_chunks, plan_attempt): these are returned, for update_backup(). ABORTED
+// Stores the plan's chunks under its attempt, but for those of a small plan, which fit into the
+// commit of the head that names them (plan_chunks, plan_attempt): these are returned, for
+// update_backup(). `try_again` as for swap_document(). ABORTED
 // when somebody changed the head since `stored`, or one of `checks` fails: another coordinator's
 // plan is not written over.
 struct PlanChunks {
   uint32_t count = 0;                // of the whole plan
   std::vector<ClusterOp> with_head;  // not stored yet
 };
-absl::StatusOr<PlanChunks> store_plan(ClusterBlock& block, const StoredBackup& stored,
-                                      uint64_t attempt, const Plan& plan,
-                                      const std::vector<ClusterOp>& checks = {});
+absl::StatusOr<PlanChunks> store_plan(
+    ClusterBlock& block, const StoredBackup& stored, uint64_t attempt, const Plan& plan,
+    const std::vector<ClusterOp>& checks = {},
+    const std::function<bool()>& try_again = [] { return false; });
 // The plan that the head names. FAILED_PRECONDITION when it names none.
 absl::StatusOr<Plan> load_plan(ClusterBlock& block, const BackupHead& head);
 // As much of it as one node needs: all nodes, and at least the slots that it sends or receives.

@@ -1,6 +1,5 @@
 #include "control/backup/documents.h"
 
-#include <algorithm>
 #include <cmath>
 
 #include "base/status.h"
@@ -13,7 +12,8 @@ namespace {
 
 constexpr char kHeadFormat[] = "sluice.backup.4";
 constexpr char kProgressFormat[] = "sluice.progress.2";
-constexpr int kMaxList = 4096;
+constexpr int kMaxList = kMaxTableMembers;
+constexpr int kMaxStagesOfNode = 64;
 constexpr size_t kMaxText = 4096;
 
 void put(const Divergence& divergence, v1::Divergence* to) {
@@ -24,29 +24,6 @@ void put(const Divergence& divergence, v1::Divergence* to) {
 
 Divergence divergence_of(const v1::Divergence& from) {
   return {from.stale(), from.missing(), from.conflicting()};
-}
-
-using StageReports = google::protobuf::RepeatedPtrField<v1::StageReport>;
-
-void put(const std::vector<StageReport>& stages, StageReports* to) {
-  for (const StageReport& stage : stages) {
-    v1::StageReport* report = to->Add();
-    report->set_node(stage.node);
-    report->set_stage(stage.stage);
-    report->set_bytes(stage.bytes);
-    report->set_busy_ms(stage.busy_ms);
-    report->set_wait_ms(stage.wait_ms);
-    report->set_system_calls(stage.system_calls);
-  }
-}
-
-std::vector<StageReport> stages_of(const StageReports& from) {
-  std::vector<StageReport> stages;
-  for (const v1::StageReport& report : from) {
-    stages.push_back({report.node(), report.stage(), report.bytes(), report.busy_ms(),
-                      report.wait_ms(), report.system_calls()});
-  }
-  return stages;
 }
 
 void put(const BackupTotals& totals, v1::BackupTotals* to) {
@@ -151,7 +128,7 @@ bool is_too_long(const v1::BackupDocument& document) {
     }
   }
   return document.planned_size() > kMaxList || document.archives_size() > kMaxList ||
-         document.totals().stages_size() > kMaxList;
+         document.totals().stages_size() > static_cast<int>(kMaxStagesOfBackup);
 }
 
 bool is_name_character(char c) {
@@ -218,31 +195,23 @@ absl::StatusOr<BackupHead> decode_backup_head(std::string_view key, std::string_
   v1::BackupDocument document;
   SLUICE_RETURN_IF_ERROR(decode_document(key, bytes, kHeadFormat, &document));
   const auto damaged = [&](std::string_view what) { return damaged_document(key, what); };
-  if (is_too_long(document)) return damaged("a list or name in it is too long");
+  if (is_too_long(document)) return damaged("a list or a name is too long");
   BackupHead head = head_of(document);
   const auto state = backup_state_named(document.state());
-  if (!state.has_value()) return damaged("its state is none");
+  if (!state.has_value()) return damaged("unknown state");
   head.state = *state;
   if (!read_digest(document.manifest_digest(), &head.manifest_digest)) {
-    return damaged("its manifest's digest is none");
+    return damaged("the manifest digest has the wrong length");
   }
   if (!std::isfinite(head.makespan_s) || !std::isfinite(head.lower_bound_s)) {
-    return damaged("the plan's times are no numbers");
+    return damaged("the plan's times are not finite");
   }
-  if (key != backup_head_key(head.uuid)) return damaged("it is that of another backup");
+  if (key != backup_head_key(head.uuid)) return damaged("it belongs to another backup");
   if (head.deleting && head.state != BackupState::kCancelled) {
-    return damaged("it is being deleted in a state other than cancelled");
+    return damaged("marked as being deleted, but not cancelled");
   }
-  if (!check_backup_name(head.name).ok()) return damaged("its name is no backup's name");
+  if (!check_backup_name(head.name).ok()) return damaged("invalid backup name");
   return head;
-}
-
-const StageReport* bottleneck_of(const std::vector<StageReport>& stages) {
-  const auto busiest = std::max_element(
-      stages.begin(), stages.end(), [](const StageReport& a, const StageReport& b) {
-        return std::pair(a.busy_share(), a.busy_ms) < std::pair(b.busy_share(), b.busy_ms);
-      });
-  return busiest == stages.end() || busiest->busy_ms == 0 ? nullptr : &*busiest;
 }
 
 std::string encode(const NodeProgress& progress) {
@@ -271,9 +240,11 @@ absl::StatusOr<NodeProgress> decode_node_progress(std::string_view key, std::str
   const auto source = backup_state_named(document.source_state());
   const auto target = backup_state_named(document.target_state());
   if (!source.has_value() || !target.has_value()) {
-    return damaged_document(key, "a state in it is none");
+    return damaged_document(key, "unknown state");
   }
-  if (document.stages_size() > kMaxList) return damaged_document(key, "it has too many stages");
+  if (document.stages_size() > kMaxStagesOfNode) {
+    return damaged_document(key, "too many stages");
+  }
   NodeProgress progress;
   progress.node = document.node();
   progress.attempt = document.attempt();
@@ -291,7 +262,7 @@ absl::StatusOr<NodeProgress> decode_node_progress(std::string_view key, std::str
   progress.changed_ms = document.changed_ms();
   progress.error = document.error();
   if (!key.ends_with("/" + progress.node)) {
-    return damaged_document(key, "it is that of another node");
+    return damaged_document(key, "it belongs to another node");
   }
   return progress;
 }

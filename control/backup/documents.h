@@ -14,6 +14,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "base/checksum.h"
+#include "control/peers/stage_report.h"
 #include "control/schedule/planner.h"
 #include "control/schedule/states.h"
 
@@ -49,25 +50,8 @@ struct ArchivePart {
   friend bool operator==(const ArchivePart&, const ArchivePart&) = default;
 };
 
-// What a stage of a node's data path did in a backup: `scan` (reading the cut, packing, checksums),
-// `wire` (moving messages), `check` (checksums and digests of what arrived), `merge` (of slots
-// whose replicas differ), `disk` (writes to the archive in flight).
-struct StageReport {
-  std::string node;
-  std::string stage;
-  uint64_t bytes = 0;
-  uint64_t busy_ms = 0;       // at least one worker was at it
-  uint64_t wait_ms = 0;       // since its first work
-  uint64_t system_calls = 0;  // of wire and disk
-  // Of its time; 0 when it had none.
-  double busy_share() const {
-    const uint64_t all = busy_ms + wait_ms;
-    return all == 0 ? 0 : static_cast<double>(busy_ms) / static_cast<double>(all);
-  }
-  friend bool operator==(const StageReport&, const StageReport&) = default;
-};
-// The one that has the least time to spare, which bounds the others; null when there is none.
-const StageReport* bottleneck_of(const std::vector<StageReport>& stages);
+// In a backup's document: those of thousands of nodes would not fit into it.
+inline constexpr size_t kMaxStagesOfBackup = 1024;
 
 struct BackupTotals {
   uint64_t records = 0;      // live, of the consolidated copy

@@ -108,20 +108,26 @@ absl::Status PlanReader::read(uint32_t chunk, const std::string& key, const std:
   SLUICE_RETURN_IF_ERROR(decode_document(key, text, kPlanFormat, &stored));
   if (stored.backup() != backup_ || stored.attempt() != attempt_ || stored.chunk() != chunk ||
       stored.chunks() != chunks_) {
-    return damaged_document(key, "it is another part of a plan than it has to be");
+    return damaged_document(key, "it is a different part of a plan than expected");
   }
   if (chunk == 0) {
     node_chunks_ = read_summary(stored.summary(), plan_);
     if (node_chunks_ < 1 || node_chunks_ > chunks_ || !std::isfinite(plan_.makespan_s) ||
         !std::isfinite(plan_.lower_bound_s)) {
-      return damaged_document(key, "a number in its summary is out of range");
+      return damaged_document(key, "a number in the summary is out of range");
     }
   }
+  const auto is_missing = [&](uint32_t number) {
+    return number > 0 && number >= chunks_ - node_chunks_;
+  };
   for (const auto& node : stored.nodes()) {
-    if (!read_node(node, plan_, lists_)) return damaged_document(key, "a node in it is malformed");
+    if (std::any_of(node.slot_chunks().begin(), node.slot_chunks().end(), is_missing)) {
+      return damaged_document(key, "a node refers to a chunk beyond the end of the plan");
+    }
+    if (!read_node(node, plan_, lists_)) return damaged_document(key, "malformed node");
   }
   for (const auto& slot : stored.slots()) {
-    if (!read_slot(slot, plan_)) return damaged_document(key, "a slot in it is malformed");
+    if (!read_slot(slot, plan_)) return damaged_document(key, "malformed slot");
   }
   return absl::OkStatus();
 }
@@ -151,7 +157,7 @@ absl::StatusOr<Plan> PlanReader::take(bool whole) {
       (complete || !whole)) {
     return std::move(plan_);
   }
-  return damaged_document(first_key_, "the plan's slots are not what it says of them");
+  return damaged_document(first_key_, "the slots do not match the summary");
 }
 
 absl::StatusOr<Plan> decode_plan(std::string_view backup, uint64_t attempt,

@@ -151,6 +151,7 @@ Json restore_json(const RestoreOutcome& result) {
     json["nodes"].push_back(
         {{"name", node.name}, {"records", node.records}, {"bytes", node.bytes}});
   }
+  add_stages(result.stages, &json);
   Json proof = {{"checked", result.proof.checked},     {"copies", result.proof.copies},
                 {"equal", result.proof.equal},         {"newer", result.proof.newer},
                 {"differing", result.proof.differing}, {"unreachable", result.proof.unreachable}};
@@ -187,6 +188,9 @@ std::string restore_text(const RestoreOutcome& result) {
   text += fmt::format("  {} written, {} kept newer, {} requests sent again, {} failed\n",
                       human_count(result.written), human_count(result.kept_newer),
                       human_count(result.retried), human_count(result.failed));
+  if (const std::string bottleneck = bottleneck_text(result.stages); !bottleneck.empty()) {
+    text += fmt::format("  bounded by {}\n", bottleneck);
+  }
   if (!result.nodes.empty()) {
     TextTable table({"node", "records", "bytes"});
     for (const RestoreNode& node : result.nodes) {

@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "base/deadline.h"
 #include "base/status.h"
 #include "control/client/cluster_client_impl.h"
 #include "control/peers/rpc.h"
@@ -9,7 +10,7 @@
 namespace sluice {
 
 namespace {
-constexpr int64_t kFollowPollNs = 200'000'000;
+constexpr int64_t kFollowPollMs = 200;
 constexpr int64_t kLongestJobMs = 24 * 3600 * int64_t{1000};
 
 }  // namespace
@@ -131,7 +132,7 @@ absl::StatusOr<BackupView> ClusterClientImpl::backup_resume(std::string_view bac
 // Follows the schedule's head alone: its coordinator is another node now.
 absl::StatusOr<BackupView> ClusterClientImpl::follow_backup(const std::string& uuid,
                                                             const BackupCallback& progress) {
-  int64_t changed_ns = clock().monotonic_ns();
+  Deadline idle(clock(), options_.idle_timeout_ms);
   Revision revision = 0;
   uint64_t done = 0;
   while (true) {
@@ -143,18 +144,17 @@ absl::StatusOr<BackupView> ClusterClientImpl::follow_backup(const std::string& u
     if (stored.revision != revision || now_done != done) {
       revision = stored.revision;
       done = now_done;
-      changed_ns = clock().monotonic_ns();
+      idle.restart();
       if (progress) {
         progress({stored.head.name, stored.head.state, done, 0, {}});
       }
     }
     if (has_ended(stored.head.state)) return view_of(stored.head);
-    if (clock().monotonic_ns() - changed_ns > options_.idle_timeout_ms * 1'000'000) {
+    if (!idle.pause(kFollowPollMs)) {
       return deadline_exceeded("backup {} is {} and has not moved for {} s; it can be resumed",
                                stored.head.name, name_of(stored.head.state),
                                options_.idle_timeout_ms / 1000);
     }
-    clock().sleep_ns(kFollowPollNs);
   }
 }
 

@@ -1,8 +1,6 @@
 #include "control/cluster_block/sqlite_schema.h"
 
-#include <chrono>
-#include <thread>
-
+#include "base/deadline.h"
 #include "base/status.h"
 
 namespace sluice::cluster_block {
@@ -50,13 +48,13 @@ absl::StatusOr<Content> inspect(Database& database) {
 // Two processes that make the file at once can meet here, where SQLite does not always wait by
 // itself.
 absl::Status use_wal(Database& database, int busy_timeout_ms) {
-  const auto deadline =
-      std::chrono::steady_clock::now() + std::chrono::milliseconds(busy_timeout_ms);
-  for (;;) {
-    const absl::Status status = database.execute("PRAGMA journal_mode = WAL");
-    if (!absl::IsUnavailable(status) || std::chrono::steady_clock::now() >= deadline) return status;
-    std::this_thread::sleep_for(std::chrono::milliseconds(5));
-  }
+  constexpr int64_t kPauseMs = 5;
+  Deadline deadline(system_clock(), busy_timeout_ms);
+  absl::Status status;
+  do {
+    status = database.execute("PRAGMA journal_mode = WAL");
+  } while (absl::IsUnavailable(status) && deadline.pause(kPauseMs));
+  return status;
 }
 
 absl::Status create_tables(Database& database, int busy_timeout_ms) {

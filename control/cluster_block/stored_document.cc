@@ -31,17 +31,17 @@ absl::Status decode_document(std::string_view key, std::string_view bytes, std::
                              google::protobuf::MessageLite* body) {
   v1::StoredDocument document;
   if (!document.ParseFromArray(bytes.data(), static_cast<int>(bytes.size()))) {
-    return damaged_document(key, "it is no document");
+    return damaged_document(key, "it cannot be parsed");
   }
   if (document.checksum() != checksum_of(document.format(), document.body())) {
-    return damaged_document(key, "its checksum does not fit");
+    return damaged_document(key, "the checksum does not match");
   }
   if (document.format() != format) {
-    return damaged_document(
-        key, fmt::format("it is '{}', not '{}'", printable(document.format()), format));
+    return data_loss("document at key '{}' has format '{}', this build reads '{}'", printable(key),
+                     printable(document.format()), format);
   }
   if (!body->ParseFromString(document.body())) {
-    return damaged_document(key, fmt::format("its content is no '{}'", format));
+    return damaged_document(key, fmt::format("its content is not a '{}'", format));
   }
   return absl::OkStatus();
 }

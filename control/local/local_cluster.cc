@@ -15,6 +15,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/clock.h"
+#include "base/deadline.h"
 #include "base/random.h"
 #include "base/status.h"
 #include "base/text.h"
@@ -33,7 +34,7 @@ using Json = nlohmann::ordered_json;
 
 constexpr char kDescription[] = "local.json";
 constexpr size_t kDescriptionLimit = size_t{1} << 20;
-constexpr int64_t kPollNs = 50'000'000;
+constexpr int64_t kPollMs = 50;
 constexpr size_t kLogTailBytes = 1500;
 
 // A string of TOML: the escapes of JSON are those of its basic strings.
@@ -309,7 +310,7 @@ absl::StatusOr<ProcessId> LocalCluster::start(const LocalNode& node, bool accept
 // OK when they serve; UNAVAILABLE or DEADLINE_EXCEEDED with what is still missing.
 absl::Status LocalCluster::why_not_serving(const std::vector<Started>& started) const {
   SLUICE_ASSIGN_OR_RETURN(const auto block, open_cluster_block(url_));
-  SLUICE_RETURN_IF_ERROR(publish_first_table(*block, nodes_.size(), kPollNs / 1'000'000));
+  SLUICE_RETURN_IF_ERROR(publish_first_table(*block, nodes_.size(), kPollMs));
   SLUICE_ASSIGN_OR_RETURN(const auto client, ClusterClient::open(*block, url_));
   SLUICE_ASSIGN_OR_RETURN(const std::vector<NodeView> views, client->nodes());
   for (const Started& one : started) {
@@ -326,8 +327,7 @@ absl::Status LocalCluster::why_not_serving(const std::vector<Started>& started) 
 absl::Status LocalCluster::wait_until_serving(const std::vector<Started>& started,
                                               int64_t timeout_ms,
                                               const std::function<bool()>& interrupted) const {
-  Clock& clock = system_clock();
-  const int64_t deadline = clock.monotonic_ns() + timeout_ms * 1'000'000;
+  Deadline deadline(system_clock(), timeout_ms);
   while (true) {
     for (const Started& one : started) {
       if (is_running(one.process)) continue;
@@ -337,11 +337,10 @@ absl::Status LocalCluster::wait_until_serving(const std::vector<Started>& starte
     if (interrupted()) return cancelled("interrupted");
     const absl::Status status = why_not_serving(started);
     if (status.ok()) return status;
-    if (clock.monotonic_ns() >= deadline) {
+    if (!deadline.pause(kPollMs)) {
       return unavailable("not ready after {} s: {}; the logs are {}/n*.log", timeout_ms / 1000,
                          message_of(status), folder_);
     }
-    clock.sleep_ns(kPollNs);
   }
 }
 

@@ -17,6 +17,7 @@
 #include <cstdio>
 
 #include "base/clock.h"
+#include "base/deadline.h"
 #include "base/file.h"
 #include "base/random.h"
 #include "base/status.h"
@@ -26,7 +27,7 @@ extern char** environ;
 namespace sluice {
 namespace {
 
-constexpr int64_t kPollNs = 20'000'000;
+constexpr int64_t kPollMs = 20;
 constexpr uint16_t kFirstPort = 20'000;
 constexpr uint16_t kPorts = 12'000;  // the kernel's own begin at 32768
 
@@ -138,11 +139,9 @@ bool is_running(const ProcessId& process) {
 }
 
 bool wait_until_gone(const ProcessId& process, int64_t timeout_ms) {
-  Clock& clock = system_clock();
-  const int64_t deadline = clock.monotonic_ns() + timeout_ms * 1'000'000;
+  Deadline deadline(system_clock(), timeout_ms);
   while (is_running(process)) {
-    if (clock.monotonic_ns() >= deadline) return false;
-    clock.sleep_ns(kPollNs);
+    if (!deadline.pause(kPollMs)) return false;
   }
   waitpid(process.pid, nullptr, WNOHANG);  // where it is this process's own child
   return true;

@@ -180,8 +180,8 @@ absl::StatusOr<NodeInfo> decode_node_info(std::string_view key, std::string_view
   info.store_id = document.store_id();
   info.incarnation = document.incarnation();
   info.archive_folder = document.archive_folder();
-  if (info.number == 0) return damaged_document(key, "its number is 0");
-  if (key != node_key(info.name)) return damaged_document(key, "it is that of another node");
+  if (info.number == 0) return damaged_document(key, "the node number is 0");
+  if (key != node_key(info.name)) return damaged_document(key, "it belongs to another node");
   return checked(key, info);
 }
 

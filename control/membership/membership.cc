@@ -6,6 +6,7 @@
 #include <charconv>
 #include <chrono>
 
+#include "base/deadline.h"
 #include "base/guard.h"
 #include "base/random.h"
 #include "base/status.h"
@@ -16,9 +17,9 @@ namespace {
 
 // A change to a document that others change too is tried this often.
 constexpr int kSwapTries = 16;
-constexpr int64_t kWaitStepNs = 20'000'000;
+constexpr int64_t kWaitStepMs = 20;
 // How long a node that joins asks a cluster block again that takes no writes.
-constexpr int64_t kJoinPatienceNs = 30'000'000'000;
+constexpr int64_t kJoinPatienceMs = 30'000;
 // Publishing takes at most this part of a node's time, so that it leaves a slow cluster block to
 // those who have more to write.
 constexpr int64_t kPublishingShare = 5;
@@ -226,8 +227,8 @@ absl::StatusOr<std::unique_ptr<Membership>> Membership::join(ClusterBlock& block
   const std::string& name = options.node.name;
   const LiveInfo live{make_uuid(), options.node.store_id, options.node.incarnation, ::getpid(),
                       options.found.lock};
-  const int64_t begun_ns = options.clock->monotonic_ns();
-  const int64_t deadline = begun_ns + options.takeover_wait_ms * 1'000'000;
+  Deadline takeover(*options.clock, options.takeover_wait_ms);
+  Deadline patience(*options.clock, kJoinPatienceMs);
   // Renewed from here on: the commit below may take longer than a lease.
   SLUICE_ASSIGN_OR_RETURN(std::shared_ptr<LeaseKeeper> lease, grant(block, options));
   const auto give_up = [&](absl::Status status) {
@@ -256,7 +257,7 @@ absl::StatusOr<std::unique_ptr<Membership>> Membership::join(ClusterBlock& block
           other.ok() && (other->instance == live.instance || is_surely_dead(*other, options));
       if (is_free) held = (*holder)->revision;
       if (held == 0) {
-        if (options.clock->monotonic_ns() >= deadline) {
+        if (!takeover.pause(kWaitStepMs)) {
           return give_up(already_exists(
               "node '{}' is live already, in process {}{}; names are unique in a cluster", name,
               other.ok() ? other->process : 0,
@@ -264,7 +265,6 @@ absl::StatusOr<std::unique_ptr<Membership>> Membership::join(ClusterBlock& block
                   ? " with another copy of this data directory"
                   : ""));
         }
-        options.clock->sleep_ns(kWaitStepNs);
         continue;
       }
     }
@@ -292,14 +292,10 @@ absl::StatusOr<std::unique_ptr<Membership>> Membership::join(ClusterBlock& block
       return membership;
     }
     // The cluster block takes no writes now, because its disk is slow or others write.
-    const int64_t waited_ns = options.clock->monotonic_ns() - begun_ns;
-    if (absl::IsUnavailable(status) && waited_ns < kJoinPatienceNs) {
-      options.clock->sleep_ns(kWaitStepNs);
-      continue;
-    }
+    if (absl::IsUnavailable(status) && patience.pause(kWaitStepMs)) continue;
     // Somebody else joined or changed something at the same time: all is looked at again.
     if (!absl::IsAborted(status)) return give_up(status);
-    if (options.clock->monotonic_ns() >= deadline) return give_up(status);
+    if (takeover.passed()) return give_up(status);
   }
 }
 

@@ -40,7 +40,7 @@ absl::StatusOr<TableHead> decode_head(const ClusterEntry& entry) {
   head.revision = entry.revision;
   if (!read_digest(document.digest(), &head.digest) || head.epoch == 0 || head.chunks == 0 ||
       head.chunks > kMaxChunks) {
-    return damaged_document(entry.key, "a field of it is out of range");
+    return damaged_document(entry.key, "a field is out of range");
   }
   return head;
 }

@@ -84,10 +84,16 @@ bool is_news(const MeasuredRates& stored, const MeasuredRates& now) {
   });
 }
 
+MeasuredRate link_rate(const MeasuredRate& work, const MeasuredRate& device) {
+  return device.rate > 0 && device.rate < work.rate ? device : work;
+}
+
 MeasuredRates with_work_of(const MeasuredRates& earlier, MeasuredRates probe) {
+  const MeasuredRate device = probe.link;
   for (const auto& [name, member] : kNamedRates) {
     if ((earlier.*member).work_seconds > 0) probe.*member = earlier.*member;
   }
+  probe.link = link_rate(probe.link, device);
   return probe;
 }
 

@@ -66,6 +66,10 @@ double settled_weight(double stored, double measured);
 // another than `stored` by more than kWeightHysteresis of that. Free space tells by the weight.
 bool is_news(const MeasuredRates& stored, const MeasuredRates& now);
 
+// Work tells how fast a node's thread moves messages while it has any to move, and not how long
+// they are on the wire; `device` (a rate of 0: not known) tells what the wire carries at most.
+MeasuredRate link_rate(const MeasuredRate& work, const MeasuredRate& device);
+
 // `probe`, with the rates in their place that `earlier` has from work: a restart forgets none.
 MeasuredRates with_work_of(const MeasuredRates& earlier, MeasuredRates probe);
 

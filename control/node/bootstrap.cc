@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "base/clock.h"
+#include "base/deadline.h"
 #include "base/random.h"
 #include "base/status.h"
 #include "control/membership/membership.h"
@@ -13,7 +14,7 @@
 namespace sluice {
 
 namespace {
-constexpr int64_t kPollNs = 20'000'000;
+constexpr int64_t kPollMs = 20;
 }
 
 absl::StatusOr<ClusterInfo> make_cluster(ClusterBlock& block, const ClusterShape& shape) {
@@ -32,7 +33,7 @@ absl::Status publish_first_table(ClusterBlock& block, size_t nodes, int64_t time
   if (nodes < info.replicas) {
     return invalid_argument("{} nodes cannot hold {} replicas", nodes, info.replicas);
   }
-  const int64_t deadline = system_clock().monotonic_ns() + timeout_ms * 1'000'000;
+  Deadline deadline(system_clock(), timeout_ms);
   while (true) {
     const auto head = load_table_head(block);
     if (head.ok()) return absl::OkStatus();
@@ -53,11 +54,10 @@ absl::Status publish_first_table(ClusterBlock& block, size_t nodes, int64_t time
       if (published.code() != absl::StatusCode::kAborted) return published;
       continue;
     }
-    if (system_clock().monotonic_ns() >= deadline) {
+    if (!deadline.pause(kPollMs)) {
       return deadline_exceeded("{} of {} nodes are live ({})", count, nodes,
                                live.empty() ? "none" : live);
     }
-    system_clock().sleep_ns(kPollNs);
   }
 }
 

@@ -312,6 +312,11 @@ absl::Status NodeImpl::open() {
   measuring.least_work_seconds = options_.least_work_seconds;
   rates_ = std::make_unique<NodeRates>(measuring, clock_);
   context_.work = &rates_->work();
+  context_.stages = [this] {
+    return std::vector<StageReport>{report_of(context_.name, "wire", exchange_->times()),
+                                    report_of(context_.name, "keep", rates_->keep().times()),
+                                    report_of(context_.name, "build", rates_->ingest().times())};
+  };
   SLUICE_RETURN_IF_ERROR(open_exchange());
   peers_ = std::make_unique<Peers>(*directory_, clock_);
   router_ = std::make_unique<DirectoryRouter>(*directory_);
@@ -334,6 +339,7 @@ absl::Status NodeImpl::open() {
   WriteServer::Options writes;
   writes.node = context_.name;
   writes.write_quorum = context_.cluster().write_quorum();
+  writes.keep = &rates_->keep();
   writes.lots.ingest = &rates_->ingest();
   writes.on_answer = [this](const std::string& node, const std::string& token, uint64_t sequence) {
     if (const auto peer = peers_->find(node); peer.ok()) (*peer)->remember(token, sequence);

@@ -23,6 +23,7 @@ absl::Status NodeRates::probe(const std::string& address) {
 
 MeasuredRates NodeRates::rates() const {
   MeasuredRates rates = work_.rates(probe_);
+  rates.link = link_rate(rates.link, probe_.link);
   rates.limit = options_.limit;
   // A disk that cannot be asked has the space that it had.
   rates.free_bytes = free_space(options_.data_folder).value_or(probe_.free_bytes);

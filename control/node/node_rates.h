@@ -21,12 +21,13 @@ class NodeRates {
     double least_work_seconds = kLeastWorkSeconds;
   };
   NodeRates(const Options& options, Clock& clock)
-      : options_(options), ingest_(clock), work_(options.least_work_seconds) {}
+      : options_(options), keep_(clock), ingest_(clock), work_(options.least_work_seconds) {}
 
   // Well under a second, of disk and processor. `address`: where peers reach the node's data.
   absl::Status probe(const std::string& address);
-  // Thread-safe, both.
+  // Thread-safe, all.
   WorkMeter& work() { return work_; }
+  Stage& keep() { return keep_; }
   Stage& ingest() { return ingest_; }
   // As of now. Confined to one thread, with look_at().
   MeasuredRates rates() const;
@@ -35,7 +36,8 @@ class NodeRates {
 
  private:
   const Options options_;
-  Stage ingest_;
+  Stage keep_;    // checks a restore's blocks and gathers their rows
+  Stage ingest_;  // makes them durable
   WorkMeter work_;
   MeasuredRates probe_;
   StageTimes wire_;  // at the last look

@@ -4,7 +4,9 @@
 #define SLUICE_CONTROL_PEERS_NODE_CONTEXT_H_
 
 #include <atomic>
+#include <functional>
 #include <string>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "base/clock.h"
@@ -12,6 +14,7 @@
 #include "control/cluster_block/cluster_block.h"
 #include "control/peers/directory.h"
 #include "control/peers/peers.h"
+#include "control/peers/stage_report.h"
 #include "dataplane/store/store.h"
 #include "dataplane/stream/exchange.h"
 
@@ -37,6 +40,8 @@ struct NodeContext {
   LocalArchives* archives = nullptr;
   JobFence* fence = nullptr;
   WorkMeter* work = nullptr;
+  // What the stages of restores have done here since the node was started. Thread-safe.
+  std::function<std::vector<StageReport>()> stages;
 
   // Set once the node has joined: its number is known, and it may serve, stamp and coordinate.
   // Before, what it holds may be refused: nothing must come out of it or go into it.

@@ -5,6 +5,7 @@
 
 #include "base/status.h"
 #include "control/peers/rpc.h"
+#include "control/restore/restore_stages.h"
 
 namespace sluice {
 
@@ -146,7 +147,9 @@ absl::Status RestoreJob::run_parts(bool retry) {
   RestoreParts::Work work;
   work.retry = retry;
   std::vector<RestoreParts::Ended> ended;
+  const std::vector<StageReport> before = read_stages(cluster_);
   const absl::Status status = parts_.run(stored_.head, work, &ended);
+  outcome_.stages = stages_since(before, read_stages(cluster_));
   lists_ = stored_.head.lists;
   for (const RestoreParts::Ended& each : ended) {
     if (!each.status.ok() && !absl::IsCancelled(each.status)) continue;
@@ -168,6 +171,8 @@ void RestoreJob::add(const v1::RestorePartResult& part) {
   outcome_.kept_newer += part.kept_newer();
   outcome_.retried += part.retried();
   archive_bits_ = std::max(archive_bits_, part.slot_bits());
+  const std::vector<StageReport> stages = stages_of(part.stages());
+  part_stages_.insert(part_stages_.end(), stages.begin(), stages.end());
   for (const auto& node : part.nodes()) {
     RestoreNode& sum = nodes_[node.name()];
     sum.name = node.name();
@@ -312,6 +317,7 @@ void RestoreJob::tell_failures(const FailedCounts& counts) {
 absl::Status RestoreJob::end(const absl::Status& status, bool retry, const LeaseLock& lock) {
   if (absl::IsAborted(status)) return status;
   for (auto& [name, node] : nodes_) outcome_.nodes.push_back(node);
+  outcome_.stages.insert(outcome_.stages.begin(), part_stages_.begin(), part_stages_.end());
   RestoreHead& head = stored_.head;
   RestoreHead listed = head;
   listed.lists = lists_;

@@ -58,6 +58,7 @@ class RestoreJob {
   uint32_t archive_bits_ = 0;
   std::vector<RestoreList> lists_;  // of this attempt
   std::map<std::string, RestoreNode> nodes_;
+  std::vector<StageReport> part_stages_;
   std::map<uint32_t, SlotDigest> expected_;
 };
 

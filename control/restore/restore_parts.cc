@@ -10,12 +10,18 @@
 #include "control/peers/client_exchange.h"
 #include "control/peers/patient_call.h"
 #include "control/peers/rpc.h"
+#include "control/peers/stage_report.h"
 
 namespace sluice {
 
 namespace {
 
 constexpr int64_t kLongestJobMs = 7 * 24 * 3600 * int64_t{1000};
+
+// Who reads a part does not know what it is called.
+void name_stages(const std::string& node, v1::RestorePartResult* result) {
+  for (v1::StageReport& stage : *result->mutable_stages()) stage.set_node(node);
+}
 
 }  // namespace
 
@@ -104,6 +110,8 @@ absl::Status RestoreParts::run_here(const RestoreHead& head,
   run.requests = std::min(kRequests, exchange->spare_buffers() / 2);
   run.progress = [this](uint64_t bytes) { report("", bytes); };
   SLUICE_ASSIGN_OR_RETURN(ended->result, run_restore(run));
+  put({report_of("", "wire", exchange->exchange().times())}, ended->result.mutable_stages());
+  name_stages("client", &ended->result);
   return absl::OkStatus();
 }
 
@@ -146,6 +154,7 @@ absl::Status RestoreParts::run_there(const RestoreHead& head, const RestoreSourc
                                           return reader->Finish();
                                         }));
   if (!last) return unavailable("{}: ended without a result", source.node);
+  name_stages(source.node, &ended->result);
   return absl::OkStatus();
 }
 

@@ -17,6 +17,7 @@
 #include "base/status.h"
 #include "control/peers/directory_router.h"
 #include "control/peers/rpc.h"
+#include "control/peers/stage_report.h"
 #include "control/restore/restore_check.h"
 #include "control/restore/restore_store.h"
 #include "dataplane/archive/reader.h"
@@ -416,6 +417,8 @@ absl::StatusOr<v1::RestorePartResult> send_part(const RestoreRun& run, const Res
   options.on_progress = [&](uint64_t, uint64_t bytes) { keeper.written(bytes); };
   DirectoryRouter router(directory);
   keeper.start();
+  Stage read(run.peers->clock());
+  options.read = &read;
   auto result = restore(*run.exchange, archive, router, options);
   SLUICE_RETURN_IF_ERROR(keeper.finish());
   SLUICE_RETURN_IF_ERROR(result.status());
@@ -428,6 +431,7 @@ absl::StatusOr<v1::RestorePartResult> send_part(const RestoreRun& run, const Res
   // A retry has seen only some records of the archive.
   if (run.retry) result->expected.clear();
   fill_result(*result, &answer);
+  put({report_of("", "read", read.times())}, answer.mutable_stages());
   if (run.retry) add_expected(archive, run, &answer);
   return answer;
 }

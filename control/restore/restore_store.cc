@@ -3,10 +3,11 @@
 #include <algorithm>
 #include <utility>
 
-#include "base/clock.h"
+#include "base/deadline.h"
 #include "base/status.h"
 #include "base/text.h"
 #include "control/cluster_block/stored_document.h"
+#include "control/job/document_swap.h"
 #include "control/proto/documents.pb.h"
 #include "control/proto/sluice.pb.h"
 #include "dataplane/block/record.h"
@@ -20,6 +21,7 @@ constexpr char kProgressFormat[] = "sluice.restored.1";
 constexpr char kFailedFormat[] = "sluice.retry.1";
 constexpr char kHeadsPrefix[] = "restores/";
 constexpr size_t kUnitsPerChunk = 1000;
+constexpr int64_t kBlockPauseMs = 50;
 constexpr size_t kMaxReasonBytesOfUnit = 400;
 
 std::string head_key(std::string_view id) { return fmt::format("{}{}", kHeadsPrefix, id); }
@@ -37,10 +39,10 @@ absl::StatusOr<RestoreHead> decode_head(const std::string& key, const std::strin
   RestoreHead head;
   const auto state = restore_state_named(document.state());
   if (!state.has_value()) {
-    return damaged_document(key, fmt::format("'{}' is no state", printable(document.state())));
+    return damaged_document(key, fmt::format("unknown state '{}'", printable(document.state())));
   }
   if (!read_digest(document.manifest_digest(), &head.manifest_digest)) {
-    return damaged_document(key, "its manifest's digest is none");
+    return damaged_document(key, "the manifest digest has the wrong length");
   }
   head.id = document.id();
   head.backup = document.backup();
@@ -67,7 +69,7 @@ absl::StatusOr<RestoreHead> decode_head(const std::string& key, const std::strin
   head.failed_deletions = document.failed_deletions();
   head.created_ms = document.created_ms();
   head.changed_ms = document.changed_ms();
-  if (head_key(head.id) != key) return damaged_document(key, "it is that of another restore");
+  if (head_key(head.id) != key) return damaged_document(key, "it belongs to another restore");
   return head;
 }
 
@@ -144,39 +146,23 @@ absl::StatusOr<std::vector<RestoreHead>> list_restores(ClusterBlock& block) {
 
 absl::Status store_restore(ClusterBlock& block, StoredRestore& stored,
                            const std::vector<ClusterOp>& checks) {
-  const std::string key = head_key(stored.head.id);
-  const std::string document = encode_head(stored.head);
-  std::vector<ClusterOp> ops = checks;
-  ops.push_back(ClusterOp::put(key, document, stored.revision));
-  bool uncertain = false;
-  const absl::Status status = with_patience([&]() -> absl::Status {
-    const auto revision = block.commit(ops);
-    if (revision.ok()) {
-      stored.revision = *revision;
-      return absl::OkStatus();
-    }
-    if (absl::IsUnavailable(revision.status())) uncertain = true;
-    if (!absl::IsAborted(revision.status())) return revision.status();
-    SLUICE_ASSIGN_OR_RETURN(const auto now, block.get(key));
-    // A swap whose answer was lost may have been made.
-    if (uncertain && now.has_value() && now->value == document) {
-      stored.revision = now->revision;
-      return absl::OkStatus();
-    }
-    return revision.status();
-  });
-  if (!absl::IsAborted(status)) return status;
-  return superseded(stored.head.id, stored.head.attempt);
+  Deadline deadline(system_clock(), kBlockPatienceMs);
+  const auto revision = swap_document(
+      block, {head_key(stored.head.id), encode_head(stored.head), stored.revision, checks},
+      [&] { return deadline.pause(kBlockPauseMs); });
+  if (absl::IsAborted(revision.status())) return superseded(stored.head.id, stored.head.attempt);
+  SLUICE_RETURN_IF_ERROR(revision.status());
+  stored.revision = *revision;
+  return absl::OkStatus();
 }
 
 absl::Status with_patience(const std::function<absl::Status()>& call) {
-  constexpr int64_t kPauseNs = 50'000'000;
-  const int64_t deadline = system_clock().monotonic_ns() + kBlockPatienceMs * 1'000'000;
-  while (true) {
-    absl::Status status = call();
-    if (!absl::IsUnavailable(status) || system_clock().monotonic_ns() > deadline) return status;
-    system_clock().sleep_ns(kPauseNs);
-  }
+  Deadline deadline(system_clock(), kBlockPatienceMs);
+  absl::Status status;
+  do {
+    status = call();
+  } while (absl::IsUnavailable(status) && deadline.pause(kBlockPauseMs));
+  return status;
 }
 
 RestoreFence fence_of(const StoredRestore& stored) {
@@ -272,7 +258,7 @@ absl::StatusOr<DurableSlots> load_progress(ClusterBlock& block, const RestoreFen
     SLUICE_RETURN_IF_ERROR(decode_document(entry.key, entry.value, kProgressFormat, &document));
     for (const auto& slot : document.slots()) {
       if (slot.slot() >> kMaxSlotBits != 0) {
-        return damaged_document(entry.key, fmt::format("no cluster has a slot {}", slot.slot()));
+        return damaged_document(entry.key, fmt::format("slot {} is out of range", slot.slot()));
       }
       RestoredSlot restored{slot.slot(), slot.epoch(), slot.kept_newer(), {}};
       for (const uint32_t holder : slot.holders()) {

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "absl/status/status.h"
+#include "control/peers/stage_report.h"
 #include "control/restore/restore_state.h"
 
 namespace sluice {
@@ -79,6 +80,7 @@ struct RestoreOutcome {
   uint64_t failed_deletions = 0;  // and deletions
   double seconds = 0;
   std::vector<RestoreNode> nodes;
+  std::vector<StageReport> stages;  // of the nodes, and of the process that read the archive
   RestoreProof proof;
   std::vector<RestoreCause> causes;
   std::vector<DamagedBlock> damaged;  // of those that failed, the first 1000

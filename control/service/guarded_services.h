@@ -108,6 +108,7 @@ class GuardedPeerService final : public PeerService {
   SLUICE_GUARDED_(ScanSlot, kScan)
   SLUICE_GUARDED_(Digests, kCluster)
   SLUICE_GUARDED_(FindMissing, kCluster)
+  SLUICE_GUARDED_(Stages, kCluster)
   SLUICE_GUARDED_(ReadClock, kCluster)
   SLUICE_GUARDED_(RecallStore, kCluster)
   SLUICE_GUARDED_(ObserveStamp, kCluster)

@@ -230,6 +230,11 @@ grpc::Status PeerService::ArmCut(grpc::ServerContext*, const v1::ArmRequest* req
   return to_grpc(armed);
 }
 
+grpc::Status PeerService::Stages(grpc::ServerContext*, const v1::Empty*, v1::StagesReply* reply) {
+  put(context_.stages(), reply->mutable_stages());
+  return grpc::Status::OK;
+}
+
 grpc::Status PeerService::CutDigests(grpc::ServerContext*, const v1::CutDigestsRequest* request,
                                      v1::CutDigestsReply* reply) {
   return to_grpc(cut_digests(*request, reply));

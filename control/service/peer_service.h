@@ -35,6 +35,8 @@ class PeerService : public v1::Peer::Service {
                         grpc::ServerWriter<v1::ScanPage>* writer) override;
   grpc::Status Digests(grpc::ServerContext* call, const v1::DigestsRequest* request,
                        v1::DigestsReply* reply) override;
+  grpc::Status Stages(grpc::ServerContext* call, const v1::Empty* request,
+                      v1::StagesReply* reply) override;
   grpc::Status RecallStore(grpc::ServerContext* call, const v1::RecallRequest* request,
                            v1::RecallReply* reply) override;
   grpc::Status FindMissing(grpc::ServerContext* call, const v1::FindMissingRequest* request,

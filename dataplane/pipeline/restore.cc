@@ -284,10 +284,12 @@ void RestoreJob::work() {
 // replies.
 void RestoreJob::send_units(const std::vector<RestorePlan::Unit>& units) {
   Request request;
+  absl::Status cancelled;
   std::vector<std::shared_ptr<Flight>> flights;
   for (const RestorePlan::Unit& unit : units) {
     const auto& flight = flights.emplace_back(std::make_shared<Flight>(unit));
-    for (uint32_t i = 0; i < unit.blocks; ++i) {
+    if (!cancelled.ok()) flight->fail(Failure{"", cancelled});
+    for (uint32_t i = 0; i < unit.blocks && cancelled.ok(); ++i) {
       const BlockLocation& location = plan_.blocks(unit.part)[unit.first + i];
       if (padded(request.bytes) + location.bytes > kMaxBlockBytes) {
         send_request(std::exchange(request, {}));
@@ -295,6 +297,7 @@ void RestoreJob::send_units(const std::vector<RestorePlan::Unit>& units) {
       const absl::Status status = add_block(flight, location, &request);
       if (status.ok()) continue;
       flight->fail(request.buffer ? failure_of(unit, status) : Failure{"", status});
+      if (!request.buffer) cancelled = status;
       break;
     }
   }
@@ -310,9 +313,13 @@ absl::Status RestoreJob::add_block(const std::shared_ptr<Flight>& flight,
   }
   const auto begin = static_cast<uint32_t>(padded(request->bytes));
   const std::span<uint8_t> into = request->buffer.span().subspan(begin);
-  SLUICE_RETURN_IF_ERROR(archive_.read_block(flight->unit.part, location, into));
   Request::Block block{flight, location.slot, {}};
-  SLUICE_RETURN_IF_ERROR(count_block(into.first(location.bytes), &block.count));
+  {
+    Stage::Work work(options_.read);
+    SLUICE_RETURN_IF_ERROR(archive_.read_block(flight->unit.part, location, into));
+    SLUICE_RETURN_IF_ERROR(count_block(into.first(location.bytes), &block.count));
+    work.add(location.bytes);
+  }
   {
     const std::lock_guard lock(flight->mutex);
     ++flight->open;
@@ -537,7 +544,12 @@ void RestoreJob::try_unit(Worker& worker, RestorePlan::Unit& unit, Try* result) 
       result->failure = Failure{"", buffer.status()};
       return;
     }
-    const absl::Status status = archive_.read_block(unit.part, location, buffer->span());
+    absl::Status status;
+    {
+      Stage::Work work(options_.read);
+      status = archive_.read_block(unit.part, location, buffer->span());
+      if (status.ok()) work.add(location.bytes);
+    }
     if (!status.ok()) {
       result->failure = failure_of(unit, status);
     } else if (repack_) {

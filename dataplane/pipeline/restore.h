@@ -76,7 +76,8 @@ struct RestoreOptions {
   std::set<std::string> together;
   uint64_t lot_share_bytes = uint64_t{32} << 20;  // of a lot, for each of the cluster's nodes
   int tries = 6;                                  // of one unit
-  int64_t backoff_ms = 100;                       // before the first retry; doubles, at most 5 s
+  Stage* read = nullptr;     // at work while blocks are read and checked; outlives the restore
+  int64_t backoff_ms = 100;  // before the first retry; doubles, at most 5 s
   // Called from several threads, one at a time; must be quick. An archive slot is complete when all
   // its units are written. One whose units met different stores of a node, or different tables, is
   // not reported.

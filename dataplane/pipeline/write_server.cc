@@ -275,7 +275,11 @@ WriteReply WriteServerImpl::carry_out(Message& message, bool forwarded) {
 void WriteServerImpl::apply(const Request& request, const Envelope& envelope, WriteReply* reply) {
   uint64_t keeping = 0;
   for (const RequestBlock& block : request.blocks) {
-    const absl::StatusOr<uint64_t> token = apply_or_keep(block, envelope, reply);
+    absl::StatusOr<uint64_t> token = apply_or_keep(block, envelope, reply);
+    // The reply names one token, which has to stand for all blocks that are kept.
+    if (token.ok() && *token != 0 && keeping != 0 && *token != keeping) {
+      token = aborted("the lot was committed between two blocks of one request: send them again");
+    }
     if (!token.ok()) {
       reply->failures.push_back({options_.node, token.status()});
       return;
@@ -293,7 +297,9 @@ absl::StatusOr<uint64_t> WriteServerImpl::apply_or_keep(const RequestBlock& bloc
                                                         const Envelope& envelope,
                                                         WriteReply* reply) {
   if ((envelope.flags & Envelope::kKeep) != 0) {
+    Stage::Work work(options_.keep);
     const absl::StatusOr<uint64_t> token = lots_.add(envelope.lot, block.bytes);
+    if (token.ok()) work.add(block.bytes.size());
     // Without memory for it, the block is made durable on its own.
     if (!absl::IsResourceExhausted(token.status())) return token;
   }

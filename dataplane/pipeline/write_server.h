@@ -21,6 +21,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "base/stage.h"
 #include "dataplane/pipeline/slot_router.h"
 #include "dataplane/pipeline/write_lots.h"
 #include "dataplane/store/store.h"
@@ -75,6 +76,7 @@ class WriteServer {
     size_t forward_receive_blocks = 1;    // of each peer's
     int64_t forward_timeout_ms = 20'000;  // for sending to each peer, and for all their replies
     WriteLots::Options lots;
+    Stage* keep = nullptr;    // at work while blocks are checked and kept; outlives the server
     size_t write_quorum = 1;  // replicas on which a record of an import has to be durable
     // Told of each answer of another node to such a record: RecordWrites::Options.
     std::function<void(const std::string& node, const std::string& token, uint64_t sequence)>

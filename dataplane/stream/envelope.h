@@ -2,11 +2,10 @@
 // in the same buffer, so a block starts page-aligned and is written with O_DIRECT from where it was
 // received. docs/streams.md has the layout to the byte.
 //
-// A message is `payload_bytes` bytes of payload followed by the envelope. Of kBlock and
-// kWriteRequest the payload is one block, of kRecordWrite a batch of records, which carry their own
-// checksums; of every other kind it is
-// a small document, whose checksum stands in the envelope. The envelope's own checksum covers the
-// rest of it.
+// A message is `payload_bytes` bytes of payload followed by the envelope. Of kBlock the payload is
+// one block, of kWriteRequest one or several, of kRecordWrite a batch of records, which carry their
+// own checksums; of every other kind it is a small document, whose checksum stands in the envelope.
+// The envelope's own checksum covers the rest of it.
 #ifndef SLUICE_DATAPLANE_STREAM_ENVELOPE_H_
 #define SLUICE_DATAPLANE_STREAM_ENVELOPE_H_
 
@@ -32,7 +31,7 @@ enum class MessageKind : uint16_t {
   kSlotsDurable = 6,  // target to source: a list of slots that need not be sent (again)
   kSlotRefused = 7,   // target to source: send this slot again from its start; payload: reason
   kStreamEnd = 8,     // the sender has nothing more to say
-  kWriteRequest = 9,  // one block to apply; attempt is the table's epoch
+  kWriteRequest = 9,  // blocks to apply; attempt is the table's epoch
   kWriteReply = 10,   // the answer to the request of the same sequence
   kError = 11,        // why the sender closes the stream; payload: status
   kLotEnd = 12,       // the sender has no more blocks of `lot`; answered by a kWriteReply

@@ -34,8 +34,8 @@
 // summaries, not acknowledgements, answers or what the exchange says itself. What goes out waits in
 // its stream's queue until the limit lets it go. What comes in is held back at its source: a stream
 // that takes bulk gets the credit for one more message only when the limit has room for one
-// like the last, streams in turn. Bulk of local streams counts as coming in. Nobody waits on a
-// thread for it.
+// like the last, streams in turn. Bulk of local streams counts as coming in. No thread of the
+// exchange waits for it.
 //
 // Arena budget, in buffers (kBufferBytes each), for a node in a cluster of n members while every
 // member backs up to every other and restores at the same time, with the default sizes:

@@ -108,6 +108,7 @@ class ExchangeImpl final : public Exchange, public SessionHost {
   void uncharge(Session& session);
   void hold_back(Session& session);
   bool grant_held_back();
+  void lift_local_limit();
   void grant_one(Session& session);
   int64_t limit_wait_ns() const;
 

@@ -55,25 +55,31 @@ void ExchangeImpl::hold_back(Session& session) {
   if (session.held_back || session.pool->free() == 0) return;
   session.held_back = true;
   held_back_.push_back(session.shared_from_this());
+  local_->others_wait.store(true);
 }
 
 bool ExchangeImpl::grant_held_back() {
   BulkLimit& limit = *options_.limit;
   bool progress = false;
-  while (!held_back_.empty() && limit.in.ready()) {
+  while (limit.in.ready() && (!held_back_.empty() || local_->held_back.load())) {
+    progress = true;
+    // In turns: a local stream that waits, and one of the others.
+    if (local_->held_back.exchange(false)) lift_local_limit();
+    if (held_back_.empty()) break;
     const SessionPtr session = std::move(held_back_.front());
     held_back_.pop_front();
     session->held_back = false;
     grant_one(*session);
-    progress = true;
   }
-  if (!local_->held_back.load() || !limit.in.ready()) return progress;
-  local_->held_back.store(false);
+  local_->others_wait.store(!held_back_.empty());
+  return progress;
+}
+
+void ExchangeImpl::lift_local_limit() {
   const std::lock_guard lock(links_mutex_);
   for (const auto& weak : links_) {
     if (const auto link = weak.lock()) link->limit_lifted();
   }
-  return true;
 }
 
 // Gives one credit, and queues for the next one.

@@ -46,7 +46,10 @@ absl::Status LocalLink::send(size_t from, BlockBuffer message, uint32_t bytes, i
   delivery.stream = there.handle.lock();
   if (delivery.stream == nullptr) return unavailable("stream is closed");
   ++there.waiting[control];
-  if (!control && host_->limit != nullptr) host_->limit->in.take(bytes);
+  if (!control && host_->limit != nullptr) {
+    host_->limit->in.take(bytes);
+    may_pass_ = false;
+  }
   Stream::Counters& sent = ends_[from].counters;
   sent.sent_bytes += bytes;
   ++sent.sent_messages;
@@ -152,7 +155,8 @@ Stream::Counters LocalLink::counters(size_t end) const {
 
 bool LocalLink::has_room(size_t to, bool control) {
   if (ends_[to].waiting[control] >= limit(to, control)) return false;
-  if (control || host_->limit == nullptr || host_->limit->in.ready()) return true;
+  if (control || host_->limit == nullptr || may_pass_) return true;
+  if (!host_->others_wait.load() && host_->limit->in.ready()) return true;
   if (!host_->held_back.exchange(true)) host_->wake();
   return false;
 }
@@ -160,6 +164,7 @@ bool LocalLink::has_room(size_t to, bool control) {
 void LocalLink::limit_lifted() {
   const std::lock_guard lock(mutex_);
   if (closed_) return;
+  may_pass_ = true;
   for (const End& end : ends_) notify_locked(end);
 }
 

@@ -28,6 +28,8 @@ struct LocalHost {
   // A sender was held back by the limit: the exchange's thread, which `wake` wakes, calls
   // limit_lifted() once it has room.
   std::atomic<bool> held_back{false};
+  // The exchange's own streams wait for the limit: local ones wait for their turn then.
+  std::atomic<bool> others_wait{false};
   std::function<void()> wake;
 };
 
@@ -62,7 +64,7 @@ class LocalLink final : public CreditOwner, public std::enable_shared_from_this<
   Stream::Counters counters(size_t end) const;
   // Ends both ends: the exchange goes.
   void shut_down(const absl::Status& reason);
-  // There may be room to send for both ends.
+  // One message may go, though the limit's room is gone before the sender is awake.
   void limit_lifted();
 
   void credit_returned(size_t kind) override;
@@ -101,6 +103,7 @@ class LocalLink final : public CreditOwner, public std::enable_shared_from_this<
   mutable std::mutex mutex_;
   std::condition_variable changed_;
   std::array<End, 2> ends_;
+  bool may_pass_ = false;
   bool closed_ = false;
 };
 

@@ -128,6 +128,11 @@ def test_backup_wipe_restore(scratch):
     check_equal((restored["state"], restored["failed"]), ("completed", 0), "restore")
     check_equal((restored["records"], restored["written"] >= restored["records"]), (backup["records"], True), "restored")
     check(restored["proof"]["checked"] and restored["proof"]["differing"] == 0, f"proof {restored['proof']}")
+    stages = {stage["stage"] for stage in restored["stages"]}
+    check({"read", "wire", "keep", "build"} <= stages, f"the restore says only of {stages} what they did")
+    check(restored["bottleneck"], f"nothing bounded the restore: {restored['stages']}")
+    read = sum(stage["bytes"] for stage in restored["stages"] if stage["stage"] == "read")
+    check(read >= restored["bytes"], f"{read} bytes were read of {restored['bytes']}")
     check(new.export(scratch.path("after.jsonl")) == before, "the exports differ")
     new.run("record", "get", "deleted", expect=1)
     new.json("record", "export", "--tree", scratch.path("back"))

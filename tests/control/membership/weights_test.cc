@@ -110,6 +110,21 @@ TEST(Weights, WorkIsRememberedBesideANewProbe) {
   EXPECT_EQ(now.limit, 0) << "a limit is not remembered";
 }
 
+// A thread that moves 1 GB/s while it has messages does so on a wire of 125 MB/s as well.
+TEST(Weights, WorkDoesNotMakeALinkFasterThanItsDevice) {
+  const MeasuredRate device{125e6, 0};
+  EXPECT_EQ(link_rate({1e9, 20}, device), device);
+  EXPECT_EQ(link_rate({50e6, 20}, device), (MeasuredRate{50e6, 20}));
+  EXPECT_EQ(link_rate({1e9, 20}, {}), (MeasuredRate{1e9, 20})) << "the device tells nothing";
+  MeasuredRates earlier;
+  earlier.link = {1e9, 20};
+  MeasuredRates probe;
+  probe.link = device;
+  EXPECT_EQ(with_work_of(earlier, probe).link, device);
+  probe.link = {};
+  EXPECT_EQ(with_work_of(earlier, probe).link, earlier.link);
+}
+
 TEST(RateAverage, FollowsWhatWasAchieved) {
   RateAverage average(10);
   EXPECT_EQ(average.average(), MeasuredRate());

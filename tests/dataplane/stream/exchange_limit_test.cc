@@ -156,6 +156,47 @@ TEST_P(ExchangeLimitTest, StreamsShareTheLimit) {
 }
 
 // Or peers that pause would keep the limit from those that send.
+// Its sender is woken and takes its room itself; others have taken it by then, unless it is kept.
+TEST_P(ExchangeLimitTest, AStreamOfTheNodeToItselfHasItsTurnBesideOthers) {
+  open_limited(1);
+  auto [a, a_there] = pair(kBlocks);
+  ASSERT_NE(a_there, nullptr);
+  nodes_[1].handler.admission.receive_blocks = kBlocks;
+  const auto own = nodes_[1].exchange->connect(to(1));
+  ASSERT_TRUE(own.ok()) << own.status();
+  const auto own_there = nodes_[1].handler.next();
+  ASSERT_NE(own_there, nullptr);
+  std::atomic<bool> stop{false};
+  std::atomic<uint64_t> received[2] = {0, 0};
+  std::vector<std::thread> threads;
+  threads.emplace_back([&] {
+    for (uint64_t i = 0; !stop; ++i) (void)send(*a, *nodes_[0].pool, i, kBytes, 20);
+  });
+  threads.emplace_back([&] {
+    for (uint64_t i = 0; !stop; ++i) (void)send(**own, *nodes_[1].pool, i, kBytes, 20);
+  });
+  threads.emplace_back([&] {
+    while (!stop) received[0] += a_there->receive(20).ok();
+  });
+  threads.emplace_back([&] {
+    while (!stop) received[1] += own_there->receive(20).ok();
+  });
+  // As in move(): both have come as far as they can before time goes on.
+  const bool enough = eventually([&] {
+    const uint64_t before = received[0] + received[1];
+    std::this_thread::sleep_for(kStill);
+    if (received[0] + received[1] == before) let_time_pass();
+    return before >= 60;
+  });
+  stop = true;
+  for (std::thread& thread : threads) thread.join();
+  EXPECT_TRUE(enough);
+  EXPECT_GE(received[0], 15u);
+  EXPECT_GE(received[1], 15u);
+  a->close(cancelled("the test is over"));
+  EXPECT_TRUE(eventually([&] { return nodes_[0].pool->free() == nodes_[0].pool->size(); }));
+}
+
 TEST_P(ExchangeLimitTest, CreditsThatAreNotUsedCostNothing) {
   open_limited(1);
   auto [idle, idle_there] = pair(8);
