@@ -28,6 +28,40 @@ def holds_some(cluster):
     return sum(node["records"] for node in cluster.json("nodes")["nodes"]) > RECORDS // 4
 
 
+def slow_cluster(scratch):
+    """Whose nodes take so little at a time that a restore lasts for seconds."""
+    return scratch.cluster("c", 3, "--limit", ",".join(f"n{i}=8MB/s" for i in (1, 2, 3)))
+
+
+def block_of(cluster, timeout):
+    return sqlite3.connect(cluster.url.removeprefix("sqlite:"), timeout=timeout, isolation_level=None)
+
+
+def is_driven(cluster):
+    """Whether a restore has stored that it has begun."""
+    block = block_of(cluster, 30)
+    found = block.execute("select count(*) from kv where key >= ? and key < ?", (b"restores/", b"restores0")).fetchone()
+    block.close()
+    return found[0] > 0
+
+
+def stop_outside_a_commit(process, cluster):
+    """A process that is stopped while it has the database's lock keeps everybody else out, which is not what is tried."""
+    for _ in range(50):
+        process.send_signal(signal.SIGSTOP)
+        block = block_of(cluster, 0.3)
+        try:
+            block.execute("BEGIN IMMEDIATE")
+            block.execute("ROLLBACK")
+            return
+        except sqlite3.OperationalError:
+            process.send_signal(signal.SIGCONT)
+        finally:
+            block.close()
+        time.sleep(0.01)
+    check(False, "the process was in a commit whenever it was stopped")
+
+
 def finish(process):
     stdout, stderr = process.communicate(timeout=120)
     return process.returncode, stdout.decode(), stderr.decode()
@@ -36,10 +70,10 @@ def finish(process):
 def test_stopped_driver_has_no_say(scratch):
     """A driver that was stopped while another one finished its restore ends without a word in it."""
     folder, records = archive_of(scratch)
-    cluster = scratch.cluster("c", 3)
+    cluster = slow_cluster(scratch)
     stopped = cluster.background("restore", "--archive", folder)
-    wait_for(lambda: holds_some(cluster) or stopped.poll() is not None, "the restore is under way")
-    stopped.send_signal(signal.SIGSTOP)
+    wait_for(lambda: is_driven(cluster) or stopped.poll() is not None, "the restore is under way")
+    stop_outside_a_commit(stopped, cluster)
     check(stopped.poll() is None, "the restore ended before it was stopped")
     outcomes = []
 
@@ -59,10 +93,10 @@ def test_stopped_driver_has_no_say(scratch):
 def test_cluster_block_takes_no_writes(scratch):
     """Slow is not dead: a cluster block that is busy with other work for some seconds ends no restore."""
     folder, _ = archive_of(scratch)
-    cluster = scratch.cluster("c", 3)
+    cluster = slow_cluster(scratch)
     process = cluster.background("restore", "--archive", folder)
-    wait_for(lambda: holds_some(cluster) or process.poll() is not None, "the restore is under way")
-    block = sqlite3.connect(cluster.url.removeprefix("sqlite:"), timeout=30, isolation_level=None)
+    wait_for(lambda: is_driven(cluster) or process.poll() is not None, "the restore is under way")
+    block = block_of(cluster, 30)
     block.execute("BEGIN IMMEDIATE")
     time.sleep(5)
     block.execute("ROLLBACK")

@@ -291,6 +291,7 @@ TEST(PlanDocument, HostileInputIsDataLossNamingTheKey) {
   refuses("counts", [](auto& chunk) { chunk.mutable_summary()->set_slots_agreed(7); });
   refuses("chunks", [](auto& chunk) { chunk.mutable_summary()->set_node_chunks(2); });
   refuses("summary", [](auto& chunk) { chunk.clear_summary(); });
+  refuses("chunk", [](auto& chunk) { chunk.mutable_nodes(0)->add_slot_chunks(1); });
   Random random(3);
   for (int i = 0; i < 3000; ++i) {
     std::string noisy = small[0];
