@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 #include <fmt/format.h>
@@ -121,6 +122,14 @@ absl::Status make_folders(const std::string& path) {
     return errno_status(errno, fmt::format("mkdir {}", path));
   }
   return sync_folder(parent);
+}
+
+absl::StatusOr<uint64_t> free_bytes_at(const std::string& path) {
+  struct statvfs info {};
+  if (statvfs(path.c_str(), &info) != 0) {
+    return errno_status(errno, fmt::format("asking for the free space of {}", path));
+  }
+  return static_cast<uint64_t>(info.f_bavail) * info.f_frsize;
 }
 
 }  // namespace sluice

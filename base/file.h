@@ -59,6 +59,8 @@ absl::Status sync_together(const std::vector<Unsynced>& open);
 std::string parent_folder(const std::string& path);
 // Makes the folder and its parents, durably.
 absl::Status make_folders(const std::string& path);
+// What a user without privileges can still write to the file system that the path is on.
+absl::StatusOr<uint64_t> free_bytes_at(const std::string& path);
 
 }  // namespace sluice
 

@@ -130,11 +130,9 @@ absl::Status BackupRun::plan_backup() {
 absl::Status BackupRun::make_backup_plan(BackupHead* head) {
   take_totals(head);
   if (dry_run_) return store(*head, "planned only");
-  Deadline deadline(*context_.clock, options_.grace_ms);
-  SLUICE_ASSIGN_OR_RETURN(
-      PlanChunks chunks,
-      store_plan(*context_.block, stored_, head->attempt, plan_, {lock_->fence()},
-                 [&] { return !lock_->lost() && !abandoned_ && deadline.pause(kRetryMs); }));
+  SLUICE_ASSIGN_OR_RETURN(PlanChunks chunks,
+                          store_plan(*context_.block, stored_, head->attempt, plan_,
+                                     {lock_->fence()}, while_it_may_pass()));
   head->plan_chunks = chunks.count;
   head->plan_attempt = head->attempt;
   head->state = BackupState::kEnabled;

@@ -63,9 +63,13 @@ void BackupRun::publish(std::string message) {
 }
 
 absl::Status BackupRun::update(const BackupHead& head, const std::vector<ClusterOp>& with) {
-  Deadline deadline(*context_.clock, options_.grace_ms);
-  return update_backup(*context_.block, stored_, head, with,
-                       [&] { return !lock_->lost() && !abandoned_ && deadline.pause(kRetryMs); });
+  return update_backup(*context_.block, stored_, head, with, while_it_may_pass());
+}
+
+std::function<bool()> BackupRun::while_it_may_pass() const {
+  return [this, deadline = Deadline(*context_.clock, options_.grace_ms)]() mutable {
+    return !lock_->lost() && !abandoned_ && deadline.pause(kRetryMs);
+  };
 }
 
 bool BackupRun::report(const NodeProgress& progress, const ProgressTable::Order& order) {

@@ -23,6 +23,7 @@
 #include "control/backup/backup_lock.h"
 #include "control/backup/backup_store.h"
 #include "control/backup/progress_table.h"
+#include "control/job/document_swap.h"
 #include "control/peers/node_context.h"
 #include "control/schedule/rebalance_policy.h"
 #include "dataplane/archive/manifest.h"
@@ -40,11 +41,6 @@ struct BackupRunOptions {
 // Reports of nodes that one commit stores: with a head, its lock and chunks of a plan it has at
 // most ClusterBlock::kMaxOps parts.
 inline constexpr size_t kReportsInCommit = 64;
-
-// Of the cluster block or of a peer: it may pass.
-inline bool is_transient(const absl::Status& status) {
-  return absl::IsUnavailable(status) || absl::IsDeadlineExceeded(status);
-}
 
 class BackupRun {
  public:
@@ -96,6 +92,9 @@ class BackupRun {
   absl::Status commit(const BackupHead& head, std::string message,
                       const std::vector<ClusterOp>& with);
   absl::Status update(const BackupHead& head, const std::vector<ClusterOp>& with);
+  // For swap_document() and store_plan(): whether to ask the cluster block again, for the time of
+  // the grace and as long as this node may still coordinate. Waits first.
+  std::function<bool()> while_it_may_pass() const;
   void stop(std::atomic<bool>& why) {
     why = true;
     wakeup_.wake();

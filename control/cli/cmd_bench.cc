@@ -1,6 +1,5 @@
 // sluice bench link and sluice doctor: the machine and its wires, without a cluster.
 #include <sys/resource.h>
-#include <sys/statvfs.h>
 
 #include <algorithm>
 #include <cmath>
@@ -152,12 +151,11 @@ MachineCheck check_huge_pages() {
 }
 
 MachineCheck check_disk() {
-  struct statvfs info {};
-  if (statvfs(".", &info) != 0)
+  const auto free = free_bytes_at(".");
+  if (!free.ok())
     return {"free disk here", false, "unknown", "statvfs failed on the current directory"};
-  const uint64_t free = uint64_t{info.f_bavail} * info.f_frsize;
-  const bool good = free >= kLowDisk;
-  return {"free disk here", good, human_bytes(static_cast<double>(free)),
+  const bool good = *free >= kLowDisk;
+  return {"free disk here", good, human_bytes(static_cast<double>(*free)),
           good ? ""
                : "an archive needs room for one copy of every record: free some, or keep archives "
                  "elsewhere"};

@@ -1,7 +1,5 @@
 #include "control/job/document_swap.h"
 
-#include "base/status.h"
-
 namespace sluice {
 
 absl::StatusOr<Revision> swap_document(ClusterBlock& block, const DocumentSwap& swap,
@@ -16,7 +14,7 @@ absl::StatusOr<Revision> swap_document(ClusterBlock& block, const DocumentSwap& 
       const auto now = block.get(swap.key);
       if (now.ok() && now->has_value() && (*now)->value == swap.document) return (*now)->revision;
       if (now.ok()) return status;
-    } else if (!absl::IsUnavailable(status) && !absl::IsDeadlineExceeded(status)) {
+    } else if (!is_transient(status)) {
       return status;
     }
     if (!try_again()) return status;

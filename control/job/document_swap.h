@@ -7,10 +7,16 @@
 #include <string>
 #include <vector>
 
+#include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "control/cluster_block/cluster_block.h"
 
 namespace sluice {
+
+// Of the cluster block or of a peer: it may pass.
+inline bool is_transient(const absl::Status& status) {
+  return absl::IsUnavailable(status) || absl::IsDeadlineExceeded(status);
+}
 
 struct DocumentSwap {
   std::string key;

@@ -30,20 +30,12 @@ Reader text(std::string* into) {
   };
 }
 
-Reader at_least(uint64_t least, uint64_t* into) {
+template <typename Whole>
+Reader at_least(int64_t least, Whole* into) {
   return [least, into](const toml::node& node) {
     const auto value = node.value_exact<int64_t>();
-    if (!value.has_value() || *value < 0 || static_cast<uint64_t>(*value) < least) return false;
-    *into = static_cast<uint64_t>(*value);
-    return true;
-  };
-}
-
-Reader milliseconds(int64_t* into) {
-  return [into](const toml::node& node) {
-    const auto value = node.value_exact<int64_t>();
-    if (!value.has_value() || *value < 0) return false;
-    *into = *value;
+    if (!value.has_value() || *value < least) return false;
+    *into = static_cast<Whole>(*value);
     return true;
   };
 }
@@ -73,7 +65,7 @@ struct Key {
 // By name; one of a table with the table's name before it.
 using Keys = std::map<std::string, Key, std::less<>>;
 
-Keys keys_of(NodeConfig& config, uint64_t* lease_ms) {
+Keys keys_of(NodeConfig& config) {
   return {
       {"name", {text(&config.name), "a text"}},
       {"cluster", {text(&config.cluster), "a text"}},
@@ -89,8 +81,8 @@ Keys keys_of(NodeConfig& config, uint64_t* lease_ms) {
       {"block_cache_bytes", {at_least(1, &config.block_cache_bytes), "a whole number above 0"}},
       {"accept_data_loss", {truth(&config.accept_data_loss), "true or false"}},
       {"rebalance_after_ms",
-       {milliseconds(&config.rebalance_after_ms), "a whole number, 0 or more"}},
-      {"lease_ms", {at_least(1, lease_ms), "a whole number above 0"}},
+       {at_least(0, &config.rebalance_after_ms), "a whole number, 0 or more"}},
+      {"lease_ms", {at_least(1, &config.lease_ms), "a whole number above 0"}},
       {"limits.bytes_per_second",
        {at_least(kLeastBytesPerSecond, &config.bytes_per_second),
         "a whole number of at least 1048576 (1 MiB/s); leave it out for no limit"}},
@@ -163,10 +155,7 @@ absl::StatusOr<NodeConfig> parse_node_config(std::string_view document, std::str
     return invalid_argument("{}:{}: {}", source, error.source().begin.line, error.description());
   }
   NodeConfig config;
-  uint64_t lease_ms = static_cast<uint64_t>(config.lease_ms);
-  const auto keys = keys_of(config, &lease_ms);
-  SLUICE_RETURN_IF_ERROR(read_keys(table, "", keys, source));
-  config.lease_ms = static_cast<int64_t>(std::min<uint64_t>(lease_ms, INT64_MAX));
+  SLUICE_RETURN_IF_ERROR(read_keys(table, "", keys_of(config), source));
   while (config.data_folder.size() > 1 && config.data_folder.ends_with('/')) {
     config.data_folder.pop_back();
   }

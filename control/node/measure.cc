@@ -4,7 +4,6 @@
 #include <ifaddrs.h>
 #include <netdb.h>
 #include <netinet/in.h>
-#include <sys/statvfs.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -32,7 +31,7 @@ struct Free {
   void operator()(uint8_t* memory) const { std::free(memory); }
 };
 
-// Empty for what is no IP address.
+// Empty unless it is an IP address.
 std::string numeric_host(const sockaddr& address) {
   const socklen_t bytes = address.sa_family == AF_INET    ? sizeof(sockaddr_in)
                           : address.sa_family == AF_INET6 ? sizeof(sockaddr_in6)
@@ -83,14 +82,8 @@ absl::StatusOr<MeasuredRates> measure_rates(const std::string& folder) {
   unlink(path.c_str());
   if (!disk.ok()) return disk.status();
   rates.disk_write.rate = *disk;
-  SLUICE_ASSIGN_OR_RETURN(rates.free_bytes, free_space(folder));
+  SLUICE_ASSIGN_OR_RETURN(rates.free_bytes, free_bytes_at(folder));
   return rates;
-}
-
-absl::StatusOr<uint64_t> free_space(const std::string& folder) {
-  struct statvfs info {};
-  if (statvfs(folder.c_str(), &info) != 0) return errno_status(errno, folder);
-  return static_cast<uint64_t>(info.f_bavail) * info.f_frsize;
 }
 
 double reported_link_rate(const std::string& address, const std::string& devices) {

@@ -14,9 +14,6 @@ namespace sluice {
 // of its own in `folder`, which is removed again, and free space there.
 absl::StatusOr<MeasuredRates> measure_rates(const std::string& folder);
 
-// Bytes that a user without privileges can still write.
-absl::StatusOr<uint64_t> free_space(const std::string& folder);
-
 // Bytes a second of the network device that has this address (HOST:PORT, the host a numeric
 // address), as its driver reports them below `devices`; 0 where none has it or none is reported, as
 // for the loopback. No other node is needed for it: at a start there may be none.

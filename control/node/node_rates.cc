@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "base/file.h"
 #include "base/status.h"
 #include "control/node/measure.h"
 
@@ -26,7 +27,7 @@ MeasuredRates NodeRates::rates() const {
   rates.link = link_rate(rates.link, probe_.link);
   rates.limit = options_.limit;
   // A disk that cannot be asked has the space that it had.
-  rates.free_bytes = free_space(options_.data_folder).value_or(probe_.free_bytes);
+  rates.free_bytes = free_bytes_at(options_.data_folder).value_or(probe_.free_bytes);
   return rates;
 }
 

@@ -60,7 +60,7 @@ absl::StatusOr<RestoreHead> decode_head(const std::string& key, const std::strin
   }
   head.into_empty = document.into_empty();
   for (const auto& source : document.sources()) {
-    head.sources.push_back({source.part(), source.node(), source.folder()});
+    head.sources.push_back({source.part(), source.node(), source.directory()});
   }
   head.records = document.records();
   head.written = document.written();
@@ -97,7 +97,7 @@ std::string encode_head(const RestoreHead& head) {
     auto* stored = document.add_sources();
     stored->set_part(source.part);
     stored->set_node(source.node);
-    stored->set_folder(source.folder);
+    stored->set_directory(source.folder);
   }
   document.set_records(head.records);
   document.set_written(head.written);

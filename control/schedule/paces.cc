@@ -4,6 +4,8 @@
 #include <array>
 #include <optional>
 
+#include "control/schedule/peer_links.h"
+
 namespace sluice {
 namespace {
 
@@ -76,19 +78,12 @@ Parts count_parts(const Plan& plan, const PlanProgress& progress, std::span<cons
 
 // Who still has slots for whom.
 void count_open_peers(const Plan& plan, const PlanProgress& progress, Parts& parts) {
-  std::vector<uint64_t> pairs;  // sender and target
-  for (size_t i = 0; i < plan.slots.size(); ++i) {
-    const SlotPlan& slot = plan.slots[i];
-    if (is_set(progress.done_before, i) || is_set(progress.done, i)) continue;
-    for (const PlanCopy& sent : plan.senders_of(slot)) {
-      pairs.push_back(uint64_t{sent.node} << 32 | slot.target);
-    }
-  }
-  std::sort(pairs.begin(), pairs.end());
-  pairs.erase(std::unique(pairs.begin(), pairs.end()), pairs.end());
-  for (const uint64_t pair : pairs) {
-    ++parts.send[pair >> 32].open_peers;
-    ++parts.receive[static_cast<uint32_t>(pair)].open_peers;
+  const auto is_open = [&](size_t i) {
+    return !is_set(progress.done_before, i) && !is_set(progress.done, i);
+  };
+  for (const auto& [sender, target] : schedule::pairs_of(plan, is_open)) {
+    ++parts.send[sender].open_peers;
+    ++parts.receive[target].open_peers;
   }
 }
 

@@ -31,24 +31,29 @@ void PeerLinks::remove(uint32_t sender, uint32_t target) {
   --fan_in_[target];
 }
 
-Fans fans_of(const Plan& plan, std::span<const Freedom> freedom) {
-  std::vector<uint64_t> pairs;  // sender and target
+std::vector<std::pair<uint32_t, uint32_t>> pairs_of(const Plan& plan,
+                                                    const std::function<bool(size_t)>& counted) {
+  std::vector<std::pair<uint32_t, uint32_t>> pairs;
   pairs.reserve(plan.slots.size());
   for (size_t i = 0; i < plan.slots.size(); ++i) {
+    if (!counted(i)) continue;
     const SlotPlan& slot = plan.slots[i];
-    if (freedom[i] == Freedom::kDone) continue;
-    for (const PlanCopy& sent : plan.senders_of(slot)) {
-      if (sent.node != slot.target) pairs.push_back(uint64_t{sent.node} << 32 | slot.target);
-    }
+    for (const PlanCopy& sent : plan.senders_of(slot)) pairs.emplace_back(sent.node, slot.target);
   }
   std::sort(pairs.begin(), pairs.end());
   pairs.erase(std::unique(pairs.begin(), pairs.end()), pairs.end());
+  return pairs;
+}
+
+Fans fans_of(const Plan& plan, std::span<const Freedom> freedom) {
   std::vector<uint32_t> in(plan.nodes.size());
   std::vector<uint32_t> out(plan.nodes.size());
   Fans fans;
-  for (const uint64_t pair : pairs) {
-    fans.largest_out = std::max(fans.largest_out, ++out[pair >> 32]);
-    fans.largest_in = std::max(fans.largest_in, ++in[static_cast<uint32_t>(pair)]);
+  for (const auto& [sender, target] :
+       pairs_of(plan, [&](size_t i) { return freedom[i] != Freedom::kDone; })) {
+    if (sender == target) continue;
+    fans.largest_out = std::max(fans.largest_out, ++out[sender]);
+    fans.largest_in = std::max(fans.largest_in, ++in[target]);
   }
   return fans;
 }

@@ -3,8 +3,11 @@
 #ifndef SLUICE_CONTROL_SCHEDULE_PEER_LINKS_H_
 #define SLUICE_CONTROL_SCHEDULE_PEER_LINKS_H_
 
+#include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <span>
+#include <utility>
 #include <vector>
 
 #include "control/schedule/assigner.h"
@@ -35,6 +38,11 @@ class PeerLinks {
   std::vector<std::vector<Link>> links_;  // by sender
   std::vector<uint32_t> fan_in_;
 };
+
+// Each sender and target between which slots go that are `counted` (by index in plan.slots), once,
+// ascending; a node that sends to itself among them.
+std::vector<std::pair<uint32_t, uint32_t>> pairs_of(const Plan& plan,
+                                                    const std::function<bool(size_t)>& counted);
 
 struct Fans {
   uint32_t largest_in = 0;

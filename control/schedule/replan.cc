@@ -143,7 +143,7 @@ absl::Status check(const Plan& plan, std::span<const uint8_t> done,
                    std::span<const PlanTarget> targets) {
   SLUICE_RETURN_IF_ERROR(schedule::check_targets(targets, plan.nodes.size()));
   if (done.empty() || done.size() == plan.slots.size()) return absl::OkStatus();
-  return invalid_argument("{} slots are planned, but {} are said to be done or not",
+  return invalid_argument("the plan has {} slots, but there are {} marks of what is done",
                           plan.slots.size(), done.size());
 }
 

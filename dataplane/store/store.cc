@@ -2,7 +2,6 @@
 
 #include <rocksdb/snapshot.h>
 #include <sys/stat.h>
-#include <sys/statvfs.h>
 
 #include <cassert>
 #include <cerrno>
@@ -302,13 +301,7 @@ std::vector<SlotDigest> StoreImpl::digests() const {
   return copy;
 }
 
-absl::StatusOr<uint64_t> StoreImpl::free_bytes() const {
-  struct statvfs info {};
-  if (statvfs(options_.folder.c_str(), &info) != 0) {
-    return errno_status(errno, fmt::format("asking for the free space of {}", options_.folder));
-  }
-  return static_cast<uint64_t>(info.f_bavail) * info.f_frsize;
-}
+absl::StatusOr<uint64_t> StoreImpl::free_bytes() const { return free_bytes_at(options_.folder); }
 
 absl::Status StoreImpl::flush_if_idle() {
   const int64_t now = (options_.clock != nullptr ? *options_.clock : system_clock()).monotonic_ns();

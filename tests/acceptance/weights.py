@@ -1,4 +1,4 @@
-"""Nodes that differ in speed: they find it out, a restore gives each its share, and what is no weight or limit is refused."""
+"""Nodes that differ in speed: they find it out, a restore gives each its share, and invalid weights and limits are refused."""
 
 import os
 
