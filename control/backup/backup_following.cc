@@ -9,6 +9,7 @@
 #include "base/parallel.h"
 #include "base/status.h"
 #include "control/backup/backup_run.h"
+#include "control/job/document_swap.h"
 #include "control/peers/rpc.h"
 
 namespace sluice {
@@ -65,16 +66,11 @@ void BackupRun::note_movement(const Progresses& progress) {
 absl::Status BackupRun::save_progress() {
   const int64_t now = context_.clock->monotonic_ns();
   if (now - saved_ns_ < kSaveNs || !table_.has_unstored()) return absl::OkStatus();
-  SLUICE_RETURN_IF_ERROR(hold());
   while (table_.has_unstored()) {
     const std::vector<ClusterOp> reports = table_.take_unstored(kReportsInCommit);
-    std::vector<ClusterOp> ops = reports;
-    ops.push_back(ClusterOp::check(backup_head_key(uuid_), stored_.revision));
-    ops.push_back(lock_->fence());
-    if (const auto revision = context_.block->commit(ops); !revision.ok()) {
+    if (absl::Status status = job_->commit(reports); !status.ok()) {
       table_.give_back(reports);
-      // Others have changed the head: the next look tells.
-      return absl::IsAborted(revision.status()) ? absl::OkStatus() : revision.status();
+      return status;
     }
   }
   saved_ns_ = context_.clock->monotonic_ns();
@@ -106,8 +102,8 @@ BackupState BackupRun::reached(const Progresses& progress) const {
 absl::Status BackupRun::advance(const Progresses& progress) {
   const BackupState there = reached(progress);
   // The head says consolidated only once the parts have been collected.
-  while (stored_.head.state < there && stored_.head.state < BackupState::kCopyCompleted) {
-    BackupHead head = stored_.head;
+  while (head_.state < there && head_.state < BackupState::kCopyCompleted) {
+    BackupHead head = head_;
     head.state =
         head.state == BackupState::kEnabled ? BackupState::kSent : BackupState::kCopyCompleted;
     SLUICE_RETURN_IF_ERROR(store(head, {}));
@@ -122,7 +118,7 @@ absl::Status BackupRun::handle_errors(const Progresses& progress) {
       return failed_precondition("{}: {}", node, said.error);
     if (said.source_state == BackupState::kFailed) lost_sources.insert(node);
   }
-  if (lost_sources.empty() || stored_.head.state == BackupState::kConsolidated) {
+  if (lost_sources.empty() || head_.state == BackupState::kConsolidated) {
     return absl::OkStatus();
   }
   const std::string& first = *lost_sources.begin();
@@ -166,7 +162,7 @@ double BackupRun::done_share(const Progresses& progress) const {
 // What is left is planned again where a node takes much longer than the plan thought. A plan that
 // another coordinator made is measured from now on.
 absl::Status BackupRun::handle_slow_nodes(const Progresses& progress) {
-  if (stored_.head.state != BackupState::kEnabled) return absl::OkStatus();
+  if (head_.state != BackupState::kEnabled) return absl::OkStatus();
   // Who is down is not slow: it comes back, or is planned without.
   if (!down_since_ns_.empty()) return absl::OkStatus();
   const double now = now_s();
@@ -193,24 +189,17 @@ absl::Status BackupRun::handle_slow_nodes(const Progresses& progress) {
       follow_replan(std::move(next->replan.plan), std::move(durable.done), std::move(message));
   if (!is_transient(followed)) return followed;
   // The plan that there is takes longer, and works.
-  spdlog::warn("backup {}: goes on as planned: {}", stored_.head.name, message_of(followed));
+  spdlog::warn("backup {}: goes on as planned: {}", head_.name, message_of(followed));
   plan_ = std::move(plan);
   done_before_ = std::move(done_before);
   return absl::OkStatus();
 }
 
-// Another node changes it to cancel the backup.
-absl::Status BackupRun::check_head_is_ours() {
-  SLUICE_ASSIGN_OR_RETURN(const auto entry, context_.block->get(backup_head_key(uuid_)));
-  if (entry.has_value() && entry->revision == stored_.revision) return absl::OkStatus();
-  abandoned_ = true;
-  return aborted("backup {} was changed or deleted by another node", stored_.head.name);
-}
-
 absl::Status BackupRun::look(Progresses* progress) {
-  SLUICE_RETURN_IF_ERROR(check_head_is_ours());
+  // Another node changes it to cancel the backup.
+  SLUICE_RETURN_IF_ERROR(job_->check_unchanged());
   SLUICE_RETURN_IF_ERROR(load_documents());
-  *progress = table_.of_attempt(stored_.head.attempt);
+  *progress = table_.of_attempt(head_.attempt);
   note_movement(*progress);
   SLUICE_RETURN_IF_ERROR(advance(*progress));
   return save_progress();
@@ -220,9 +209,7 @@ absl::StatusOr<std::vector<WatchHandle>> BackupRun::watch_documents() {
   std::vector<WatchHandle> watches;
   // The head, which others change to cancel or delete it; nodes that go.
   for (const std::string& prefix : {backup_head_key(uuid_), std::string(kLivePrefix)}) {
-    SLUICE_ASSIGN_OR_RETURN(WatchHandle watch,
-                            context_.block->watch(prefix, stored_.revision,
-                                                  [this](const WatchEvent&) { wakeup_.wake(); }));
+    SLUICE_ASSIGN_OR_RETURN(WatchHandle watch, job_->watch(prefix));
     watches.push_back(std::move(watch));
   }
   return watches;
@@ -233,32 +220,32 @@ absl::Status BackupRun::follow() {
   saved_ns_ = context_.clock->monotonic_ns();
   bool reported = false;
   while (true) {
-    SLUICE_RETURN_IF_ERROR(stop_status());
+    SLUICE_RETURN_IF_ERROR(job_->stop_status());
     Progresses progress;
     const absl::Status looked = look(&progress);
     // The lock shows whether this node still coordinates; the nodes go on meanwhile.
     if (is_transient(looked)) {
       if (!reported) {
-        spdlog::warn("backup {}: looking again: {}", stored_.head.name, message_of(looked));
+        spdlog::warn("backup {}: looking again: {}", head_.name, message_of(looked));
       }
       reported = true;
     } else {
       SLUICE_RETURN_IF_ERROR(looked);
       reported = false;
       if (reached(progress) == BackupState::kConsolidated) return absl::OkStatus();
-      const uint64_t attempt = stored_.head.attempt;
+      const uint64_t attempt = head_.attempt;
       SLUICE_RETURN_IF_ERROR(handle_errors(progress));
       // Once all parts are durable there is nothing left to plan: who is away comes back, or the
       // backup fails and is resumed without it.
-      if (stored_.head.attempt == attempt && stored_.head.state != BackupState::kConsolidated) {
+      if (head_.attempt == attempt && head_.state != BackupState::kConsolidated) {
         SLUICE_RETURN_IF_ERROR(handle_deaths(progress));
       }
-      if (stored_.head.attempt == attempt) SLUICE_RETURN_IF_ERROR(handle_slow_nodes(progress));
+      if (head_.attempt == attempt) SLUICE_RETURN_IF_ERROR(handle_slow_nodes(progress));
     }
     if (context_.clock->monotonic_ns() - last_change_ns_ > options_.stall_ms * 1'000'000) {
       return deadline_exceeded("no node made progress for {} s", options_.stall_ms / 1000);
     }
-    wakeup_.wait(looked.ok() ? kTickMs : kRetryMs);
+    job_->wait(looked.ok() ? kTickMs : kRetryMs);
   }
 }
 
@@ -288,7 +275,7 @@ std::vector<absl::Status> BackupRun::call_targets(
 absl::StatusOr<Manifest> BackupRun::collect_parts(BackupHead* head) {
   v1::BackupReference request;
   request.set_backup(uuid_);
-  request.set_attempt(stored_.head.attempt);
+  request.set_attempt(head_.attempt);
   std::vector<v1::PartReply> replies(plan_.targets.size());
   const std::vector<absl::Status> statuses =
       call_targets([&](size_t i, PeerNode& node, grpc::ClientContext& call) {
@@ -337,7 +324,7 @@ absl::Status BackupRun::check_manifest(const Manifest& manifest) const {
 absl::Status BackupRun::commit_everywhere(const Manifest& manifest) {
   v1::CommitRequest request;
   request.set_backup(uuid_);
-  request.set_attempt(stored_.head.attempt);
+  request.set_attempt(head_.attempt);
   request.set_manifest(manifest.encode());
   const std::vector<absl::Status> statuses =
       call_targets([&](size_t, PeerNode& node, grpc::ClientContext& call) {
@@ -371,33 +358,33 @@ void BackupRun::add_progress_totals(BackupTotals* totals) const {
 // very short backups: one after the other, these would move the clocks ever further ahead.
 absl::Status BackupRun::wait_for_wall_clocks() {
   for (;;) {
-    SLUICE_RETURN_IF_ERROR(stop_status());
+    SLUICE_RETURN_IF_ERROR(job_->stop_status());
     const int64_t left_ms = (cut_due_ns_ - context_.clock->monotonic_ns()) / 1'000'000;
     if (left_ms <= 0) return absl::OkStatus();
-    wakeup_.wait(left_ms);
+    job_->wait(left_ms);
   }
 }
 
 absl::Status BackupRun::finish() {
-  BackupHead head = stored_.head;
+  BackupHead head = head_;
   SLUICE_ASSIGN_OR_RETURN(const Manifest manifest, collect_parts(&head));
   SLUICE_RETURN_IF_ERROR(check_manifest(manifest));
   if (head.state != BackupState::kConsolidated) {
     head.state = BackupState::kConsolidated;
     SLUICE_RETURN_IF_ERROR(store(head, "all parts are durable"));
   }
-  SLUICE_RETURN_IF_ERROR(stop_status());
-  SLUICE_RETURN_IF_ERROR(hold());
+  SLUICE_RETURN_IF_ERROR(job_->stop_status());
+  SLUICE_RETURN_IF_ERROR(job_->hold());
   SLUICE_RETURN_IF_ERROR(commit_everywhere(manifest));
   SLUICE_RETURN_IF_ERROR(wait_for_wall_clocks());
-  head = stored_.head;
+  head = head_;
   add_progress_totals(&head.totals);
   head.totals.records = manifest.records();
   head.totals.bytes = manifest.bytes();
   head.manifest_digest = xxh3_128(manifest.encode());
   head.state = BackupState::kCompleted;
-  return store_end(head,
-                   fmt::format("{} records, {} bytes", head.totals.records, head.totals.bytes));
+  return store_last(head,
+                    fmt::format("{} records, {} bytes", head.totals.records, head.totals.bytes));
 }
 
 }  // namespace sluice

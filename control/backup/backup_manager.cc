@@ -10,7 +10,7 @@
 #include "base/guard.h"
 #include "base/random.h"
 #include "base/status.h"
-#include "control/backup/backup_lock.h"
+#include "control/backup/backup_job.h"
 #include "control/backup/cut_round.h"
 
 namespace sluice {
@@ -54,11 +54,9 @@ void BackupManager::stop() {
   if (thread_.joinable()) thread_.join();
 }
 
-std::shared_ptr<BackupRun> BackupManager::begin(StoredBackup stored,
-                                                std::unique_ptr<LeaseLock> lock,
+std::shared_ptr<BackupRun> BackupManager::begin(BackupHead head, std::unique_ptr<Job> job,
                                                 BackupRun::Kind kind) {
-  auto run =
-      std::make_shared<BackupRun>(context_, std::move(stored), std::move(lock), kind, options_);
+  auto run = std::make_shared<BackupRun>(context_, std::move(head), std::move(job), kind, options_);
   run->start();
   const std::lock_guard guard(mutex_);
   if (stopping_) run->abandon();
@@ -67,18 +65,17 @@ std::shared_ptr<BackupRun> BackupManager::begin(StoredBackup stored,
   return run;
 }
 
-absl::StatusOr<std::shared_ptr<BackupRun>> BackupManager::create(const BackupWish& wish) {
-  StoredBackup stored;
-  BackupHead& head = stored.head;
+absl::StatusOr<std::shared_ptr<BackupRun>> BackupManager::create(const BackupRequest& request) {
+  BackupHead head;
   head.uuid = make_uuid();
   head.created_ms = head.changed_ms = context_.clock->wall_ms();
-  head.name = wish.name.empty() ? made_name(head.created_ms, head.uuid) : wish.name;
+  head.name = request.name.empty() ? made_name(head.created_ms, head.uuid) : request.name;
   SLUICE_RETURN_IF_ERROR(check_backup_name(head.name));
   head.coordinator = context_.name;
   head.slot_bits = context_.cluster().slot_bits;
   SLUICE_RETURN_IF_ERROR(context_.directory->refresh());
   const auto snapshot = context_.directory->snapshot();
-  head.targets = wish.targets.empty() ? snapshot->live_names() : wish.targets;
+  head.targets = request.targets.empty() ? snapshot->live_names() : request.targets;
   std::sort(head.targets.begin(), head.targets.end());
   head.targets.erase(std::unique(head.targets.begin(), head.targets.end()), head.targets.end());
   for (const std::string& target : head.targets) {
@@ -92,18 +89,18 @@ absl::StatusOr<std::shared_ptr<BackupRun>> BackupManager::create(const BackupWis
     }
   }
   std::vector<ClusterOp> creation;
-  if (!wish.dry_run) creation = creation_of(head);
-  absl::StatusOr<std::unique_ptr<LeaseLock>> lock;
+  if (!request.dry_run) creation = creation_of(head);
+  absl::StatusOr<std::unique_ptr<Job>> job;
   for (int tries = 0; tries < kLockTries; ++tries) {
-    lock = take_backup_lock(*context_.block, head.uuid, context_.name, head.name, creation);
-    if (!absl::IsAborted(lock.status())) break;
+    job = take_backup_job(context_, head.uuid, head.name, options_.patience(), creation);
+    if (!absl::IsAborted(job.status())) break;
     // Otherwise somebody had the lock and has let go of it since.
     SLUICE_RETURN_IF_ERROR(check_name_is_free(*context_.block, head.name));
   }
-  SLUICE_RETURN_IF_ERROR(lock.status());
-  if (!wish.dry_run) stored.revision = (*lock)->taken_at();
-  return begin(std::move(stored), *std::move(lock),
-               wish.dry_run ? BackupRun::Kind::kDryRun : BackupRun::Kind::kNew);
+  SLUICE_RETURN_IF_ERROR(job.status());
+  if (!request.dry_run) (*job)->adopt((*job)->taken_at(), head.attempt);
+  return begin(std::move(head), *std::move(job),
+               request.dry_run ? BackupRun::Kind::kDryRun : BackupRun::Kind::kNew);
 }
 
 absl::StatusOr<std::shared_ptr<BackupRun>> BackupManager::resume(std::string_view backup) {
@@ -111,14 +108,15 @@ absl::StatusOr<std::shared_ptr<BackupRun>> BackupManager::resume(std::string_vie
   if (is_terminal(stored.head.state)) {
     return failed_precondition("backup {} is {}", stored.head.name, name_of(stored.head.state));
   }
-  SLUICE_ASSIGN_OR_RETURN(auto lock, take_backup_lock(*context_.block, stored.head.uuid,
-                                                      context_.name, stored.head.name));
+  SLUICE_ASSIGN_OR_RETURN(
+      auto job, take_backup_job(context_, stored.head.uuid, stored.head.name, options_.patience()));
   // What it was before the lock was ours may be old.
   SLUICE_ASSIGN_OR_RETURN(stored, load_backup(*context_.block, stored.head.uuid));
   if (is_terminal(stored.head.state)) {
     return failed_precondition("backup {} is {}", stored.head.name, name_of(stored.head.state));
   }
-  return begin(std::move(stored), std::move(lock), BackupRun::Kind::kResumed);
+  job->adopt(stored.revision, stored.head.attempt);
+  return begin(std::move(stored.head), std::move(job), BackupRun::Kind::kResumed);
 }
 
 std::shared_ptr<BackupRun> BackupManager::find(std::string_view uuid) {

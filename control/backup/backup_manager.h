@@ -19,7 +19,7 @@
 
 namespace sluice {
 
-struct BackupWish {
+struct BackupRequest {
   std::string name;                  // empty: made from the date
   std::vector<std::string> targets;  // empty: all live nodes
   bool dry_run = false;
@@ -37,7 +37,7 @@ class BackupManager {
 
   // ALREADY_EXISTS for a name in use and while another backup runs (naming it); NOT_FOUND naming a
   // target that is no member.
-  absl::StatusOr<std::shared_ptr<BackupRun>> create(const BackupWish& wish);
+  absl::StatusOr<std::shared_ptr<BackupRun>> create(const BackupRequest& request);
   // Goes on with a failed or orphaned backup. FAILED_PRECONDITION when it is completed or
   // cancelled; ALREADY_EXISTS while it runs.
   absl::StatusOr<std::shared_ptr<BackupRun>> resume(std::string_view backup);
@@ -52,8 +52,7 @@ class BackupManager {
   BackupManager(const NodeContext& context, const BackupRunOptions& options)
       : context_(context), options_(options) {}
   std::shared_ptr<BackupRun> find(std::string_view uuid);
-  std::shared_ptr<BackupRun> begin(StoredBackup stored, std::unique_ptr<LeaseLock> lock,
-                                   BackupRun::Kind kind);
+  std::shared_ptr<BackupRun> begin(BackupHead head, std::unique_ptr<Job> job, BackupRun::Kind kind);
   void run();
   void take_over_orphans();
 

@@ -11,6 +11,7 @@
 #include "base/status.h"
 #include "control/backup/backup_run.h"
 #include "control/backup/cut_round.h"
+#include "control/job/document_swap.h"
 #include "control/peers/rpc.h"
 #include "control/schedule/replan.h"
 
@@ -71,22 +72,23 @@ absl::Status BackupRun::drop_dead_targets(BackupHead* head) {
 }
 
 absl::Status BackupRun::plan_backup() {
-  BackupHead head = stored_.head;
+  BackupHead head = head_;
   SLUICE_RETURN_IF_ERROR(drop_dead_targets(&head));
   if (resumed_) {
-    // An earlier life of this backup may have left cuts and archive parts of another T, also where
+    // An earlier coordinator may have left cuts and archive parts of another T, also where
     // its head does not know that T yet, and counts of it.
-    SLUICE_RETURN_IF_ERROR(hold());
+    SLUICE_RETURN_IF_ERROR(job_->hold());
     drop_backup(context_, uuid_, head.attempt);
-    SLUICE_RETURN_IF_ERROR(erase_progress(*context_.block, stored_, {lock_->fence()}));
+    SLUICE_ASSIGN_OR_RETURN(const auto erasures, progress_erasures(*context_.block, uuid_));
+    SLUICE_RETURN_IF_ERROR(job_->commit(erasures));
   }
   CutRoundOptions options;
   options.first_margin_ms = options_.cut_margin_ms;
   options.attempt = head.attempt;
   options.stop = [this] { return stopped(); };
-  options.proceed = [this] { return hold(); };
+  options.proceed = [this] { return job_->hold(); };
   SLUICE_ASSIGN_OR_RETURN(CutRound round, take_cut(context_, uuid_, options));
-  SLUICE_RETURN_IF_ERROR(stop_status());
+  SLUICE_RETURN_IF_ERROR(job_->stop_status());
   cut_due_ns_ = round.due_ns;
   const auto snapshot = context_.directory->snapshot();
   if (snapshot->epoch() != round.epoch) {
@@ -130,9 +132,10 @@ absl::Status BackupRun::plan_backup() {
 absl::Status BackupRun::make_backup_plan(BackupHead* head) {
   take_totals(head);
   if (dry_run_) return store(*head, "planned only");
-  SLUICE_ASSIGN_OR_RETURN(PlanChunks chunks,
-                          store_plan(*context_.block, stored_, head->attempt, plan_,
-                                     {lock_->fence()}, while_it_may_pass()));
+  PlanChunks chunks = cut_plan(uuid_, head->attempt, plan_);
+  for (ClusterOp& chunk : chunks.before_head) {
+    SLUICE_RETURN_IF_ERROR(job_->commit({std::move(chunk)}));
+  }
   head->plan_chunks = chunks.count;
   head->plan_attempt = head->attempt;
   head->state = BackupState::kEnabled;
@@ -191,14 +194,14 @@ BackupRun::DurableSlots BackupRun::durable_slots(int64_t patience_ms,
       set_timeout(call, std::max(deadline.left_ms(), kLeastCallMs));
       v1::BackupReference request;
       request.set_backup(uuid_);
-      request.set_attempt(stored_.head.attempt);
+      request.set_attempt(head_.attempt);
       v1::SlotList reply;
       const grpc::Status status = (*peer)->peer().DurableSlots(&call, request, &reply);
       (*peer)->note(status);
       has_said = status.ok();
       if (status.ok()) durable[node].insert(reply.slots().begin(), reply.slots().end());
       // A failed backup has no roles that could open it.
-      if (stored_.head.state == BackupState::kFailed || !is_transient(from_grpc(status))) break;
+      if (head_.state == BackupState::kFailed || !is_transient(from_grpc(status))) break;
       if (stopped() || !deadline.pause(kRetryMs)) break;
     }
     if (!has_said) all_have_said = false;
@@ -254,7 +257,7 @@ absl::Status BackupRun::replan_without(const std::set<std::string>& dead, std::s
 // `done`: what is durable at its target in the new plan.
 absl::Status BackupRun::follow_replan(Plan plan, std::vector<uint8_t> done, std::string message) {
   plan_ = std::move(plan);
-  BackupHead head = stored_.head;
+  BackupHead head = head_;
   ++head.attempt;
   head.targets.clear();
   for (const uint32_t target : plan_.targets) head.targets.push_back(plan_.nodes[target].name);
@@ -270,7 +273,7 @@ absl::Status BackupRun::follow_replan(Plan plan, std::vector<uint8_t> done, std:
 // A failed backup goes on with its plan where its cuts are still there, without the nodes that are
 // not; otherwise from the beginning.
 absl::Status BackupRun::resume_plan() {
-  BackupHead head = stored_.head;
+  BackupHead head = head_;
   ++head.attempt;
   head.error.clear();
   auto plan = head.plan_chunks > 0 ? load_plan(*context_.block, head)
@@ -286,7 +289,7 @@ absl::Status BackupRun::resume_plan() {
       set_timeout(call, kCallMs);
       v1::CutDigestsRequest request;
       request.set_backup(uuid_);
-      request.set_attempt(stored_.head.attempt);
+      request.set_attempt(head_.attempt);
       v1::CutDigestsReply reply;
       const grpc::Status status = peer.ok()
                                       ? (*peer)->peer().CutDigests(&call, request, &reply)

@@ -12,7 +12,7 @@
 #include "base/guard.h"
 #include "base/status.h"
 #include "control/backup/backup_deletion.h"
-#include "control/backup/backup_lock.h"
+#include "control/backup/backup_job.h"
 #include "control/backup/backup_role.h"
 #include "control/backup/local_archives.h"
 #include "control/job/job_fence.h"

@@ -8,7 +8,6 @@
 #ifndef SLUICE_CONTROL_BACKUP_BACKUP_RUN_H_
 #define SLUICE_CONTROL_BACKUP_BACKUP_RUN_H_
 
-#include <atomic>
 #include <condition_variable>
 #include <functional>
 #include <map>
@@ -19,11 +18,10 @@
 #include <thread>
 #include <vector>
 
-#include "base/wakeup.h"
-#include "control/backup/backup_lock.h"
+#include "control/backup/backup_job.h"
 #include "control/backup/backup_store.h"
 #include "control/backup/progress_table.h"
-#include "control/job/document_swap.h"
+#include "control/job/job.h"
 #include "control/peers/node_context.h"
 #include "control/schedule/rebalance_policy.h"
 #include "dataplane/archive/manifest.h"
@@ -33,6 +31,7 @@ namespace sluice {
 struct BackupRunOptions {
   int64_t grace_ms = 6'000;    // a node that is down for longer is planned without
   int64_t stall_ms = 120'000;  // without any progress of any node: failed
+  BackupPatience patience() const { return {grace_ms, stall_ms}; }
   int max_replans = 8;
   int64_t cut_margin_ms = 50;  // of the cut's stamp beyond the largest clock
   RebalanceOptions rebalance;  // when nodes turn out to be slower than planned
@@ -46,12 +45,12 @@ class BackupRun {
  public:
   enum class Kind {
     kNew,
-    kResumed,  // or taken over: an earlier life may have left cuts and archive parts
+    kResumed,  // or taken over: an earlier coordinator may have left cuts and archive parts
     kDryRun,   // leaves no document behind
   };
-  // `stored` is in the cluster block already, unless it is a dry run.
-  BackupRun(const NodeContext& context, StoredBackup stored, std::unique_ptr<LeaseLock> lock,
-            Kind kind, const BackupRunOptions& options);
+  // `head` is in the cluster block already, and the job has adopted it, unless it is a dry run.
+  BackupRun(const NodeContext& context, BackupHead head, std::unique_ptr<Job> job, Kind kind,
+            const BackupRunOptions& options);
   // Abandons what still runs.
   ~BackupRun();
   void start();
@@ -67,8 +66,8 @@ class BackupRun {
   };
   // Waits for a report later than `version`, at most timeout_ms; the newest one either way.
   Report wait(uint64_t version, int64_t timeout_ms);
-  void cancel() { stop(cancelled_); }
-  void abandon() { stop(abandoned_); }
+  void cancel() { job_->cancel(); }
+  void abandon() { job_->abandon(); }
   const std::string& uuid() const { return uuid_; }
   // What a node reports. False once the run has finished.
   bool report(const NodeProgress& progress, const ProgressTable::Order& order);
@@ -78,27 +77,14 @@ class BackupRun {
   // What its followers are told.
   absl::Status conclude(const absl::Status& status);
   absl::Status drive();
-  bool stopped() const { return !stop_status().ok(); }
-  absl::Status stop_status() const;
-  // To come before each step that others can see: waits, while nobody else has taken the lock,
-  // until its lease is good. ABORTED when another coordinator has it, or this node stops.
-  absl::Status hold();
+  bool stopped() const { return job_->is_stopped(); }
   double now_s() const { return static_cast<double>(context_.clock->monotonic_ns()) / 1e9; }
   void publish(std::string message);
-  // `with` is part of the commit.
+  // As Job's, with the nodes' reports in the same commit.
   absl::Status store(const BackupHead& head, std::string message, std::vector<ClusterOp> with = {});
-  // Stores the last head, and releases the lock with it.
-  absl::Status store_end(const BackupHead& head, std::string message);
-  absl::Status commit(const BackupHead& head, std::string message,
-                      const std::vector<ClusterOp>& with);
-  absl::Status update(const BackupHead& head, const std::vector<ClusterOp>& with);
-  // For swap_document() and store_plan(): whether to ask the cluster block again, for the time of
-  // the grace and as long as this node may still coordinate. Waits first.
-  std::function<bool()> while_it_may_pass() const;
-  void stop(std::atomic<bool>& why) {
-    why = true;
-    wakeup_.wake();
-  }
+  absl::Status store_last(const BackupHead& head, std::string message);
+  absl::Status store_head(BackupHead head, std::string message, std::vector<ClusterOp> with,
+                          bool last);
 
   // Planning.
   absl::Status plan_backup();
@@ -123,7 +109,6 @@ class BackupRun {
   absl::Status follow();
   absl::StatusOr<std::vector<WatchHandle>> watch_documents();
   absl::Status look(Progresses* progress);
-  absl::Status check_head_is_ours();
   absl::Status load_documents();
   void note_movement(const Progresses& progress);
   absl::Status save_progress();
@@ -154,14 +139,11 @@ class BackupRun {
   const std::string uuid_;
   const uint64_t elapsed_before_ms_;  // of earlier coordinators
   const int64_t begun_ns_;
-  std::unique_ptr<LeaseLock> lock_;
-  std::atomic<bool> cancelled_{false};
-  std::atomic<bool> abandoned_{false};
-  Wakeup wakeup_;  // of the run's thread
+  const std::unique_ptr<Job> job_;
   ProgressTable table_;
 
   // Of the run's thread alone.
-  StoredBackup stored_;
+  BackupHead head_;
   Plan plan_;
   int replans_ = 0;
   RebalancePolicy rebalances_;

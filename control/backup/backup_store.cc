@@ -7,7 +7,6 @@
 #include "base/text.h"
 #include "control/backup/plan_reader.h"
 #include "control/cluster_block/checks.h"
-#include "control/job/document_swap.h"
 
 namespace sluice {
 namespace {
@@ -22,12 +21,6 @@ absl::StatusOr<StoredBackup> load_head(ClusterBlock& block, std::string_view uui
   if (!entry) return not_found("no backup {}", printable(uuid));
   SLUICE_ASSIGN_OR_RETURN(BackupHead head, decode_backup_head(entry->key, entry->value));
   return StoredBackup{std::move(head), entry->revision};
-}
-
-std::vector<ClusterOp> together(ClusterOp op, const std::vector<ClusterOp>& others) {
-  std::vector<ClusterOp> ops{std::move(op)};
-  ops.insert(ops.end(), others.begin(), others.end());
-  return ops;
 }
 
 // Erases keys in commits of the size that the block takes.
@@ -124,55 +117,41 @@ absl::StatusOr<BackupList> list_backups(ClusterBlock& block) {
   return list;
 }
 
-absl::Status update_backup(ClusterBlock& block, StoredBackup& stored, const BackupHead& head,
-                           const std::vector<ClusterOp>& with,
-                           const std::function<bool()>& try_again) {
-  if (head.uuid != stored.head.uuid || head.name != stored.head.name) {
-    return invalid_argument("backup {} cannot become backup {}", stored.head.uuid, head.uuid);
+absl::Status check_change(const BackupHead& before, const BackupHead& after) {
+  if (after.uuid != before.uuid || after.name != before.name) {
+    return invalid_argument("backup {} cannot become backup {}", before.uuid, after.uuid);
   }
-  if (head.attempt < stored.head.attempt) {
-    return invalid_argument("backup '{}' is at attempt {}; attempt {} is over", head.name,
-                            stored.head.attempt, head.attempt);
+  if (after.attempt < before.attempt) {
+    return invalid_argument("backup '{}' is at attempt {}; attempt {} is over", before.name,
+                            before.attempt, after.attempt);
   }
-  SLUICE_RETURN_IF_ERROR(check_transition(stored.head.state, head.state));
-  if (stored.head.state == BackupState::kFailed && head.state != BackupState::kFailed &&
-      head.state != BackupState::kCancelled && head.attempt == stored.head.attempt) {
+  SLUICE_RETURN_IF_ERROR(check_transition(before.state, after.state));
+  if (before.state == BackupState::kFailed && after.state != BackupState::kFailed &&
+      after.state != BackupState::kCancelled && after.attempt == before.attempt) {
     return failed_precondition("backup '{}' failed; to resume it takes a higher attempt than {}",
-                               head.name, head.attempt);
+                               before.name, before.attempt);
   }
-  SLUICE_ASSIGN_OR_RETURN(
-      const Revision revision,
-      swap_document(block, {backup_head_key(head.uuid), encode(head), stored.revision, with},
-                    try_again));
-  stored = {head, revision};
   return absl::OkStatus();
 }
 
-absl::StatusOr<PlanChunks> store_plan(ClusterBlock& block, const StoredBackup& stored,
-                                      uint64_t attempt, const Plan& plan,
-                                      const std::vector<ClusterOp>& checks,
-                                      const std::function<bool()>& try_again) {
-  const std::string& uuid = stored.head.uuid;
+absl::Status update_backup(ClusterBlock& block, StoredBackup& stored, const BackupHead& head) {
+  SLUICE_RETURN_IF_ERROR(check_change(stored.head, head));
+  SLUICE_ASSIGN_OR_RETURN(stored.revision, block.compare_and_swap(backup_head_key(head.uuid),
+                                                                  encode(head), stored.revision));
+  stored.head = head;
+  return absl::OkStatus();
+}
+
+PlanChunks cut_plan(std::string_view uuid, uint64_t attempt, const Plan& plan) {
   std::vector<std::string> chunks = encode_plan(plan, uuid, attempt);
   PlanChunks result;
   result.count = static_cast<uint32_t>(chunks.size());
   size_t bytes = 0;
   for (const std::string& chunk : chunks) bytes += chunk.size();
-  const bool with_head = chunks.size() <= kChunksWithHead && bytes <= kChunkBytesWithHead;
-  for (size_t i = 0; i < chunks.size(); ++i) {
-    ClusterOp put = ClusterOp::put(backup_plan_key(uuid, attempt, static_cast<uint32_t>(i)),
-                                   std::move(chunks[i]));
-    if (with_head) {
-      result.with_head.push_back(std::move(put));
-      continue;
-    }
-    std::vector<ClusterOp> ops = together(std::move(put), checks);
-    ops.push_back(ClusterOp::check(backup_head_key(uuid), stored.revision));
-    absl::Status status;
-    do {  // made twice, it is the same
-      status = block.commit(ops).status();
-    } while (absl::IsUnavailable(status) && try_again());
-    SLUICE_RETURN_IF_ERROR(status);
+  const bool small = chunks.size() <= kChunksWithHead && bytes <= kChunkBytesWithHead;
+  std::vector<ClusterOp>& puts = small ? result.with_head : result.before_head;
+  for (uint32_t i = 0; i < result.count; ++i) {
+    puts.push_back(ClusterOp::put(backup_plan_key(uuid, attempt, i), std::move(chunks[i])));
   }
   return result;
 }
@@ -258,17 +237,14 @@ absl::StatusOr<std::vector<NodeProgress>> load_progress(ClusterBlock& block,
   return all;
 }
 
-absl::Status erase_progress(ClusterBlock& block, const StoredBackup& stored,
-                            const std::vector<ClusterOp>& checks) {
-  const ClusterOp check = ClusterOp::check(backup_head_key(stored.head.uuid), stored.revision);
-  SLUICE_ASSIGN_OR_RETURN(const ClusterListing listing,
-                          block.list(backup_progress_prefix(stored.head.uuid)));
+absl::StatusOr<std::vector<ClusterOp>> progress_erasures(ClusterBlock& block,
+                                                         std::string_view uuid) {
+  SLUICE_ASSIGN_OR_RETURN(const ClusterListing listing, block.list(backup_progress_prefix(uuid)));
+  std::vector<ClusterOp> erasures;
   for (const ClusterEntry& entry : listing.entries) {
-    std::vector<ClusterOp> ops = together(ClusterOp::erase(entry.key), checks);
-    ops.push_back(check);
-    SLUICE_RETURN_IF_ERROR(block.commit(ops).status());
+    erasures.push_back(ClusterOp::erase(entry.key));
   }
-  return absl::OkStatus();
+  return erasures;
 }
 
 absl::Status erase_backup(ClusterBlock& block, std::string_view uuid) {

@@ -3,7 +3,6 @@
 #ifndef SLUICE_CONTROL_BACKUP_BACKUP_STORE_H_
 #define SLUICE_CONTROL_BACKUP_BACKUP_STORE_H_
 
-#include <functional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -46,29 +45,22 @@ struct BackupList {
 };
 absl::StatusOr<BackupList> list_backups(ClusterBlock& block);
 
-// Stores `head` over the revision it was loaded at. ABORTED when somebody changed it since, or has
-// a higher attempt; FAILED_PRECONDITION for an illegal transition, INVALID_ARGUMENT for a lower
-// attempt than the stored one. On OK `stored` is the new state. `with` (a lock's fence, chunks of a
-// plan) is part of the commit: ABORTED when one of its comparisons fails. `try_again` as for
-// swap_document().
-absl::Status update_backup(
-    ClusterBlock& block, StoredBackup& stored, const BackupHead& head,
-    const std::vector<ClusterOp>& with = {},
-    const std::function<bool()>& try_again = [] { return false; });
+// Whether a head may take another's place: FAILED_PRECONDITION for an illegal transition,
+// INVALID_ARGUMENT for a lower attempt, or another backup's. Pure.
+absl::Status check_change(const BackupHead& before, const BackupHead& after);
+// Stores `head` over the revision it was loaded at, without the backup's lock: to end what somebody
+// else works on, under a higher attempt. ABORTED when somebody changed it since; check_change().
+absl::Status update_backup(ClusterBlock& block, StoredBackup& stored, const BackupHead& head);
 
-// Stores the plan's chunks under its attempt, but for those of a small plan, which fit into the
-// commit of the head that names them (plan_chunks, plan_attempt): these are returned, for
-// update_backup(). `try_again` as for swap_document(). ABORTED
-// when somebody changed the head since `stored`, or one of `checks` fails: another coordinator's
-// plan is not written over.
+// A plan as it is stored under its attempt. What fits into the commit of the head that names it
+// (plan_chunks, plan_attempt) is stored with that; the rest is stored before, each in a commit of
+// its own. Pure.
 struct PlanChunks {
-  uint32_t count = 0;                // of the whole plan
-  std::vector<ClusterOp> with_head;  // not stored yet
+  uint32_t count = 0;  // of the whole plan
+  std::vector<ClusterOp> before_head;
+  std::vector<ClusterOp> with_head;
 };
-absl::StatusOr<PlanChunks> store_plan(
-    ClusterBlock& block, const StoredBackup& stored, uint64_t attempt, const Plan& plan,
-    const std::vector<ClusterOp>& checks = {},
-    const std::function<bool()>& try_again = [] { return false; });
+PlanChunks cut_plan(std::string_view uuid, uint64_t attempt, const Plan& plan);
 // The plan that the head names. FAILED_PRECONDITION when it names none.
 absl::StatusOr<Plan> load_plan(ClusterBlock& block, const BackupHead& head);
 // As much of it as one node needs: all nodes, and at least the slots that it sends or receives.
@@ -81,10 +73,10 @@ absl::Status store_progress(ClusterBlock& block, std::string_view uuid,
 // Unreadable ones fail the call with DATA_LOSS naming the key.
 absl::StatusOr<std::vector<NodeProgress>> load_progress(ClusterBlock& block, std::string_view uuid);
 
-// Erases what nodes said of earlier attempts: nothing of it counts for a backup that is begun anew.
-// ABORTED when somebody changed the head since `stored`, or one of `checks` fails.
-absl::Status erase_progress(ClusterBlock& block, const StoredBackup& stored,
-                            const std::vector<ClusterOp>& checks = {});
+// Commits' parts that erase what nodes reported in earlier attempts: nothing of it counts for a
+// backup that is restarted.
+absl::StatusOr<std::vector<ClusterOp>> progress_erasures(ClusterBlock& block,
+                                                         std::string_view uuid);
 
 // Erases all documents of a backup, its head and name last. Unfinished ones too: the caller
 // decides. NOT_FOUND for an unknown one.

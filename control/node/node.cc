@@ -19,7 +19,7 @@
 #include "base/file.h"
 #include "base/parallel.h"
 #include "base/status.h"
-#include "control/backup/backup_lock.h"
+#include "control/backup/backup_job.h"
 #include "control/backup/backup_manager.h"
 #include "control/backup/backup_roles.h"
 #include "control/backup/local_archives.h"

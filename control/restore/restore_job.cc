@@ -46,15 +46,35 @@ absl::StatusOr<bool> RestoreJob::is_empty() {
          });
 }
 
+absl::StatusOr<std::unique_ptr<Job>> RestoreJob::take(const std::string& id,
+                                                      const std::string& name) {
+  return Job::take(cluster_.block(),
+                   {fmt::format("restore {}", name), restore_head_key(id), restore_lock_key(id)},
+                   "restoring",
+                   {"this process", &cluster_.clock(), kBlockPatienceMs, kBlockPatienceMs});
+}
+
+absl::Status RestoreJob::load() {
+  SLUICE_ASSIGN_OR_RETURN(stored_, load_restore(cluster_.block(), outcome_.restore));
+  job_->adopt(stored_.revision, stored_.head.attempt);
+  return absl::OkStatus();
+}
+
+absl::Status RestoreJob::store(RestoreHead head) {
+  head.changed_ms = cluster_.clock().wall_ms();
+  SLUICE_RETURN_IF_ERROR(job_->store({encode(head), head.attempt}));
+  stored_ = {std::move(head), job_->head()};
+  return absl::OkStatus();
+}
+
 // Resumes an interrupted restore of the same archive; one that ended is restarted.
-// Under the lock's fence: who was stopped behind taking it does not supersede its next holder.
-absl::Status RestoreJob::begin(const RestoreHead& wanted, const LeaseLock& lock) {
+absl::Status RestoreJob::begin(const RestoreHead& wanted) {
   constexpr int kTries = 3;
   absl::Status status;
   // An attempt that lost its lock a moment ago may change the head once more.
   for (int i = 0; i < kTries; ++i) {
-    SLUICE_ASSIGN_OR_RETURN(stored_, load_restore(cluster_.block(), wanted.id));
-    const RestoreHead before = stored_.head;
+    SLUICE_RETURN_IF_ERROR(load());
+    const RestoreHead& before = stored_.head;
     if (stored_.revision != 0 && before.prefix != wanted.prefix) {
       return already_exists("restore {} is one of another prefix", wanted.id);
     }
@@ -62,7 +82,7 @@ absl::Status RestoreJob::begin(const RestoreHead& wanted, const LeaseLock& lock)
     const bool same_archive =
         stored_.revision != 0 && before.manifest_digest == wanted.manifest_digest;
     const bool resumes = same_archive && before.progress != 0 && is_resumable(before.state);
-    head.created_ms = head.changed_ms = cluster_.clock().wall_ms();
+    head.created_ms = cluster_.clock().wall_ms();
     head.attempt = before.attempt + 1;
     head.driven = true;
     head.state = RestoreState::kRunning;
@@ -80,8 +100,7 @@ absl::Status RestoreJob::begin(const RestoreHead& wanted, const LeaseLock& lock)
       SLUICE_ASSIGN_OR_RETURN(head.into_empty, is_empty());
       head.progress = head.attempt;
     }
-    stored_.head = std::move(head);
-    status = store_restore(cluster_.block(), stored_, {lock.fence()});
+    status = store(std::move(head));
     if (!absl::IsAborted(status)) break;
   }
   SLUICE_RETURN_IF_ERROR(status);
@@ -102,13 +121,13 @@ absl::StatusOr<RestoreOutcome> RestoreJob::run(RestoreHead head) {
     for (const RestoreParts::Ended& each : ended) add(each.result);
     outcome_.state = RestoreState::kCompleted;
   } else {
-    auto taken = LeaseLock::take(cluster_.block(), restore_lock_key(head.id), "restoring");
+    auto taken = take(head.id, head.name);
     if (absl::IsAborted(taken.status())) {
       return already_exists("backup {} is being restored into this cluster already", head.name);
     }
-    SLUICE_RETURN_IF_ERROR(taken.status());
-    SLUICE_RETURN_IF_ERROR(begin(head, **taken));
-    SLUICE_RETURN_IF_ERROR(end(run_parts(false), false, **taken));
+    SLUICE_ASSIGN_OR_RETURN(job_, std::move(taken));
+    SLUICE_RETURN_IF_ERROR(begin(head));
+    SLUICE_RETURN_IF_ERROR(end(run_parts(false), false));
   }
   outcome_.seconds = static_cast<double>(cluster_.clock().monotonic_ns() - start) / 1e9;
   return outcome_;
@@ -118,10 +137,10 @@ absl::StatusOr<RestoreOutcome> RestoreJob::retry(const std::string& id) {
   const int64_t start = cluster_.clock().monotonic_ns();
   outcome_.restore = id;
   SLUICE_RETURN_IF_ERROR(check_destination());
-  auto taken = LeaseLock::take(cluster_.block(), restore_lock_key(id), "retrying");
+  auto taken = take(id, id);
   if (absl::IsAborted(taken.status())) return already_exists("restore {} is running", id);
-  SLUICE_RETURN_IF_ERROR(taken.status());
-  SLUICE_ASSIGN_OR_RETURN(stored_, load_restore(cluster_.block(), id));
+  SLUICE_ASSIGN_OR_RETURN(job_, std::move(taken));
+  SLUICE_RETURN_IF_ERROR(load());
   if (stored_.revision == 0) return not_found("no restore {}", id);
   // Of another one's records it is not known that they were all sent.
   if (stored_.head.state != RestoreState::kCompletedWithFailures) {
@@ -135,10 +154,11 @@ absl::StatusOr<RestoreOutcome> RestoreJob::retry(const std::string& id) {
         "again",
         id, stored_.head.failed);
   }
-  ++stored_.head.attempt;
-  stored_.head.driven = true;
-  SLUICE_RETURN_IF_ERROR(store_restore(cluster_.block(), stored_, {(*taken)->fence()}));
-  SLUICE_RETURN_IF_ERROR(end(run_parts(true), true, **taken));
+  RestoreHead head = stored_.head;
+  ++head.attempt;
+  head.driven = true;
+  SLUICE_RETURN_IF_ERROR(store(std::move(head)));
+  SLUICE_RETURN_IF_ERROR(end(run_parts(true), true));
   outcome_.seconds = static_cast<double>(cluster_.clock().monotonic_ns() - start) / 1e9;
   return outcome_;
 }
@@ -314,16 +334,15 @@ void RestoreJob::tell_failures(const FailedCounts& counts) {
   outcome_.reason = reason;
 }
 
-absl::Status RestoreJob::end(const absl::Status& status, bool retry, const LeaseLock& lock) {
+absl::Status RestoreJob::end(const absl::Status& status, bool retry) {
   if (absl::IsAborted(status)) return status;
   for (auto& [name, node] : nodes_) outcome_.nodes.push_back(node);
   outcome_.stages.insert(outcome_.stages.begin(), part_stages_.begin(), part_stages_.end());
-  RestoreHead& head = stored_.head;
-  RestoreHead listed = head;
-  listed.lists = lists_;
+  RestoreHead head = stored_.head;
+  head.lists = lists_;
   FailedCounts counts;
   SLUICE_RETURN_IF_ERROR(with_patience([&]() -> absl::Status {
-    SLUICE_ASSIGN_OR_RETURN(counts, count_failed(cluster_.block(), listed));
+    SLUICE_ASSIGN_OR_RETURN(counts, count_failed(cluster_.block(), head));
     return absl::OkStatus();
   }));
   tell_failures(counts);
@@ -346,7 +365,6 @@ absl::Status RestoreJob::end(const absl::Status& status, bool retry, const Lease
     head.state = outcome_.state;
     head.reason = outcome_.reason;
   }
-  head.lists = lists_;
   head.failed = counts.records;
   head.failed_deletions = counts.deletions;
   head.written = retry ? head.written + outcome_.written : outcome_.written;
@@ -354,8 +372,7 @@ absl::Status RestoreJob::end(const absl::Status& status, bool retry, const Lease
   if (!retry) head.records = outcome_.records;
   if (head.state == RestoreState::kCompleted) head.progress = 0;
   head.driven = false;
-  head.changed_ms = cluster_.clock().wall_ms();
-  SLUICE_RETURN_IF_ERROR(store_restore(cluster_.block(), stored_, {lock.fence()}));
+  SLUICE_RETURN_IF_ERROR(store(std::move(head)));
   // What a crash here leaves is erased by the next attempt.
   erase_unnamed(cluster_.block(), stored_).IgnoreError();
   return absl::OkStatus();

@@ -1,10 +1,6 @@
-// One restore as its operator's process drives it: lock, documents, the parts (here, or on the
-// nodes that hold them), and the proof at the end.
-//
-// The lock keeps two processes from driving one restore at a time. What decides is the head's
-// revision: an attempt begins by raising the head's number, and whatever an earlier attempt still
-// has to store is refused from then on, however long it was stopped between two steps. Confined to
-// one thread; runs further ones.
+// One restore as its operator's process drives it: a job (control/job/job.h) whose work are the
+// parts, here or on the nodes that hold them, and the proof at the end. Confined to one thread;
+// runs further ones.
 #ifndef SLUICE_CONTROL_RESTORE_RESTORE_JOB_H_
 #define SLUICE_CONTROL_RESTORE_RESTORE_JOB_H_
 
@@ -16,7 +12,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
-#include "control/cluster_block/lease_lock.h"
+#include "control/job/job.h"
 #include "control/peers/cluster_connection.h"
 #include "control/restore/restore_listing.h"
 #include "control/restore/restore_parts.h"
@@ -40,19 +36,23 @@ class RestoreJob {
  private:
   absl::Status check_destination();
   absl::StatusOr<bool> is_empty();
-  absl::Status begin(const RestoreHead& head, const LeaseLock& lock);
+  absl::StatusOr<std::unique_ptr<Job>> take(const std::string& id, const std::string& name);
+  absl::Status load();
+  absl::Status store(RestoreHead head);
+  absl::Status begin(const RestoreHead& wanted);
   absl::Status run_parts(bool retry);
   void add(const v1::RestorePartResult& part);
   absl::Status prove();
   absl::Status find_lacking(DigestComparison& comparison, const std::set<SlotCopy>& suspect);
   absl::Status judge(const DigestComparison& comparison);
   absl::Status forget(const std::set<SlotCopy>& copies);
-  absl::Status end(const absl::Status& status, bool retry, const LeaseLock& lock);
+  absl::Status end(const absl::Status& status, bool retry);
   void tell_failures(const FailedCounts& counts);
 
   ClusterConnection& cluster_;
   const RestoreRequest request_;
   RestoreParts parts_;
+  std::unique_ptr<Job> job_;  // null in a dry run
   StoredRestore stored_;
   RestoreOutcome outcome_;
   uint32_t archive_bits_ = 0;

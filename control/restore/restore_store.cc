@@ -7,7 +7,6 @@
 #include "base/status.h"
 #include "base/text.h"
 #include "control/cluster_block/stored_document.h"
-#include "control/job/document_swap.h"
 #include "control/proto/documents.pb.h"
 #include "control/proto/sluice.pb.h"
 #include "dataplane/block/record.h"
@@ -16,15 +15,21 @@ namespace sluice {
 
 namespace {
 
+constexpr char kHeadsPrefix[] = "restores/";
+
+}  // namespace
+
+std::string restore_head_key(std::string_view id) { return fmt::format("{}{}", kHeadsPrefix, id); }
+
+namespace {
+
 constexpr char kHeadFormat[] = "sluice.restore.2";
 constexpr char kProgressFormat[] = "sluice.restored.1";
 constexpr char kFailedFormat[] = "sluice.retry.1";
-constexpr char kHeadsPrefix[] = "restores/";
 constexpr size_t kUnitsPerChunk = 1000;
 constexpr int64_t kBlockPauseMs = 50;
 constexpr size_t kMaxReasonBytesOfUnit = 400;
 
-std::string head_key(std::string_view id) { return fmt::format("{}{}", kHeadsPrefix, id); }
 std::string folder_key(std::string_view id) { return fmt::format("restore/{}/", id); }
 std::string done_prefix(std::string_view id, uint64_t generation) {
   return fmt::format("restore/{}/done/{}/", id, generation);
@@ -69,11 +74,27 @@ absl::StatusOr<RestoreHead> decode_head(const std::string& key, const std::strin
   head.failed_deletions = document.failed_deletions();
   head.created_ms = document.created_ms();
   head.changed_ms = document.changed_ms();
-  if (head_key(head.id) != key) return damaged_document(key, "it belongs to another restore");
+  if (restore_head_key(head.id) != key)
+    return damaged_document(key, "it belongs to another restore");
   return head;
 }
 
-std::string encode_head(const RestoreHead& head) {
+absl::Status superseded(std::string_view id, uint64_t attempt) {
+  return aborted("restore {}: attempt {} was superseded by another one, which drives it now", id,
+                 attempt);
+}
+
+// A change under an attempt: ABORTED, with the reason, once another one has begun.
+absl::Status commit_fenced(ClusterBlock& block, const RestoreFence& fence, ClusterOp change) {
+  const absl::Status status =
+      block.commit({ClusterOp::check(restore_head_key(fence.id), fence.head), std::move(change)})
+          .status();
+  return absl::IsAborted(status) ? superseded(fence.id, fence.attempt) : status;
+}
+
+}  // namespace
+
+std::string encode(const RestoreHead& head) {
   v1::RestoreDocument document;
   document.set_id(head.id);
   document.set_backup(head.backup);
@@ -109,25 +130,11 @@ std::string encode_head(const RestoreHead& head) {
   return encode_document(kHeadFormat, document);
 }
 
-absl::Status superseded(std::string_view id, uint64_t attempt) {
-  return aborted("restore {}: attempt {} was superseded by another one, which drives it now", id,
-                 attempt);
-}
-
-// A change under an attempt: ABORTED, with the reason, once another one has begun.
-absl::Status commit_fenced(ClusterBlock& block, const RestoreFence& fence, ClusterOp change) {
-  const absl::Status status =
-      block.commit({ClusterOp::check(head_key(fence.id), fence.head), std::move(change)}).status();
-  return absl::IsAborted(status) ? superseded(fence.id, fence.attempt) : status;
-}
-
-}  // namespace
-
 std::string restore_lock_key(std::string_view id) { return fmt::format("restore-locks/{}", id); }
 
 absl::StatusOr<StoredRestore> load_restore(ClusterBlock& block, std::string_view id) {
   StoredRestore stored;
-  SLUICE_ASSIGN_OR_RETURN(const auto entry, block.get(head_key(id)));
+  SLUICE_ASSIGN_OR_RETURN(const auto entry, block.get(restore_head_key(id)));
   if (!entry.has_value()) return stored;
   SLUICE_ASSIGN_OR_RETURN(stored.head, decode_head(entry->key, entry->value));
   stored.revision = entry->revision;
@@ -144,18 +151,6 @@ absl::StatusOr<std::vector<RestoreHead>> list_restores(ClusterBlock& block) {
   return heads;
 }
 
-absl::Status store_restore(ClusterBlock& block, StoredRestore& stored,
-                           const std::vector<ClusterOp>& checks) {
-  Deadline deadline(system_clock(), kBlockPatienceMs);
-  const auto revision = swap_document(
-      block, {head_key(stored.head.id), encode_head(stored.head), stored.revision, checks},
-      [&] { return deadline.pause(kBlockPauseMs); });
-  if (absl::IsAborted(revision.status())) return superseded(stored.head.id, stored.head.attempt);
-  SLUICE_RETURN_IF_ERROR(revision.status());
-  stored.revision = *revision;
-  return absl::OkStatus();
-}
-
 absl::Status with_patience(const std::function<absl::Status()>& call) {
   Deadline deadline(system_clock(), kBlockPatienceMs);
   absl::Status status;
@@ -168,8 +163,6 @@ absl::Status with_patience(const std::function<absl::Status()>& call) {
 RestoreFence fence_of(const StoredRestore& stored) {
   return {stored.head.id, stored.head.attempt, stored.revision, stored.head.progress};
 }
-
-std::string restore_head_key(std::string_view id) { return head_key(id); }
 
 absl::StatusOr<RestoreFence> find_fence(ClusterBlock& block, std::string_view id,
                                         uint64_t attempt) {
@@ -199,7 +192,7 @@ absl::Status erase_unnamed(ClusterBlock& block, const StoredRestore& stored) {
   for (const ClusterEntry& entry : listing.entries) {
     const auto names = [&](const std::string& prefix) { return entry.key.starts_with(prefix); };
     if (std::any_of(named.begin(), named.end(), names)) continue;
-    if (ops.empty()) ops.push_back(ClusterOp::check(head_key(head.id), stored.revision));
+    if (ops.empty()) ops.push_back(ClusterOp::check(restore_head_key(head.id), stored.revision));
     ops.push_back(ClusterOp::erase(entry.key));
     if (ops.size() < kErasuresAtOnce) continue;
     SLUICE_RETURN_IF_ERROR(block.commit(ops).status());

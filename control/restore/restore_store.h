@@ -70,7 +70,9 @@ struct RestoreHead {
   int64_t changed_ms = 0;
 };
 
+std::string restore_head_key(std::string_view id);
 std::string restore_lock_key(std::string_view id);
+std::string encode(const RestoreHead& head);
 
 struct StoredRestore {
   RestoreHead head;
@@ -79,11 +81,6 @@ struct StoredRestore {
 // A revision of 0 where there is none.
 absl::StatusOr<StoredRestore> load_restore(ClusterBlock& block, std::string_view id);
 absl::StatusOr<std::vector<RestoreHead>> list_restores(ClusterBlock& block);
-// ABORTED, naming both attempts, when somebody changed it since it was loaded. Storage that is busy
-// is asked again for kBlockPatienceMs.
-// `checks`: further comparisons of the same commit.
-absl::Status store_restore(ClusterBlock& block, StoredRestore& stored,
-                           const std::vector<ClusterOp>& checks = {});
 
 // What an attempt stores progress and retry lists under: the head as it began. Once another attempt
 // has changed the head, or this one has ended, what it stores is ABORTED.
@@ -96,7 +93,6 @@ struct RestoreFence {
 RestoreFence fence_of(const StoredRestore& stored);
 // As an attempt that is told its number finds it. ABORTED when it is over.
 absl::StatusOr<RestoreFence> find_fence(ClusterBlock& block, std::string_view id, uint64_t attempt);
-std::string restore_head_key(std::string_view id);
 
 // Forgets the generations of progress and retry lists that the head does not name.
 absl::Status erase_unnamed(ClusterBlock& block, const StoredRestore& stored);

@@ -24,11 +24,11 @@ grpc::Status ServingService::CreateBackup(grpc::ServerContext* call,
   if (const absl::Status few = check_count("targets", request->targets_size()); !few.ok()) {
     return to_grpc(few);
   }
-  BackupWish wish;
-  wish.name = request->name();
-  wish.targets.assign(request->targets().begin(), request->targets().end());
-  wish.dry_run = request->dry_run();
-  return to_grpc(follow(backups_.create(wish), *call, *writer));
+  BackupRequest wanted;
+  wanted.name = request->name();
+  wanted.targets.assign(request->targets().begin(), request->targets().end());
+  wanted.dry_run = request->dry_run();
+  return to_grpc(follow(backups_.create(wanted), *call, *writer));
 }
 
 grpc::Status ServingService::ResumeBackup(grpc::ServerContext* call,

@@ -10,7 +10,7 @@
 #include "base/parallel.h"
 #include "base/status.h"
 #include "control/backup/backup_deletion.h"
-#include "control/backup/backup_lock.h"
+#include "control/backup/backup_job.h"
 #include "control/backup/cut_round.h"
 #include "control/peers/archive_reference.h"
 #include "control/peers/rpc.h"
@@ -88,8 +88,7 @@ grpc::Status ServingService::DeleteBackup(grpc::ServerContext*, const v1::Backup
 // nodes.
 absl::Status ServingService::erase_damaged(const std::string& backup) {
   SLUICE_ASSIGN_OR_RETURN(const std::string uuid, find_backup(*context_.block, backup));
-  SLUICE_ASSIGN_OR_RETURN(const auto lock,
-                          take_backup_lock(*context_.block, uuid, context_.name, backup));
+  SLUICE_ASSIGN_OR_RETURN(const auto job, take_backup_job(context_, uuid, backup));
   spdlog::warn(
       "backup {}: its document is damaged and erased; an archive {} may remain on its target nodes",
       backup, uuid);
@@ -102,7 +101,7 @@ absl::Status ServingService::mark_deleted(const std::string& backup, StoredBacku
   for (int i = 0; i < kTries; ++i) {
     SLUICE_ASSIGN_OR_RETURN(*stored, load_backup(*context_.block, backup));
     const BackupHead& head = stored->head;
-    std::unique_ptr<LeaseLock> lock;
+    std::unique_ptr<Job> job;
     if (head.state == BackupState::kCompleted) {
       SLUICE_RETURN_IF_ERROR(check_holders(context_, head));
     } else if (!is_terminal(head.state)) {
@@ -111,8 +110,7 @@ absl::Status ServingService::mark_deleted(const std::string& backup, StoredBacku
         return failed_precondition("backup {} is running: cancel it first", head.name);
       }
       // So that nobody resumes it, or takes it over, meanwhile.
-      SLUICE_ASSIGN_OR_RETURN(
-          lock, take_backup_lock(*context_.block, head.uuid, context_.name, head.name));
+      SLUICE_ASSIGN_OR_RETURN(job, take_backup_job(context_, head.uuid, head.name));
     }
     const absl::Status status = begin_deletion(*context_.block, *stored, context_.clock->wall_ms());
     if (!absl::IsAborted(status)) return status;

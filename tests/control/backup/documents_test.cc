@@ -156,6 +156,16 @@ TEST(ScheduleDocuments, BackupNames) {
   }
 }
 
+// As a coordinator does, in more commits.
+void store_plan(ClusterBlock& block, const Plan& plan, BackupHead* head) {
+  const PlanChunks chunks = cut_plan(head->uuid, head->attempt, plan);
+  for (const auto* ops : {&chunks.before_head, &chunks.with_head}) {
+    for (const ClusterOp& op : *ops) ASSERT_TRUE(block.commit({op}).ok());
+  }
+  head->plan_chunks = chunks.count;
+  head->plan_attempt = head->attempt;
+}
+
 TEST(PlanDocument, RoundTripsInChunks) {
   for (const uint32_t slots : {0u, 1u, 20'000u}) {
     const Plan plan = some_plan(slots);
@@ -209,12 +219,7 @@ TEST(PlanDocument, ANodeReadsItsPart) {
   BackupHead head = some_head();
   auto stored = create_backup(*block, head);
   ASSERT_TRUE(stored.ok()) << stored.status();
-  const auto chunks = store_plan(*block, *stored, head.attempt, plan);
-  ASSERT_TRUE(chunks.ok()) << chunks.status();
-  head.plan_chunks = chunks->count;
-  head.plan_attempt = head.attempt;
-  head.state = BackupState::kEnabled;
-  ASSERT_TRUE(update_backup(*block, *stored, head, chunks->with_head).ok());
+  store_plan(*block, plan, &head);
   EXPECT_EQ(*load_plan(*block, head), plan);
   for (const uint32_t node : {0u, 5u, 150u, 299u}) {
     const auto part = load_plan_of(*block, head, plan.nodes[node].name);
@@ -312,17 +317,12 @@ TEST(BackupStore, ABackupsLife) {
   EXPECT_TRUE(absl::IsFailedPrecondition(load_plan(*block, head).status()));
 
   const Plan plan = some_plan(60'000);
-  StoredBackup lost = *stored;
-  --lost.revision;
-  EXPECT_TRUE(absl::IsAborted(store_plan(*block, lost, head.attempt, plan).status()));
-  const auto chunks = store_plan(*block, *stored, head.attempt, plan);
-  ASSERT_TRUE(chunks.ok());
-  ASSERT_GT(chunks->count, chunks->with_head.size()) << "all of it fits into the head's commit";
-  head.plan_chunks = chunks->count;
-  head.plan_attempt = head.attempt;
+  const PlanChunks chunks = cut_plan(head.uuid, head.attempt, plan);
+  EXPECT_EQ(chunks.count, chunks.before_head.size()) << "all of it fits into the head's commit";
+  store_plan(*block, plan, &head);
   head.state = BackupState::kEnabled;
   StoredBackup stale = *stored;
-  ASSERT_TRUE(update_backup(*block, *stored, head, chunks->with_head).ok());
+  ASSERT_TRUE(update_backup(*block, *stored, head).ok());
   EXPECT_EQ(*load_plan(*block, head), plan);
   EXPECT_TRUE(absl::IsAborted(update_backup(*block, stale, head)));
   BackupHead jump = head;
@@ -362,17 +362,11 @@ TEST(BackupStore, ASmallPlanIsStoredWithItsHead) {
   auto stored = create_backup(*block, head);
   ASSERT_TRUE(stored.ok()) << stored.status();
   const Plan plan = some_plan(3000);
-  const auto chunks = store_plan(*block, *stored, head.attempt, plan);
-  ASSERT_TRUE(chunks.ok());
-  EXPECT_EQ(chunks->count, chunks->with_head.size());
-  EXPECT_TRUE(block->list(backup_folder_key(head.uuid))->entries.empty());
-  head.plan_chunks = chunks->count;
-  head.plan_attempt = head.attempt;
-  head.state = BackupState::kEnabled;
-  StoredBackup stale = *stored;
-  ASSERT_TRUE(update_backup(*block, *stored, head, chunks->with_head).ok());
+  const PlanChunks chunks = cut_plan(head.uuid, head.attempt, plan);
+  EXPECT_EQ(chunks.count, chunks.with_head.size());
+  EXPECT_TRUE(chunks.before_head.empty());
+  store_plan(*block, plan, &head);
   EXPECT_EQ(*load_plan(*block, head), plan);
-  EXPECT_TRUE(absl::IsAborted(update_backup(*block, stale, head, chunks->with_head)));
 }
 
 TEST(BackupStore, OneDamagedHeadDoesNotHideTheOthers) {

@@ -2,34 +2,11 @@
 
 #include <gtest/gtest.h>
 
-#include "base/status.h"
 #include "control/cluster_block/memory_cluster_block.h"
-#include "tests/control/node/forwarding_block.h"
+#include "tests/control/job/loses_answers.h"
 
 namespace sluice {
 namespace {
-
-// Makes commits, or not, and says that it does not know.
-class LosesAnswers final : public ForwardingBlock {
- public:
-  using ForwardingBlock::ForwardingBlock;
-  absl::StatusOr<Revision> commit(const std::vector<ClusterOp>& ops) override {
-    ++commits;
-    if (refused > 0) {
-      --refused;
-      return unavailable("the cluster block is busy");
-    }
-    const auto revision = ForwardingBlock::commit(ops);
-    if (!revision.ok() || lost == 0) return revision;
-    --lost;
-    if (meanwhile) meanwhile();
-    return unavailable("the answer was lost");
-  }
-  int commits = 0;
-  int refused = 0;
-  int lost = 0;
-  std::function<void()> meanwhile;
-};
 
 class DocumentSwapTest : public testing::Test {
  protected:

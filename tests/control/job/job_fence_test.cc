@@ -8,7 +8,7 @@
 
 #include "base/random.h"
 #include "base/status.h"
-#include "control/backup/backup_lock.h"
+#include "control/backup/backup_job.h"
 #include "control/backup/backup_store.h"
 #include "control/cluster_block/memory_cluster_block.h"
 
@@ -96,8 +96,12 @@ TEST_F(JobFenceTest, RefusesWhoeverComesAfterTheBackupWasDeleted) {
 
 TEST_F(JobFenceTest, ADryRunHasTheLockInsteadOfADocument) {
   EXPECT_TRUE(absl::IsNotFound(enter(1)));
-  const auto lock = take_backup_lock(*block, uuid, "n1", "dry");
-  ASSERT_TRUE(lock.ok());
+  NodeContext context;
+  context.name = "n1";
+  context.block = block.get();
+  context.clock = &system_clock();
+  const auto job = take_backup_job(context, uuid, "dry");
+  ASSERT_TRUE(job.ok()) << job.status();
   EXPECT_TRUE(enter(1).ok());
 }
 

@@ -14,7 +14,7 @@
 #include <string>
 
 #include "base/status.h"
-#include "control/backup/backup_lock.h"
+#include "control/backup/backup_job.h"
 #include "tests/control/node/forwarding_block.h"
 #include "tests/control/node/test_cluster.h"
 

@@ -3,7 +3,7 @@
 
 #include "base/random.h"
 #include "base/status.h"
-#include "control/backup/backup_lock.h"
+#include "control/backup/backup_job.h"
 #include "control/peers/rpc.h"
 #include "control/proto/peer.grpc.pb.h"
 #include "tests/control/node/test_cluster.h"

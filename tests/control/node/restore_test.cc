@@ -113,6 +113,14 @@ bool goes_down(ClusterClient& client, size_t node) {
   });
 }
 
+// As another process would.
+absl::Status store_restore(ClusterBlock& block, StoredRestore& stored) {
+  const auto revision = block.compare_and_swap(restore_head_key(stored.head.id),
+                                               encode(stored.head), stored.revision);
+  if (revision.ok()) stored.revision = *revision;
+  return revision.status();
+}
+
 TEST(Restore, IntoAnotherClusterEndsWithProof) {
   TestCluster from;
   const auto source = from.client();

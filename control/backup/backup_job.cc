@@ -1,4 +1,4 @@
-#include "control/backup/backup_lock.h"
+#include "control/backup/backup_job.h"
 
 #include <string>
 
@@ -7,17 +7,22 @@
 
 namespace sluice {
 
-absl::StatusOr<std::unique_ptr<LeaseLock>> take_backup_lock(ClusterBlock& block,
-                                                            std::string_view uuid,
-                                                            std::string_view node,
-                                                            std::string_view name,
-                                                            const std::vector<ClusterOp>& with) {
-  auto lock =
-      LeaseLock::take(block, kBackupLockKey, fmt::format("{} {} {}", uuid, node, name), {}, with);
-  if (lock.ok() || lock.status().code() != absl::StatusCode::kAborted) return lock;
+absl::StatusOr<std::unique_ptr<Job>> take_backup_job(const NodeContext& context,
+                                                     const std::string& uuid,
+                                                     const std::string& name,
+                                                     const BackupPatience& patience,
+                                                     const std::vector<ClusterOp>& with) {
+  ClusterBlock& block = *context.block;
+  auto job =
+      Job::take(block, {fmt::format("backup {}", name), backup_head_key(uuid), kBackupLockKey},
+                fmt::format("{} {} {}", uuid, context.name, name),
+                {fmt::format("the coordinator {}", context.name), context.clock, patience.block_ms,
+                 patience.lease_ms},
+                with);
+  if (job.ok() || !absl::IsAborted(job.status())) return job;
   std::string running = "another backup";
   const auto holder = block.get(kBackupLockKey);
-  if (holder.ok() && !holder->has_value() && !with.empty()) return lock;
+  if (holder.ok() && !holder->has_value() && !with.empty()) return job;
   if (holder.ok() && holder->has_value()) {
     const std::string& value = (*holder)->value;
     const size_t first = value.find(' ');
@@ -35,7 +40,7 @@ absl::Status check_attempt(ClusterBlock& block, const std::string& backup, uint6
   if (!entry.has_value()) {
     SLUICE_ASSIGN_OR_RETURN(const auto holder, block.get(kBackupLockKey));
     if (holder.has_value() && holder->value.starts_with(backup + " ")) return absl::OkStatus();
-    return not_found("there is no backup {} (any more)", backup);
+    return not_found("backup {} does not exist, or was deleted", backup);
   }
   const auto head = decode_backup_head(entry->key, entry->value);
   if (!head.ok() || head->attempt == attempt) return absl::OkStatus();

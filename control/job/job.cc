@@ -1,0 +1,147 @@
+#include "control/job/job.h"
+
+#include <algorithm>
+#include <cstddef>
+#include <utility>
+
+#include "base/deadline.h"
+#include "base/status.h"
+#include "control/job/document_swap.h"
+
+namespace sluice {
+
+namespace {
+
+constexpr int64_t kRetryMs = 200;
+// Of waiting for the lease, after which abandon() is seen.
+constexpr int64_t kHoldSliceMs = 200;
+
+std::vector<ClusterOp> joined(const std::vector<ClusterOp>& first,
+                              const std::vector<ClusterOp>& second) {
+  std::vector<ClusterOp> ops = first;
+  ops.insert(ops.end(), second.begin(), second.end());
+  return ops;
+}
+
+}  // namespace
+
+Job::Job(ClusterBlock& block, JobName name, const JobOptions& options,
+         std::unique_ptr<LeaseLock> lock)
+    : block_(block), name_(std::move(name)), options_(options), lock_(std::move(lock)) {}
+
+absl::StatusOr<std::unique_ptr<Job>> Job::take(ClusterBlock& block, const JobName& name,
+                                               std::string_view holder, const JobOptions& options,
+                                               const std::vector<ClusterOp>& with) {
+  SLUICE_ASSIGN_OR_RETURN(auto lock, LeaseLock::take(block, name.lock_key, holder, {}, with));
+  return std::unique_ptr<Job>(new Job(block, name, options, std::move(lock)));
+}
+
+void Job::adopt(Revision head, uint64_t attempt) {
+  head_ = head;
+  attempt_ = attempt;
+  taken_over_ = false;
+}
+
+void Job::cancel() {
+  cancelled_ = true;
+  wakeup_.wake();
+}
+
+void Job::abandon() {
+  abandoned_ = true;
+  wakeup_.wake();
+}
+
+absl::Status Job::leave_status() const {
+  if (abandoned_) return aborted("{}: {} stops", name_.label, options_.worker);
+  if (taken_over_) {
+    return aborted("{}: attempt {} was superseded: somebody else changed or deleted it",
+                   name_.label, attempt_);
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Job::stop_status() const {
+  if (cancelled_) return cancelled("cancelled by the operator");
+  SLUICE_RETURN_IF_ERROR(leave_status());
+  if (lock_->lost()) return aborted("{}: another process has taken over", name_.label);
+  return absl::OkStatus();
+}
+
+absl::Status Job::hold() {
+  Deadline deadline(*options_.clock, options_.lease_patience_ms);
+  while (true) {
+    SLUICE_RETURN_IF_ERROR(leave_status());
+    const absl::Status held = lock_->wait_held(kHoldSliceMs);
+    if (!is_transient(held) || deadline.passed()) return held;
+  }
+}
+
+std::function<bool()> Job::try_again() const {
+  return [this, deadline = Deadline(*options_.clock, options_.block_patience_ms)]() mutable {
+    return !lock_->lost() && !abandoned_ && deadline.pause(kRetryMs);
+  };
+}
+
+absl::Status Job::taken_over() {
+  taken_over_ = true;
+  return leave_status();
+}
+
+absl::Status Job::swap(const Head& head, const std::vector<ClusterOp>& with,
+                       const std::vector<ClusterOp>& fence) {
+  if (head.attempt < attempt_) {
+    return invalid_argument("{} is at attempt {}; attempt {} is over", name_.label, attempt_,
+                            head.attempt);
+  }
+  SLUICE_RETURN_IF_ERROR(hold());
+  const auto revision = swap_document(
+      block_, {name_.head_key, head.document, head_, joined(with, fence)}, try_again());
+  if (absl::IsAborted(revision.status())) return taken_over();
+  SLUICE_RETURN_IF_ERROR(revision.status());
+  head_ = *revision;
+  attempt_ = head.attempt;
+  return absl::OkStatus();
+}
+
+absl::Status Job::store(const Head& head, const std::vector<ClusterOp>& with) {
+  return swap(head, with, {lock_->fence()});
+}
+
+absl::Status Job::store_last(const Head& head, const std::vector<ClusterOp>& with) {
+  SLUICE_RETURN_IF_ERROR(swap(head, with, lock_->release()));
+  lock_->set_released();
+  return absl::OkStatus();
+}
+
+absl::Status Job::commit(const std::vector<ClusterOp>& changes) {
+  constexpr size_t kMostChanges = ClusterBlock::kMaxOps - 2;
+  for (size_t first = 0; first < changes.size(); first += kMostChanges) {
+    SLUICE_RETURN_IF_ERROR(hold());
+    const size_t end = std::min(changes.size(), first + kMostChanges);
+    std::vector<ClusterOp> ops(changes.begin() + static_cast<ptrdiff_t>(first),
+                               changes.begin() + static_cast<ptrdiff_t>(end));
+    ops.push_back(ClusterOp::check(name_.head_key, head_));
+    ops.push_back(lock_->fence());
+    const auto again = try_again();
+    absl::Status status;
+    do {
+      status = block_.commit(ops).status();
+    } while (is_transient(status) && again());
+    if (absl::IsAborted(status)) return taken_over();
+    SLUICE_RETURN_IF_ERROR(status);
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Job::check_unchanged() {
+  SLUICE_ASSIGN_OR_RETURN(const auto entry, block_.get(name_.head_key));
+  if (entry.has_value() && entry->revision == head_) return absl::OkStatus();
+  return taken_over();
+}
+
+absl::StatusOr<WatchHandle> Job::watch(std::string_view prefix) {
+  return block_.watch(prefix, head_, [this](const WatchEvent&) { wakeup_.wake(); });
+}
+
+}  // namespace sluice

@@ -1,0 +1,152 @@
+#include "control/job/job.h"
+
+#include <gtest/gtest.h>
+
+#include <thread>
+
+#include "control/cluster_block/memory_cluster_block.h"
+#include "tests/control/job/loses_answers.h"
+
+namespace sluice {
+namespace {
+
+constexpr char kHead[] = "jobs/1";
+
+class JobTest : public testing::Test {
+ protected:
+  absl::StatusOr<std::unique_ptr<Job>> take(const std::vector<ClusterOp>& with = {}) {
+    return Job::take(block_, {"job one", kHead, "lock"}, "holder",
+                     {"worker", &system_clock(), 2000, 2000}, with);
+  }
+  std::unique_ptr<Job> begun() {
+    auto job = take({ClusterOp::put(kHead, "created", 0)});
+    EXPECT_TRUE(job.ok()) << job.status();
+    (*job)->adopt((*job)->taken_at(), 1);
+    return *std::move(job);
+  }
+  // Others end its lease, and take it themselves.
+  std::unique_ptr<Job> take_over() {
+    for (int i = 0; i < 1000; ++i) {
+      const auto entry = memory_->get("lock");
+      if (entry.ok() && entry->has_value()) memory_->revoke((*entry)->lease).IgnoreError();
+      auto other = take();
+      if (other.ok()) return *std::move(other);
+    }
+    ADD_FAILURE() << "the lock could not be taken over";
+    return nullptr;
+  }
+  std::string stored() { return (*memory_->get(kHead))->value; }
+
+  std::unique_ptr<ClusterBlock> memory_ = make_memory_cluster_block();
+  LosesAnswers block_{*memory_};
+};
+
+TEST_F(JobTest, OneProcessWorksOnItAtATime) {
+  auto job = begun();
+  EXPECT_TRUE(absl::IsAborted(take().status()));
+  job.reset();
+  EXPECT_TRUE(take().ok());
+}
+
+TEST_F(JobTest, EachHeadGoesOverTheOneBefore) {
+  const auto job = begun();
+  ASSERT_TRUE(job->store({"first", 1}).ok());
+  ASSERT_TRUE(job->store({"second", 2}).ok());
+  EXPECT_EQ(stored(), "second");
+  EXPECT_TRUE(job->check_unchanged().ok());
+  EXPECT_TRUE(absl::IsInvalidArgument(job->store({"older", 1})));
+  EXPECT_EQ(stored(), "second");
+}
+
+TEST_F(JobTest, WhoeverWasOvertakenStoresNothingMore) {
+  const auto job = begun();
+  ASSERT_TRUE(memory_->put(kHead, "cancelled elsewhere").ok());
+  EXPECT_TRUE(absl::IsAborted(job->commit({ClusterOp::put("progress", "late")})));
+  EXPECT_TRUE(absl::IsAborted(job->stop_status()));
+  EXPECT_TRUE(absl::IsAborted(job->store({"late", 9})));
+  EXPECT_TRUE(absl::IsAborted(job->hold()));
+  EXPECT_FALSE(memory_->get("progress")->has_value());
+  EXPECT_EQ(stored(), "cancelled elsewhere");
+  // Whoever loads it again under the lock works on it again.
+  job->adopt((*memory_->get(kHead))->revision, 9);
+  EXPECT_TRUE(job->store({"later", 10}).ok());
+}
+
+TEST_F(JobTest, SeesAChangeOfItsHead) {
+  const auto job = begun();
+  const auto watch = job->watch(kHead);
+  ASSERT_TRUE(watch.ok());
+  ASSERT_TRUE(memory_->erase(kHead).ok());
+  EXPECT_TRUE(job->wait(10'000));
+  EXPECT_TRUE(absl::IsAborted(job->check_unchanged()));
+}
+
+TEST_F(JobTest, NothingIsStoredOnceAnotherProcessHasTheLock) {
+  const auto job = begun();
+  const auto other = take_over();
+  EXPECT_TRUE(absl::IsAborted(job->store({"late", 2})));
+  EXPECT_TRUE(absl::IsAborted(job->commit({ClusterOp::put("progress", "late")})));
+  EXPECT_EQ(stored(), "created");
+  other->adopt((*memory_->get(kHead))->revision, 1);
+  EXPECT_TRUE(other->store({"taken over", 2}).ok());
+}
+
+TEST_F(JobTest, ACancelledJobStoresItsEnd) {
+  const auto job = begun();
+  std::thread([&] { job->cancel(); }).join();
+  EXPECT_TRUE(job->wait(10'000));
+  EXPECT_TRUE(absl::IsCancelled(job->stop_status()));
+  EXPECT_TRUE(job->store_last({"cancelled", 1}).ok());
+  EXPECT_EQ(stored(), "cancelled");
+}
+
+TEST_F(JobTest, AnAbandonedJobStaysAsItIs) {
+  const auto job = begun();
+  job->abandon();
+  EXPECT_TRUE(absl::IsAborted(job->stop_status()));
+  EXPECT_TRUE(absl::IsAborted(job->store({"late", 1})));
+  EXPECT_EQ(stored(), "created");
+}
+
+TEST_F(JobTest, TheLastHeadReleasesTheLock) {
+  const auto job = begun();
+  ASSERT_TRUE(job->store_last({"completed", 1}).ok());
+  EXPECT_TRUE(job->has_released());
+  EXPECT_TRUE(take().ok());
+}
+
+TEST_F(JobTest, ABusyBlockIsAskedAgain) {
+  const auto job = begun();
+  block_.refused = 3;
+  EXPECT_TRUE(job->store({"stored", 1}).ok());
+  block_.refused = 3;
+  EXPECT_TRUE(job->commit({ClusterOp::put("progress", "stored")}).ok());
+  EXPECT_EQ(stored(), "stored");
+  block_.refused = 1 << 20;
+  EXPECT_TRUE(absl::IsUnavailable(job->store({"not stored", 1})));
+  EXPECT_EQ(stored(), "stored");
+  block_.refused = 0;
+  EXPECT_TRUE(job->store({"stored later", 1}).ok());
+}
+
+TEST_F(JobTest, ALostAnswerIsNotATakeover) {
+  const auto job = begun();
+  block_.lost = 1;
+  EXPECT_TRUE(job->store({"stored", 1}).ok());
+  block_.lost = 1;
+  EXPECT_TRUE(job->store_last({"completed", 1}).ok());
+  EXPECT_EQ(stored(), "completed");
+}
+
+TEST_F(JobTest, ManyChangesAreMadeInSeveralCommits) {
+  const auto job = begun();
+  std::vector<ClusterOp> changes;
+  for (size_t i = 0; i < 3 * ClusterBlock::kMaxOps; ++i) {
+    changes.push_back(ClusterOp::put(fmt::format("progress/{}", i), "x"));
+  }
+  EXPECT_TRUE(job->commit(changes).ok());
+  EXPECT_EQ(memory_->list("progress/")->entries.size(), changes.size());
+}
+
+}  // namespace
+}  // namespace sluice
