@@ -25,8 +25,7 @@ absl::Status begin_deletion(ClusterBlock& block, StoredBackup& stored, int64_t n
 
 // The node's part is gone. Erases the backup's documents with the last part; OK where they are gone
 // already.
-absl::Status strike_part(ClusterBlock& block, std::string_view uuid, std::string_view node,
-                         int64_t now_ms);
+absl::Status strike_part(ClusterBlock& block, std::string_view uuid, std::string_view node);
 
 // Ends an attempt at deletion. OK when nothing remains (the documents are erased). ABORTED naming
 // the nodes whose parts remain, with their reasons: the head then says the same.

@@ -22,6 +22,8 @@ constexpr int64_t kSaveNs = 250'000'000;
 constexpr int64_t kCallMs = 30'000;
 constexpr int64_t kCallRetryMs = 200;
 constexpr int64_t kLookMs = 2'000;
+// Documents of parts that the head's commit has room for, beside kReportsInCommit.
+constexpr size_t kPartsWithHead = 48;
 }  // namespace
 
 bool BackupRun::sends(uint32_t node) const {
@@ -272,7 +274,7 @@ std::vector<absl::Status> BackupRun::call_targets(
   return statuses;
 }
 
-absl::StatusOr<Manifest> BackupRun::collect_parts(BackupHead* head) {
+absl::StatusOr<Manifest> BackupRun::collect_parts() {
   v1::BackupReference request;
   request.set_backup(uuid_);
   request.set_attempt(head_.attempt);
@@ -282,13 +284,13 @@ absl::StatusOr<Manifest> BackupRun::collect_parts(BackupHead* head) {
         return node.peer().FetchPart(&call, request, &replies[i]);
       });
   Manifest manifest;
-  manifest.identity = {context_.cluster().uuid, head->uuid, head->name,
-                       head->slot_bits,         head->cut,  head->epoch};
-  head->archives.clear();
+  manifest.identity = {context_.cluster().uuid, head_.uuid, head_.name,
+                       head_.slot_bits,         head_.cut,  head_.epoch};
+  archives_.clear();
   for (size_t i = 0; i < replies.size(); ++i) {
     SLUICE_RETURN_IF_ERROR(statuses[i]);
     SLUICE_ASSIGN_OR_RETURN(PartManifest part, PartManifest::decode(replies[i].part()));
-    head->archives.push_back({part.node, replies[i].folder()});
+    archives_.push_back({part.node, replies[i].folder()});
     manifest.newest_stamp = std::max<uint64_t>(manifest.newest_stamp, replies[i].newest_stamp());
     manifest.parts.push_back(std::move(part));
   }
@@ -335,23 +337,17 @@ absl::Status BackupRun::commit_everywhere(const Manifest& manifest) {
   return absl::OkStatus();
 }
 
-void BackupRun::add_progress_totals(BackupTotals* totals) const {
+void BackupRun::add_progress_totals(BackupTotals* totals) {
   totals->wire_bytes = 0;
   totals->local_bytes = 0;
   totals->divergence = {};
-  totals->stages.clear();
+  stages_.clear();
   for (const auto& [name, node] : table_.all()) {
     totals->wire_bytes += node.sent_bytes;
     totals->local_bytes += node.local_bytes;
     totals->divergence += node.divergence;
-    totals->stages.insert(totals->stages.end(), node.stages.begin(), node.stages.end());
+    stages_.insert(stages_.end(), node.stages.begin(), node.stages.end());
   }
-  // Of thousands of nodes the busiest stages: all would not fit into a document.
-  if (totals->stages.size() <= kMaxStagesOfBackup) return;
-  std::stable_sort(
-      totals->stages.begin(), totals->stages.end(),
-      [](const StageReport& a, const StageReport& b) { return a.busy_share() > b.busy_share(); });
-  totals->stages.resize(kMaxStagesOfBackup);
 }
 
 // Taking the cut moved the nodes' clocks to its stamp. Wall clocks have passed it by now, but for
@@ -366,12 +362,17 @@ absl::Status BackupRun::wait_for_wall_clocks() {
 }
 
 absl::Status BackupRun::finish() {
-  BackupHead head = head_;
-  SLUICE_ASSIGN_OR_RETURN(const Manifest manifest, collect_parts(&head));
+  SLUICE_ASSIGN_OR_RETURN(const Manifest manifest, collect_parts());
   SLUICE_RETURN_IF_ERROR(check_manifest(manifest));
+  SLUICE_ASSIGN_OR_RETURN(auto parts, part_changes(*context_.block, uuid_, archives_));
+  BackupHead head = head_;
+  if (head.state == BackupState::kConsolidated || parts.size() > kPartsWithHead) {
+    SLUICE_RETURN_IF_ERROR(job_->commit(parts));
+    parts.clear();
+  }
   if (head.state != BackupState::kConsolidated) {
     head.state = BackupState::kConsolidated;
-    SLUICE_RETURN_IF_ERROR(store(head, "all parts are durable"));
+    SLUICE_RETURN_IF_ERROR(store(head, "all parts are durable", std::move(parts)));
   }
   SLUICE_RETURN_IF_ERROR(job_->stop_status());
   SLUICE_RETURN_IF_ERROR(job_->hold());
@@ -384,7 +385,8 @@ absl::Status BackupRun::finish() {
   head.manifest_digest = xxh3_128(manifest.encode());
   head.state = BackupState::kCompleted;
   return store_last(head,
-                    fmt::format("{} records, {} bytes", head.totals.records, head.totals.bytes));
+                    fmt::format("{} records, {} bytes", head.totals.records, head.totals.bytes),
+                    {stages_put(uuid_, stages_)});
 }
 
 }  // namespace sluice

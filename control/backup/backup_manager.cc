@@ -54,9 +54,10 @@ void BackupManager::stop() {
   if (thread_.joinable()) thread_.join();
 }
 
-std::shared_ptr<BackupRun> BackupManager::begin(BackupHead head, std::unique_ptr<Job> job,
-                                                BackupRun::Kind kind) {
-  auto run = std::make_shared<BackupRun>(context_, std::move(head), std::move(job), kind, options_);
+std::shared_ptr<BackupRun> BackupManager::begin(BackupHead head, std::vector<std::string> targets,
+                                                std::unique_ptr<Job> job, BackupRun::Kind kind) {
+  auto run = std::make_shared<BackupRun>(context_, std::move(head), std::move(targets),
+                                         std::move(job), kind, options_);
   run->start();
   const std::lock_guard guard(mutex_);
   if (stopping_) run->abandon();
@@ -75,10 +76,10 @@ absl::StatusOr<std::shared_ptr<BackupRun>> BackupManager::create(const BackupReq
   head.slot_bits = context_.cluster().slot_bits;
   SLUICE_RETURN_IF_ERROR(context_.directory->refresh());
   const auto snapshot = context_.directory->snapshot();
-  head.targets = request.targets.empty() ? snapshot->live_names() : request.targets;
-  std::sort(head.targets.begin(), head.targets.end());
-  head.targets.erase(std::unique(head.targets.begin(), head.targets.end()), head.targets.end());
-  for (const std::string& target : head.targets) {
+  std::vector<std::string> targets = request.targets;
+  std::sort(targets.begin(), targets.end());
+  targets.erase(std::unique(targets.begin(), targets.end()), targets.end());
+  for (const std::string& target : targets) {
     const Member* member = snapshot->find(target);
     if (member == nullptr) {
       return not_found("target {}: no node of this name is in the cluster", target);
@@ -89,7 +90,10 @@ absl::StatusOr<std::shared_ptr<BackupRun>> BackupManager::create(const BackupReq
     }
   }
   std::vector<ClusterOp> creation;
-  if (!request.dry_run) creation = creation_of(head);
+  if (!request.dry_run) {
+    SLUICE_ASSIGN_OR_RETURN(creation, targets_put(head.uuid, targets));
+    for (ClusterOp& op : creation_of(head)) creation.push_back(std::move(op));
+  }
   absl::StatusOr<std::unique_ptr<Job>> job;
   for (int tries = 0; tries < kLockTries; ++tries) {
     job = take_backup_job(context_, head.uuid, head.name, options_.patience(), creation);
@@ -99,7 +103,7 @@ absl::StatusOr<std::shared_ptr<BackupRun>> BackupManager::create(const BackupReq
   }
   SLUICE_RETURN_IF_ERROR(job.status());
   if (!request.dry_run) (*job)->adopt((*job)->taken_at(), head.attempt);
-  return begin(std::move(head), *std::move(job),
+  return begin(std::move(head), std::move(targets), *std::move(job),
                request.dry_run ? BackupRun::Kind::kDryRun : BackupRun::Kind::kNew);
 }
 
@@ -116,7 +120,9 @@ absl::StatusOr<std::shared_ptr<BackupRun>> BackupManager::resume(std::string_vie
     return failed_precondition("backup {} is {}", stored.head.name, name_of(stored.head.state));
   }
   job->adopt(stored.revision, stored.head.attempt);
-  return begin(std::move(stored.head), std::move(job), BackupRun::Kind::kResumed);
+  SLUICE_ASSIGN_OR_RETURN(auto targets, load_targets(*context_.block, stored.head.uuid));
+  return begin(std::move(stored.head), std::move(targets), std::move(job),
+               BackupRun::Kind::kResumed);
 }
 
 std::shared_ptr<BackupRun> BackupManager::find(std::string_view uuid) {
@@ -146,6 +152,14 @@ absl::Status BackupManager::report(const v1::ProgressRequest& request) {
   if (run != nullptr && run->report(progress, order)) return absl::OkStatus();
   // The last numbers of a backup that has ended, or whose coordinator is yet to come back.
   return store_progress(*context_.block, request.backup(), progress);
+}
+
+absl::StatusOr<std::vector<std::string>> BackupManager::plan_of(const v1::PlanRequest& request) {
+  const auto run = find(request.backup());
+  if (run == nullptr) {
+    return unavailable("{} does not coordinate backup {}", context_.name, request.backup());
+  }
+  return run->plan_of(request.attempt(), request.node());
 }
 
 absl::Status BackupManager::cancel(std::string_view backup) {

@@ -44,6 +44,8 @@ class BackupManager {
   // What a node reports of its part in a backup that this node coordinates, or did until a moment
   // ago. Under a pass of the fence.
   absl::Status report(const v1::ProgressRequest& request);
+  // What the plan of a backup that this node coordinates says of one node. UNAVAILABLE of others.
+  absl::StatusOr<std::vector<std::string>> plan_of(const v1::PlanRequest& request);
   // Ends a backup that runs, here or elsewhere, or a failed one, for good. FAILED_PRECONDITION when
   // it is completed.
   absl::Status cancel(std::string_view backup);
@@ -52,7 +54,8 @@ class BackupManager {
   BackupManager(const NodeContext& context, const BackupRunOptions& options)
       : context_(context), options_(options) {}
   std::shared_ptr<BackupRun> find(std::string_view uuid);
-  std::shared_ptr<BackupRun> begin(BackupHead head, std::unique_ptr<Job> job, BackupRun::Kind kind);
+  std::shared_ptr<BackupRun> begin(BackupHead head, std::vector<std::string> targets,
+                                   std::unique_ptr<Job> job, BackupRun::Kind kind);
   void run();
   void take_over_orphans();
 

@@ -56,24 +56,24 @@ double target_weight(const NodeInfo& node, double unit) {
 }  // namespace
 
 // A target that went down since the backup was asked for is left out, as long as there is another.
-absl::Status BackupRun::drop_dead_targets(BackupHead* head) {
+absl::StatusOr<std::vector<std::string>> BackupRun::live_targets() {
   const auto snapshot = context_.directory->snapshot();
+  if (targets_.empty()) return snapshot->live_names();
   std::vector<std::string> live;
-  for (const std::string& target : head->targets) {
+  for (const std::string& target : targets_) {
     if (snapshot->live(target)) {
       live.push_back(target);
     } else {
       publish(fmt::format("target {} is down: planned without it", target));
     }
   }
-  if (live.empty()) return unavailable("no target is live ({})", fmt::join(head->targets, ", "));
-  head->targets = std::move(live);
-  return absl::OkStatus();
+  if (live.empty()) return unavailable("no target is live ({})", fmt::join(targets_, ", "));
+  return live;
 }
 
 absl::Status BackupRun::plan_backup() {
   BackupHead head = head_;
-  SLUICE_RETURN_IF_ERROR(drop_dead_targets(&head));
+  SLUICE_ASSIGN_OR_RETURN(const std::vector<std::string> targets, live_targets());
   if (resumed_) {
     // An earlier coordinator may have left cuts and archive parts of another T, also where
     // its head does not know that T yet, and counts of it.
@@ -98,18 +98,15 @@ absl::Status BackupRun::plan_backup() {
   input.quorum = context_.cluster().read_quorum();
   input.table = snapshot->table.get();
   const double unit = unit_of(snapshot->members);
-  head.sources.clear();
   for (const Member& member : snapshot->members) {
     const std::string& name = member.info.name;
     const auto published = round.digests.find(name);
-    const bool target =
-        std::find(head.targets.begin(), head.targets.end(), name) != head.targets.end();
+    const bool target = std::find(targets.begin(), targets.end(), name) != targets.end();
     if (published == round.digests.end() && !target) continue;
     const auto index = static_cast<uint32_t>(input.nodes.size());
     input.nodes.push_back(plan_node(member.info, unit));
     if (target) input.targets.push_back({index, target_weight(member.info, unit)});
     if (published == round.digests.end()) continue;
-    head.sources.push_back(name);
     const int in_table = snapshot->table->find_member(name);
     for (uint32_t slot = 0; in_table >= 0 && slot < snapshot->table->slots(); ++slot) {
       if (!snapshot->table->holds(slot, static_cast<uint32_t>(in_table))) continue;
@@ -132,6 +129,7 @@ absl::Status BackupRun::plan_backup() {
 absl::Status BackupRun::make_backup_plan(BackupHead* head) {
   take_totals(head);
   if (dry_run_) return store(*head, "planned only");
+  offer_plan(head->attempt, head->attempt);
   PlanChunks chunks = cut_plan(uuid_, head->attempt, plan_);
   for (ClusterOp& chunk : chunks.before_head) {
     SLUICE_RETURN_IF_ERROR(job_->commit({std::move(chunk)}));
@@ -148,11 +146,6 @@ absl::Status BackupRun::make_backup_plan(BackupHead* head) {
 void BackupRun::take_totals(BackupHead* head) const {
   head->makespan_s = plan_.makespan_s;
   head->lower_bound_s = plan_.lower_bound_s;
-  head->planned.clear();
-  for (size_t i = 0; i < plan_.nodes.size(); ++i) {
-    head->planned.push_back(
-        {plan_.nodes[i].name, plan_.loads[i].send_bytes, plan_.loads[i].receive_bytes});
-  }
   head->totals.slots = context_.cluster().slots();
   // A slot without records is the same everywhere.
   head->totals.slots_agreed = plan_.slots_agreed + plan_.slots_empty;
@@ -259,8 +252,6 @@ absl::Status BackupRun::follow_replan(Plan plan, std::vector<uint8_t> done, std:
   plan_ = std::move(plan);
   BackupHead head = head_;
   ++head.attempt;
-  head.targets.clear();
-  for (const uint32_t target : plan_.targets) head.targets.push_back(plan_.nodes[target].name);
   spdlog::info("backup {}: {}", head.name, message);
   publish(std::move(message));
   down_since_ns_.clear();
@@ -268,6 +259,17 @@ absl::Status BackupRun::follow_replan(Plan plan, std::vector<uint8_t> done, std:
   done_before_ = std::move(done);
   rebalances_.begin(now_s());
   return absl::OkStatus();
+}
+
+// Nodes whose cuts the plan reads.
+std::vector<std::string> BackupRun::plan_sources() const {
+  std::vector<uint8_t> reads(plan_.nodes.size());
+  for (const PlanCopy& copy : plan_.copies) reads[copy.node] = 1;
+  std::vector<std::string> sources;
+  for (size_t node = 0; node < reads.size(); ++node) {
+    if (reads[node] != 0) sources.push_back(plan_.nodes[node].name);
+  }
+  return sources;
 }
 
 // A failed backup goes on with its plan where its cuts are still there, without the nodes that are
@@ -281,10 +283,11 @@ absl::Status BackupRun::resume_plan() {
   absl::Status possible = plan.status();
   if (possible.ok()) {
     plan_ = *std::move(plan);
+    const std::vector<std::string> sources = plan_sources();
     std::set<std::string> dead;
     std::mutex mutex;
-    parallel_for(head.sources.size(), [&](size_t i) {
-      const auto peer = context_.peers->find(head.sources[i]);
+    parallel_for(sources.size(), [&](size_t i) {
+      const auto peer = context_.peers->find(sources[i]);
       grpc::ClientContext call;
       set_timeout(call, kCallMs);
       v1::CutDigestsRequest request;
@@ -296,22 +299,24 @@ absl::Status BackupRun::resume_plan() {
                                       : grpc::Status(grpc::StatusCode::NOT_FOUND, "no member");
       if (status.ok() && reply.taken() && reply.cut() == head.cut) return;
       const std::lock_guard lock(mutex);
-      dead.insert(head.sources[i]);
+      dead.insert(sources[i]);
     });
     const auto snapshot = context_.directory->snapshot();
-    for (const std::string& target : head.targets) {
-      if (!snapshot->live(target)) dead.insert(target);
+    for (const uint32_t target : plan_.targets) {
+      const std::string& name = plan_.nodes[target].name;
+      if (!snapshot->live(name)) dead.insert(name);
     }
     if (dead.empty()) {
       head.state = BackupState::kEnabled;
+      offer_plan(head.attempt, head.plan_attempt);
       return store(head, "resumed");
     }
     possible = replan_without(dead, "resumed without nodes that are away");
     if (possible.ok() || stopped()) return possible;
   }
-  spdlog::info("backup {}: begun anew: {}", head.name, message_of(possible));
+  spdlog::info("backup {}: restarted: {}", head.name, message_of(possible));
   head.state = BackupState::kPlanning;
-  return store(head, "begun anew");
+  return store(head, "restarted");
 }
 
 }  // namespace sluice

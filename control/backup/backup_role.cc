@@ -31,7 +31,8 @@ BackupRole::BackupRole(const NodeContext& context, BackupHead head, Plan plan)
       merge_(*context.clock),
       disk_(*context.clock),
       wire_before_(context.exchange->times()),
-      report_(context, head_, plan_.nodes.size(), [this] { return stages(); }) {
+      report_(context, head_, context.directory->snapshot()->members.size(),
+              [this] { return stages(); }) {
   if (self_ < 0) return;
   source_ = guarded_thread("sending copies", [this] { run_source(); });
   if (is_target_) target_ = guarded_thread("consolidating copies", [this] { run_target(); });

@@ -17,6 +17,7 @@
 #include "control/backup/local_archives.h"
 #include "control/job/job_fence.h"
 #include "control/peers/archive_reference.h"
+#include "control/peers/rpc.h"
 #include "dataplane/archive/part_identity.h"
 #include "dataplane/archive/writer.h"
 
@@ -26,6 +27,8 @@ namespace {
 
 constexpr auto kPollInterval = std::chrono::milliseconds(1000);
 constexpr int64_t kFenceWaitMs = 1000;
+// For this node's part of a plan.
+constexpr int64_t kPlanMs = 2000;
 constexpr size_t kLargestManifest = size_t{1} << 30;
 
 bool is_running(BackupState state) {
@@ -37,15 +40,13 @@ bool is_running(BackupState state) {
 // the node has another archive directory now.
 absl::Status check_moved_away(const NodeContext& context, const BackupHead& head,
                               const ArchivePartId& id) {
-  for (const ArchivePart& part : head.archives) {
-    if (part.node != context.name || part.path == archive_path(context, head)) continue;
-    const auto found = identify_part(part.path);
-    if (!found.ok() || !check_identity(part.path, *found, id).ok()) continue;
-    return failed_precondition(
-        "its part is in {}, and its archive directory is {} now: move the part there", part.path,
-        context.archive_folder);
-  }
-  return absl::OkStatus();
+  SLUICE_ASSIGN_OR_RETURN(const auto part, load_part(*context.block, head.uuid, context.name));
+  if (!part.has_value() || part->path == archive_path(context, head)) return absl::OkStatus();
+  const auto found = identify_part(part->path);
+  if (!found.ok() || !check_identity(part->path, *found, id).ok()) return absl::OkStatus();
+  return failed_precondition(
+      "its part is in {}, and its archive directory is {} now: move the part there", part->path,
+      context.archive_folder);
 }
 
 }  // namespace
@@ -117,17 +118,27 @@ void BackupRoles::look() {
   }
 }
 
-bool BackupRoles::is_holder(const BackupHead& head) const {
-  return std::any_of(head.archives.begin(), head.archives.end(),
-                     [&](const ArchivePart& part) { return part.node == context_.name; });
+absl::StatusOr<bool> BackupRoles::is_holder(const BackupHead& head) const {
+  SLUICE_ASSIGN_OR_RETURN(const auto part, load_part(*context_.block, head.uuid, context_.name));
+  return part.has_value();
+}
+
+// Whether its deletion is this node's business: it holds a part, or nobody does.
+absl::StatusOr<bool> BackupRoles::is_to_delete(const BackupHead& head) const {
+  SLUICE_ASSIGN_OR_RETURN(const bool holds, is_holder(head));
+  if (holds) return true;
+  SLUICE_ASSIGN_OR_RETURN(const auto parts, load_parts(*context_.block, head.uuid));
+  return parts.empty();
 }
 
 // Deletions that reached the document while this node was away, or could not remove its part then.
 void BackupRoles::delete_parts(const BackupList& list) {
   for (const StoredBackup& stored : list.backups) {
     const BackupHead& head = stored.head;
-    if (!head.deleting || !(is_holder(head) || head.archives.empty())) continue;
-    const absl::Status status = delete_part(head);
+    if (!head.deleting) continue;
+    const auto ours = is_to_delete(head);
+    if (ours.ok() && !*ours) continue;
+    const absl::Status status = ours.ok() ? delete_part(head) : ours.status();
     if (!status.ok() &&
         reported_.insert(fmt::format("{} {}", head.uuid, message_of(status))).second) {
       spdlog::warn("{}: its part of backup {}, which is being deleted, remains: {}", context_.name,
@@ -163,7 +174,7 @@ absl::Status BackupRoles::delete_part(const BackupHead& head) {
   if (!removed.ok()) SLUICE_RETURN_IF_ERROR(check_moved_away(context_, head, id));
   spdlog::info("{}: backup {} is being deleted: {}", context_.name, head.name,
                removed.ok() ? "its part is removed" : "nothing of its part is there");
-  return strike_part(*context_.block, head.uuid, context_.name, context_.clock->wall_ms());
+  return strike_part(*context_.block, head.uuid, context_.name);
 }
 
 // A target that was away when its backup went on without it, or was cancelled, has a part that is
@@ -186,9 +197,8 @@ void BackupRoles::remove_left_parts(const BackupList& list) {
 
 // What was committed goes with the backup's deletion alone.
 absl::Status BackupRoles::remove_left_part(const BackupHead& head) {
-  if (is_holder(head) && (head.state == BackupState::kCompleted || head.deleting)) {
-    return absl::OkStatus();
-  }
+  SLUICE_ASSIGN_OR_RETURN(const bool holds, is_holder(head));
+  if (holds && (head.state == BackupState::kCompleted || head.deleting)) return absl::OkStatus();
   const ArchivePartId id{context_.cluster().uuid, head.uuid, context_.name, {}};
   const absl::Status removed = context_.archives->remove(
       head.name, id, head.deleting ? Removable::kAny : Removable::kUnfinished);
@@ -254,11 +264,35 @@ std::shared_ptr<BackupRole> BackupRoles::find(std::string_view backup) {
   return found == roles_.end() ? nullptr : found->second;
 }
 
+// The coordinator tells this node its part; where it does not answer, the stored plan does.
+absl::StatusOr<Plan> BackupRoles::plan_of(const BackupHead& head) const {
+  const auto peer = context_.peers->find(head.coordinator);
+  if (peer.ok()) {
+    grpc::ClientContext call;
+    set_timeout(call, kPlanMs);
+    v1::PlanRequest request;
+    request.set_backup(head.uuid);
+    request.set_attempt(head.attempt);
+    request.set_node(context_.name);
+    v1::PlanReply reply;
+    const grpc::Status status = (*peer)->peer().FetchPlan(&call, request, &reply);
+    (*peer)->note(status);
+    if (status.ok()) {
+      const std::vector<std::string> chunks(reply.chunks().begin(), reply.chunks().end());
+      const std::string from =
+          fmt::format("the plan of backup {} from {}", head.name, head.coordinator);
+      return decode_plan(head.uuid, head.plan_attempt,
+                         std::vector<std::string>(chunks.size(), from), chunks);
+    }
+  }
+  return load_plan_of(*context_.block, head, context_.name);
+}
+
 void BackupRoles::follow(const StoredBackup& stored) {
   const BackupHead& head = stored.head;
   const auto old = find(head.uuid);
   if (old != nullptr && old->head().attempt >= head.attempt) return;
-  auto plan = load_plan_of(*context_.block, head, context_.name);
+  auto plan = plan_of(head);
   if (!plan.ok()) {
     if (reported_.insert(fmt::format("{} {}", head.uuid, head.attempt)).second) {
       spdlog::error("{}: the plan of backup {} is left alone: {}", context_.name, head.name,

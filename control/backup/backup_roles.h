@@ -22,6 +22,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "control/backup/backup_details.h"
 #include "control/backup/backup_store.h"
 #include "control/peers/node_context.h"
 #include "control/proto/common.pb.h"
@@ -75,7 +76,9 @@ class BackupRoles {
   void remove_left_parts(const BackupList& list);
   absl::Status remove_left_part(const BackupHead& head);
   void remove_forgotten_parts(const BackupList& list);
-  bool is_holder(const BackupHead& head) const;
+  absl::StatusOr<bool> is_holder(const BackupHead& head) const;
+  absl::StatusOr<bool> is_to_delete(const BackupHead& head) const;
+  absl::StatusOr<Plan> plan_of(const BackupHead& head) const;
   std::shared_ptr<BackupRole> take(std::string_view backup);
   std::shared_ptr<BackupRole> find(std::string_view backup);
   // The role of this attempt. UNAVAILABLE without.

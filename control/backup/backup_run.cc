@@ -13,8 +13,8 @@
 
 namespace sluice {
 
-BackupRun::BackupRun(const NodeContext& context, BackupHead head, std::unique_ptr<Job> job,
-                     Kind kind, const BackupRunOptions& options)
+BackupRun::BackupRun(const NodeContext& context, BackupHead head, std::vector<std::string> targets,
+                     std::unique_ptr<Job> job, Kind kind, const BackupRunOptions& options)
     : context_(context),
       options_(options),
       dry_run_(kind == Kind::kDryRun),
@@ -25,6 +25,7 @@ BackupRun::BackupRun(const NodeContext& context, BackupHead head, std::unique_pt
       job_(std::move(job)),
       table_(uuid_),
       head_(std::move(head)),
+      targets_(std::move(targets)),
       rebalances_(options.rebalance) {
   report_.head = head_;
 }
@@ -57,6 +58,30 @@ void BackupRun::publish(std::string message) {
   changed_.notify_all();
 }
 
+// Before the head names it: whoever sees that asks at once.
+void BackupRun::offer_plan(uint64_t attempt, uint64_t plan_attempt) {
+  auto parts = std::make_shared<const PlanParts>(plan_);
+  const std::lock_guard lock(mutex_);
+  parts_ = std::move(parts);
+  parts_attempt_ = attempt;
+  parts_plan_attempt_ = plan_attempt;
+}
+
+absl::StatusOr<std::vector<std::string>> BackupRun::plan_of(uint64_t attempt,
+                                                            std::string_view node) {
+  std::shared_ptr<const PlanParts> parts;
+  uint64_t plan_attempt = 0;
+  {
+    const std::lock_guard lock(mutex_);
+    if (attempt == parts_attempt_) parts = parts_;
+    plan_attempt = parts_plan_attempt_;
+  }
+  if (parts == nullptr) {
+    return unavailable("{} has no plan for attempt {} of backup {}", context_.name, attempt, uuid_);
+  }
+  return encode_plan(parts->part_of(node), uuid_, plan_attempt);
+}
+
 bool BackupRun::report(const NodeProgress& progress, const ProgressTable::Order& order) {
   {
     const std::lock_guard lock(mutex_);
@@ -71,8 +96,9 @@ absl::Status BackupRun::store(const BackupHead& head, std::string message,
   return store_head(head, std::move(message), std::move(with), false);
 }
 
-absl::Status BackupRun::store_last(const BackupHead& head, std::string message) {
-  return store_head(head, std::move(message), {}, true);
+absl::Status BackupRun::store_last(const BackupHead& head, std::string message,
+                                   std::vector<ClusterOp> with) {
+  return store_head(head, std::move(message), std::move(with), true);
 }
 
 absl::Status BackupRun::store_head(BackupHead head, std::string message,
@@ -110,6 +136,7 @@ void BackupRun::run() {
   {
     const std::lock_guard lock(mutex_);
     report_.head = head_;
+    report_.details = {planned_nodes(plan_), archives_, stages_};
     report_.finished = true;
     report_.status = concluded.ok() ? told : concluded;
     ++report_.version;
@@ -121,17 +148,19 @@ void BackupRun::run() {
 absl::Status BackupRun::drive() {
   last_change_ns_ = context_.clock->monotonic_ns();
   if (resumed_) {
-    // Before anything else: from here on nothing that an earlier coordinator does has an effect.
     BackupHead head = head_;
     ++head.attempt;
+    if (!has_ended(head.state) && head.state != BackupState::kPlanning) {
+      SLUICE_ASSIGN_OR_RETURN(plan_, load_plan(*context_.block, head));
+      offer_plan(head.attempt, head.plan_attempt);
+    }
+    // From here on nothing that an earlier coordinator does has an effect.
     SLUICE_RETURN_IF_ERROR(store(head, fmt::format("{} coordinates now", context_.name)));
   }
   if (head_.state == BackupState::kFailed) SLUICE_RETURN_IF_ERROR(resume_plan());
   if (head_.state == BackupState::kPlanning) {
     SLUICE_RETURN_IF_ERROR(plan_backup());
     if (dry_run_) return absl::OkStatus();
-  } else {
-    SLUICE_ASSIGN_OR_RETURN(plan_, load_plan(*context_.block, head_));
   }
   while (true) {
     SLUICE_RETURN_IF_ERROR(follow());
@@ -142,8 +171,9 @@ absl::Status BackupRun::drive() {
     // A target died with its part, before the parts were collected: the others take its slots.
     std::set<std::string> dead;
     const auto snapshot = context_.directory->snapshot();
-    for (const std::string& target : head_.targets) {
-      if (!snapshot->live(target)) dead.insert(target);
+    for (const uint32_t target : plan_.targets) {
+      const std::string& name = plan_.nodes[target].name;
+      if (!snapshot->live(name)) dead.insert(name);
     }
     if (dead.empty()) return finished;
     SLUICE_RETURN_IF_ERROR(

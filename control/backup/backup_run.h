@@ -18,11 +18,13 @@
 #include <thread>
 #include <vector>
 
+#include "control/backup/backup_details.h"
 #include "control/backup/backup_job.h"
 #include "control/backup/backup_store.h"
 #include "control/backup/progress_table.h"
 #include "control/job/job.h"
 #include "control/peers/node_context.h"
+#include "control/schedule/plan_parts.h"
 #include "control/schedule/rebalance_policy.h"
 #include "dataplane/archive/manifest.h"
 
@@ -49,14 +51,16 @@ class BackupRun {
     kDryRun,   // leaves no document behind
   };
   // `head` is in the cluster block already, and the job has adopted it, unless it is a dry run.
-  BackupRun(const NodeContext& context, BackupHead head, std::unique_ptr<Job> job, Kind kind,
-            const BackupRunOptions& options);
+  // targets: none: all nodes.
+  BackupRun(const NodeContext& context, BackupHead head, std::vector<std::string> targets,
+            std::unique_ptr<Job> job, Kind kind, const BackupRunOptions& options);
   // Abandons what still runs.
   ~BackupRun();
   void start();
 
   struct Report {
     BackupHead head;
+    BackupDetails details;  // once finished
     uint64_t bytes_done = 0;
     uint64_t bytes_total = 0;
     std::string message;
@@ -69,6 +73,9 @@ class BackupRun {
   void cancel() { job_->cancel(); }
   void abandon() { job_->abandon(); }
   const std::string& uuid() const { return uuid_; }
+  // What an attempt has planned for one node: a stored plan's documents. UNAVAILABLE unless this is
+  // the attempt that is coordinated here.
+  absl::StatusOr<std::vector<std::string>> plan_of(uint64_t attempt, std::string_view node);
   // What a node reports. False once the run has finished.
   bool report(const NodeProgress& progress, const ProgressTable::Order& order);
 
@@ -82,13 +89,14 @@ class BackupRun {
   void publish(std::string message);
   // As Job's, with the nodes' reports in the same commit.
   absl::Status store(const BackupHead& head, std::string message, std::vector<ClusterOp> with = {});
-  absl::Status store_last(const BackupHead& head, std::string message);
+  absl::Status store_last(const BackupHead& head, std::string message, std::vector<ClusterOp> with);
   absl::Status store_head(BackupHead head, std::string message, std::vector<ClusterOp> with,
                           bool last);
 
   // Planning.
   absl::Status plan_backup();
-  absl::Status drop_dead_targets(BackupHead* head);
+  absl::StatusOr<std::vector<std::string>> live_targets();
+  void offer_plan(uint64_t attempt, uint64_t plan_attempt);
   absl::Status make_backup_plan(BackupHead* head);
   std::vector<PlanTarget> plan_targets(const Plan& plan,
                                        const std::set<std::string>& without) const;
@@ -96,6 +104,7 @@ class BackupRun {
   absl::Status resume_plan();
   absl::Status replan_without(const std::set<std::string>& dead, std::string message);
   absl::Status follow_replan(Plan plan, std::vector<uint8_t> done, std::string message);
+  std::vector<std::string> plan_sources() const;
   std::vector<uint32_t> plan_nodes(const std::set<std::string>& names) const;
   PlanProgress plan_progress(const std::vector<uint8_t>& done) const;
   struct DurableSlots {
@@ -126,11 +135,11 @@ class BackupRun {
   // `once` is told which of the plan's targets it calls, on several threads.
   std::vector<absl::Status> call_targets(
       const std::function<grpc::Status(size_t, PeerNode&, grpc::ClientContext&)>& once);
-  absl::StatusOr<Manifest> collect_parts(BackupHead* head);
+  absl::StatusOr<Manifest> collect_parts();
   absl::Status check_manifest(const Manifest& manifest) const;
   absl::Status commit_everywhere(const Manifest& manifest);
   absl::Status wait_for_wall_clocks();
-  void add_progress_totals(BackupTotals* totals) const;
+  void add_progress_totals(BackupTotals* totals);
 
   const NodeContext& context_;
   const BackupRunOptions options_;
@@ -144,7 +153,10 @@ class BackupRun {
 
   // Of the run's thread alone.
   BackupHead head_;
+  const std::vector<std::string> targets_;  // that were asked for
   Plan plan_;
+  std::vector<ArchivePart> archives_;  // that were made
+  std::vector<StageReport> stages_;    // of all nodes, in the end
   int replans_ = 0;
   RebalancePolicy rebalances_;
   std::vector<uint8_t> done_before_;  // by plan slot, when nodes began to follow the plan
@@ -159,6 +171,10 @@ class BackupRun {
   std::mutex mutex_;
   std::condition_variable changed_;
   Report report_;
+  // What nodes are told of their parts in it.
+  std::shared_ptr<const PlanParts> parts_;
+  uint64_t parts_attempt_ = 0;
+  uint64_t parts_plan_attempt_ = 0;
   std::thread thread_;
 };
 

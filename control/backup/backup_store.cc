@@ -183,14 +183,28 @@ absl::StatusOr<Plan> load_plan(ClusterBlock& block, const BackupHead& head) {
   return reader.take(true);
 }
 
-absl::StatusOr<Plan> load_plan_of(ClusterBlock& block, const BackupHead& head,
-                                  std::string_view node) {
+namespace {
+
+absl::StatusOr<PlanReader> read_plan_nodes(ClusterBlock& block, const BackupHead& head) {
   SLUICE_RETURN_IF_ERROR(check_has_plan(head));
   PlanReader reader(head.uuid, head.plan_attempt, head.plan_chunks);
   SLUICE_RETURN_IF_ERROR(read_chunk(block, head, 0, reader));
   for (uint32_t i = 1; i < reader.node_chunks(); ++i) {
     SLUICE_RETURN_IF_ERROR(read_chunk(block, head, i, reader));
   }
+  return reader;
+}
+
+}  // namespace
+
+absl::StatusOr<Plan> load_plan_nodes(ClusterBlock& block, const BackupHead& head) {
+  SLUICE_ASSIGN_OR_RETURN(PlanReader reader, read_plan_nodes(block, head));
+  return reader.take(false);
+}
+
+absl::StatusOr<Plan> load_plan_of(ClusterBlock& block, const BackupHead& head,
+                                  std::string_view node) {
+  SLUICE_ASSIGN_OR_RETURN(PlanReader reader, read_plan_nodes(block, head));
   for (const uint32_t i : reader.chunks_of(node)) {
     SLUICE_RETURN_IF_ERROR(read_chunk(block, head, i, reader));
   }
@@ -224,6 +238,16 @@ absl::Status store_progress(ClusterBlock& block, std::string_view uuid,
   }
   return unavailable("the progress of node '{}' could not be stored: others change it all the time",
                      progress.node);
+}
+
+absl::StatusOr<std::optional<NodeProgress>> load_progress_of(ClusterBlock& block,
+                                                             std::string_view uuid,
+                                                             std::string_view node) {
+  const std::string key = backup_progress_key(uuid, node);
+  SLUICE_ASSIGN_OR_RETURN(const auto entry, block.get(key));
+  if (!entry.has_value()) return std::optional<NodeProgress>{};
+  SLUICE_ASSIGN_OR_RETURN(NodeProgress progress, decode_node_progress(key, entry->value));
+  return std::optional<NodeProgress>(std::move(progress));
 }
 
 absl::StatusOr<std::vector<NodeProgress>> load_progress(ClusterBlock& block,

@@ -3,6 +3,7 @@
 #ifndef SLUICE_CONTROL_BACKUP_BACKUP_STORE_H_
 #define SLUICE_CONTROL_BACKUP_BACKUP_STORE_H_
 
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -63,6 +64,8 @@ struct PlanChunks {
 PlanChunks cut_plan(std::string_view uuid, uint64_t attempt, const Plan& plan);
 // The plan that the head names. FAILED_PRECONDITION when it names none.
 absl::StatusOr<Plan> load_plan(ClusterBlock& block, const BackupHead& head);
+// Its nodes alone, without slots.
+absl::StatusOr<Plan> load_plan_nodes(ClusterBlock& block, const BackupHead& head);
 // As much of it as one node needs: all nodes, and at least the slots that it sends or receives.
 absl::StatusOr<Plan> load_plan_of(ClusterBlock& block, const BackupHead& head,
                                   std::string_view node);
@@ -70,6 +73,10 @@ absl::StatusOr<Plan> load_plan_of(ClusterBlock& block, const BackupHead& head,
 // ABORTED, and nothing stored, when the stored progress or the head is of a higher attempt.
 absl::Status store_progress(ClusterBlock& block, std::string_view uuid,
                             const NodeProgress& progress);
+// Of one node; nullopt where it has reported nothing.
+absl::StatusOr<std::optional<NodeProgress>> load_progress_of(ClusterBlock& block,
+                                                             std::string_view uuid,
+                                                             std::string_view node);
 // Unreadable ones fail the call with DATA_LOSS naming the key.
 absl::StatusOr<std::vector<NodeProgress>> load_progress(ClusterBlock& block, std::string_view uuid);
 

@@ -10,11 +10,9 @@
 namespace sluice {
 namespace {
 
-constexpr char kHeadFormat[] = "sluice.backup.4";
+constexpr char kHeadFormat[] = "sluice.backup.5";
 constexpr char kProgressFormat[] = "sluice.progress.2";
-constexpr int kMaxList = kMaxTableMembers;
 constexpr int kMaxStagesOfNode = 64;
-constexpr size_t kMaxText = 4096;
 
 void put(const Divergence& divergence, v1::Divergence* to) {
   to->set_stale(divergence.stale);
@@ -36,7 +34,6 @@ void put(const BackupTotals& totals, v1::BackupTotals* to) {
   to->set_slots_divergent(totals.slots_divergent);
   to->set_slots_empty(totals.slots_empty);
   put(totals.divergence, to->mutable_divergence());
-  put(totals.stages, to->mutable_stages());
 }
 
 BackupTotals totals_of(const v1::BackupTotals& from) {
@@ -50,7 +47,6 @@ BackupTotals totals_of(const v1::BackupTotals& from) {
   totals.slots_divergent = from.slots_divergent();
   totals.slots_empty = from.slots_empty();
   totals.divergence = divergence_of(from.divergence());
-  totals.stages = stages_of(from.stages());
   return totals;
 }
 
@@ -64,24 +60,11 @@ v1::BackupDocument to_document(const BackupHead& head) {
   document.set_cut(head.cut);
   document.set_epoch(head.epoch);
   document.set_slot_bits(head.slot_bits);
-  for (const std::string& node : head.sources) document.add_sources(node);
-  for (const std::string& node : head.targets) document.add_targets(node);
   document.set_plan_chunks(head.plan_chunks);
   document.set_plan_attempt(head.plan_attempt);
   document.set_makespan_s(head.makespan_s);
   document.set_lower_bound_s(head.lower_bound_s);
-  for (const PlannedNode& node : head.planned) {
-    auto* planned = document.add_planned();
-    planned->set_name(node.name);
-    planned->set_send_bytes(node.send_bytes);
-    planned->set_receive_bytes(node.receive_bytes);
-  }
   put(head.totals, document.mutable_totals());
-  for (const ArchivePart& archive : head.archives) {
-    auto* part = document.add_archives();
-    part->set_node(archive.node);
-    part->set_path(archive.path);
-  }
   document.set_manifest_digest(digest_bytes(head.manifest_digest));
   document.set_deleting(head.deleting);
   document.set_created_ms(head.created_ms);
@@ -101,34 +84,17 @@ BackupHead head_of(const v1::BackupDocument& from) {
   head.cut = from.cut();
   head.epoch = from.epoch();
   head.slot_bits = from.slot_bits();
-  head.sources.assign(from.sources().begin(), from.sources().end());
-  head.targets.assign(from.targets().begin(), from.targets().end());
   head.plan_chunks = from.plan_chunks();
   head.plan_attempt = from.plan_attempt();
   head.makespan_s = from.makespan_s();
   head.lower_bound_s = from.lower_bound_s();
-  for (const auto& node : from.planned()) {
-    head.planned.push_back({node.name(), node.send_bytes(), node.receive_bytes()});
-  }
   head.totals = totals_of(from.totals());
-  for (const auto& part : from.archives()) head.archives.push_back({part.node(), part.path()});
   head.deleting = from.deleting();
   head.created_ms = from.created_ms();
   head.changed_ms = from.changed_ms();
   head.elapsed_ms = from.elapsed_ms();
   head.error = from.error();
   return head;
-}
-
-bool is_too_long(const v1::BackupDocument& document) {
-  for (const auto* names : {&document.sources(), &document.targets()}) {
-    if (names->size() > kMaxList) return true;
-    for (const std::string& name : *names) {
-      if (name.size() > kMaxText) return true;
-    }
-  }
-  return document.planned_size() > kMaxList || document.archives_size() > kMaxList ||
-         document.totals().stages_size() > static_cast<int>(kMaxStagesOfBackup);
 }
 
 bool is_name_character(char c) {
@@ -195,7 +161,6 @@ absl::StatusOr<BackupHead> decode_backup_head(std::string_view key, std::string_
   v1::BackupDocument document;
   SLUICE_RETURN_IF_ERROR(decode_document(key, bytes, kHeadFormat, &document));
   const auto damaged = [&](std::string_view what) { return damaged_document(key, what); };
-  if (is_too_long(document)) return damaged("a list or a name is too long");
   BackupHead head = head_of(document);
   const auto state = backup_state_named(document.state());
   if (!state.has_value()) return damaged("unknown state");

@@ -44,15 +44,6 @@ struct Divergence {
   friend bool operator==(const Divergence&, const Divergence&) = default;
 };
 
-struct ArchivePart {
-  std::string node;
-  std::string path;
-  friend bool operator==(const ArchivePart&, const ArchivePart&) = default;
-};
-
-// In a backup's document: those of thousands of nodes would not fit into it.
-inline constexpr size_t kMaxStagesOfBackup = 1024;
-
 struct BackupTotals {
   uint64_t records = 0;      // live, of the consolidated copy
   uint64_t bytes = 0;        // their keys and values
@@ -63,18 +54,11 @@ struct BackupTotals {
   uint32_t slots_divergent = 0;
   uint32_t slots_empty = 0;
   Divergence divergence;
-  std::vector<StageReport> stages;
   friend bool operator==(const BackupTotals&, const BackupTotals&) = default;
 };
 
-// A node's part in the plan, as reported to the operator.
-struct PlannedNode {
-  std::string name;
-  uint64_t send_bytes = 0;
-  uint64_t receive_bytes = 0;
-  friend bool operator==(const PlannedNode&, const PlannedNode&) = default;
-};
-
+// Nothing in it grows with the cluster: every node reads it whenever it changes. The rest is in
+// documents of its own (backup_details.h).
 struct BackupHead {
   std::string uuid;
   std::string name;
@@ -84,17 +68,14 @@ struct BackupHead {
   uint64_t cut = 0;         // T, a stamp; 0 while none is armed
   uint64_t epoch = 0;       // of the distribution table
   uint32_t slot_bits = 0;
-  std::vector<std::string> sources;  // nodes whose cuts are read
-  std::vector<std::string> targets;
   uint32_t plan_chunks = 0;   // of this attempt; 0 before there is a plan
   uint64_t plan_attempt = 0;  // under which attempt the plan was stored
   double makespan_s = 0;
   double lower_bound_s = 0;
-  std::vector<PlannedNode> planned;
   BackupTotals totals;
-  std::vector<ArchivePart> archives;
   Digest128 manifest_digest;  // of the committed root manifest, once completed
-  // Its deletion has begun: `archives` are the parts that remain, and the state is cancelled.
+  // Its deletion has begun: the parts that are stored are those that remain, and the state is
+  // cancelled.
   bool deleting = false;
   int64_t created_ms = 0;
   int64_t changed_ms = 0;

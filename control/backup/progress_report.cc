@@ -28,12 +28,8 @@ SentBytes sent_by(const Exchange& exchange) {
 }
 
 NodeProgress earlier_progress(const NodeContext& context, const std::string& backup) {
-  if (auto all = load_progress(*context.block, backup); all.ok()) {
-    for (NodeProgress& progress : *all) {
-      if (progress.node == context.name) return std::move(progress);
-    }
-  }
-  return {};
+  auto stored = load_progress_of(*context.block, backup, context.name);
+  return stored.ok() && stored->has_value() ? **std::move(stored) : NodeProgress{};
 }
 
 }  // namespace

@@ -4,6 +4,7 @@
 
 #include "base/deadline.h"
 #include "base/status.h"
+#include "control/backup/backup_details.h"
 #include "control/client/cluster_client_impl.h"
 #include "control/peers/rpc.h"
 
@@ -13,9 +14,7 @@ namespace {
 constexpr int64_t kFollowPollMs = 200;
 constexpr int64_t kLongestJobMs = 24 * 3600 * int64_t{1000};
 
-}  // namespace
-
-BackupView view_of(const BackupHead& head) {
+BackupView view_of(const BackupHead& head, const BackupDetails& details) {
   BackupView view;
   view.backup = head.name;
   view.uuid = head.uuid;
@@ -32,14 +31,12 @@ BackupView view_of(const BackupHead& head) {
   view.slots_agreed = head.totals.slots_agreed;
   view.slots_divergent = head.totals.slots_divergent;
   view.divergence = head.totals.divergence;
-  view.stages = head.totals.stages;
+  view.stages = details.stages;
   view.seconds = static_cast<double>(head.elapsed_ms) / 1000;
-  for (const ArchivePart& part : head.archives) view.archives.push_back({part.node, part.path});
-  view.plan = {head.makespan_s, head.lower_bound_s, head.planned};
+  for (const ArchivePart& part : details.archives) view.archives.push_back({part.node, part.path});
+  view.plan = {head.makespan_s, head.lower_bound_s, details.planned};
   return view;
 }
-
-namespace {
 
 VerifyProblem problem_of(const v1::Problem& problem) {
   return {problem.file(), problem.offset(), problem.slot(), problem.reason()};
@@ -47,7 +44,7 @@ VerifyProblem problem_of(const v1::Problem& problem) {
 
 struct Followed {
   std::string uuid;
-  std::optional<BackupHead> result;
+  std::optional<BackupView> result;
   absl::Status status;
 };
 
@@ -65,7 +62,7 @@ Followed read_updates(grpc::ClientReader<v1::BackupUpdate>& reader,
     if (!update.last()) continue;
     auto head = decode_backup_head(backup_head_key(update.uuid()), update.result());
     if (head.ok()) {
-      followed.result = *std::move(head);
+      followed.result = view_of(*head, details_of(update.details()));
     } else {
       followed.status = head.status();
     }
@@ -97,7 +94,7 @@ absl::StatusOr<BackupView> ClusterClientImpl::backup_create(const BackupOptions&
     if (!followed.uuid.empty() || status.code() != absl::StatusCode::kUnavailable) break;
   }
   if (followed.result.has_value()) {
-    BackupView view = view_of(*followed.result);
+    BackupView view = *std::move(followed.result);
     view.dry_run = options.dry_run;
     return view;
   }
@@ -116,7 +113,7 @@ absl::StatusOr<BackupView> ClusterClientImpl::backup_resume(std::string_view bac
     set_timeout(context, kLongestJobMs);
     const auto reader = peer->serving().ResumeBackup(&context, request);
     const Followed followed = read_updates(*reader, progress);
-    if (followed.result.has_value()) return view_of(*followed.result);
+    if (followed.result.has_value()) return *followed.result;
     if (!followed.uuid.empty()) break;
     if (followed.status.code() == absl::StatusCode::kAlreadyExists) {
       // It runs already, under another coordinator, or another backup does.
@@ -127,6 +124,11 @@ absl::StatusOr<BackupView> ClusterClientImpl::backup_resume(std::string_view bac
     if (followed.status.code() != absl::StatusCode::kUnavailable) return followed.status;
   }
   return follow_backup(stored.head.uuid, progress);
+}
+
+absl::StatusOr<BackupView> ClusterClientImpl::view(const BackupHead& head) {
+  SLUICE_ASSIGN_OR_RETURN(const BackupDetails details, load_details(block(), head));
+  return view_of(head, details);
 }
 
 // Follows the schedule's head alone: its coordinator is another node now.
@@ -149,7 +151,7 @@ absl::StatusOr<BackupView> ClusterClientImpl::follow_backup(const std::string& u
         progress({stored.head.name, stored.head.state, done, 0, {}});
       }
     }
-    if (has_ended(stored.head.state)) return view_of(stored.head);
+    if (has_ended(stored.head.state)) return view(stored.head);
     if (!idle.pause(kFollowPollMs)) {
       return deadline_exceeded("backup {} is {} and has not moved for {} s; it can be resumed",
                                stored.head.name, name_of(stored.head.state),
@@ -161,7 +163,12 @@ absl::StatusOr<BackupView> ClusterClientImpl::follow_backup(const std::string& u
 absl::StatusOr<std::vector<BackupView>> ClusterClientImpl::backup_list() {
   SLUICE_ASSIGN_OR_RETURN(const BackupList list, list_backups(block()));
   std::vector<BackupView> views;
-  for (const StoredBackup& stored : list.backups) views.push_back(view_of(stored.head));
+  for (const StoredBackup& stored : list.backups) {
+    auto loaded = view(stored.head);
+    // Deleted since it was listed, or details of it are damaged: the others are listed all the
+    // same.
+    views.push_back(loaded.ok() ? *std::move(loaded) : view_of(stored.head, {}));
+  }
   for (const UnreadableBackup& bad : list.unreadable) {
     BackupView view;
     view.uuid = bad.uuid;
@@ -175,7 +182,7 @@ absl::StatusOr<std::vector<BackupView>> ClusterClientImpl::backup_list() {
 
 absl::StatusOr<BackupView> ClusterClientImpl::backup_show(std::string_view backup) {
   SLUICE_ASSIGN_OR_RETURN(const StoredBackup stored, load_backup(block(), backup));
-  return view_of(stored.head);
+  return view(stored.head);
 }
 
 absl::StatusOr<VerifyResult> ClusterClientImpl::backup_verify(std::string_view backup,
@@ -271,7 +278,7 @@ ScheduledNode scheduled_node(const Plan& plan, size_t index,
 absl::StatusOr<ScheduleView> ClusterClientImpl::schedule_show(std::string_view backup) {
   SLUICE_ASSIGN_OR_RETURN(const StoredBackup stored, load_backup(block(), backup));
   ScheduleView view;
-  view.backup = view_of(stored.head);
+  SLUICE_ASSIGN_OR_RETURN(view.backup, this->view(stored.head));
   if (stored.head.plan_chunks == 0) return view;
   SLUICE_ASSIGN_OR_RETURN(const Plan plan, load_plan(block(), stored.head));
   SLUICE_ASSIGN_OR_RETURN(const auto progress, load_progress(block(), stored.head.uuid));

@@ -11,6 +11,7 @@
 #include "base/parallel.h"
 #include "base/status.h"
 #include "control/backup/backup_deletion.h"
+#include "control/backup/backup_details.h"
 #include "control/client/cluster_client_impl.h"
 #include "control/membership/membership.h"
 #include "control/peers/archive_reference.h"
@@ -92,8 +93,9 @@ absl::Status find_backup_parts(ClusterConnection& own, const RestoreRequest& req
   head->manifest_digest = stored.head.manifest_digest;
   head->backup = stored.head.uuid;
   head->name = stored.head.name;
-  for (const ArchivePart& part : stored.head.archives) {
-    head->sources.push_back({part.node, part.node, part.path});
+  SLUICE_ASSIGN_OR_RETURN(const auto parts, load_parts(source.block(), stored.head.uuid));
+  for (const ArchivePart& part : parts) {
+    head->sources.push_back({part.node, part.node, {}});
   }
   return check_sources(source.peers(), *head);
 }

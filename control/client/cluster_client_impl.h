@@ -18,8 +18,6 @@
 
 namespace sluice {
 
-BackupView view_of(const BackupHead& head);
-
 // Whether another node may do what one did not: it is away, late or has too much to do.
 bool is_answered_elsewhere(grpc::StatusCode code);
 
@@ -90,6 +88,7 @@ class ClusterClientImpl final : public ClusterClient {
   absl::Status write(std::string_view key, std::string_view value, bool tombstone);
   absl::Status write_once(v1::WriteRequest& request, int64_t deadline_ns,
                           v1::WriteReply::Result* result);
+  absl::StatusOr<BackupView> view(const BackupHead& head);
   absl::StatusOr<BackupView> follow_backup(const std::string& uuid, const BackupCallback& progress);
 
   const std::unique_ptr<ClusterConnection> connection_;

@@ -8,7 +8,7 @@
 #include <string>
 #include <vector>
 
-#include "control/backup/documents.h"
+#include "control/backup/backup_details.h"
 #include "control/membership/weights.h"
 #include "dataplane/archive/reader.h"
 

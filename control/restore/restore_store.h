@@ -32,9 +32,9 @@
 namespace sluice {
 
 struct RestoreSource {
-  std::string part;  // name of the archive's part: the node that made it
-  std::string node;  // that holds and sends it; empty: the process of the operator
-  std::string folder;
+  std::string part;    // name of the archive's part: the node that made it
+  std::string node;    // that holds and sends it; empty: the process of the operator
+  std::string folder;  // that the operator's process reads
   friend bool operator==(const RestoreSource&, const RestoreSource&) = default;
 };
 

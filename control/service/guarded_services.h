@@ -118,6 +118,7 @@ class GuardedPeerService final : public PeerService {
   SLUICE_GUARDED_(DropBackup, kCluster)
   SLUICE_GUARDED_(DurableSlots, kCluster)
   SLUICE_GUARDED_(FetchPart, kCluster)
+  SLUICE_GUARDED_(FetchPlan, kCluster)
   SLUICE_GUARDED_(ReportProgress, kCluster)
   SLUICE_GUARDED_(CommitArchive, kCluster)
   SLUICE_GUARDED_(VerifyArchive, kVerify)

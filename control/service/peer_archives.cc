@@ -38,6 +38,14 @@ grpc::Status PeerService::FetchPart(grpc::ServerContext*, const v1::BackupRefere
   return grpc::Status::OK;
 }
 
+grpc::Status PeerService::FetchPlan(grpc::ServerContext*, const v1::PlanRequest* request,
+                                    v1::PlanReply* reply) {
+  const auto chunks = manager_.plan_of(*request);
+  if (!chunks.ok()) return to_grpc(chunks.status());
+  for (const std::string& chunk : *chunks) reply->add_chunks(chunk);
+  return grpc::Status::OK;
+}
+
 grpc::Status PeerService::ReportProgress(grpc::ServerContext*, const v1::ProgressRequest* request,
                                          v1::Empty*) {
   const auto pass = context_.fence->enter(request->backup(), request->attempt());

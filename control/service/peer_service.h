@@ -57,6 +57,8 @@ class PeerService : public v1::Peer::Service {
                             v1::SlotList* reply) override;
   grpc::Status FetchPart(grpc::ServerContext* call, const v1::BackupReference* request,
                          v1::PartReply* reply) override;
+  grpc::Status FetchPlan(grpc::ServerContext* call, const v1::PlanRequest* request,
+                         v1::PlanReply* reply) override;
   grpc::Status ReportProgress(grpc::ServerContext* call, const v1::ProgressRequest* request,
                               v1::Empty* reply) override;
   grpc::Status CommitArchive(grpc::ServerContext* call, const v1::CommitRequest* request,

@@ -5,6 +5,7 @@
 
 #include "base/status.h"
 #include "control/backup/backup_deletion.h"
+#include "control/backup/backup_details.h"
 #include "control/peers/archive_reference.h"
 #include "control/peers/rpc.h"
 #include "control/service/page_writer.h"
@@ -68,6 +69,7 @@ absl::Status ServingService::follow(absl::StatusOr<std::shared_ptr<BackupRun>> b
       if (!report.status.ok() && head.error.empty()) head.error = message_of(report.status);
       update.set_last(true);
       update.set_result(encode(head));
+      put(report.details, update.mutable_details());
     }
     SLUICE_RETURN_IF_ERROR(pages.write(update));
     if (report.finished) return absl::OkStatus();
@@ -193,7 +195,8 @@ absl::Status ServingService::verify(const std::string& backup, grpc::ServerConte
   SLUICE_RETURN_IF_ERROR(check_completed(stored.head));
   const std::function<bool()> stop = [&] { return stopping_ || call.IsCancelled(); };
   Verification verification(context_, stored.head, call, writer, stop);
-  for (const ArchivePart& part : stored.head.archives) {
+  SLUICE_ASSIGN_OR_RETURN(const auto parts, load_parts(*context_.block, stored.head.uuid));
+  for (const ArchivePart& part : parts) {
     SLUICE_RETURN_IF_ERROR(verification.check(part));
   }
   return verification.finish();

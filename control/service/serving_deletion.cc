@@ -10,6 +10,7 @@
 #include "base/parallel.h"
 #include "base/status.h"
 #include "control/backup/backup_deletion.h"
+#include "control/backup/backup_details.h"
 #include "control/backup/backup_job.h"
 #include "control/backup/cut_round.h"
 #include "control/peers/archive_reference.h"
@@ -34,12 +35,15 @@ v1::ArchiveReference reference_to(const NodeContext& context, const BackupHead& 
 
 // One call to each holder, all at once; by node, what did not succeed.
 template <typename Call>
-std::map<std::string, absl::Status> ask_holders(const NodeContext& context, const BackupHead& head,
-                                                int64_t timeout_ms, const Call& ask) {
+absl::StatusOr<std::map<std::string, absl::Status>> ask_holders(const NodeContext& context,
+                                                                const BackupHead& head,
+                                                                int64_t timeout_ms,
+                                                                const Call& ask) {
+  SLUICE_ASSIGN_OR_RETURN(const auto parts, load_parts(*context.block, head.uuid));
   std::map<std::string, absl::Status> failed;
   std::mutex mutex;
-  parallel_for(head.archives.size(), [&](size_t i) {
-    const std::string& node = head.archives[i].node;
+  parallel_for(parts.size(), [&](size_t i) {
+    const std::string& node = parts[i].node;
     const auto peer = context.peers->find(node);
     absl::Status status = peer.status();
     if (peer.ok()) {
@@ -61,12 +65,13 @@ std::map<std::string, absl::Status> ask_holders(const NodeContext& context, cons
 // Before anything is changed: a holder whose part is something else, or in use, keeps the backup as
 // it is. One that does not answer does not: it removes its part when it returns.
 absl::Status check_holders(const NodeContext& context, const BackupHead& head) {
-  const auto failed = ask_holders(
-      context, head, kCheckMs,
-      [](v1::Peer::Stub& peer, grpc::ClientContext& call, const v1::ArchiveReference& request) {
-        v1::ArchiveState reply;
-        return peer.CheckArchive(&call, request, &reply);
-      });
+  SLUICE_ASSIGN_OR_RETURN(const auto failed,
+                          ask_holders(context, head, kCheckMs,
+                                      [](v1::Peer::Stub& peer, grpc::ClientContext& call,
+                                         const v1::ArchiveReference& request) {
+                                        v1::ArchiveState reply;
+                                        return peer.CheckArchive(&call, request, &reply);
+                                      }));
   std::string reasons;
   for (const auto& [node, status] : failed) {
     if (!absl::IsDataLoss(status) && !absl::IsFailedPrecondition(status)) continue;
@@ -123,12 +128,13 @@ absl::Status ServingService::erase(const std::string& backup) {
   const absl::Status marked = mark_deleted(backup, &stored);
   if (absl::IsDataLoss(marked)) return erase_damaged(backup);
   SLUICE_RETURN_IF_ERROR(marked);
-  const auto failed = ask_holders(
-      context_, stored.head, kDeleteMs,
-      [](v1::Peer::Stub& peer, grpc::ClientContext& call, const v1::ArchiveReference& request) {
-        v1::Empty reply;
-        return peer.DeleteArchive(&call, request, &reply);
-      });
+  SLUICE_ASSIGN_OR_RETURN(const auto failed,
+                          ask_holders(context_, stored.head, kDeleteMs,
+                                      [](v1::Peer::Stub& peer, grpc::ClientContext& call,
+                                         const v1::ArchiveReference& request) {
+                                        v1::Empty reply;
+                                        return peer.DeleteArchive(&call, request, &reply);
+                                      }));
   // Cuts, and what nodes have of it that are not its holders.
   drop_backup(context_, stored.head.uuid, stored.head.attempt);
   std::map<std::string, std::string> reasons;

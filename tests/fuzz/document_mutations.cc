@@ -36,11 +36,6 @@ TEST(Fuzz, DecodersOfDocumentsSurviveMutations) {
   BackupHead head;
   head.uuid = kUuid;
   head.name = "nightly";
-  head.sources = {"n1", "n2"};
-  head.targets = {"n2"};
-  head.planned = {{"n1", 1, 2}};
-  head.archives = {{"n2", "/archive/nightly"}};
-  head.totals.stages = {{"n1", "disk", 1, 2, 3, 4}};
   NodeProgress progress;
   progress.node = "n1";
   progress.attempt = 3;

@@ -82,6 +82,7 @@ class CountingFactory final : public grpc::experimental::ClientInterceptorFactor
 struct BlockCounts {
   std::atomic<int> commits{0};  // about backups
   std::atomic<int> reads{0};    // likewise
+  std::atomic<int> plans{0};    // of these: of plans
 };
 
 bool is_of_backups(std::string_view key) {
@@ -94,6 +95,7 @@ class CountingBlock final : public ForwardingBlock {
       : ForwardingBlock(std::move(inner)), counts_(counts) {}
   absl::StatusOr<std::optional<ClusterEntry>> get(std::string_view key) override {
     if (is_of_backups(key)) ++counts_.reads;
+    if (key.find("/plan/") != std::string_view::npos) ++counts_.plans;
     return block_.get(key);
   }
   absl::StatusOr<ClusterListing> list(std::string_view prefix) override {
@@ -115,6 +117,7 @@ class CountingBlock final : public ForwardingBlock {
 struct Cost {
   int commits = 0;
   int reads = 0;
+  int plans = 0;
   int sleeps = 0;
   std::map<std::string, int> calls;
 };
@@ -126,6 +129,7 @@ void take_least(std::optional<Cost>& least, const Cost& cost) {
   }
   least->commits = std::min(least->commits, cost.commits);
   least->reads = std::min(least->reads, cost.reads);
+  least->plans = std::min(least->plans, cost.plans);
   least->sleeps = std::min(least->sleeps, cost.sleeps);
   for (auto& [method, count] : least->calls) {
     const auto found = cost.calls.find(method);
@@ -155,11 +159,11 @@ Cost cost_of_backup(const Case& wanted) {
   std::optional<Cost> least;
   constexpr int kBackups = 6;
   for (int i = 0; i < kBackups; ++i) {
-    counts.commits = counts.reads = 0;
+    counts.commits = counts.reads = counts.plans = 0;
     sleeps = 0;
     Calls::all().take();
     const auto backup = client->backup_create({}, nullptr);
-    const Cost cost{counts.commits, counts.reads, sleeps, Calls::all().take()};
+    const Cost cost{counts.commits, counts.reads, counts.plans, sleeps, Calls::all().take()};
     EXPECT_TRUE(backup.ok()) << message_of(backup.status());
     if (!backup.ok()) break;
     EXPECT_EQ(name_of(backup->state), "completed") << backup->reason;
@@ -179,11 +183,14 @@ TEST_P(BackupCost, IsAFewCommitsAndCallsAndNoSleep) {
   // one releases the lock.
   EXPECT_EQ(cost.commits, 6);
   EXPECT_EQ(cost.sleeps, 0);
-  // Each node: a look at the schedules for each of their changes, its plan, its fence; the
+  // The coordinator tells each node its part of the plan.
+  EXPECT_EQ(cost.plans, 0);
+  // Each node: a look at the schedules for each of their changes, its fence; the
   // coordinator: its head at each report.
   EXPECT_LE(cost.reads, 40 * nodes);
   EXPECT_EQ(cost.calls["CreateBackup"], 1);
-  for (const char* once : {"ReadClock", "ArmCut", "CutDigests", "FetchPart", "CommitArchive"}) {
+  for (const char* once :
+       {"ReadClock", "ArmCut", "CutDigests", "FetchPlan", "FetchPart", "CommitArchive"}) {
     EXPECT_EQ(cost.calls[once], nodes) << once;
   }
   // enabled and sent; copy_completed; consolidated: some are told together.

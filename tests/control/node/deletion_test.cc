@@ -10,6 +10,7 @@
 #include "base/random.h"
 #include "base/status.h"
 #include "control/backup/backup_deletion.h"
+#include "control/backup/backup_details.h"
 #include "control/backup/backup_store.h"
 #include "control/backup/local_archives.h"
 #include "control/cluster_block/memory_cluster_block.h"
@@ -274,11 +275,14 @@ TEST_F(Deletion, APartThatStandsElsewhereIsNotTakenForRemoved) {
   fs::create_directories(cluster_.folder() + "/n3/archives");
   auto stored = load_backup(cluster_.block(), "x");
   ASSERT_TRUE(stored.ok());
-  BackupHead head = stored->head;
-  for (ArchivePart& held : head.archives) {
+  auto parts = load_parts(cluster_.block(), stored->head.uuid);
+  ASSERT_TRUE(parts.ok()) << parts.status();
+  for (ArchivePart& held : *parts) {
     if (held.node == "n3") held.path = cluster_.folder() + "/n3/before/x";
   }
-  ASSERT_TRUE(update_backup(cluster_.block(), *stored, head).ok());
+  const auto changes = part_changes(cluster_.block(), stored->head.uuid, *parts);
+  ASSERT_TRUE(changes.ok());
+  ASSERT_TRUE(cluster_.block().commit(*changes).ok());
   cluster_.start(2);
   // Until n3 serves, it is only a node that does not answer.
   absl::Status unfinished;
