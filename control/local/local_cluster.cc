@@ -350,12 +350,10 @@ absl::StatusOr<std::vector<std::string>> LocalCluster::stop(const std::vector<St
     const absl::Status status = send_signal(one.process, SIGTERM);
     if (!status.ok() && is_running(one.process)) return status;
   }
-  Clock& clock = system_clock();
-  const int64_t deadline = clock.monotonic_ns() + timeout_ms * 1'000'000;
+  const Deadline deadline(system_clock(), timeout_ms);
   std::vector<std::string> killed;
   for (const Started& one : processes) {
-    const int64_t left_ms = (deadline - clock.monotonic_ns()) / 1'000'000;
-    if (!wait_until_gone(one.process, std::max<int64_t>(left_ms, 0))) {
+    if (!wait_until_gone(one.process, deadline.left_ms())) {
       SLUICE_RETURN_IF_ERROR(send_signal(one.process, SIGKILL));
       if (!wait_until_gone(one.process, timeout_ms)) {
         return internal_error("process {} of {} does not end", one.process.pid, one.node->name);
