@@ -19,6 +19,18 @@ constexpr int64_t kStampTryMs = 1'000;
 // Longer than a coordinator asks its replicas, so that it says what they lack.
 constexpr int64_t kWriteTryMs = 12'000;
 
+// Of a node that is live.
+NodeState state_of(v1::Writes writes) {
+  switch (writes) {
+    case v1::WRITES_DISK_FULL:
+      return NodeState::kFull;
+    case v1::WRITES_READ_ONLY:
+      return NodeState::kReadOnly;
+    default:
+      return NodeState::kLive;
+  }
+}
+
 }  // namespace
 
 bool is_answered_elsewhere(grpc::StatusCode code) {
@@ -174,7 +186,7 @@ absl::StatusOr<std::vector<NodeView>> ClusterClientImpl::nodes() {
     const Member& member = snapshot->members[i];
     NodeView& view = views[i];
     view.name = member.info.name;
-    view.state = member.live ? "live" : "down";
+    view.state = member.live ? NodeState::kLive : NodeState::kDown;
     view.weight = member.info.weight;
     view.weight_from = weight_of(member.info);
     view.rates = member.info.rates;
@@ -202,7 +214,7 @@ absl::StatusOr<std::vector<NodeView>> ClusterClientImpl::nodes() {
     view.bytes = reply.bytes();
     view.clock_offset_ms = reply.clock_offset_ms();
     view.stamps_ahead_ms = static_cast<int64_t>(reply.stamps_ahead_ms());
-    if (status.ok() && !reply.condition().empty()) view.state = reply.condition();
+    if (status.ok()) view.state = state_of(reply.writes());
   });
   return views;
 }

@@ -317,7 +317,7 @@ absl::Status LocalCluster::why_not_serving(const std::vector<Started>& started) 
     const auto view = std::find_if(views.begin(), views.end(),
                                    [&](const NodeView& v) { return v.name == one.node->name; });
     if (view == views.end()) return unavailable("{} has not joined", one.node->name);
-    if (view->state != "live" || view->process != one.process.pid)
+    if (view->state != NodeState::kLive || view->process != one.process.pid)
       return unavailable("{} is not live", one.node->name);
     if (!view->reached) return unavailable("{} does not answer", one.node->name);
   }

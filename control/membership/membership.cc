@@ -165,6 +165,20 @@ absl::StatusOr<ClusterInfo> load_cluster(ClusterBlock& block) {
   return decode_cluster_info(entry->key, entry->value);
 }
 
+std::string_view name_of(NodeState state) {
+  switch (state) {
+    case NodeState::kDown:
+      return "down";
+    case NodeState::kLive:
+      return "live";
+    case NodeState::kFull:
+      return "full";
+    case NodeState::kReadOnly:
+      return "read-only";
+  }
+  return "";
+}
+
 absl::StatusOr<std::vector<Member>> list_members(ClusterBlock& block) {
   // Live keys first: a node seen live has its document by then.
   SLUICE_ASSIGN_OR_RETURN(const ClusterListing live, block.list(kLivePrefix));

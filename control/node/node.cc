@@ -313,9 +313,10 @@ absl::Status NodeImpl::open() {
   rates_ = std::make_unique<NodeRates>(measuring, clock_);
   context_.work = &rates_->work();
   context_.stages = [this] {
-    return std::vector<StageReport>{report_of(context_.name, "wire", exchange_->times()),
-                                    report_of(context_.name, "keep", rates_->keep().times()),
-                                    report_of(context_.name, "build", rates_->ingest().times())};
+    return std::vector<StageReport>{
+        report_of(context_.name, DataStage::kWire, exchange_->times()),
+        report_of(context_.name, DataStage::kKeep, rates_->keep().times()),
+        report_of(context_.name, DataStage::kBuild, rates_->ingest().times())};
   };
   SLUICE_RETURN_IF_ERROR(open_exchange());
   peers_ = std::make_unique<Peers>(*directory_, clock_);

@@ -29,7 +29,7 @@ BackupHead some_head(const std::string& name = "nightly") {
   head.makespan_s = 1.25;
   head.lower_bound_s = 1;
   head.planned = {{"n1", 10, 0}, {"n2", 0, 10}};
-  head.totals = {1, 2, 3, 4, 5, 6, 7, 8, {9, 10, 11}, {{"n1", "merge", 12, 13, 14}}};
+  head.totals = {1, 2, 3, 4, 5, 6, 7, 8, {9, 10, 11}, {{"n1", DataStage::kMerge, 12, 13, 14}}};
   head.archives = {{"n2", "/a/b"}};
   head.manifest_digest = {1, 2};
   head.created_ms = 17;
@@ -88,7 +88,7 @@ TEST(ScheduleDocuments, RoundTrip) {
   progress.target_state = BackupState::kConsolidated;
   progress.sent_slots = 1;
   progress.divergence = {1, 2, 3};
-  progress.stages = {{"n3", "scan", 1, 2, 3, 0}, {"n3", "disk", 4, 50, 6, 7}};
+  progress.stages = {{"n3", DataStage::kScan, 1, 2, 3, 0}, {"n3", DataStage::kDisk, 4, 50, 6, 7}};
   progress.error = "x";
   EXPECT_EQ(*decode_node_progress(backup_progress_key("u", "n1"), encode(progress)), progress);
 }
