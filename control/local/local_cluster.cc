@@ -35,6 +35,7 @@ using Json = nlohmann::ordered_json;
 constexpr char kDescription[] = "local.json";
 constexpr size_t kDescriptionLimit = size_t{1} << 20;
 constexpr int64_t kPollMs = 50;
+constexpr int64_t kAskMs = 1'000;
 constexpr size_t kLogTailBytes = 1500;
 
 // A string of TOML: the escapes of JSON are those of its basic strings.
@@ -342,6 +343,22 @@ absl::Status LocalCluster::wait_until_serving(const std::vector<Started>& starte
                          message_of(status), folder_);
     }
   }
+}
+
+absl::StatusOr<std::vector<std::string>> LocalCluster::listed_live(
+    const std::vector<Started>& stopped) const {
+  OpenClusterOptions options;
+  options.call_ms = kAskMs;
+  SLUICE_ASSIGN_OR_RETURN(const auto block, open_cluster_block(url_, options));
+  SLUICE_ASSIGN_OR_RETURN(const std::vector<Member> members, list_members(*block));
+  std::vector<std::string> live;
+  for (const Started& one : stopped) {
+    const auto member = std::find_if(members.begin(), members.end(), [&](const Member& each) {
+      return each.info.name == one.node->name;
+    });
+    if (member != members.end() && member->live) live.push_back(one.node->name);
+  }
+  return live;
 }
 
 absl::StatusOr<std::vector<std::string>> LocalCluster::stop(const std::vector<Started>& processes,

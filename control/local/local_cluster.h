@@ -83,6 +83,8 @@ class LocalCluster {
   // latter.
   absl::StatusOr<std::vector<std::string>> stop(const std::vector<Started>& processes,
                                                 int64_t timeout_ms) const;
+  // Which of them the cluster block lists as live. An etcd is not waited for.
+  absl::StatusOr<std::vector<std::string>> listed_live(const std::vector<Started>& stopped) const;
 
  private:
   LocalCluster(std::string folder, UniqueFd lock)

@@ -1,5 +1,7 @@
 #include "control/membership/membership.h"
 
+#include <spdlog/spdlog.h>
+
 #include <unistd.h>
 
 #include <algorithm>
@@ -343,9 +345,14 @@ Membership::~Membership() {
   }
   wake_.notify_all();
   if (keeper_.joinable()) keeper_.join();
-  if (!lost_) publish().IgnoreError();
+  absl::Status told = lost_ ? absl::OkStatus() : publish();
   // Not waited for beyond the block's own bounds: the lease ends by itself.
-  lease_->revoke().IgnoreError();
+  told.Update(lease_->revoke());
+  if (told.ok()) return;
+  spdlog::warn(
+      "{}: could not tell the cluster block that it stops ({}); it is listed as live until its "
+      "lease ends, in {} s or later",
+      options_.node.name, message_of(told), options_.ttl_ms / 1000);
 }
 
 std::shared_ptr<LeaseKeeper> Membership::lease() const {
