@@ -101,8 +101,9 @@ absl::StatusOr<std::unique_ptr<LocalCluster>> LocalCluster::create(const LocalOp
   } else if (errno != ENOENT) {
     return errno_status(errno, fmt::format("look for a cluster in {}", options.folder));
   } else {
-    SLUICE_RETURN_IF_ERROR(cluster->make(options));
+    SLUICE_RETURN_IF_ERROR(cluster->take(options));
   }
+  if (!cluster->complete_) SLUICE_RETURN_IF_ERROR(cluster->complete());
   return cluster;
 }
 
@@ -117,6 +118,7 @@ absl::Status LocalCluster::read_description() {
     driver_ = json.at("driver").get<std::string>();
     replicas_ = json.at("replicas").get<uint32_t>();
     slots_ = json.at("slots").get<uint32_t>();
+    complete_ = json.value("complete", true);
     for (const Json& node : json.at("nodes")) {
       nodes_.push_back({node.at("name").get<std::string>(), node.at("weight").get<double>(),
                         node.value("bytes_per_second", uint64_t{0}),
@@ -131,8 +133,13 @@ absl::Status LocalCluster::read_description() {
 }
 
 absl::Status LocalCluster::write_description() const {
-  Json json = {{"id", id_},         {"folder", made_in_},    {"cluster", url_},
-               {"driver", driver_}, {"replicas", replicas_}, {"slots", slots_}};
+  Json json = {{"id", id_},
+               {"folder", made_in_},
+               {"cluster", url_},
+               {"driver", driver_},
+               {"replicas", replicas_},
+               {"slots", slots_},
+               {"complete", complete_}};
   json["nodes"] = Json::array();
   for (const LocalNode& node : nodes_) {
     json["nodes"].push_back({{"name", node.name},
@@ -177,8 +184,8 @@ absl::Status LocalCluster::check_same(const LocalOptions& options) const {
   return absl::OkStatus();
 }
 
-absl::Status LocalCluster::make(const LocalOptions& options) {
-  id_ = fmt::format("{:016x}{:016x}", entropy(), entropy());
+absl::Status LocalCluster::take(const LocalOptions& options) {
+  id_ = make_uuid();
   made_in_ = folder_;
   url_ = options.etcd_url.empty() ? "sqlite:" + path("cluster.db") : options.etcd_url;
   driver_ = options.driver;
@@ -198,9 +205,26 @@ absl::Status LocalCluster::make(const LocalOptions& options) {
     node.data_address = fmt::format("{}:{}", data_host, ports[2 * i + 1]);
     nodes_.push_back(std::move(node));
   }
-  SLUICE_RETURN_IF_ERROR(make_cluster_block());
+  return absl::OkStatus();
+}
+
+absl::Status LocalCluster::complete() {
+  SLUICE_RETURN_IF_ERROR(settle());
+  SLUICE_ASSIGN_OR_RETURN(const auto block, open_cluster_block(url_, {.create = true}));
+  // Before the cluster is made, so that the next command knows it for this directory's own.
+  SLUICE_RETURN_IF_ERROR(write_description());
+  const absl::Status made = make_cluster_in(*block);
+  if (absl::IsUnavailable(made)) {
+    return unavailable("{}; 'sluice local up' with the same options continues from here",
+                       message_of(made));
+  }
+  if (!made.ok()) {
+    unlink(path(kDescription).c_str());  // nothing was made
+    return made;
+  }
   SLUICE_RETURN_IF_ERROR(write_configs());
-  return write_description();  // last: what it describes is there
+  complete_ = true;
+  return write_description();
 }
 
 absl::Status LocalCluster::write_configs() const {
@@ -235,12 +259,12 @@ absl::Status LocalCluster::settle() {
   return write_description();  // last: a crash before it does all of this again
 }
 
-absl::Status LocalCluster::make_cluster_block() const {
-  SLUICE_ASSIGN_OR_RETURN(const auto block, open_cluster_block(url_, {.create = true}));
+absl::Status LocalCluster::make_cluster_in(ClusterBlock& block) const {
   ClusterShape shape;
+  shape.uuid = id_;
   shape.slot_bits = static_cast<uint32_t>(std::countr_zero(slots_));
   shape.replicas = replicas_;
-  const absl::Status status = make_cluster(*block, shape).status();
+  const absl::Status status = make_cluster(block, shape).status();
   if (!absl::IsAlreadyExists(status)) return status;
   SLUICE_ASSIGN_OR_RETURN(const ClusterUrl url, parse_cluster_url(url_));
   if (url.kind == ClusterUrl::Kind::kEtcd) {
@@ -250,8 +274,8 @@ absl::Status LocalCluster::make_cluster_block() const {
         "this one (etcdctl del --prefix {}/)",
         message_of(status), url_, url.prefix);
   }
-  // A run that was interrupted between this and the description left one behind.
-  SLUICE_ASSIGN_OR_RETURN(const ClusterInfo there, load_cluster(*block));
+  // Its description was removed.
+  SLUICE_ASSIGN_OR_RETURN(const ClusterInfo there, load_cluster(block));
   if (there.slot_bits == shape.slot_bits && there.replicas == shape.replicas)
     return absl::OkStatus();
   return failed_precondition(
@@ -298,6 +322,12 @@ std::optional<ProcessId> LocalCluster::process(const LocalNode& node) const {
 }
 
 absl::StatusOr<ProcessId> LocalCluster::start(const LocalNode& node, bool accept_data_loss) {
+  if (!complete_) {
+    return failed_precondition(
+        "the cluster in {0} is not complete: the command that made it was interrupted; 'sluice "
+        "local up --dir {0} --nodes {1}' continues it",
+        folder_, nodes_.size());
+  }
   SLUICE_ASSIGN_OR_RETURN(const std::string program, own_executable());
   std::vector<std::string> arguments = {program, "node", "--config", path(node.name + ".toml")};
   if (accept_data_loss) arguments.push_back("--accept-data-loss");
