@@ -1,4 +1,5 @@
-// The end of a bounded wait that asks again and again: when it is over, and the pauses between.
+// The end of a bounded wait that asks again and again: when it is over, and the pauses between
+// (where they grow, Backoff says how long they are).
 #ifndef SLUICE_BASE_DEADLINE_H_
 #define SLUICE_BASE_DEADLINE_H_
 
@@ -13,8 +14,9 @@ namespace sluice {
 class Deadline {
  public:
   Deadline(Clock& clock, int64_t ms) : clock_(clock), ms_(ms) { restart(); }
-  // Something moved: the whole time is left again.
-  void restart() { end_ns_ = clock_.monotonic_ns() + ms_ * kMs; }
+  // Something moved, now or at a time of the clock: the whole time is left again from there.
+  void restart() { restart_at(clock_.monotonic_ns()); }
+  void restart_at(int64_t monotonic_ns) { end_ns_ = monotonic_ns + ms_ * kMs; }
   bool passed() const { return clock_.monotonic_ns() >= end_ns_; }
   // Never below 0.
   int64_t left_ms() const { return std::max<int64_t>((end_ns_ - clock_.monotonic_ns()) / kMs, 0); }

@@ -15,7 +15,7 @@ namespace {
 constexpr uint64_t kAttemptMask = (uint64_t{1} << kAttemptBits) - 1;
 constexpr size_t kMaxImported = size_t{4} << 20;  // paths remembered
 constexpr int kDraws = 16;
-constexpr int64_t kClaimPollNs = 200'000'000;
+constexpr int64_t kClaimPollMs = 200;
 constexpr size_t kRemovedAtOnce = 1024;  // candidates
 
 uint64_t digest_of(std::string_view path) { return xxh3_64(path); }
@@ -112,12 +112,10 @@ absl::StatusOr<std::vector<TreeGenerations::Candidate>> TreeGenerations::find() 
 }
 
 absl::StatusOr<std::unique_ptr<RecordClaim>> TreeGenerations::claim_when_free(uint64_t base,
-                                                                              int64_t deadline_ns) {
+                                                                              Deadline& deadline) {
   while (true) {
     auto claim = store_.claim(claim_name(base));
-    if (!absl::IsAborted(claim.status()) || system_clock().monotonic_ns() >= deadline_ns)
-      return claim;
-    system_clock().sleep_ns(kClaimPollNs);
+    if (!absl::IsAborted(claim.status()) || !deadline.pause(kClaimPollMs)) return claim;
   }
 }
 
@@ -178,8 +176,7 @@ absl::Status TreeGenerations::collect(const std::function<bool()>& cancelled) {
   std::stable_sort(candidates.begin(), candidates.end(),
                    [](const Candidate& a, const Candidate& b) { return a.base() < b.base(); });
   // An import that was killed a moment ago has its claim until its lease ends.
-  const int64_t deadline_ns =
-      system_clock().monotonic_ns() + (store_.claim_ms() + 1'000) * 1'000'000;
+  Deadline deadline(system_clock(), store_.claim_ms() + 1'000);
   for (size_t begin = 0; begin < candidates.size();) {
     if (cancelled()) return sluice::cancelled("cancelled");
     const uint64_t base = candidates[begin].base();
@@ -194,7 +191,7 @@ absl::Status TreeGenerations::collect(const std::function<bool()>& cancelled) {
     if (group.empty()) continue;
     std::unique_ptr<RecordClaim> claim;
     if (base != base_) {
-      auto claimed = claim_when_free(base, deadline_ns);
+      auto claimed = claim_when_free(base, deadline);
       if (absl::IsAborted(claimed.status())) continue;  // it runs, and removes them itself
       if (!claimed.ok()) return claimed.status();
       claim = *std::move(claimed);

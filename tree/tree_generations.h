@@ -16,6 +16,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "base/deadline.h"
 #include "tree/record_stream.h"
 
 namespace sluice {
@@ -69,7 +70,7 @@ class TreeGenerations {
   };
   void await_look();
   absl::StatusOr<std::vector<Candidate>> find();
-  absl::StatusOr<std::unique_ptr<RecordClaim>> claim_when_free(uint64_t base, int64_t deadline_ns);
+  absl::StatusOr<std::unique_ptr<RecordClaim>> claim_when_free(uint64_t base, Deadline& deadline);
   // Of the candidates, those that no file's record names.
   std::vector<Candidate> unneeded(const std::vector<Candidate>& candidates);
   void remove(const std::vector<Candidate>& candidates);

@@ -142,7 +142,8 @@ void Simulation::count_plan(const Plan& plan) {
   BackupHead head;
   head.uuid = kBackup;
   head.name = "nightly-2026-01-31";
-  head.totals.stages.resize(kMaxStagesOfBackup, {"n10000", "check", 1 << 30, 1 << 20, 1 << 20, 0});
+  head.totals.stages.resize(kMaxStagesOfBackup,
+                            {"n10000", DataStage::kCheck, 1 << 30, 1 << 20, 1 << 20, 0});
   for (size_t n = 0; n < plan.nodes.size(); ++n) {
     head.archives.push_back({plan.nodes[n].name, "/srv/sluice/archive/" + head.name});
     head.sources.push_back(plan.nodes[n].name);

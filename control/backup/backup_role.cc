@@ -46,14 +46,14 @@ BackupRole::~BackupRole() {
 
 std::vector<StageReport> BackupRole::stages() const {
   std::vector<StageReport> reports;
-  const auto add = [&](const char* stage, const StageTimes& times) {
+  const auto add = [&](DataStage stage, const StageTimes& times) {
     if (times.bytes > 0) reports.push_back(report_of(context_.name, stage, times));
   };
-  add("scan", scan_.times());
-  add("wire", since(wire_before_, context_.exchange->times()));
-  add("check", check_.times());
-  add("merge", merge_.times());
-  add("disk", disk_.times());
+  add(DataStage::kScan, scan_.times());
+  add(DataStage::kWire, since(wire_before_, context_.exchange->times()));
+  add(DataStage::kCheck, check_.times());
+  add(DataStage::kMerge, merge_.times());
+  add(DataStage::kDisk, disk_.times());
   return reports;
 }
 

@@ -6,6 +6,7 @@
 #include <map>
 #include <utility>
 
+#include "base/deadline.h"
 #include "base/file.h"
 #include "base/guard.h"
 #include "base/status.h"
@@ -18,7 +19,9 @@ namespace sluice {
 namespace {
 constexpr int64_t kPollMs = 100;
 constexpr int64_t kCallMs = 10'000;
-constexpr int64_t kRetryNs = 200'000'000;
+constexpr int64_t kRetryMs = 200;
+// For a source that is down to come back, or for the coordinator to plan without it.
+constexpr int64_t kSourcePatienceMs = 600'000;
 }  // namespace
 
 void BackupRole::run_target() {
@@ -142,6 +145,7 @@ absl::Status BackupRole::add_divergent_digests(std::vector<ConsolidationSlot>& s
     for (const auto& sender : slot.senders) digests[sender.node];
   }
   for (auto& [node, published] : digests) {
+    Deadline deadline(*context_.clock, kSourcePatienceMs);
     while (published.empty()) {
       if (cancellation_.cancelled()) return cancelled("the backup's attempt ended");
       grpc::ClientContext call;
@@ -161,9 +165,9 @@ absl::Status BackupRole::add_divergent_digests(std::vector<ConsolidationSlot>& s
                                 decode_digests(reply.digests(), context_.cluster().slots()));
       } else if (status.error_code() == grpc::StatusCode::NOT_FOUND) {
         return from_peer(status, node);
-      } else {
-        // A source that is away comes back, or the coordinator plans without it.
-        context_.clock->sleep_ns(kRetryNs);
+      } else if (!deadline.pause(kRetryMs)) {
+        return deadline_exceeded("node {}: its digests of backup {} were not there within {} s",
+                                 node, head_.name, kSourcePatienceMs / 1000);
       }
     }
   }

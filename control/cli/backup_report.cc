@@ -36,7 +36,7 @@ std::string plan_text(const PlanView& plan) {
 std::string bottleneck_text(const std::vector<StageReport>& stages) {
   const StageReport* const stage = bottleneck_of(stages);
   if (stage == nullptr) return {};
-  return fmt::format("{} of {}, {:.0f} % busy", stage->stage, stage->node,
+  return fmt::format("{} of {}, {:.0f} % busy", name_of(stage->stage), stage->node,
                      100 * stage->busy_share());
 }
 
@@ -44,7 +44,7 @@ void add_stages(const std::vector<StageReport>& stages, Json* json) {
   (*json)["stages"] = Json::array();
   for (const StageReport& stage : stages) {
     (*json)["stages"].push_back({{"node", stage.node},
-                                 {"stage", stage.stage},
+                                 {"stage", name_of(stage.stage)},
                                  {"bytes", stage.bytes},
                                  {"busy_s", static_cast<double>(stage.busy_ms) / 1000},
                                  {"wait_s", static_cast<double>(stage.wait_ms) / 1000},

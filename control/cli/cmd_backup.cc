@@ -292,8 +292,10 @@ std::string nodes_text(const std::vector<ScheduledNode>& nodes) {
   if (nodes.empty()) return "";
   TextTable table({"node", "predicted", "actual", "most of it"});
   for (const ScheduledNode& node : nodes) {
-    table.add({node.name, human_seconds(node.predicted_s),
-               node.bottleneck.empty() ? "" : human_seconds(node.actual_s), node.bottleneck});
+    table.add(
+        {node.name, human_seconds(node.predicted_s),
+         node.bottleneck == ScheduledNode::Bottleneck::kNone ? "" : human_seconds(node.actual_s),
+         std::string(name_of(node.bottleneck))});
   }
   return table.str();
 }
@@ -318,7 +320,7 @@ Outcome show_schedule(const Invocation& invocation, const BackupArguments& argum
       outcome.fields["nodes"].push_back({{"name", node.name},
                                          {"predicted_s", node.predicted_s},
                                          {"actual_s", node.actual_s},
-                                         {"bottleneck", node.bottleneck}});
+                                         {"bottleneck", name_of(node.bottleneck)}});
     }
     const std::string bottleneck = bottleneck_text(view->backup.stages);
     outcome.text =

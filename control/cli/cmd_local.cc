@@ -174,6 +174,24 @@ Outcome up(const Invocation& invocation, LocalArguments& arguments) {
   return started_outcome(**cluster, started);
 }
 
+// What the cluster block does not know of nodes that have stopped.
+void report_listed(const LocalCluster& cluster, const std::vector<LocalCluster::Started>& stopped,
+                   Outcome* outcome) {
+  const auto live = cluster.listed_live(stopped);
+  std::string why;
+  if (!live.ok()) {
+    for (const auto& one : stopped) outcome->fields["listed_live"].push_back(one.node->name);
+    why = fmt::format("cannot ask the cluster block: {}", message_of(live.status()));
+  } else if (!live->empty()) {
+    outcome->fields["listed_live"] = *live;
+    why = "the cluster block was not told that they stopped";
+  }
+  if (why.empty()) return;
+  const auto& names = outcome->fields["listed_live"].get<std::vector<std::string>>();
+  outcome->text += fmt::format("{}; it may list {} as live until their leases end\n", why,
+                               fmt::join(names, ", "));
+}
+
 Outcome down(const LocalArguments& arguments) {
   const Interrupts::Handler handler([] {});  // it ends by itself soon, and half a stop helps nobody
   const auto cluster = LocalCluster::load(arguments.options.folder);
@@ -188,6 +206,8 @@ Outcome down(const LocalArguments& arguments) {
   outcome.text = fmt::format("{} nodes stopped", processes.size());
   if (!killed->empty()) outcome.text += fmt::format(", {} of them by SIGKILL", killed->size());
   outcome.text += "\n";
+  outcome.fields["listed_live"] = Json::array();
+  if (!processes.empty()) report_listed(**cluster, processes, &outcome);
   return outcome;
 }
 

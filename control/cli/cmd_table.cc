@@ -71,7 +71,7 @@ Outcome nodes(const Invocation& invocation) {
     for (const NodeView& view : *views) {
       const auto known_ms = [&](int64_t ms) { return view.reached ? Json(ms) : Json(nullptr); };
       outcome.fields["nodes"].push_back({{"name", view.name},
-                                         {"state", view.state},
+                                         {"state", name_of(view.state)},
                                          {"weight", view.weight},
                                          {"weight_from", weight_from_name(view.weight_from.from)},
                                          {"bounded_by", view.weight_from.what},
@@ -90,8 +90,8 @@ Outcome nodes(const Invocation& invocation) {
                                          {"pid", view.process}});
       const bool known = view.reached;
       table.add(
-          {view.name, view.state, weight_text(view), view.rack, human_count(view.slots),
-           known ? human_count(view.records) : "?",
+          {view.name, std::string(name_of(view.state)), weight_text(view), view.rack,
+           human_count(view.slots), known ? human_count(view.records) : "?",
            known ? human_bytes(static_cast<double>(view.bytes)) : "?",
            known ? clock_text(view.clock_offset_ms, client.cluster().max_clock_offset_ms) : "?",
            view.control_address});

@@ -247,9 +247,15 @@ namespace {
 // Half of its time: what is busy for less waits for something else.
 constexpr double kBusy = 0.5;
 
-std::string_view kind_of(std::string_view stage) {
-  if (stage == "wire") return "link";
-  return stage == "disk" ? "disk" : "cpu";
+ScheduledNode::Bottleneck bottleneck_in(DataStage stage) {
+  switch (stage) {
+    case DataStage::kWire:
+      return ScheduledNode::Bottleneck::kLink;
+    case DataStage::kDisk:
+      return ScheduledNode::Bottleneck::kDisk;
+    default:
+      return ScheduledNode::Bottleneck::kCpu;
+  }
 }
 
 ScheduledNode scheduled_node(const Plan& plan, size_t index,
@@ -268,12 +274,18 @@ ScheduledNode scheduled_node(const Plan& plan, size_t index,
         std::max(scheduled.actual_s, static_cast<double>(stage.busy_ms + stage.wait_ms) / 1000);
   }
   if (const StageReport* busiest = bottleneck_of(own); busiest != nullptr) {
-    scheduled.bottleneck = busiest->busy_share() < kBusy ? "waiting" : kind_of(busiest->stage);
+    scheduled.bottleneck = busiest->busy_share() < kBusy ? ScheduledNode::Bottleneck::kWaiting
+                                                         : bottleneck_in(busiest->stage);
   }
   return scheduled;
 }
 
 }  // namespace
+
+std::string_view name_of(ScheduledNode::Bottleneck bottleneck) {
+  constexpr std::string_view kNames[] = {"", "waiting", "disk", "link", "cpu"};
+  return kNames[static_cast<size_t>(bottleneck)];
+}
 
 absl::StatusOr<ScheduleView> ClusterClientImpl::schedule_show(std::string_view backup) {
   SLUICE_ASSIGN_OR_RETURN(const StoredBackup stored, load_backup(block(), backup));

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "base/deadline.h"
 #include "base/status.h"
 #include "control/client/cluster_client_impl.h"
 #include "control/peers/page_stream.h"
@@ -31,15 +32,13 @@ constexpr int64_t kStreamMs = 3'600'000;
 template <typename Request, typename Reply, typename Begin>
 absl::StatusOr<Reply> ask_first(ClusterClientImpl& client, std::string_view first,
                                 const Request& request, int64_t timeout_ms, const Begin& begin) {
-  Clock& clock = client.clock();
-  const int64_t deadline = clock.monotonic_ns() + timeout_ms * 1'000'000;
-  const auto left_ms = [&] { return (deadline - clock.monotonic_ns()) / 1'000'000; };
+  Deadline deadline(client.clock(), timeout_ms);
   absl::Status last = unavailable("no node is known");
   PeerCalls<Request, Reply> calls;
-  for (int round = 0; round < kRounds && left_ms() > 0; ++round) {
+  for (int round = 0; round < kRounds && deadline.left_ms() > 0; ++round) {
     if (round > 0) {
-      clock.sleep_ns(kPauseMs * 1'000'000);
-      client.directory().refresh().IgnoreError();  // the snapshot there is goes on to serve
+      deadline.pause(kPauseMs);
+      client.directory().refresh().IgnoreError();  // the earlier snapshot serves without it
     }
     const std::vector<std::string> names = client.candidates(first);
     size_t asked = 0;
@@ -47,14 +46,15 @@ absl::StatusOr<Reply> ask_first(ClusterClientImpl& client, std::string_view firs
       for (; asked < names.size(); ++asked) {
         auto peer = client.peers().find(names[asked]);
         if (!peer.ok() || calls.is_open(names[asked])) continue;
-        calls.ask(*std::move(peer), request, left_ms(), begin);
+        calls.ask(*std::move(peer), request, deadline.left_ms(), begin);
         ++asked;
         return;
       }
     };
     ask_next();
-    while (calls.pending() > 0 && left_ms() > 0) {
-      auto answer = calls.next(asked < names.size() ? std::min(kHedgeMs, left_ms()) : left_ms());
+    while (calls.pending() > 0 && deadline.left_ms() > 0) {
+      const int64_t left_ms = deadline.left_ms();
+      auto answer = calls.next(asked < names.size() ? std::min(kHedgeMs, left_ms) : left_ms);
       if (!answer.has_value()) {
         calls.note_late();
         last = deadline_exceeded("no node has answered within {} s", timeout_ms / 1000);
@@ -177,7 +177,7 @@ absl::StatusOr<ExportTotals> ClusterClientImpl::export_records(std::string_view 
                                                                const RecordCallback& callback) {
   Export reading(cluster().slots(), prefix, callback);
   int64_t page_ms = std::min(kFirstPageMs, options_.idle_timeout_ms);
-  int64_t moved_ns = clock().monotonic_ns();
+  Deadline idle(clock(), options_.idle_timeout_ms);
   int failures = 0;  // since something came
   while (!reading.done()) {
     const std::vector<std::string> names = candidates({});
@@ -191,7 +191,7 @@ absl::StatusOr<ExportTotals> ClusterClientImpl::export_records(std::string_view 
     }
     SLUICE_RETURN_IF_ERROR(reading.refused());
     if (progress) {
-      moved_ns = clock().monotonic_ns();
+      idle.restart();
       failures = 0;
       page_ms = std::min(kFirstPageMs, options_.idle_timeout_ms);
     }
@@ -199,13 +199,12 @@ absl::StatusOr<ExportTotals> ClusterClientImpl::export_records(std::string_view 
     if (!reads_on(status.error_code())) return from_grpc(status);
     ++failures;
     const bool late = status.error_code() != grpc::StatusCode::UNAVAILABLE;
-    const bool over = clock().monotonic_ns() - moved_ns >= options_.idle_timeout_ms * 1'000'000;
-    if (over || (!late && failures >= kRounds * static_cast<int>(names.size()))) {
+    if (idle.passed() || (!late && failures >= kRounds * static_cast<int>(names.size()))) {
       return from_peer(status, name);
     }
     if (failures % static_cast<int>(names.size()) == 0) {
-      clock().sleep_ns(kPauseMs * 1'000'000);
-      directory().refresh().IgnoreError();  // the snapshot there is goes on to serve
+      idle.pause(kPauseMs);
+      directory().refresh().IgnoreError();  // the earlier snapshot serves without it
       page_ms = std::min(page_ms * 2, options_.idle_timeout_ms);
     }
   }

@@ -13,10 +13,23 @@ namespace sluice {
 
 namespace {
 constexpr int64_t kStatusMs = 3'000;
-constexpr int64_t kPauseNs = 100'000'000;
+constexpr int64_t kPauseMs = 100;
+constexpr int kRounds = 3;
 constexpr int64_t kStampTryMs = 1'000;
 // Longer than a coordinator asks its replicas, so that it says what they lack.
 constexpr int64_t kWriteTryMs = 12'000;
+
+// Of a node that is live.
+NodeState state_of(v1::Writes writes) {
+  switch (writes) {
+    case v1::WRITES_DISK_FULL:
+      return NodeState::kFull;
+    case v1::WRITES_READ_ONLY:
+      return NodeState::kReadOnly;
+    default:
+      return NodeState::kLive;
+  }
+}
 
 }  // namespace
 
@@ -68,13 +81,17 @@ std::vector<std::string> ClusterClientImpl::candidates(std::string_view first) {
 }
 
 absl::Status ClusterClientImpl::ask_any(
-    std::string_view first, int64_t deadline_ns, int64_t first_try_ms,
+    std::string_view first, Deadline& deadline, int64_t first_try_ms,
     const std::function<grpc::Status(PeerNode&, grpc::ClientContext&)>& call) {
   absl::Status last = unavailable("no node is known");
-  for (int round = 0; round < 3; ++round) {
+  for (int round = 0; round < kRounds; ++round) {
+    if (round > 0) {
+      if (!deadline.pause(kPauseMs)) return last;
+      directory().refresh().IgnoreError();  // the earlier snapshot serves without it
+    }
     for (const std::string& name : candidates(first)) {
-      const int64_t left_ms = (deadline_ns - clock().monotonic_ns()) / 1'000'000;
-      if (left_ms <= 0) return last;
+      const int64_t left_ms = deadline.left_ms();
+      if (left_ms == 0) return last;
       const auto peer = peers().find(name);
       if (!peer.ok()) continue;
       grpc::ClientContext context;
@@ -87,8 +104,6 @@ absl::Status ClusterClientImpl::ask_any(
           is_answered_elsewhere(status.error_code()) ? from_peer(status, name) : from_grpc(status);
       if (!is_answered_elsewhere(status.error_code())) return last;
     }
-    clock().sleep_ns(kPauseNs);
-    directory().refresh().IgnoreError();  // the snapshot there is goes on to serve
   }
   return last;
 }
@@ -112,10 +127,10 @@ absl::Status ClusterClientImpl::write(std::string_view key, std::string_view val
   item->set_key(key.data(), key.size());
   item->set_value(value.data(), value.size());
   item->set_tombstone(tombstone);
-  const int64_t deadline_ns = clock().monotonic_ns() + options_.request_timeout_ms * 1'000'000;
+  Deadline deadline(clock(), options_.request_timeout_ms);
   for (int number = 0;; ++number) {
     v1::WriteReply::Result result;
-    SLUICE_RETURN_IF_ERROR(write_once(request, deadline_ns, &result));
+    SLUICE_RETURN_IF_ERROR(write_once(request, deadline, &result));
     if (result.code() == 0) return absl::OkStatus();
     if (!result.has_restamp() || number >= kMaxRestamps) {
       return absl::Status(static_cast<absl::StatusCode>(result.code()), result.reason());
@@ -126,12 +141,12 @@ absl::Status ClusterClientImpl::write(std::string_view key, std::string_view val
 
 // With one version, which comes first: a request whose answer is lost is repeated with the same
 // one, so that it cannot undo what another client has written meanwhile.
-absl::Status ClusterClientImpl::write_once(v1::WriteRequest& request, int64_t deadline_ns,
+absl::Status ClusterClientImpl::write_once(v1::WriteRequest& request, Deadline& deadline,
                                            v1::WriteReply::Result* result) {
   v1::StampRequest after;
   after.set_after(std::max(acknowledged_stamp(), request.items(0).restamp().above()));
   std::string stamped_by;
-  SLUICE_RETURN_IF_ERROR(ask_any(primary_of(request.items(0).key()), deadline_ns, kStampTryMs,
+  SLUICE_RETURN_IF_ERROR(ask_any(primary_of(request.items(0).key()), deadline, kStampTryMs,
                                  [&](PeerNode& node, grpc::ClientContext& context) {
                                    stamped_by = node.name();
                                    return node.serving().Stamp(&context, after,
@@ -139,7 +154,7 @@ absl::Status ClusterClientImpl::write_once(v1::WriteRequest& request, int64_t de
                                  }));
   request.set_in_doubt(false);
   return ask_any(
-      stamped_by, deadline_ns, kWriteTryMs, [&](PeerNode& node, grpc::ClientContext& context) {
+      stamped_by, deadline, kWriteTryMs, [&](PeerNode& node, grpc::ClientContext& context) {
         v1::WriteReply reply;
         const grpc::Status status = node.serving().Write(&context, request, &reply);
         if (!status.ok()) {
@@ -171,7 +186,7 @@ absl::StatusOr<std::vector<NodeView>> ClusterClientImpl::nodes() {
     const Member& member = snapshot->members[i];
     NodeView& view = views[i];
     view.name = member.info.name;
-    view.state = member.live ? "live" : "down";
+    view.state = member.live ? NodeState::kLive : NodeState::kDown;
     view.weight = member.info.weight;
     view.weight_from = weight_of(member.info);
     view.rates = member.info.rates;
@@ -199,7 +214,7 @@ absl::StatusOr<std::vector<NodeView>> ClusterClientImpl::nodes() {
     view.bytes = reply.bytes();
     view.clock_offset_ms = reply.clock_offset_ms();
     view.stamps_ahead_ms = static_cast<int64_t>(reply.stamps_ahead_ms());
-    if (status.ok() && !reply.condition().empty()) view.state = reply.condition();
+    if (status.ok()) view.state = state_of(reply.writes());
   });
   return views;
 }

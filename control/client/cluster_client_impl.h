@@ -12,6 +12,7 @@
 #include <utility>
 #include <vector>
 
+#include "base/deadline.h"
 #include "control/backup/backup_store.h"
 #include "control/client/cluster_client.h"
 #include "control/peers/cluster_connection.h"
@@ -69,11 +70,11 @@ class ClusterClientImpl final : public ClusterClient {
   // deadline.
   absl::Status ask_any(std::string_view first,
                        const std::function<grpc::Status(PeerNode&, grpc::ClientContext&)>& call) {
-    return ask_any(first, clock().monotonic_ns() + options_.request_timeout_ms * 1'000'000,
-                   options_.request_timeout_ms, call);
+    Deadline deadline(clock(), options_.request_timeout_ms);
+    return ask_any(first, deadline, options_.request_timeout_ms, call);
   }
   // The first try of each node may take `first_try_ms`, later ones longer.
-  absl::Status ask_any(std::string_view first, int64_t deadline_ns, int64_t first_try_ms,
+  absl::Status ask_any(std::string_view first, Deadline& deadline, int64_t first_try_ms,
                        const std::function<grpc::Status(PeerNode&, grpc::ClientContext&)>& call);
   // The largest stamp that a write of this client was acknowledged with: its next versions are
   // above it, whichever node makes them.
@@ -86,7 +87,7 @@ class ClusterClientImpl final : public ClusterClient {
 
  private:
   absl::Status write(std::string_view key, std::string_view value, bool tombstone);
-  absl::Status write_once(v1::WriteRequest& request, int64_t deadline_ns,
+  absl::Status write_once(v1::WriteRequest& request, Deadline& deadline,
                           v1::WriteReply::Result* result);
   absl::StatusOr<BackupView> view(const BackupHead& head);
   absl::StatusOr<BackupView> follow_backup(const std::string& uuid, const BackupCallback& progress);

@@ -6,6 +6,7 @@
 #include <chrono>
 #include <utility>
 
+#include "base/backoff.h"
 #include "base/checksum.h"
 #include "base/status.h"
 #include "control/peers/rpc.h"
@@ -25,7 +26,8 @@ constexpr size_t kBatchesInFlight = 32;
 constexpr int64_t kStampMs = 5'000;
 constexpr size_t kSendBuffers = 16;
 constexpr int64_t kSendMs = 10'000;
-constexpr int64_t kPauseNs = 20'000'000;
+constexpr int64_t kFirstPauseMs = 40;
+constexpr int64_t kLongestPauseMs = 320;
 // Ascending, and of a batch of `records`.
 bool are_indexes(const std::vector<RecordWriteReply::Exception>& exceptions, size_t records) {
   for (size_t i = 0; i < exceptions.size(); ++i) {
@@ -91,6 +93,7 @@ struct ImportWriterImpl::Batch {
   v1::WriteRequest later;  // items that wait for another version until the others are decided
   std::vector<size_t> later_places;
   int64_t due_ns = 0;
+  Backoff pauses{kFirstPauseMs, kLongestPauseMs};
   std::shared_ptr<PeerNode> node;
   std::vector<Writes> writes;
   std::vector<size_t> places;                        // of the request's items in `writes`
@@ -239,7 +242,6 @@ void ImportWriterImpl::admit(std::unique_ptr<Batch> batch) {
 void ImportWriterImpl::pump(bool wait) {
   for (bool sent = false;;) {
     std::unique_ptr<Batch> next;
-    int64_t pause_ns = 0;
     {
       std::unique_lock lock(mutex_);
       const auto now = client_.clock().monotonic_ns();
@@ -255,15 +257,15 @@ void ImportWriterImpl::pump(bool wait) {
         changed_.wait(lock);
         return;
       } else {
-        pause_ns = kPauseNs;
+        const auto earliest =
+            std::min_element(ready_.begin(), ready_.end(),
+                             [](const auto& a, const auto& b) { return a->due_ns < b->due_ns; });
+        changed_.wait_for(lock, std::chrono::nanoseconds((*earliest)->due_ns - now));
+        continue;
       }
     }
-    if (next != nullptr) {
-      dispatch(std::move(next));
-      sent = true;
-    } else {
-      client_.clock().sleep_ns(pause_ns);
-    }
+    dispatch(std::move(next));
+    sent = true;
   }
 }
 
@@ -450,6 +452,7 @@ void ImportWriterImpl::settle(std::unique_ptr<Batch> batch) {
     batch->later.Clear();
     batch->later_places.clear();
     batch->tries = 0;
+    batch->pauses.reset();
     batch->node = nullptr;
   }
   if (batch->request.items_size() > 0) {
@@ -478,7 +481,7 @@ void ImportWriterImpl::answered(std::unique_ptr<Batch> answered_batch, const grp
   if (written && !status.ok() && may_have_been_applied(status)) batch->request.set_in_doubt(true);
   if (!complete && batch->tries < kTries) {
     batch->node = nullptr;
-    batch->due_ns = client_.clock().monotonic_ns() + (kPauseNs << batch->tries);
+    batch->due_ns = client_.clock().monotonic_ns() + batch->pauses.next_ns();
     ready_.push_back(std::move(batch));
     tell();
     return;

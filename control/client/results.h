@@ -6,9 +6,11 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "control/backup/backup_details.h"
+#include "control/membership/membership.h"
 #include "control/membership/weights.h"
 #include "dataplane/archive/reader.h"
 
@@ -16,8 +18,7 @@ namespace sluice {
 
 struct NodeView {
   std::string name;
-  // "live", "down", or live but without taking writes: "full" (its data disk), "read-only".
-  std::string state;
+  NodeState state = NodeState::kDown;
   double weight = 0;
   Bottleneck weight_from;  // where it comes from, and what bounds the node
   MeasuredRates rates;     // as they were when the weight was settled
@@ -123,10 +124,17 @@ struct ScheduledNode {
   std::string name;
   double predicted_s = 0;  // sending or receiving, whichever takes longer
   double actual_s = 0;     // from its first work on; 0 without any
-  // What took most of its time: `disk`, `link` or `cpu`; `waiting` when none took half of it;
-  // empty without any work.
-  std::string bottleneck;
+  enum class Bottleneck {
+    kNone,     // without any work
+    kWaiting,  // nothing took half of its time
+    kDisk,
+    kLink,
+    kCpu,
+  };
+  Bottleneck bottleneck = Bottleneck::kNone;  // what took most of its time
 };
+// Empty for kNone.
+std::string_view name_of(ScheduledNode::Bottleneck bottleneck);
 
 struct ScheduleView {
   BackupView backup;

@@ -129,6 +129,7 @@ absl::StatusOr<std::unique_ptr<ClusterBlock>> open_cluster_block(
     EtcdClusterBlockOptions etcd;
     etcd.endpoints = parsed.endpoints;
     etcd.prefix = parsed.prefix;
+    etcd.call_ms = options.call_ms;
     SLUICE_ASSIGN_OR_RETURN(etcd.access, cluster_block::etcd_access_from_environment());
     return open_etcd_cluster_block(etcd);
   }

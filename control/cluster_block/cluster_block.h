@@ -167,6 +167,11 @@ class ClusterBlock {
   virtual absl::StatusOr<WatchHandle> watch(std::string_view prefix, Revision after,
                                             WatchCallback callback) = 0;
 
+  // For a process that ends: no call takes longer than `ms` from now on, those that run included;
+  // what is not answered by then is UNAVAILABLE. A block in a file of this machine, which answers
+  // at once, changes nothing.
+  virtual void limit_calls(int64_t ms) = 0;
+
   // Conveniences, each one commit().
   // ABORTED when the key's revision is not `expected` (0: it must not exist).
   absl::StatusOr<Revision> compare_and_swap(std::string_view key, std::string_view value,
@@ -191,8 +196,9 @@ inline constexpr size_t kMaxPrefixBytes = 128;
 absl::StatusOr<ClusterUrl> parse_cluster_url(std::string_view url);
 
 struct OpenClusterOptions {
-  bool create = false;     // whether an SQLite file that is not there is made
-  Clock* clock = nullptr;  // the system's when null; etcd has its own
+  bool create = false;       // whether an SQLite file that is not there is made
+  Clock* clock = nullptr;    // the system's when null; etcd has its own
+  int64_t call_ms = 10'000;  // of each call to etcd, at most
 };
 
 // NOT_FOUND "no cluster at ..." where there is none and it must not be made; DATA_LOSS for a

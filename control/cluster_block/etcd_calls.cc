@@ -70,9 +70,11 @@ absl::StatusOr<bool> has_lease(EtcdClient& client, LeaseId lease) {
 absl::StatusOr<etcdserverpb::RangeResponse> get_range(EtcdClient& client,
                                                       const etcdserverpb::RangeRequest& request) {
   etcdserverpb::RangeResponse response;
-  SLUICE_RETURN_IF_ERROR(client.call([&](const Endpoint& endpoint, grpc::ClientContext* context) {
-    return endpoint.kv->Range(context, request, &response);
-  }));
+  SLUICE_RETURN_IF_ERROR(client.call(
+      [&](const Endpoint& endpoint, grpc::ClientContext* context) {
+        return endpoint.kv->Range(context, request, &response);
+      },
+      EtcdClient::Limits{.may_be_large = true}));
   return response;
 }
 

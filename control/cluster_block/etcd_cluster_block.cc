@@ -27,17 +27,22 @@ constexpr int kListTries = 3;
 class EtcdClusterBlock final : public ClusterBlock {
  public:
   explicit EtcdClusterBlock(const EtcdClusterBlockOptions& options)
-      : client_(options.endpoints, options.access),
-        keys_(options.prefix),
+      : keys_(options.prefix),
+        client_(options.endpoints, options.access, keys_.of("")),
         commits_(client_, keys_),
-        watches_(client_, keys_, [this](const std::string& prefix) { return list(prefix); }) {}
+        watches_(client_, keys_, [this](const std::string& prefix) { return list(prefix); }) {
+    client_.limit_calls(options.call_ms);
+  }
   ~EtcdClusterBlock() override {
     client_.close();
     watches_.stop();
   }
 
-  // Whether etcd answers and serves this user.
-  absl::Status probe() { return newest_revision(client_, keys_.of("")).status(); }
+  // Whether etcd answers and serves this user, and its endpoints are of one cluster.
+  absl::Status probe() {
+    SLUICE_RETURN_IF_ERROR(newest_revision(client_, keys_.of("")).status());
+    return client_.compare_endpoints();
+  }
 
   absl::StatusOr<std::optional<ClusterEntry>> get(std::string_view key) override {
     SLUICE_RETURN_IF_ERROR(check_key(key));
@@ -68,6 +73,7 @@ class EtcdClusterBlock final : public ClusterBlock {
   }
   absl::Status keep_alive(LeaseId lease) override { return renew_lease(client_, lease); }
   absl::Status revoke(LeaseId lease) override { return revoke_lease(client_, lease); }
+  void limit_calls(int64_t ms) override { client_.limit_calls(ms); }
 
   absl::StatusOr<WatchHandle> watch(std::string_view prefix, Revision after,
                                     WatchCallback callback) override {
@@ -111,8 +117,8 @@ class EtcdClusterBlock final : public ClusterBlock {
     }
   }
 
-  EtcdClient client_;
   const EtcdKeys keys_;
+  EtcdClient client_;
   EtcdCommits commits_;
   EtcdWatches watches_;
 };

@@ -22,8 +22,6 @@ constexpr int64_t kMarkUseMs = kMarkLeaseMs / 2;
 constexpr int64_t kMarkSureMs = kMarkLeaseMs - 10'000;
 constexpr int kMarkTries = 3;
 
-int64_t now_ms() { return system_clock().monotonic_ns() / 1'000'000; }
-
 void add_comparison(TxnRequest* request, const std::string& key, Revision expected) {
   Compare* compare = request->add_compare();
   compare->set_result(Compare::EQUAL);
@@ -64,14 +62,14 @@ bool has_kind(const std::vector<ClusterOp>& ops, ClusterOp::Kind kind) {
 absl::StatusOr<EtcdCommits::Mark> EtcdCommits::take_mark() {
   {
     const std::lock_guard lock(mutex_);
-    if (lease_ != 0 && now_ms() < granted_ms_ + kMarkUseMs) {
+    if (lease_ != 0 && system_clock().monotonic_ms() < granted_ms_ + kMarkUseMs) {
       if (free_.empty()) return Mark{lease_, granted_ms_, keys_.mark(lease_, next_++), 0};
       Mark mark = std::move(free_.back());
       free_.pop_back();
       return mark;
     }
   }
-  const int64_t asked_ms = now_ms();
+  const int64_t asked_ms = system_clock().monotonic_ms();
   SLUICE_ASSIGN_OR_RETURN(const LeaseId lease, grant_lease(client_, kMarkLeaseMs));
   const std::lock_guard lock(mutex_);
   lease_ = lease;
@@ -117,10 +115,20 @@ absl::StatusOr<TxnResponse> EtcdCommits::send(const TxnRequest& request, bool re
       [&](const EtcdClient::Endpoint& endpoint, grpc::ClientContext* context) {
         ++*sent;
         response.Clear();
-        return endpoint.kv->Txn(context, request, &response);
+        const grpc::Status status = endpoint.kv->Txn(context, request, &response);
+        if (status.error_code() == grpc::StatusCode::RESOURCE_EXHAUSTED) --*sent;
+        return status;
       },
       limits));
   return response;
+}
+
+absl::StatusOr<Revision> EtcdCommits::revision_of_mark(const std::string& key) {
+  etcdserverpb::RangeRequest request;
+  request.set_key(key);
+  request.set_keys_only(true);
+  SLUICE_ASSIGN_OR_RETURN(const auto response, get_range(client_, request));
+  return response.kvs().empty() ? 0 : static_cast<Revision>(response.kvs(0).mod_revision());
 }
 
 absl::Status EtcdCommits::mismatch(const std::vector<ClusterOp>& ops, const TxnResponse& response,
@@ -168,7 +176,7 @@ absl::StatusOr<std::optional<Revision>> EtcdCommits::commit_marked(
   int sent = 0;
   const auto response = send(request_of(ops, &mark), true, &sent);
   // Whether what is not there now was never there.
-  const bool is_sure = sent == 1 || now_ms() < mark.granted_ms + kMarkSureMs;
+  const bool is_sure = sent <= 1 || system_clock().monotonic_ms() < mark.granted_ms + kMarkSureMs;
   const auto unknown = [&] {
     return unavailable("{} lost the answer to a commit, which may have been made", client_.name());
   };
@@ -181,6 +189,18 @@ absl::StatusOr<std::optional<Revision>> EtcdCommits::commit_marked(
     }
     forget_lease(mark.lease);
     return std::optional<Revision>();
+  }
+  if (absl::IsResourceExhausted(response.status())) {
+    // etcd makes the first commits that its space does not hold, and refuses them all the same.
+    const auto moved = revision_of_mark(mark.key);
+    if (!moved.ok()) return unknown();
+    const bool is_made = *moved != 0 && *moved != mark.revision;
+    if (is_made) mark.revision = *moved;
+    if (is_made || sent == 0) {
+      give_back(std::move(mark));
+      if (is_made) return std::optional<Revision>(*moved);
+      return response.status();
+    }
   }
   // The mark is not used again: whether the commit was, or will be, made by what was sent before is
   // not known.

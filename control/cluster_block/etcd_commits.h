@@ -48,6 +48,9 @@ class EtcdCommits {
   absl::StatusOr<std::optional<Revision>> commit_marked(const std::vector<ClusterOp>& ops,
                                                         Mark mark);
   absl::StatusOr<Revision> commit_unmarked(const std::vector<ClusterOp>& ops, bool repeats);
+  // The mark's revision now; 0: it is not there.
+  absl::StatusOr<Revision> revision_of_mark(const std::string& key);
+  // `sent`: how often, but for those that etcd refused as overloaded or full.
   absl::StatusOr<etcdserverpb::TxnResponse> send(const etcdserverpb::TxnRequest& request,
                                                  bool repeats, int* sent);
   // The ABORTED of the first comparison that failed, by the answers from `first` on.

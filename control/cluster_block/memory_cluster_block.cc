@@ -81,6 +81,7 @@ class MemoryClusterBlock final : public ClusterBlock, public WatchSource {
     return absl::OkStatus();
   }
 
+  void limit_calls(int64_t) override {}
   absl::Status revoke(LeaseId lease) override {
     {
       std::lock_guard lock(mutex_);

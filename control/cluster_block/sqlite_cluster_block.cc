@@ -118,6 +118,7 @@ class SqliteClusterBlock final : public ClusterBlock, public WatchSource {
   absl::StatusOr<Revision> commit(const std::vector<ClusterOp>& ops) override;
   absl::StatusOr<LeaseId> grant(int64_t ttl_ms) override;
   absl::Status keep_alive(LeaseId lease) override;
+  void limit_calls(int64_t) override {}
   absl::Status revoke(LeaseId lease) override;
   absl::StatusOr<WatchHandle> watch(std::string_view prefix, Revision after,
                                     WatchCallback callback) override;

@@ -35,6 +35,7 @@ using Json = nlohmann::ordered_json;
 constexpr char kDescription[] = "local.json";
 constexpr size_t kDescriptionLimit = size_t{1} << 20;
 constexpr int64_t kPollMs = 50;
+constexpr int64_t kAskMs = 1'000;
 constexpr size_t kLogTailBytes = 1500;
 
 // A string of TOML: the escapes of JSON are those of its basic strings.
@@ -100,8 +101,9 @@ absl::StatusOr<std::unique_ptr<LocalCluster>> LocalCluster::create(const LocalOp
   } else if (errno != ENOENT) {
     return errno_status(errno, fmt::format("look for a cluster in {}", options.folder));
   } else {
-    SLUICE_RETURN_IF_ERROR(cluster->make(options));
+    SLUICE_RETURN_IF_ERROR(cluster->take(options));
   }
+  if (!cluster->complete_) SLUICE_RETURN_IF_ERROR(cluster->complete());
   return cluster;
 }
 
@@ -116,6 +118,7 @@ absl::Status LocalCluster::read_description() {
     driver_ = json.at("driver").get<std::string>();
     replicas_ = json.at("replicas").get<uint32_t>();
     slots_ = json.at("slots").get<uint32_t>();
+    complete_ = json.value("complete", true);
     for (const Json& node : json.at("nodes")) {
       nodes_.push_back({node.at("name").get<std::string>(), node.at("weight").get<double>(),
                         node.value("bytes_per_second", uint64_t{0}),
@@ -130,8 +133,13 @@ absl::Status LocalCluster::read_description() {
 }
 
 absl::Status LocalCluster::write_description() const {
-  Json json = {{"id", id_},         {"folder", made_in_},    {"cluster", url_},
-               {"driver", driver_}, {"replicas", replicas_}, {"slots", slots_}};
+  Json json = {{"id", id_},
+               {"folder", made_in_},
+               {"cluster", url_},
+               {"driver", driver_},
+               {"replicas", replicas_},
+               {"slots", slots_},
+               {"complete", complete_}};
   json["nodes"] = Json::array();
   for (const LocalNode& node : nodes_) {
     json["nodes"].push_back({{"name", node.name},
@@ -176,8 +184,8 @@ absl::Status LocalCluster::check_same(const LocalOptions& options) const {
   return absl::OkStatus();
 }
 
-absl::Status LocalCluster::make(const LocalOptions& options) {
-  id_ = fmt::format("{:016x}{:016x}", entropy(), entropy());
+absl::Status LocalCluster::take(const LocalOptions& options) {
+  id_ = make_uuid();
   made_in_ = folder_;
   url_ = options.etcd_url.empty() ? "sqlite:" + path("cluster.db") : options.etcd_url;
   driver_ = options.driver;
@@ -197,9 +205,26 @@ absl::Status LocalCluster::make(const LocalOptions& options) {
     node.data_address = fmt::format("{}:{}", data_host, ports[2 * i + 1]);
     nodes_.push_back(std::move(node));
   }
-  SLUICE_RETURN_IF_ERROR(make_cluster_block());
+  return absl::OkStatus();
+}
+
+absl::Status LocalCluster::complete() {
+  SLUICE_RETURN_IF_ERROR(settle());
+  SLUICE_ASSIGN_OR_RETURN(const auto block, open_cluster_block(url_, {.create = true}));
+  // Before the cluster is made, so that the next command knows it for this directory's own.
+  SLUICE_RETURN_IF_ERROR(write_description());
+  const absl::Status made = make_cluster_in(*block);
+  if (absl::IsUnavailable(made)) {
+    return unavailable("{}; 'sluice local up' with the same options continues from here",
+                       message_of(made));
+  }
+  if (!made.ok()) {
+    unlink(path(kDescription).c_str());  // nothing was made
+    return made;
+  }
   SLUICE_RETURN_IF_ERROR(write_configs());
-  return write_description();  // last: what it describes is there
+  complete_ = true;
+  return write_description();
 }
 
 absl::Status LocalCluster::write_configs() const {
@@ -234,12 +259,12 @@ absl::Status LocalCluster::settle() {
   return write_description();  // last: a crash before it does all of this again
 }
 
-absl::Status LocalCluster::make_cluster_block() const {
-  SLUICE_ASSIGN_OR_RETURN(const auto block, open_cluster_block(url_, {.create = true}));
+absl::Status LocalCluster::make_cluster_in(ClusterBlock& block) const {
   ClusterShape shape;
+  shape.uuid = id_;
   shape.slot_bits = static_cast<uint32_t>(std::countr_zero(slots_));
   shape.replicas = replicas_;
-  const absl::Status status = make_cluster(*block, shape).status();
+  const absl::Status status = make_cluster(block, shape).status();
   if (!absl::IsAlreadyExists(status)) return status;
   SLUICE_ASSIGN_OR_RETURN(const ClusterUrl url, parse_cluster_url(url_));
   if (url.kind == ClusterUrl::Kind::kEtcd) {
@@ -249,8 +274,8 @@ absl::Status LocalCluster::make_cluster_block() const {
         "this one (etcdctl del --prefix {}/)",
         message_of(status), url_, url.prefix);
   }
-  // A run that was interrupted between this and the description left one behind.
-  SLUICE_ASSIGN_OR_RETURN(const ClusterInfo there, load_cluster(*block));
+  // Its description was removed.
+  SLUICE_ASSIGN_OR_RETURN(const ClusterInfo there, load_cluster(block));
   if (there.slot_bits == shape.slot_bits && there.replicas == shape.replicas)
     return absl::OkStatus();
   return failed_precondition(
@@ -297,6 +322,12 @@ std::optional<ProcessId> LocalCluster::process(const LocalNode& node) const {
 }
 
 absl::StatusOr<ProcessId> LocalCluster::start(const LocalNode& node, bool accept_data_loss) {
+  if (!complete_) {
+    return failed_precondition(
+        "the cluster in {0} is not complete: the command that made it was interrupted; 'sluice "
+        "local up --dir {0} --nodes {1}' continues it",
+        folder_, nodes_.size());
+  }
   SLUICE_ASSIGN_OR_RETURN(const std::string program, own_executable());
   std::vector<std::string> arguments = {program, "node", "--config", path(node.name + ".toml")};
   if (accept_data_loss) arguments.push_back("--accept-data-loss");
@@ -317,7 +348,7 @@ absl::Status LocalCluster::why_not_serving(const std::vector<Started>& started) 
     const auto view = std::find_if(views.begin(), views.end(),
                                    [&](const NodeView& v) { return v.name == one.node->name; });
     if (view == views.end()) return unavailable("{} has not joined", one.node->name);
-    if (view->state != "live" || view->process != one.process.pid)
+    if (view->state != NodeState::kLive || view->process != one.process.pid)
       return unavailable("{} is not live", one.node->name);
     if (!view->reached) return unavailable("{} does not answer", one.node->name);
   }
@@ -344,18 +375,32 @@ absl::Status LocalCluster::wait_until_serving(const std::vector<Started>& starte
   }
 }
 
+absl::StatusOr<std::vector<std::string>> LocalCluster::listed_live(
+    const std::vector<Started>& stopped) const {
+  OpenClusterOptions options;
+  options.call_ms = kAskMs;
+  SLUICE_ASSIGN_OR_RETURN(const auto block, open_cluster_block(url_, options));
+  SLUICE_ASSIGN_OR_RETURN(const std::vector<Member> members, list_members(*block));
+  std::vector<std::string> live;
+  for (const Started& one : stopped) {
+    const auto member = std::find_if(members.begin(), members.end(), [&](const Member& each) {
+      return each.info.name == one.node->name;
+    });
+    if (member != members.end() && member->live) live.push_back(one.node->name);
+  }
+  return live;
+}
+
 absl::StatusOr<std::vector<std::string>> LocalCluster::stop(const std::vector<Started>& processes,
                                                             int64_t timeout_ms) const {
   for (const Started& one : processes) {
     const absl::Status status = send_signal(one.process, SIGTERM);
     if (!status.ok() && is_running(one.process)) return status;
   }
-  Clock& clock = system_clock();
-  const int64_t deadline = clock.monotonic_ns() + timeout_ms * 1'000'000;
+  const Deadline deadline(system_clock(), timeout_ms);
   std::vector<std::string> killed;
   for (const Started& one : processes) {
-    const int64_t left_ms = (deadline - clock.monotonic_ns()) / 1'000'000;
-    if (!wait_until_gone(one.process, std::max<int64_t>(left_ms, 0))) {
+    if (!wait_until_gone(one.process, deadline.left_ms())) {
       SLUICE_RETURN_IF_ERROR(send_signal(one.process, SIGKILL));
       if (!wait_until_gone(one.process, timeout_ms)) {
         return internal_error("process {} of {} does not end", one.process.pid, one.node->name);

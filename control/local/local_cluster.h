@@ -1,5 +1,6 @@
 // A cluster of background processes on this machine, all of it in one folder D:
-//   local.json          what it is: URL, driver, nodes with weights, limits, racks and addresses
+//   local.json          what it is: URL, driver, nodes with weights, limits, racks and addresses;
+//                       written first, and again when the rest is there
 //   cluster.db          the cluster block (unless etcd is used)
 //   nX.toml nX.log nX.pid   configuration, output and process of node nX
 //   nX/ nX-archive/     its records, its parts of archives
@@ -22,6 +23,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "base/file.h"
+#include "control/cluster_block/cluster_block.h"
 #include "control/local/process.h"
 
 namespace sluice {
@@ -83,6 +85,8 @@ class LocalCluster {
   // latter.
   absl::StatusOr<std::vector<std::string>> stop(const std::vector<Started>& processes,
                                                 int64_t timeout_ms) const;
+  // Which of them the cluster block lists as live. An etcd is not waited for.
+  absl::StatusOr<std::vector<std::string>> listed_live(const std::vector<Started>& stopped) const;
 
  private:
   LocalCluster(std::string folder, UniqueFd lock)
@@ -90,18 +94,22 @@ class LocalCluster {
   static absl::StatusOr<std::unique_ptr<LocalCluster>> open_folder(const std::string& folder);
   absl::Status read_description();
   absl::Status write_description() const;
-  absl::Status make(const LocalOptions& options);
+  absl::Status take(const LocalOptions& options);
+  absl::Status complete();
   absl::Status check_same(const LocalOptions& options) const;
   std::string path(const std::string& name) const { return folder_ + "/" + name; }
   std::string log_of(const LocalNode& node) const { return path(node.name + ".log"); }
   std::string config_of(const LocalNode& node) const;
   absl::Status write_configs() const;
-  absl::Status make_cluster_block() const;
+  absl::Status make_cluster_in(ClusterBlock& block) const;
   absl::Status why_not_serving(const std::vector<Started>& started) const;
 
   const std::string folder_;  // absolute
   UniqueFd lock_;
-  std::string id_;       // of this cluster; copies have the same
+  std::string id_;  // of this cluster, and its UUID; copies have the same
+  // Whether the cluster block and the configuration files were made. An interrupted command leaves
+  // a description that is not complete, and the next create() finishes it.
+  bool complete_ = false;
   std::string made_in_;  // the folder that the configuration files name
   std::string url_;
   std::string driver_;

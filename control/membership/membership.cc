@@ -1,5 +1,7 @@
 #include "control/membership/membership.h"
 
+#include <spdlog/spdlog.h>
+
 #include <unistd.h>
 
 #include <algorithm>
@@ -163,6 +165,20 @@ absl::StatusOr<ClusterInfo> load_cluster(ClusterBlock& block) {
   SLUICE_ASSIGN_OR_RETURN(const auto entry, block.get(kClusterKey));
   if (!entry) return not_found("no cluster was made in this cluster block yet");
   return decode_cluster_info(entry->key, entry->value);
+}
+
+std::string_view name_of(NodeState state) {
+  switch (state) {
+    case NodeState::kDown:
+      return "down";
+    case NodeState::kLive:
+      return "live";
+    case NodeState::kFull:
+      return "full";
+    case NodeState::kReadOnly:
+      return "read-only";
+  }
+  return "";
 }
 
 absl::StatusOr<std::vector<Member>> list_members(ClusterBlock& block) {
@@ -329,9 +345,14 @@ Membership::~Membership() {
   }
   wake_.notify_all();
   if (keeper_.joinable()) keeper_.join();
-  if (!lost_) publish().IgnoreError();
+  absl::Status told = lost_ ? absl::OkStatus() : publish();
   // Not waited for beyond the block's own bounds: the lease ends by itself.
-  lease_->revoke().IgnoreError();
+  told.Update(lease_->revoke());
+  if (told.ok()) return;
+  spdlog::warn(
+      "{}: could not tell the cluster block that it stops ({}); it is listed as live until its "
+      "lease ends, in {} s or later",
+      options_.node.name, message_of(told), options_.ttl_ms / 1000);
 }
 
 std::shared_ptr<LeaseKeeper> Membership::lease() const {

@@ -33,6 +33,17 @@ struct Member {
   NodeInfo info;
   bool live = false;
 };
+
+// Whether a node is there, and takes writes.
+enum class NodeState {
+  kDown,
+  kLive,
+  kFull,      // live, but its data disk takes no more
+  kReadOnly,  // live, but its store takes no writes
+};
+// "down", "live", "full", "read-only".
+std::string_view name_of(NodeState state);
+
 // All known nodes, by number. A document that cannot be decoded fails the call with DATA_LOSS
 // naming its key.
 absl::StatusOr<std::vector<Member>> list_members(ClusterBlock& block);

@@ -19,13 +19,19 @@ constexpr int64_t kPollMs = 20;
 
 absl::StatusOr<ClusterInfo> make_cluster(ClusterBlock& block, const ClusterShape& shape) {
   ClusterInfo info;
-  info.uuid = make_uuid();
+  info.uuid = shape.uuid.empty() ? make_uuid() : shape.uuid;
   info.slot_bits = shape.slot_bits;
   info.replicas = shape.replicas;
   info.seed = shape.seed == 0 ? entropy() : shape.seed;
   info.created_ms = system_clock().wall_ms();
-  SLUICE_RETURN_IF_ERROR(create_cluster(block, info));
-  return info;
+  const absl::Status created = create_cluster(block, info);
+  if (!absl::IsAlreadyExists(created)) {
+    SLUICE_RETURN_IF_ERROR(created);
+    return info;
+  }
+  SLUICE_ASSIGN_OR_RETURN(ClusterInfo there, load_cluster(block));
+  if (there.uuid != info.uuid) return created;
+  return there;
 }
 
 absl::Status publish_first_table(ClusterBlock& block, size_t nodes, int64_t timeout_ms) {

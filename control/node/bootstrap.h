@@ -5,6 +5,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <string>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -17,9 +18,11 @@ struct ClusterShape {
   uint32_t slot_bits = 12;
   uint32_t replicas = 3;
   uint64_t seed = 0;  // 0: random
+  std::string uuid;   // empty: a new one
 };
 
-// Describes a new cluster in the block. ALREADY_EXISTS when there is one.
+// Describes a new cluster in the block. ALREADY_EXISTS when there is one, unless it has the UUID
+// that was asked for: it was made before, and its maker was not told.
 absl::StatusOr<ClusterInfo> make_cluster(ClusterBlock& block, const ClusterShape& shape);
 
 // Waits until `nodes` nodes are live, and publishes the table of epoch 1 over all members. OK when

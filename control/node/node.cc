@@ -51,6 +51,8 @@ constexpr auto kCutInterval = std::chrono::milliseconds(10);
 constexpr int64_t kResumeIntervalNs = 1'000'000'000;
 constexpr size_t kRpcMemory = size_t{1} << 30;
 constexpr int64_t kRecallMs = 1'000;
+// Of each call to the cluster block while the node stops.
+constexpr int64_t kLastCallMs = 1'000;
 constexpr auto kShutdownGrace = std::chrono::seconds(2);
 
 // What one connection may cost, whoever made it.
@@ -313,9 +315,10 @@ absl::Status NodeImpl::open() {
   rates_ = std::make_unique<NodeRates>(measuring, clock_);
   context_.work = &rates_->work();
   context_.stages = [this] {
-    return std::vector<StageReport>{report_of(context_.name, "wire", exchange_->times()),
-                                    report_of(context_.name, "keep", rates_->keep().times()),
-                                    report_of(context_.name, "build", rates_->ingest().times())};
+    return std::vector<StageReport>{
+        report_of(context_.name, DataStage::kWire, exchange_->times()),
+        report_of(context_.name, DataStage::kKeep, rates_->keep().times()),
+        report_of(context_.name, DataStage::kBuild, rates_->ingest().times())};
   };
   SLUICE_RETURN_IF_ERROR(open_exchange());
   peers_ = std::make_unique<Peers>(*directory_, clock_);
@@ -427,6 +430,7 @@ void NodeImpl::stop() {
     serving_ = false;
   }
   changed_.notify_all();
+  if (directory_ != nullptr) directory_->block().limit_calls(kLastCallMs);
   if (timer_.joinable()) timer_.join();
   context_.ready = false;
   clock_monitor_.reset();

@@ -1,9 +1,25 @@
 #include "control/peers/stage_report.h"
 
 #include <algorithm>
+#include <iterator>
+#include <optional>
 #include <utility>
 
 namespace sluice {
+namespace {
+
+constexpr std::string_view kStageNames[] = {"scan", "wire", "check", "merge",
+                                            "disk", "read", "keep",  "build"};
+
+std::optional<DataStage> stage_named(std::string_view name) {
+  const auto* const found = std::find(std::begin(kStageNames), std::end(kStageNames), name);
+  if (found == std::end(kStageNames)) return std::nullopt;
+  return static_cast<DataStage>(found - std::begin(kStageNames));
+}
+
+}  // namespace
+
+std::string_view name_of(DataStage stage) { return kStageNames[static_cast<size_t>(stage)]; }
 
 const StageReport* bottleneck_of(const std::vector<StageReport>& stages) {
   const auto busiest = std::max_element(
@@ -13,10 +29,10 @@ const StageReport* bottleneck_of(const std::vector<StageReport>& stages) {
   return busiest == stages.end() || busiest->busy_ms == 0 ? nullptr : &*busiest;
 }
 
-StageReport report_of(std::string node, std::string stage, const StageTimes& times) {
+StageReport report_of(std::string node, DataStage stage, const StageTimes& times) {
   constexpr int64_t kMs = 1'000'000;
   return {std::move(node),
-          std::move(stage),
+          stage,
           times.bytes,
           static_cast<uint64_t>(std::max<int64_t>(times.busy_ns, 0) / kMs),
           static_cast<uint64_t>(std::max<int64_t>(times.wait_ns, 0) / kMs),
@@ -32,7 +48,7 @@ void put(const std::vector<StageReport>& stages, StageReports* to) {
   for (const StageReport& stage : stages) {
     v1::StageReport* report = to->Add();
     report->set_node(stage.node);
-    report->set_stage(stage.stage);
+    report->set_stage(std::string(name_of(stage.stage)));
     report->set_bytes(stage.bytes);
     report->set_busy_ms(stage.busy_ms);
     report->set_wait_ms(stage.wait_ms);
@@ -43,8 +59,10 @@ void put(const std::vector<StageReport>& stages, StageReports* to) {
 std::vector<StageReport> stages_of(const StageReports& from) {
   std::vector<StageReport> stages;
   for (const v1::StageReport& report : from) {
-    stages.push_back({report.node(), report.stage(), report.bytes(), report.busy_ms(),
-                      report.wait_ms(), report.system_calls()});
+    const std::optional<DataStage> stage = stage_named(report.stage());
+    if (!stage) continue;
+    stages.push_back({report.node(), *stage, report.bytes(), report.busy_ms(), report.wait_ms(),
+                      report.system_calls()});
   }
   return stages;
 }

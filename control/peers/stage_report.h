@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "base/stage.h"
@@ -11,13 +12,17 @@
 
 namespace sluice {
 
-// Of a backup: `scan` (reading the cut, packing, checksums), `check` (checksums and digests of what
-// arrived), `merge` (of slots whose replicas differ), `disk` (writes to the archive in flight). Of
-// a restore: `read` (reading and checking the archive), `keep` (checking blocks that arrived and
-// gathering their rows), `build` (making them durable). Of both: `wire` (moving messages).
+// Of a backup: scan (reading the cut, packing, checksums), check (checksums and digests of what
+// arrived), merge (of slots whose replicas differ), disk (writes to the archive in flight). Of a
+// restore: read (reading and checking the archive), keep (checking blocks that arrived and
+// gathering their rows), build (making them durable). Of both: wire (moving messages).
+enum class DataStage { kScan, kWire, kCheck, kMerge, kDisk, kRead, kKeep, kBuild };
+// "scan", "wire", ...: in messages, stored documents and what is printed.
+std::string_view name_of(DataStage stage);
+
 struct StageReport {
   std::string node;
-  std::string stage;
+  DataStage stage = DataStage::kScan;
   uint64_t bytes = 0;
   uint64_t busy_ms = 0;       // at least one worker was at it
   uint64_t wait_ms = 0;       // since its first work
@@ -33,12 +38,13 @@ struct StageReport {
 // The one that has the least time to spare, which bounds the others; null when there is none.
 const StageReport* bottleneck_of(const std::vector<StageReport>& stages);
 
-StageReport report_of(std::string node, std::string stage, const StageTimes& times);
+StageReport report_of(std::string node, DataStage stage, const StageTimes& times);
 // What was done since `before`.
 StageTimes since(const StageTimes& before, const StageTimes& now);
 
 using StageReports = google::protobuf::RepeatedPtrField<v1::StageReport>;
 void put(const std::vector<StageReport>& stages, StageReports* to);
+// Without those of stages that this build does not know.
 std::vector<StageReport> stages_of(const StageReports& from);
 
 }  // namespace sluice

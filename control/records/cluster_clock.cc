@@ -8,7 +8,7 @@ namespace sluice {
 ClusterClock::ClusterClock(Clock& machine, int64_t max_offset_ms)
     : machine_(machine),
       max_offset_ms_(max_offset_ms),
-      base_ms_(machine.wall_ms() - machine.monotonic_ns() / 1'000'000) {}
+      base_ms_(machine.wall_ms() - machine.monotonic_ms()) {}
 
 int64_t ClusterClock::read_locked(Reading* reading) const {
   reading->machine_ms = machine_.wall_ms();

@@ -4,6 +4,7 @@
 #include <set>
 #include <utility>
 
+#include "base/deadline.h"
 #include "base/status.h"
 #include "control/peers/peer_calls.h"
 #include "control/peers/rpc.h"
@@ -16,7 +17,7 @@ namespace {
 constexpr int64_t kStopPollMs = 200;
 constexpr int64_t kLongestPageMs = 60'000;
 // Before a node that has too much to do is asked again.
-constexpr int64_t kPauseNs = 100'000'000;
+constexpr int64_t kPauseMs = 100;
 
 absl::Status too_few(uint32_t slot, size_t readable, size_t quorum, const std::string& reasons) {
   return unavailable("slot {}: {} of the {} replicas that a read needs can be read; {}", slot,
@@ -87,7 +88,7 @@ absl::StatusOr<std::optional<Record>> ReadCoordinator::get(std::string_view key)
       newest = *std::move(answer);
     }
   };
-  const int64_t deadline = context_.clock->monotonic_ns() + options_.call_ms * 1'000'000;
+  Deadline deadline(*context_.clock, options_.call_ms);
   PeerCalls<v1::ReadRequest, v1::ReadReply> calls;
   const auto ask = [&](const std::string& name) {
     if (name == context_.name) return take(name, context_.store->get(key));
@@ -104,7 +105,7 @@ absl::StatusOr<std::optional<Record>> ReadCoordinator::get(std::string_view key)
   while (answers < quorum_) {
     while (asked < names.size() && answers + calls.pending() < quorum_) ask(names[asked++]);
     if (answers >= quorum_) break;
-    const int64_t left_ms = (deadline - context_.clock->monotonic_ns()) / 1'000'000;
+    const int64_t left_ms = deadline.left_ms();
     if (calls.pending() == 0 || left_ms <= 0) break;
     // A replica that is late does not hold up the read while another one can be asked.
     const bool more = asked < names.size();
@@ -189,11 +190,11 @@ absl::StatusOr<ReadCoordinator::Digests> ReadCoordinator::collect_digests(
     return cover(table, first, slots, quorum_,
                  [&](const std::string& name) { return digests.of.contains(name); });
   };
-  const int64_t deadline = context_.clock->monotonic_ns() + options_.call_ms * 1'000'000;
+  Deadline deadline(*context_.clock, options_.call_ms);
   while (!covered()) {
     if (stopped()) return cancelled("the node stops, or the client went away");
     const bool more = !later.empty();
-    const int64_t left_ms = (deadline - context_.clock->monotonic_ns()) / 1'000'000;
+    const int64_t left_ms = deadline.left_ms();
     if ((calls.pending() == 0 && !more) || left_ms <= 0) break;
     auto answer = calls.next(
         calls.pending() == 0 ? 0 : std::min(more ? options_.hedge_ms : kStopPollMs, left_ms));
@@ -287,7 +288,7 @@ absl::StatusOr<uint64_t> ReadCoordinator::walk(SlotRange range, const Visit* vis
     return visited;
   };
   ScanTimes times = options_.scan;
-  const int64_t deadline = context_.clock->monotonic_ns() + times.whole_ms * 1'000'000;
+  Deadline deadline(*context_.clock, times.whole_ms);
   for (uint32_t failures = 0;;) {
     SLUICE_ASSIGN_OR_RETURN(const Digests digests, collect_digests(range.slot, 1, stopped));
     SLUICE_ASSIGN_OR_RETURN(const Sources from, sources(range.slot, digests, range.slot));
@@ -301,8 +302,8 @@ absl::StatusOr<uint64_t> ReadCoordinator::walk(SlotRange range, const Visit* vis
     failures = range.after == behind ? failures + 1 : 0;
     const bool waits = absl::IsDeadlineExceeded(last) || absl::IsResourceExhausted(last);
     if (failures > context_.cluster().replicas && !waits) return last;
-    if (context_.clock->monotonic_ns() >= deadline) return last;
-    if (absl::IsResourceExhausted(last)) context_.clock->sleep_ns(kPauseNs);
+    if (deadline.passed()) return last;
+    if (absl::IsResourceExhausted(last)) deadline.pause(kPauseMs);
     if (failures >= context_.cluster().replicas) {
       times.page_ms = std::min(times.page_ms * 2, kLongestPageMs);
     }

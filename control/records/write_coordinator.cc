@@ -9,6 +9,8 @@
 #include <string>
 #include <utility>
 
+#include "base/backoff.h"
+#include "base/deadline.h"
 #include "base/status.h"
 #include "control/peers/rpc.h"
 #include "dataplane/pipeline/write_tally.h"
@@ -116,6 +118,9 @@ namespace {
 
 // More than the longest pause that a channel makes before it connects again.
 constexpr int64_t kReconnectMs = 1'500;
+// Before replicas of which too few answered are asked again.
+constexpr int64_t kFirstPauseMs = 50;
+constexpr int64_t kLongestPauseMs = 200;
 
 absl::Status short_of_quorum(uint32_t slot, size_t acknowledged, size_t quorum,
                              const std::string& reasons) {
@@ -149,14 +154,14 @@ std::vector<WriteResult> WriteCoordinator::write(std::span<const WriteItem> item
     item.status = deadline_exceeded("the write was not sent in time");
     pending.push_back(std::move(item));
   }
-  const int64_t deadline = context_.clock->monotonic_ns() + options_.timeout_ms * 1'000'000;
+  Deadline deadline(*context_.clock, options_.timeout_ms);
+  Backoff pauses(kFirstPauseMs, kLongestPauseMs);
   for (int number = 0; number < options_.rounds && !pending.empty(); ++number) {
-    const int64_t left_ms = (deadline - context_.clock->monotonic_ns()) / 1'000'000;
-    if (left_ms <= 0) break;
+    if (deadline.passed()) break;
     // The first two rounds pass over replicas that lately did not answer; later ones ask them too.
     const auto round = send_round(pending, origin.version, number >= 2, options_.call_ms);
     std::unique_lock lock(round->mutex);
-    round->changed.wait_for(lock, std::chrono::milliseconds(left_ms),
+    round->changed.wait_for(lock, std::chrono::milliseconds(deadline.left_ms()),
                             [&] { return round->all_decided(); });
     const bool quorum_failed = take_round(*round, pending, results);
     const bool stale = round->stale_epoch;
@@ -169,7 +174,7 @@ std::vector<WriteResult> WriteCoordinator::write(std::span<const WriteItem> item
       }
     } else if (quorum_failed) {
       if (number >= 3) break;
-      context_.clock->sleep_ns(int64_t{50'000'000} << number);
+      deadline.pause(pauses.next_ms());
     }
   }
   for (Pending& item : pending) results[item.index].status = std::move(item.status);

@@ -110,7 +110,8 @@ absl::Status RestoreParts::run_here(const RestoreHead& head,
   run.requests = std::min(kRequests, exchange->spare_buffers() / 2);
   run.progress = [this](uint64_t bytes) { report("", bytes); };
   SLUICE_ASSIGN_OR_RETURN(ended->result, run_restore(run));
-  put({report_of("", "wire", exchange->exchange().times())}, ended->result.mutable_stages());
+  put({report_of("", DataStage::kWire, exchange->exchange().times())},
+      ended->result.mutable_stages());
   name_stages("client", &ended->result);
   return absl::OkStatus();
 }

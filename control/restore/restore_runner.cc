@@ -431,7 +431,7 @@ absl::StatusOr<v1::RestorePartResult> send_part(const RestoreRun& run, const Res
   // A retry has seen only some records of the archive.
   if (run.retry) result->expected.clear();
   fill_result(*result, &answer);
-  put({report_of("", "read", read.times())}, answer.mutable_stages());
+  put({report_of("", DataStage::kRead, read.times())}, answer.mutable_stages());
   if (run.retry) add_expected(archive, run, &answer);
   return answer;
 }

@@ -190,7 +190,8 @@ grpc::Status ServingService::Status(grpc::ServerContext*, const v1::Empty*,
   reply->set_clock_offset_ms(clocks.offset_ms);
   reply->set_stamps_ahead_ms(static_cast<uint64_t>(clocks.stamps_ahead_ms));
   if (const absl::Status writable = context_.store->writable(); !writable.ok()) {
-    reply->set_condition(absl::IsResourceExhausted(writable) ? "full" : "read-only");
+    reply->set_writes(absl::IsResourceExhausted(writable) ? v1::WRITES_DISK_FULL
+                                                          : v1::WRITES_READ_ONLY);
   }
   if (snapshot->table == nullptr) return grpc::Status::OK;
   const int self = snapshot->table->find_member(context_.name);

@@ -1,11 +1,12 @@
 // The client's side of a restore: sends an archive's blocks to the replicas of their slots.
 //
-// A unit is one block, or one run of blocks that share a record (sent in order, each after the
-// reply to the one before). A unit is written when every replica of its slot has it durably. What
-// fails goes on the retry list (references into the archive, not values), which has precedence over
-// new units, with backoff; what is left after the last try is returned, never counted as written.
+// A unit is one block, or consecutive blocks that share a record's fragments (sent in order, each
+// after the reply to the one before). A unit is written when every replica of its slot has it
+// durably. What fails goes on the retry list (references into the archive, not values), which has
+// precedence over new units, with backoff; what is left after the last try is returned, never
+// counted as written.
 //
-// New units go in lots: ranges of slots, in ascending order, whose blocks the replicas keep in
+// New units go in lots: ranges of slots, in ascending order, whose blocks the replicas retain in
 // memory and make durable together at the lot's end (write_lots.h). All who restore an archive at
 // the same time cut the same lots, from its manifest. Units of a lot that fail are sent again one
 // by one.
@@ -64,10 +65,10 @@ struct RestoreOptions {
   uint64_t attempt = 0;
   std::string cluster;  // the target cluster's UUID
   std::string prefix;   // only keys that begin with it
-  std::set<uint32_t>
-      completed_slots;  // the archive's slots that an earlier life has restored: not sent again
-  std::vector<RestoreUnit>
-      only;              // when not empty: these units and nothing else (a retry list driven again)
+  // The archive's slots that an earlier run has restored: not sent again.
+  std::set<uint32_t> completed_slots;
+  // When not empty: these units and nothing else (a retry list driven again).
+  std::vector<RestoreUnit> only;
   size_t requests = 12;  // in flight, and the arena buffers for them (twice that when repacking)
   size_t requests_per_node = 4;
   int64_t request_timeout_ms = 30'000;
@@ -84,15 +85,17 @@ struct RestoreOptions {
   std::function<void(const RestoredSlot& slot)> on_slot_complete;
   std::function<void(uint64_t records, uint64_t bytes)> on_progress;  // written so far
   Cancellation* cancellation = nullptr;
+
+  bool is_cancelled() const { return cancellation != nullptr && cancellation->cancelled(); }
 };
 
 struct RestoreResult {
   uint64_t records = 0;  // live ones in the archive, as far as asked for (with completed slots)
   uint64_t bytes = 0;    // keys and values of these
-  uint64_t written =
-      0;  // of these, in units that are durable on all replicas, in this call or in completed slots
-  uint64_t kept_newer =
-      0;  // records (tombstones too) of which the target had a newer one: its digests differ then
+  // Of these, in units that are durable on all replicas, in this call or in completed slots.
+  uint64_t written = 0;
+  // Records (tombstones too) of which the target had a newer one: its digests differ then.
+  uint64_t kept_newer = 0;
   uint64_t retried = 0;  // units that needed more than one try
   std::vector<RestoreUnit> failed;
   uint64_t failed_records = 0;    // live, in failed units

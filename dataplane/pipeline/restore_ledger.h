@@ -1,4 +1,4 @@
-// What a restore keeps count of besides sending: which stores have each archive slot, and how many
+// What a restore counts besides sending: which stores have each archive slot, and how many
 // records stand in blocks that cannot be read. Internal to dataplane/pipeline.
 #ifndef SLUICE_DATAPLANE_PIPELINE_RESTORE_LEDGER_H_
 #define SLUICE_DATAPLANE_PIPELINE_RESTORE_LEDGER_H_

@@ -207,7 +207,7 @@ absl::Status RestorePlan::add_only() {
 std::optional<RestorePlan::Work> RestorePlan::take() {
   std::unique_lock lock(mutex_);
   for (;;) {
-    if (options_.cancellation != nullptr && options_.cancellation->cancelled()) return std::nullopt;
+    if (options_.is_cancelled()) return std::nullopt;
     bool nothing_left = false;
     std::optional<Work> work = take_locked(clock_.monotonic_ns(), &nothing_left);
     if (work.has_value()) {
@@ -309,7 +309,7 @@ void RestorePlan::release(Unit* unit) {
   if (unit->lot != kNoLot) --lots_[static_cast<size_t>(unit->lot)].in_flight;
 }
 
-void RestorePlan::kept(Unit* unit) {
+void RestorePlan::retained(Unit* unit) {
   {
     const std::lock_guard lock(mutex_);
     release(unit);

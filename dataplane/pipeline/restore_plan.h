@@ -47,17 +47,16 @@ class RestorePlan {
       : archive_(archive), options_(options), clock_(clock) {}
   using RouteOf = std::function<absl::StatusOr<SlotRoute>(uint32_t slot)>;
   // `route_of` tells who holds an archive slot, or most of it, who is to be asked first. With
-  // `lots`, slots are the target
-  // cluster's, and units are handed out in lots.
+  // `lots`, slots are the target cluster's, and units are handed out in lots.
   absl::Status build(const RouteOf& route_of, bool lots);
 
   // A part's blocks by slot and sequence.
   const std::vector<BlockLocation>& blocks(uint32_t part) const { return blocks_[part]; }
   // The next thing to do; waits for one. nullopt when there is nothing left, or cancelled.
   std::optional<Work> take();
-  // All replicas keep the unit's blocks; whether it is done is known at the end of its lot.
-  void kept(Unit* unit);
-  // Each unit that was kept for the lot is done, retried or given up.
+  // All replicas retain the unit's blocks; whether it is done is known at the end of its lot.
+  void retained(Unit* unit);
+  // Each unit that was retained for the lot is done, retried or given up.
   void lot_done(int lot);
   // This process, among the senders of a lot.
   std::string own_sender() const;

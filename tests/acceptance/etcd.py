@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import tempfile
+import threading
 import time
 
 import harness
@@ -15,6 +16,8 @@ from crashes import finish
 
 RECORDS = 1500
 VALUE_BYTES = 32 << 10
+NODES = 8
+WRITERS = 8
 SEED = int(os.environ.get("SLUICE_SEED", str(time.time_ns() % 1_000_000)))
 
 
@@ -77,33 +80,169 @@ def killed_during(etcd, process, delay):
     return running
 
 
-def test_etcd_killed_during_a_backup_and_a_restore(scratch):
+class Writers:
+    """Threads that write one new record after the other, each by a command of its own, until stop()."""
+
+    def __init__(self, cluster, prefix, count):
+        self.cluster, self.prefix = cluster, prefix
+        self.acknowledged = {}
+        self.lock = threading.Lock()
+        self.stopping = threading.Event()
+        self.threads = [threading.Thread(target=self.write, args=(number,)) for number in range(count)]
+        for thread in self.threads:
+            thread.start()
+        wait_for(lambda: len(self.so_far()) >= 2 * count, "the writers write")
+
+    def write(self, writer):
+        number = 0
+        while not self.stopping.is_set():
+            key, value = f"{self.prefix}-{writer}-{number:05d}", f"{writer}/{number}" * 20
+            if self.cluster.run("record", "put", key, value, expect=None).code == 0:
+                with self.lock:
+                    self.acknowledged[key.encode()] = value.encode()
+            number += 1
+
+    def so_far(self):
+        with self.lock:
+            return dict(self.acknowledged)
+
+    def stop(self):
+        self.stopping.set()
+        for thread in self.threads:
+            thread.join()
+        return self.acknowledged
+
+
+def check_holds(records, written, what):
+    lost = [key for key, value in written.items() if records.get(key) != value]
+    check(not lost, f"{what}: {len(lost)} of {len(written)} acknowledged writes are missing, as {lost[:3]}")
+
+
+def test_etcd_killed_under_eight_nodes_and_eight_writers(scratch):
+    """etcd is killed during a backup and during a restore, while eight writers write."""
     source = random.Random(SEED)
     print(f"  SLUICE_SEED={SEED}")
     etcd = Etcd(scratch)
-    cluster = scratch.cluster("c", 4, block=etcd.url("c"))
+    cluster = scratch.cluster("c", NODES, "--slots", "256", block=etcd.url("c"))
     records = harness.random_records(RECORDS, VALUE_BYTES, SEED)
     check_equal(cluster.put_lines(records)["records"], RECORDS, "records")
-    caught = 0
-    backups = 0
-    while caught < 2:  # a backup is quick
-        check(backups < 15, f"only {caught} of {backups} kills hit a running backup")
-        process = cluster.background("backup", "create", "--name", f"b{backups}")
-        caught += killed_during(etcd, process, source.uniform(0.02, 0.25))
+    writers = Writers(cluster, "w", WRITERS)
+    try:
+        caught = backups = 0
+        while caught < 1:  # a backup is quick
+            check(backups < 10, f"none of {backups} kills hit a running backup")
+            before = writers.so_far()
+            process = cluster.background("backup", "create", "--name", f"b{backups}")
+            caught += killed_during(etcd, process, source.uniform(0.05, 0.3))
+            outcome = finish(process)
+            check_equal(outcome.get("state"), "completed", f"the backup: {outcome}")
+            backups += 1
+        during = writers.so_far()
+    finally:
+        written = writers.stop()
+    last = f"b{backups - 1}"
+    print(f"  {caught} of {backups} kills hit a running backup; {len(before)} writes before it, {len(during)} at its end")
+    check(len(during) > len(before), "nothing was written while the backup ran")
+    check_equal(cluster.json("backup", "verify", last)["bad"], [], "bad blocks")
+    held = cluster.records(scratch.path("all.jsonl"))
+    check_holds(held, written, "the cluster")
+
+    target = scratch.cluster("new", NODES, "--slots", "256", block=etcd.url("new"))
+    writers = Writers(target, "x", WRITERS)
+    try:
+        process = target.background("restore", last, "--from", cluster.url)
+        hit = killed_during(etcd, process, source.uniform(0.05, 0.6))
+        print(f"  the kill {'hit' if hit else 'missed'} the running restore")
         outcome = finish(process)
-        check_equal(outcome.get("state"), "completed", f"the backup: {outcome}")
-        check_equal(cluster.json("backup", "verify", f"b{backups}")["bad"], [], "bad blocks")
-        backups += 1
-    print(f"  {caught} of {backups} kills hit a running backup")
-    target = scratch.cluster("new", 4, block=etcd.url("new"))
-    process = target.background("restore", "b0", "--from", cluster.url)
-    hit = killed_during(etcd, process, source.uniform(0.05, 0.6))
-    print(f"  the kill {'hit' if hit else 'missed'} the running restore")
-    outcome = finish(process)
+    finally:
+        written = writers.stop()
     check_equal(outcome.get("state"), "completed", f"the restore: {outcome}")
     check_equal(outcome["proof"]["differing"], 0, "what the proof found to differ")
-    check(cluster.export(scratch.path("old.jsonl")) == target.export(scratch.path("new.jsonl")), "the exports differ")
-    check(target.records(scratch.path("again.jsonl")) == records, "the restore does not hold the records")
+    restored = target.records(scratch.path("new.jsonl"))
+    check_holds(restored, written, "the cluster that was restored into")
+    check_holds(restored, before, "the archive")
+    from_archive = {key: value for key, value in restored.items() if not key.startswith(b"x-")}
+    check(all(held.get(key) == value for key, value in from_archive.items()), "the archive has what nobody wrote")
+    old, new = (each.export(scratch.path(f"key-{name}.jsonl"), "key") for name, each in (("old", cluster), ("new", target)))
+    check(old == new, "the exports differ")
+    check({key: value for key, value in restored.items() if key.startswith(b"key")} == records, "records are missing")
+
+
+def test_down_while_etcd_is_away(scratch):
+    etcd = Etcd(scratch)
+    cluster = scratch.cluster("c", 3, "--slots", "64", block=etcd.url("c"))
+    etcd.kill()
+    begun = time.monotonic()
+    value = run_json("local", "down", "--dir", cluster.folder)
+    seconds = time.monotonic() - begun
+    print(f"  the nodes took {seconds:.1f} s to stop")
+    check(seconds < 10, "the nodes took too long to stop")
+    check_equal(sorted(value["stopped"]), ["n1", "n2", "n3"], "stopped")
+    check_equal(value["killed"], [], "killed")
+    check_equal(sorted(value["listed_live"]), ["n1", "n2", "n3"], "whom etcd may list as live")
+    log = (cluster.folder / "n1.log").read_text()
+    check("could not tell the cluster block" in log, f"n1 does not say what it could not tell: {log[-500:]}")
+    etcd.start()
+    run_json("local", "up", "--dir", cluster.folder, "--nodes", "3", cluster=etcd.url("c"))
+    cluster.serves()
+    check_equal(run_json("local", "down", "--dir", cluster.folder)["listed_live"], [], "who is listed as live")
+
+
+class Wire:
+    """In front of etcd: hands on what passes, until it has seen some bytes on their way to etcd. It hands these on too, and
+    then nothing more, in either direction."""
+
+    def __init__(self, etcd, cut):
+        self.etcd, self.cut = etcd, cut
+        self.has_cut = threading.Event()
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self.listener.getsockname()[1]
+        threading.Thread(target=self.accept, daemon=True).start()
+
+    def accept(self):
+        while True:
+            client, _ = self.listener.accept()
+            server = socket.create_connection(("127.0.0.1", self.etcd.clients))
+            threading.Thread(target=self.hand_on, args=(client, server, self.cut), daemon=True).start()
+            threading.Thread(target=self.hand_on, args=(server, client, None), daemon=True).start()
+
+    def hand_on(self, come, go, cut):
+        try:
+            while data := come.recv(1 << 16):
+                if cut and cut in data:
+                    self.has_cut.set()
+                elif self.has_cut.is_set():
+                    return
+                go.sendall(data)
+        except OSError:
+            pass
+
+
+def test_an_interrupted_up_continues(scratch):
+    """It is killed when etcd has been told of the cluster, and it was not told so."""
+    etcd = Etcd(scratch)
+    wire = Wire(etcd, b"c/doc/cluster")
+    folder = scratch.path("c")
+    scratch.clusters.append(folder)
+    through = f"etcd://127.0.0.1:{wire.port}/c"
+    arguments = ["local", "up", "--dir", folder, "--nodes", "3", "--slots", "64"]
+    with subprocess.Popen([harness.PROGRAM, "--cluster", through, *map(os.fspath, arguments)],
+                          stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        wait_for(wire.has_cut.is_set, "etcd is told of the cluster")
+        time.sleep(0.5)
+        process.kill()
+    # Another directory does not get the prefix.
+    value = run_json("local", "up", "--dir", scratch.path("other"), "--nodes", "3", cluster=etcd.url("c"), expect=1)
+    check("already" in value["error"], value["error"])
+    check(not os.path.exists(scratch.path("other") / "local.json"), "what was refused is described")
+    wire.cut = None
+    wire.has_cut.clear()
+    value = run_json("local", "start", "--dir", folder, "n1", expect=1)
+    check("local up" in value["error"], value["error"])
+    value = run_json(*arguments, cluster=through)
+    check_equal(len(value["nodes"]), 3, "nodes")
+    harness.run("record", "put", "a", "yes", cluster=through)
+    check_equal(harness.run("record", "get", "a", cluster=through).stdout, b"yes", "a record")
 
 
 def test_nodes_live_through_restarts_of_etcd(scratch):

@@ -122,9 +122,9 @@ class Cluster:
         lines = b"".join(json_line(key, value) for key, value in records.items())
         return self.json("record", "import", "--jsonl", "-", stdin=lines, expect=expect)
 
-    def export(self, path):
+    def export(self, path, prefix=None):
         """Exports to a file and returns its bytes."""
-        self.json("record", "export", "--jsonl", path)
+        self.json("record", "export", "--jsonl", path, *(["--prefix", prefix] if prefix else []))
         return Path(path).read_bytes()
 
     def records(self, path):

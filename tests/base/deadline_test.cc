@@ -23,6 +23,9 @@ TEST(Deadline, PausesUntilItsEndAndNotBeyond) {
   deadline.restart();
   EXPECT_EQ(deadline.left_ms(), 100);
   EXPECT_TRUE(deadline.pause(1));
+  // What moved did so a while ago.
+  deadline.restart_at(begin + 150 * 1'000'000);
+  EXPECT_EQ(deadline.left_ms(), 250 - passed_ms());
 }
 
 TEST(Deadline, OfNoTimeHasPassed) {

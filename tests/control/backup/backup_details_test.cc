@@ -53,7 +53,7 @@ TEST_F(BackupDetailsTest, TargetsAreStoredWhereTheyAreNamed) {
 TEST_F(BackupDetailsTest, TheBusiestStagesOfThousandsOfNodesAreKept) {
   std::vector<StageReport> stages;
   for (uint64_t i = 0; i < 10'000; ++i) {
-    stages.push_back({"n" + std::to_string(i), "disk", i, i, 10'000 - i});
+    stages.push_back({"n" + std::to_string(i), DataStage::kDisk, i, i, 10'000 - i});
   }
   ASSERT_TRUE(block_->commit({stages_put(uuid_, stages)}).ok());
   BackupHead head;

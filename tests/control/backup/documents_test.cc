@@ -84,7 +84,7 @@ TEST(ScheduleDocuments, RoundTrip) {
   progress.target_state = BackupState::kConsolidated;
   progress.sent_slots = 1;
   progress.divergence = {1, 2, 3};
-  progress.stages = {{"n3", "scan", 1, 2, 3, 0}, {"n3", "disk", 4, 50, 6, 7}};
+  progress.stages = {{"n3", DataStage::kScan, 1, 2, 3, 0}, {"n3", DataStage::kDisk, 4, 50, 6, 7}};
   progress.error = "x";
   EXPECT_EQ(*decode_node_progress(backup_progress_key("u", "n1"), encode(progress)), progress);
 }

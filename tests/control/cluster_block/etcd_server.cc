@@ -185,6 +185,18 @@ void EtcdServer::compact(Revision revision) const {
   EXPECT_TRUE(status.ok()) << status.error_message();
 }
 
+uint64_t EtcdServer::cluster_id() const {
+  const auto kv =
+      etcdserverpb::KV::NewStub(grpc::CreateChannel(address(), grpc::InsecureChannelCredentials()));
+  grpc::ClientContext context;
+  etcdserverpb::RangeRequest request;
+  request.set_key("any");
+  etcdserverpb::RangeResponse response;
+  const grpc::Status status = kv->Range(&context, request, &response);
+  EXPECT_TRUE(status.ok()) << status.error_message();
+  return response.header().cluster_id();
+}
+
 std::string EtcdServer::control(const std::string& arguments) const {
   const std::string output = file("etcdctl.log");
   const std::string command =

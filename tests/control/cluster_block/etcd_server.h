@@ -50,6 +50,10 @@ class EtcdServer {
   // What etcdctl prints against the first member; fails the test unless it succeeds.
   std::string control(const std::string& arguments) const;
   std::string log(size_t member = 0) const;
+  // Its own number of the cluster.
+  uint64_t cluster_id() const;
+  // All members.
+  void wait_until_serving() const;
 
  private:
   struct Member {
@@ -57,7 +61,6 @@ class EtcdServer {
     uint16_t peer_port = 0;
     pid_t process = 0;
   };
-  void wait_until_serving() const;
   std::string file(const std::string& name) const { return folder_ + "/" + name; }
 
   const Options options_;

@@ -48,6 +48,7 @@ class FlakyBlock final : public ClusterBlock {
     if (mode == Mode::kAway) return away();
     return block_.keep_alive(lease);
   }
+  void limit_calls(int64_t ms) override { block_.limit_calls(ms); }
   absl::Status revoke(LeaseId lease) override {
     if (mode != Mode::kWorks) return away();
     return block_.revoke(lease);

@@ -29,6 +29,7 @@ class ForwardingBlock : public ClusterBlock {
   }
   absl::StatusOr<LeaseId> grant(int64_t ttl_ms) override { return block_.grant(ttl_ms); }
   absl::Status keep_alive(LeaseId lease) override { return block_.keep_alive(lease); }
+  void limit_calls(int64_t ms) override { block_.limit_calls(ms); }
   absl::Status revoke(LeaseId lease) override { return block_.revoke(lease); }
   absl::StatusOr<WatchHandle> watch(std::string_view prefix, Revision after,
                                     WatchCallback callback) override {

@@ -99,7 +99,7 @@ TEST(Joining, NobodyIsServedBefore) {
   {
     auto inner = open_cluster_block(url, {.create = true});
     ASSERT_TRUE(inner.ok()) << inner.status();
-    const auto cluster = make_cluster(**inner, {6, 3, 42});
+    const auto cluster = make_cluster(**inner, {6, 3, 42, {}});
     ASSERT_TRUE(cluster.ok()) << cluster.status();
     HeldUpBlock block(*std::move(inner));
     const std::string port = std::to_string(20'000 + ::getpid() % 9'000);

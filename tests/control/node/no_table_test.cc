@@ -26,7 +26,7 @@ TEST(NoTable, CallsOfEpochZeroAreRefused) {
   {
     const auto block = open_cluster_block(options.config.cluster, {.create = true});
     ASSERT_TRUE(block.ok()) << message_of(block.status());
-    ASSERT_TRUE(make_cluster(**block, {6, 3, 42}).ok());
+    ASSERT_TRUE(make_cluster(**block, {6, 3, 42, {}}).ok());
     const auto node = Node::start(options);
     ASSERT_TRUE(node.ok()) << message_of(node.status());
     const auto peer = v1::Peer::NewStub(make_channel((*node)->control_address()));

@@ -61,7 +61,7 @@ TEST(Records, ImportAndExportHoldTheSame) {
   const auto nodes = client->nodes();
   ASSERT_TRUE(nodes.ok());
   for (const NodeView& node : *nodes) {
-    EXPECT_EQ(node.state, "live");
+    EXPECT_EQ(node.state, NodeState::kLive);
     EXPECT_EQ(node.slots, 64u);
     EXPECT_EQ(node.records, 3000u);
   }

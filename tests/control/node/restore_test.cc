@@ -109,7 +109,7 @@ void damage(const std::string& folder) {
 bool goes_down(ClusterClient& client, size_t node) {
   return eventually(5'000, [&] {
     const auto nodes = client.nodes();
-    return nodes.ok() && (*nodes)[node].state == "down";
+    return nodes.ok() && (*nodes)[node].state == NodeState::kDown;
   });
 }
 

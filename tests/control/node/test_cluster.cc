@@ -28,7 +28,7 @@ TestCluster::TestCluster(const Options& options) : options_(options) {
   auto block = open_cluster_block(url_, {.create = true});
   require(block.status());
   block_ = *std::move(block);
-  require(make_cluster(*block_, {options.slot_bits, options.replicas, 42}).status());
+  require(make_cluster(*block_, {options.slot_bits, options.replicas, 42, {}}).status());
   nodes_.resize(options.nodes);
   for (size_t i = 0; i < options.nodes; ++i) clocks_.push_back(std::make_unique<SkewedClock>());
   for (size_t i = 0; i < options.skews_ms.size(); ++i) clocks_[i]->skew(options.skews_ms[i]);
