@@ -7,6 +7,9 @@
 
 namespace sluice {
 
+// A millisecond, as monotonic_ns() counts.
+inline constexpr int64_t kMs = 1'000'000;
+
 // Thread-safe.
 class Clock {
  public:
@@ -15,6 +18,7 @@ class Clock {
   virtual int64_t wall_ms() const = 0;
   // Nanoseconds since an arbitrary point. Never goes back.
   virtual int64_t monotonic_ns() const = 0;
+  int64_t monotonic_ms() const { return monotonic_ns() / kMs; }
   virtual void sleep_ns(int64_t duration) = 0;
 };
 
@@ -33,8 +37,6 @@ class ManualClock final : public Clock {
   void set_wall_ms(int64_t wall_ms) { begin_ms_ = wall_ms - monotonic_ms(); }
 
  private:
-  int64_t monotonic_ms() const { return monotonic_ns_.load() / 1'000'000; }
-
   std::atomic<int64_t> begin_ms_;  // what the wall showed when the monotonic clock was at 0
   std::atomic<int64_t> monotonic_ns_{0};
 };

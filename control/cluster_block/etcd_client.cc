@@ -25,8 +25,6 @@ constexpr int kMaxDocumentsBytes = 2 << 20;
 // operators may raise.
 constexpr int kMaxEventsBytes = 16 << 20;
 
-int64_t now_ms() { return system_clock().monotonic_ns() / 1'000'000; }
-
 std::shared_ptr<grpc::ChannelCredentials> credentials_of(const EtcdAccess& access) {
   if (access.authorities.empty()) return grpc::InsecureChannelCredentials();
   return grpc::SslCredentials({access.authorities, access.key, access.certificate});
@@ -121,8 +119,8 @@ bool EtcdClient::pause(size_t index, Line line, int64_t ms) {
 
 bool EtcdClient::pause_while(grpc_connectivity_state state, size_t index, Line line, int64_t ms) {
   grpc::Channel& waited = channel(index, line);
-  const int64_t deadline_ms = now_ms() + ms;
-  for (int64_t left_ms = ms; left_ms > 0; left_ms = deadline_ms - now_ms()) {
+  const int64_t deadline_ms = system_clock().monotonic_ms() + ms;
+  for (int64_t left_ms = ms; left_ms > 0; left_ms = deadline_ms - system_clock().monotonic_ms()) {
     if (is_closed()) return false;
     const auto slice = std::chrono::milliseconds(std::min(left_ms, kClosingMs));
     if (waited.WaitForStateChange(state, std::chrono::system_clock::now() + slice)) break;
@@ -131,11 +129,11 @@ bool EtcdClient::pause_while(grpc_connectivity_state state, size_t index, Line l
 }
 
 void EtcdClient::connect(size_t index, Line line, int64_t timeout_ms) {
-  const int64_t deadline_ms = now_ms() + timeout_ms;
+  const int64_t deadline_ms = system_clock().monotonic_ms() + timeout_ms;
   for (;;) {
     const grpc_connectivity_state state = channel(index, line).GetState(true);
     if (state == GRPC_CHANNEL_READY || state == GRPC_CHANNEL_TRANSIENT_FAILURE) return;
-    const int64_t left_ms = deadline_ms - now_ms();
+    const int64_t left_ms = deadline_ms - system_clock().monotonic_ms();
     if (left_ms <= 0 || !pause_while(state, index, line, left_ms)) return;
   }
 }
@@ -195,8 +193,10 @@ absl::StatusOr<size_t> EtcdClient::prepare(grpc::ClientContext* context) {
 
 grpc::Status EtcdClient::try_once(size_t index, const Attempt& attempt, Line line,
                                   int64_t timeout_ms) {
-  const int64_t deadline_ms = now_ms() + timeout_ms;
-  const auto left_ms = [&] { return std::max<int64_t>(deadline_ms - now_ms(), 1); };
+  const int64_t deadline_ms = system_clock().monotonic_ms() + timeout_ms;
+  const auto left_ms = [&] {
+    return std::max<int64_t>(deadline_ms - system_clock().monotonic_ms(), 1);
+  };
   if (!access_.user.empty()) connect(index, Line::kStreams, left_ms());
   connect(index, line, left_ms());
   grpc::ClientContext context;
@@ -208,12 +208,12 @@ grpc::Status EtcdClient::try_once(size_t index, const Attempt& attempt, Line lin
 }
 
 absl::Status EtcdClient::call(const Attempt& attempt, const Limits& limits) {
-  const int64_t deadline_ms = now_ms() + limits.total_ms;
+  const int64_t deadline_ms = system_clock().monotonic_ms() + limits.total_ms;
   Backoff backoff(kFirstPauseMs, kLongestPauseMs);
   bool signed_in_anew = false;
   for (size_t failures = 0;;) {
     const size_t index = current_;
-    const int64_t left_ms = deadline_ms - now_ms();
+    const int64_t left_ms = deadline_ms - system_clock().monotonic_ms();
     const grpc::Status status =
         try_once(index, attempt, limits.line, std::clamp<int64_t>(left_ms, 1, limits.attempt_ms));
     const StatusCode code = status.error_code();
@@ -233,7 +233,8 @@ absl::Status EtcdClient::call(const Attempt& attempt, const Limits& limits) {
     ++failures;
     // All endpoints are asked before any is asked again.
     const int64_t pause_ms = failures % endpoints_.size() == 0 ? backoff.next_ms() : 0;
-    if (!limits.repeats || now_ms() + pause_ms >= deadline_ms || !pause(limits.line, pause_ms)) {
+    if (!limits.repeats || system_clock().monotonic_ms() + pause_ms >= deadline_ms ||
+        !pause(limits.line, pause_ms)) {
       return error_of(status, limits);
     }
   }

@@ -22,8 +22,6 @@ constexpr int64_t kMarkUseMs = kMarkLeaseMs / 2;
 constexpr int64_t kMarkSureMs = kMarkLeaseMs - 10'000;
 constexpr int kMarkTries = 3;
 
-int64_t now_ms() { return system_clock().monotonic_ns() / 1'000'000; }
-
 void add_comparison(TxnRequest* request, const std::string& key, Revision expected) {
   Compare* compare = request->add_compare();
   compare->set_result(Compare::EQUAL);
@@ -64,14 +62,14 @@ bool has_kind(const std::vector<ClusterOp>& ops, ClusterOp::Kind kind) {
 absl::StatusOr<EtcdCommits::Mark> EtcdCommits::take_mark() {
   {
     const std::lock_guard lock(mutex_);
-    if (lease_ != 0 && now_ms() < granted_ms_ + kMarkUseMs) {
+    if (lease_ != 0 && system_clock().monotonic_ms() < granted_ms_ + kMarkUseMs) {
       if (free_.empty()) return Mark{lease_, granted_ms_, keys_.mark(lease_, next_++), 0};
       Mark mark = std::move(free_.back());
       free_.pop_back();
       return mark;
     }
   }
-  const int64_t asked_ms = now_ms();
+  const int64_t asked_ms = system_clock().monotonic_ms();
   SLUICE_ASSIGN_OR_RETURN(const LeaseId lease, grant_lease(client_, kMarkLeaseMs));
   const std::lock_guard lock(mutex_);
   lease_ = lease;
@@ -168,7 +166,7 @@ absl::StatusOr<std::optional<Revision>> EtcdCommits::commit_marked(
   int sent = 0;
   const auto response = send(request_of(ops, &mark), true, &sent);
   // Whether what is not there now was never there.
-  const bool is_sure = sent == 1 || now_ms() < mark.granted_ms + kMarkSureMs;
+  const bool is_sure = sent == 1 || system_clock().monotonic_ms() < mark.granted_ms + kMarkSureMs;
   const auto unknown = [&] {
     return unavailable("{} lost the answer to a commit, which may have been made", client_.name());
   };

@@ -65,9 +65,6 @@ std::optional<Lease> lease_of(LeaseId id) {
   return lease;
 }
 
-constexpr int64_t kMs = 1'000'000;
-int64_t now_ms(const Clock& clock) { return clock.monotonic_ns() / kMs; }
-
 // Ends at the earliest `ttl_ms` from now.
 int64_t deadline_after(int64_t ttl_ms, const Clock& clock) {
   return (clock.monotonic_ns() + kMs - 1) / kMs + ttl_ms;
@@ -213,7 +210,7 @@ absl::StatusOr<LeaseId> LeaseTable::grant(int64_t ttl_ms, const Clock& clock) {
   for (const bool take_due : {false, true}) {
     for (size_t slot = 0; slot < kSlots; ++slot) {
       Word word = file_->words[slot].load();
-      const int64_t left = deadline_of(word) - now_ms(clock);
+      const int64_t left = deadline_of(word) - clock.monotonic_ms();
       const bool runs = left > 0 && left <= ClusterBlock::kMaxLeaseMs + 1;
       if (deadline_of(word) != 0 && (!take_due || runs)) continue;
       const uint64_t generation = (generation_of(word) + 1) % kGenerations;
@@ -255,7 +252,7 @@ bool LeaseTable::is_alive(LeaseId id, const Clock& clock, const Pulse& pulse) {
   std::atomic<Word>& slot = file_->words[lease->slot];
   Word word = slot.load();
   while (holds(word, *lease)) {
-    const int64_t now = now_ms(clock);
+    const int64_t now = clock.monotonic_ms();
     const int64_t deadline = deadline_of(word);
     // A deadline further away than a renewal can make it is damage.
     const bool possible = deadline <= now + lease->ttl_ms + 1;
@@ -263,7 +260,7 @@ bool LeaseTable::is_alive(LeaseId id, const Clock& clock, const Pulse& pulse) {
     // The first store to a page that was written back waits for the file system. Renewals wait with
     // it, so a lease is not judged by someone who waited there.
     if (!slot.compare_exchange_strong(word, word)) continue;
-    if (now_ms(clock) - now > lease->ttl_ms / 4) return true;
+    if (clock.monotonic_ms() - now > lease->ttl_ms / 4) return true;
     const bool spare = possible && (word & kGraced) == 0 &&
                        pulse.stood_still(deadline * kMs, lease->ttl_ms / 2 * kMs);
     if (spare) {

@@ -2,13 +2,13 @@
 
 #include <algorithm>
 
+#include "base/clock.h"
 #include "base/status.h"
 #include "control/peers/rpc.h"
 
 namespace sluice {
 
 namespace {
-constexpr int64_t kMs = 1'000'000;
 constexpr int64_t kPauseMs = 100;
 }  // namespace
 

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <utility>
 
+#include "base/clock.h"
+
 namespace sluice {
 
 const StageReport* bottleneck_of(const std::vector<StageReport>& stages) {
@@ -14,7 +16,6 @@ const StageReport* bottleneck_of(const std::vector<StageReport>& stages) {
 }
 
 StageReport report_of(std::string node, std::string stage, const StageTimes& times) {
-  constexpr int64_t kMs = 1'000'000;
   return {std::move(node),
           std::move(stage),
           times.bytes,
