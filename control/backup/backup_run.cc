@@ -14,7 +14,7 @@
 namespace sluice {
 
 namespace {
-constexpr int64_t kRetryMs = 200;
+constexpr int64_t kUpdateRetryMs = 200;
 constexpr int64_t kHoldSliceMs = 200;
 }  // namespace
 
@@ -68,7 +68,7 @@ absl::Status BackupRun::update(const BackupHead& head, const std::vector<Cluster
 
 std::function<bool()> BackupRun::while_it_may_pass() const {
   return [this, deadline = Deadline(*context_.clock, options_.grace_ms)]() mutable {
-    return !lock_->lost() && !abandoned_ && deadline.pause(kRetryMs);
+    return !lock_->lost() && !abandoned_ && deadline.pause(kUpdateRetryMs);
   };
 }
 

@@ -17,7 +17,7 @@ namespace sluice {
 
 namespace {
 constexpr int64_t kPollMs = 100;
-constexpr int64_t kCallMs = 10'000;
+constexpr int64_t kDigestsMs = 10'000;
 constexpr int64_t kRetryNs = 200'000'000;
 }  // namespace
 
@@ -145,7 +145,7 @@ absl::Status BackupRole::add_divergent_digests(std::vector<ConsolidationSlot>& s
     while (published.empty()) {
       if (cancellation_.cancelled()) return cancelled("the backup's attempt ended");
       grpc::ClientContext call;
-      set_timeout(call, kCallMs);
+      set_timeout(call, kDigestsMs);
       v1::CutDigestsRequest request;
       request.set_backup(head_.uuid);
       request.set_attempt(head_.attempt);

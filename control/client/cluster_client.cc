@@ -13,7 +13,7 @@ namespace sluice {
 
 namespace {
 constexpr int64_t kStatusMs = 3'000;
-constexpr int64_t kPauseNs = 100'000'000;
+constexpr int64_t kNextTryNs = 100'000'000;
 constexpr int64_t kStampTryMs = 1'000;
 // Longer than a coordinator asks its replicas, so that it says what they lack.
 constexpr int64_t kWriteTryMs = 12'000;
@@ -87,7 +87,7 @@ absl::Status ClusterClientImpl::ask_any(
           is_answered_elsewhere(status.error_code()) ? from_peer(status, name) : from_grpc(status);
       if (!is_answered_elsewhere(status.error_code())) return last;
     }
-    clock().sleep_ns(kPauseNs);
+    clock().sleep_ns(kNextTryNs);
     directory().refresh().IgnoreError();  // the snapshot there is goes on to serve
   }
   return last;

@@ -25,7 +25,7 @@ constexpr size_t kBatchesInFlight = 32;
 constexpr int64_t kStampMs = 5'000;
 constexpr size_t kSendBuffers = 16;
 constexpr int64_t kSendMs = 10'000;
-constexpr int64_t kPauseNs = 20'000'000;
+constexpr int64_t kBatchRetryNs = 20'000'000;
 // Ascending, and of a batch of `records`.
 bool are_indexes(const std::vector<RecordWriteReply::Exception>& exceptions, size_t records) {
   for (size_t i = 0; i < exceptions.size(); ++i) {
@@ -255,7 +255,7 @@ void ImportWriterImpl::pump(bool wait) {
         changed_.wait(lock);
         return;
       } else {
-        pause_ns = kPauseNs;
+        pause_ns = kBatchRetryNs;
       }
     }
     if (next != nullptr) {
@@ -478,7 +478,7 @@ void ImportWriterImpl::answered(std::unique_ptr<Batch> answered_batch, const grp
   if (written && !status.ok() && may_have_been_applied(status)) batch->request.set_in_doubt(true);
   if (!complete && batch->tries < kTries) {
     batch->node = nullptr;
-    batch->due_ns = client_.clock().monotonic_ns() + (kPauseNs << batch->tries);
+    batch->due_ns = client_.clock().monotonic_ns() + (kBatchRetryNs << batch->tries);
     ready_.push_back(std::move(batch));
     tell();
     return;
