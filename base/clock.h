@@ -7,6 +7,9 @@
 
 namespace sluice {
 
+// A millisecond, as monotonic_ns() counts.
+inline constexpr int64_t kMs = 1'000'000;
+
 // Thread-safe.
 class Clock {
  public:

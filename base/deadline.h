@@ -29,7 +29,6 @@ class Deadline {
   }
 
  private:
-  static constexpr int64_t kMs = 1'000'000;
   Clock& clock_;
   const int64_t ms_;
   int64_t end_ns_ = 0;

@@ -104,6 +104,13 @@ absl::StatusOr<std::string> read_file(const std::string& path, size_t limit) {
   return content;
 }
 
+absl::Status remove_file(const std::string& path) {
+  if (unlink(path.c_str()) != 0 && errno != ENOENT) {
+    return errno_status(errno, fmt::format("remove {}", path));
+  }
+  return absl::OkStatus();
+}
+
 absl::Status sync_folder(const std::string& path) {
   std::vector<Unsynced> folder(1);
   SLUICE_ASSIGN_OR_RETURN(folder[0], open_folder(path));

@@ -44,6 +44,8 @@ struct NewFile {
 absl::Status write_files_durably(const std::vector<NewFile>& files);
 // NOT_FOUND where there is none; RESOURCE_EXHAUSTED when it is longer than `limit` bytes.
 absl::StatusOr<std::string> read_file(const std::string& path, size_t limit);
+// Also OK where there is none. Durable once its folder is synced.
+absl::Status remove_file(const std::string& path);
 absl::Status sync_folder(const std::string& path);
 // A file or directory that is open, and not durable yet.
 struct Unsynced {

@@ -3,12 +3,15 @@
 
     scripts/tidy.py BUILD_FOLDER [--deep] [FILE...]     FILE: only these; --deep: the path-sensitive analyzer as well
 
+BUILD_FOLDER compiles each source by itself and has its generated headers, as scripts/check prepares build/dev.
+
 A file's stamp, in BUILD_FOLDER/tidy, is the digest of everything of this project that it is compiled from, so a clean
 result is asked for once. Exit status 1 when anything is found.
 """
 
 import concurrent.futures
 import hashlib
+import json
 import os
 import re
 import subprocess
@@ -36,6 +39,12 @@ def stamp_of(path, deep):
     return digest.hexdigest()
 
 
+def compiled_in(build):
+    """The sources that the build compiles one by one."""
+    commands = json.loads((build / "compile_commands.json").read_text())
+    return {Path(command["file"]).resolve() for command in commands}
+
+
 def tidy(build, path, deep):
     command = ["clang-tidy-14", "--quiet", "-p", str(build)]
     if deep:
@@ -54,6 +63,12 @@ def main():
         listed = subprocess.run(["git", "ls-files", "--", *(f"{folder}/*.cc" for folder in FOLDERS)], capture_output=True,
                                 text=True, check=True)
         files = [Path(line) for line in listed.stdout.splitlines()]
+    compiled = compiled_in(build)
+    unknown = [str(path) for path in files if path.exists() and path.resolve() not in compiled]
+    if unknown:
+        print(f"tidy.py: {build} does not compile {unknown[0]} by itself ({len(unknown)} such files); use build/dev, "
+              "which scripts/check prepares", file=sys.stderr)
+        return 2
     stamps = build / "tidy"
     stamps.mkdir(parents=True, exist_ok=True)
     wanted = [(path, stamps / stamp_of(path, deep)) for path in files if path.exists()]

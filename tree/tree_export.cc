@@ -82,7 +82,7 @@ struct AssemblyKey {
 };
 
 // A file of several chunks, with the key of its own record.
-struct LargeFile {
+struct ChunkedFile {
   std::string key;
   TreeHeader header;
 };
@@ -136,9 +136,9 @@ class TreeExporter {
   // Places large files that were not whole when the scan saw them, by asking for what is missing:
   // an import may have replaced them meanwhile.
   void finish_large_files();
-  absl::Status finish_large_file(const std::string& path, LargeFile file);
+  absl::Status finish_large_file(const std::string& path, ChunkedFile file);
   // OK with the number of the first chunk that is not there, or of all chunks.
-  absl::StatusOr<uint64_t> fetch_chunks(const std::string& path, const LargeFile& file);
+  absl::StatusOr<uint64_t> fetch_chunks(const std::string& path, const ChunkedFile& file);
   void drop_assemblies();
   bool is_whole(std::string_view path, const TreeHeader& header) const;
   absl::Status make_link(const PendingLink& link);
@@ -164,7 +164,7 @@ class TreeExporter {
   const size_t max_parents_ = max_open_folders();
   std::unordered_map<std::string, UniqueFd> parents_;
   std::map<AssemblyKey, Assembly> assemblies_;
-  std::map<std::string, LargeFile> large_files_;      // by path; not placed yet
+  std::map<std::string, ChunkedFile> large_files_;    // by path; not placed yet
   std::unordered_map<std::string, uint64_t> placed_;  // generations of large files, by path
   std::vector<PendingFolder> folders_;
   std::vector<PendingLink> links_;
@@ -378,7 +378,7 @@ absl::Status TreeExporter::place_large(std::string_view path, TreeHeader header)
 }
 
 absl::StatusOr<uint64_t> TreeExporter::fetch_chunks(const std::string& path,
-                                                    const LargeFile& file) {
+                                                    const ChunkedFile& file) {
   const TreeHeader& header = file.header;
   for (uint64_t number = 0; number < header.chunks(); ++number) {
     if (progress_.cancelled) return cancelled("cancelled");
@@ -399,7 +399,7 @@ absl::StatusOr<uint64_t> TreeExporter::fetch_chunks(const std::string& path,
   return header.chunks();
 }
 
-absl::Status TreeExporter::finish_large_file(const std::string& path, LargeFile file) {
+absl::Status TreeExporter::finish_large_file(const std::string& path, ChunkedFile file) {
   for (int attempt = 0; attempt < kFetches; ++attempt) {
     SLUICE_ASSIGN_OR_RETURN(const uint64_t missing, fetch_chunks(path, file));
     if (missing == file.header.chunks()) return absl::OkStatus();

@@ -17,10 +17,10 @@ namespace sluice {
 namespace {
 // What comes without a change of a document: the end of a node's grace, a stall.
 constexpr int64_t kTickMs = 500;
-constexpr int64_t kRetryMs = 100;
+constexpr int64_t kLookRetryMs = 100;
 constexpr int64_t kSaveNs = 250'000'000;
-constexpr int64_t kCallMs = 30'000;
-constexpr int64_t kCallRetryMs = 200;
+constexpr int64_t kTargetCallMs = 30'000;
+constexpr int64_t kTargetRetryMs = 200;
 constexpr int64_t kLookMs = 2'000;
 // Documents of parts that the head's commit has room for, beside kReportsInCommit.
 constexpr size_t kPartsWithHead = 48;
@@ -247,7 +247,7 @@ absl::Status BackupRun::follow() {
     if (context_.clock->monotonic_ns() - last_change_ns_ > options_.stall_ms * 1'000'000) {
       return deadline_exceeded("no node made progress for {} s", options_.stall_ms / 1000);
     }
-    job_->wait(looked.ok() ? kTickMs : kRetryMs);
+    job_->wait(looked.ok() ? kTickMs : kLookRetryMs);
   }
 }
 
@@ -264,12 +264,12 @@ std::vector<absl::Status> BackupRun::call_targets(
         return;
       }
       grpc::ClientContext call;
-      set_timeout(call, kCallMs);
+      set_timeout(call, kTargetCallMs);
       const grpc::Status status = once(i, **peer, call);
       (*peer)->note(status);
       statuses[i] = from_peer(status, node);
       if (status.ok()) return;
-    } while (!stopped() && deadline.pause(kCallRetryMs));
+    } while (!stopped() && deadline.pause(kTargetRetryMs));
   });
   return statuses;
 }

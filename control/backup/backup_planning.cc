@@ -19,9 +19,9 @@ namespace sluice {
 
 namespace {
 
-constexpr int64_t kCallMs = 10'000;
+constexpr int64_t kReadableMs = 10'000;
 constexpr int64_t kLeastCallMs = 500;
-constexpr int64_t kRetryMs = 200;
+constexpr int64_t kDurableSlotsRetryMs = 200;
 constexpr double kMib = 1 << 20;
 // Operators' weights say how nodes compare; the plan's times need a rate.
 constexpr double kRateOfExplicitWeight = 100.0 * kMib;
@@ -195,7 +195,7 @@ BackupRun::DurableSlots BackupRun::durable_slots(int64_t patience_ms,
       if (status.ok()) durable[node].insert(reply.slots().begin(), reply.slots().end());
       // A failed backup has no roles that could open it.
       if (head_.state == BackupState::kFailed || !is_transient(from_grpc(status))) break;
-      if (stopped() || !deadline.pause(kRetryMs)) break;
+      if (stopped() || !deadline.pause(kDurableSlotsRetryMs)) break;
     }
     if (!has_said) all_have_said = false;
   });
@@ -289,7 +289,7 @@ absl::Status BackupRun::resume_plan() {
     parallel_for(sources.size(), [&](size_t i) {
       const auto peer = context_.peers->find(sources[i]);
       grpc::ClientContext call;
-      set_timeout(call, kCallMs);
+      set_timeout(call, kReadableMs);
       v1::CutDigestsRequest request;
       request.set_backup(uuid_);
       request.set_attempt(head_.attempt);

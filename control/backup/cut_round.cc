@@ -16,7 +16,7 @@ namespace sluice {
 
 namespace {
 
-constexpr int64_t kCallMs = 5'000;
+constexpr int64_t kRoundCallMs = 5'000;
 constexpr int64_t kConnectMs = 2'500;
 constexpr int64_t kPromptNs = 20'000'000;
 
@@ -42,7 +42,7 @@ void ask_all(const NodeContext& context, std::vector<std::string>& nodes,
 
 absl::Status read_clock(PeerNode& peer, bool connect, uint64_t* stamp) {
   grpc::ClientContext call;
-  set_timeout(call, connect ? kConnectMs : kCallMs);
+  set_timeout(call, connect ? kConnectMs : kRoundCallMs);
   call.set_wait_for_ready(connect);
   v1::ClockReply reply;
   const grpc::Status status = peer.peer().ReadClock(&call, v1::Empty(), &reply);
@@ -54,7 +54,7 @@ absl::Status read_clock(PeerNode& peer, bool connect, uint64_t* stamp) {
 absl::Status arm(PeerNode& peer, const std::string& backup, uint64_t attempt, uint64_t cut,
                  uint64_t epoch) {
   grpc::ClientContext call;
-  set_timeout(call, kCallMs);
+  set_timeout(call, kRoundCallMs);
   v1::ArmRequest request;
   request.set_backup(backup);
   request.set_attempt(attempt);
@@ -113,7 +113,7 @@ void tell_all(const NodeContext& context, const std::string& backup, uint64_t at
     const auto peer = context.peers->find(names[i]);
     if (!peer.ok()) return;
     grpc::ClientContext call;
-    set_timeout(call, kCallMs);
+    set_timeout(call, kRoundCallMs);
     v1::BackupReference request;
     request.set_backup(backup);
     request.set_attempt(attempt);

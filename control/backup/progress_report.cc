@@ -18,9 +18,9 @@ namespace {
 constexpr int64_t kIntervalNs = 250'000'000;
 // Of all nodes' reports at their coordinator.
 constexpr int64_t kReportNs = 5'000'000;
-constexpr int64_t kCallMs = 5'000;
+constexpr int64_t kReportCallMs = 5'000;
 // Of the last one: its node has other things to do.
-constexpr int64_t kLastCallMs = 500;
+constexpr int64_t kLastReportCallMs = 500;
 
 SentBytes sent_by(const Exchange& exchange) {
   const uint64_t local = exchange.local_bytes();
@@ -116,7 +116,7 @@ absl::Status ProgressReport::tell(NodeProgress document, uint64_t number) {
   grpc::ClientContext call;
   {
     const std::lock_guard lock(mutex_);
-    set_timeout(call, stopping_ ? kLastCallMs : kCallMs);
+    set_timeout(call, stopping_ ? kLastReportCallMs : kReportCallMs);
     call_ = &call;
   }
   v1::Empty reply;

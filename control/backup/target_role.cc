@@ -18,8 +18,8 @@ namespace sluice {
 
 namespace {
 constexpr int64_t kPollMs = 100;
-constexpr int64_t kCallMs = 10'000;
-constexpr int64_t kRetryMs = 200;
+constexpr int64_t kDigestsMs = 10'000;
+constexpr int64_t kDigestsRetryMs = 200;
 // For a source that is down to come back, or for the coordinator to plan without it.
 constexpr int64_t kSourcePatienceMs = 600'000;
 }  // namespace
@@ -149,7 +149,7 @@ absl::Status BackupRole::add_divergent_digests(std::vector<ConsolidationSlot>& s
     while (published.empty()) {
       if (cancellation_.cancelled()) return cancelled("the backup's attempt ended");
       grpc::ClientContext call;
-      set_timeout(call, kCallMs);
+      set_timeout(call, kDigestsMs);
       v1::CutDigestsRequest request;
       request.set_backup(head_.uuid);
       request.set_attempt(head_.attempt);
@@ -165,7 +165,7 @@ absl::Status BackupRole::add_divergent_digests(std::vector<ConsolidationSlot>& s
                                 decode_digests(reply.digests(), context_.cluster().slots()));
       } else if (status.error_code() == grpc::StatusCode::NOT_FOUND) {
         return from_peer(status, node);
-      } else if (!deadline.pause(kRetryMs)) {
+      } else if (!deadline.pause(kDigestsRetryMs)) {
         return deadline_exceeded("node {}: its digests of backup {} were not there within {} s",
                                  node, head_.name, kSourcePatienceMs / 1000);
       }

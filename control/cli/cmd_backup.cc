@@ -23,7 +23,6 @@ struct BackupArguments {
   std::vector<std::string> archives;
   bool copies = false;
 };
-using Arguments = std::shared_ptr<BackupArguments>;
 
 // Shows what a job on the cluster reports, and what it is called.
 class JobWatch {
@@ -331,14 +330,8 @@ Outcome show_schedule(const Invocation& invocation, const BackupArguments& argum
   });
 }
 
-using Command = Outcome (*)(const Invocation&, const BackupArguments&);
-void on_run(CLI::App* command, Invocation& invocation, const Arguments& arguments, Command run) {
-  command->callback([&invocation, arguments, run] {
-    invocation.run = [&invocation, arguments, run] { return run(invocation, *arguments); };
-  });
-}
-
-void register_create(CLI::App& backup, Invocation& invocation, const Arguments& arguments) {
+void register_create(CLI::App& backup, Invocation& invocation,
+                     const std::shared_ptr<BackupArguments>& arguments) {
   CLI::App* command = add_command(
       backup, "create", "Back the whole cluster up into one consolidated copy",
       "sluice backup create --name nightly\n  sluice backup create --target n1 --target n2\n"
@@ -365,7 +358,8 @@ void register_backup(CLI::App& app, Invocation& invocation) {
   register_create(*backup, invocation, arguments);
   on_run(add_command(*backup, "list", "List the backups", "sluice backup list"), invocation,
          arguments, list);
-  const auto of_one = [&](const char* name, const char* about, Command run) {
+  const auto of_one = [&](const char* name, const char* about,
+                          Outcome (*run)(const Invocation&, const BackupArguments&)) {
     CLI::App* command =
         add_command(*backup, name, about, fmt::format("sluice backup {} nightly", name));
     command->add_option("BACKUP", arguments->backup, "Its name or UUID")->required();

@@ -30,7 +30,6 @@ struct LocalArguments {
   std::string name;
   bool accept_data_loss = false;
 };
-using Arguments = std::shared_ptr<LocalArguments>;
 
 bool read_weights(const std::vector<std::string>& texts, LocalOptions* options, Outcome* error) {
   options->measured_weights = texts == std::vector<std::string>{kMeasured};
@@ -250,7 +249,8 @@ Outcome start_node(const LocalArguments& arguments) {
   return started_outcome(**cluster, started);
 }
 
-void register_up(CLI::App& local, Invocation& invocation, const Arguments& arguments) {
+void register_up(CLI::App& local, Invocation& invocation,
+                 const std::shared_ptr<LocalArguments>& arguments) {
   CLI::App* command = add_command(
       local, "up", "Start a cluster of nodes n1..nN in a directory, or the one that is there again",
       "sluice local up --dir /tmp/demo --nodes 4 --weights 1,2,3,4 --racks a,a,b,b\n"

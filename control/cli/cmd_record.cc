@@ -31,7 +31,6 @@ struct RecordArguments {
   std::string tree;
   std::string jsonl;
 };
-using Arguments = std::shared_ptr<RecordArguments>;
 
 bool check_key(const std::string& key, Outcome* error) {
   if (!key.empty() && key.size() <= kMaxKeyBytes) return true;
@@ -311,14 +310,8 @@ Outcome export_command(const Invocation& invocation, const RecordArguments& argu
   });
 }
 
-using Command = Outcome (*)(const Invocation&, const RecordArguments&);
-void on_run(CLI::App* command, Invocation& invocation, const Arguments& arguments, Command run) {
-  command->callback([&invocation, arguments, run] {
-    invocation.run = [&invocation, arguments, run] { return run(invocation, *arguments); };
-  });
-}
-
-void register_single(CLI::App& record, Invocation& invocation, const Arguments& arguments) {
+void register_single(CLI::App& record, Invocation& invocation,
+                     const std::shared_ptr<RecordArguments>& arguments) {
   CLI::App* put_command =
       add_command(record, "put", "Write one record (key: 1 to 4096 bytes, value: at most 64 MiB)",
                   "sluice record put colour blue\n  sluice record put picture --file picture.png\n"
@@ -346,7 +339,8 @@ void register_single(CLI::App& record, Invocation& invocation, const Arguments& 
   on_run(count_command, invocation, arguments, count);
 }
 
-void register_streams(CLI::App& record, Invocation& invocation, const Arguments& arguments) {
+void register_streams(CLI::App& record, Invocation& invocation,
+                      const std::shared_ptr<RecordArguments>& arguments) {
   CLI::App* import = add_command(
       record, "import", "Write many records: the files of a directory tree, or JSON lines",
       "sluice record import --tree /usr/share/doc --prefix docs/\n"

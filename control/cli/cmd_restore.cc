@@ -16,7 +16,6 @@ struct RestoreArguments {
   bool retry = false;
   std::string export_file;
 };
-using Arguments = std::shared_ptr<RestoreArguments>;
 
 class RestoreWatch {
  public:
@@ -172,13 +171,6 @@ Outcome failed(const Invocation& invocation, const RestoreArguments& arguments) 
     outcome.error = fmt::format("{} left on the retry list", left_on_list(records, deletions));
     if (!arguments.retry) outcome.error += "; add --retry to drive them again";
     return outcome;
-  });
-}
-
-using Command = Outcome (*)(const Invocation&, const RestoreArguments&);
-void on_run(CLI::App* command, Invocation& invocation, const Arguments& arguments, Command run) {
-  command->callback([&invocation, arguments, run] {
-    invocation.run = [&invocation, arguments, run] { return run(invocation, *arguments); };
   });
 }
 

@@ -18,7 +18,6 @@ struct TableArguments {
   std::vector<std::string> weight;
   std::vector<std::string> rack;
 };
-using Arguments = std::shared_ptr<TableArguments>;
 
 // n2 before n10.
 bool name_before(const std::string& a, const std::string& b) {

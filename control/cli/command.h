@@ -10,6 +10,7 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <type_traits>
 
 #include "absl/status/statusor.h"
 #include "control/cli/outcome.h"
@@ -28,6 +29,15 @@ struct Invocation {
 // A leaf or group with its example under its help text.
 CLI::App* add_command(CLI::App& parent, const std::string& name, const std::string& about,
                       const std::string& example = "");
+
+// Runs `run` when the leaf was chosen.
+template <typename Arguments>
+void on_run(CLI::App* command, Invocation& invocation, const std::shared_ptr<Arguments>& arguments,
+            Outcome (*run)(const Invocation&, const std::type_identity_t<Arguments>&)) {
+  command->callback([&invocation, arguments, run] {
+    invocation.run = [&invocation, arguments, run] { return run(invocation, *arguments); };
+  });
+}
 
 // Whether a cluster was named, and legally; otherwise the usage error to end with.
 bool check_cluster(const Invocation& invocation, Outcome* error);

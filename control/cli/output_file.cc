@@ -16,7 +16,7 @@
 namespace sluice {
 namespace {
 
-constexpr size_t kBufferBytes = size_t{1} << 20;
+constexpr size_t kOutputBufferBytes = size_t{1} << 20;
 
 // What replaces a file is no more open to others than the file was.
 absl::Status take_owner_and_mode(int fd, const struct stat& replaced) {
@@ -81,8 +81,8 @@ absl::Status OutputFile::flush() {
 }
 
 absl::Status OutputFile::write(std::string_view bytes) {
-  if (buffer_.size() + bytes.size() > kBufferBytes) SLUICE_RETURN_IF_ERROR(flush());
-  if (bytes.size() > kBufferBytes) return write_all(bytes);
+  if (buffer_.size() + bytes.size() > kOutputBufferBytes) SLUICE_RETURN_IF_ERROR(flush());
+  if (bytes.size() > kOutputBufferBytes) return write_all(bytes);
   buffer_.append(bytes);
   return absl::OkStatus();
 }

@@ -17,8 +17,8 @@ namespace {
 // After so long without an answer another node is asked too. Nodes themselves pass over a late
 // replica sooner.
 constexpr int64_t kHedgeMs = 1'000;
-constexpr int64_t kPauseMs = 100;
-constexpr int kRounds = 3;
+constexpr int64_t kReadPauseMs = 100;
+constexpr int kReadRounds = 3;
 constexpr uint32_t kSlotsOfCount = 256;
 constexpr uint32_t kSlotsOfExport = 256;
 // How long a page of an export is waited for at first; each fruitless wait doubles it.
@@ -27,7 +27,7 @@ constexpr int64_t kFirstPageMs = 3'000;
 constexpr int64_t kStreamMs = 3'600'000;
 
 // Asks one candidate after the other, the next one as soon as one fails or is late, until one
-// answers; those that failed are asked again, kRounds times, until the time is over. `candidates`
+// answers; those that failed are asked again, kReadRounds times, until the time is over. `candidates`
 // says anew for each round whom to ask.
 template <typename Request, typename Reply, typename Begin>
 absl::StatusOr<Reply> ask_first(ClusterClientImpl& client, std::string_view first,
@@ -35,9 +35,9 @@ absl::StatusOr<Reply> ask_first(ClusterClientImpl& client, std::string_view firs
   Deadline deadline(client.clock(), timeout_ms);
   absl::Status last = unavailable("no node is known");
   PeerCalls<Request, Reply> calls;
-  for (int round = 0; round < kRounds && deadline.left_ms() > 0; ++round) {
+  for (int round = 0; round < kReadRounds && deadline.left_ms() > 0; ++round) {
     if (round > 0) {
-      deadline.pause(kPauseMs);
+      deadline.pause(kReadPauseMs);
       client.directory().refresh().IgnoreError();  // the earlier snapshot serves without it
     }
     const std::vector<std::string> names = client.candidates(first);
@@ -199,11 +199,11 @@ absl::StatusOr<ExportTotals> ClusterClientImpl::export_records(std::string_view 
     if (!reads_on(status.error_code())) return from_grpc(status);
     ++failures;
     const bool late = status.error_code() != grpc::StatusCode::UNAVAILABLE;
-    if (idle.passed() || (!late && failures >= kRounds * static_cast<int>(names.size()))) {
+    if (idle.passed() || (!late && failures >= kReadRounds * static_cast<int>(names.size()))) {
       return from_peer(status, name);
     }
     if (failures % static_cast<int>(names.size()) == 0) {
-      idle.pause(kPauseMs);
+      idle.pause(kReadPauseMs);
       directory().refresh().IgnoreError();  // the earlier snapshot serves without it
       page_ms = std::min(page_ms * 2, options_.idle_timeout_ms);
     }

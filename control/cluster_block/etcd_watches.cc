@@ -14,8 +14,8 @@
 namespace sluice::cluster_block {
 namespace {
 
-constexpr int64_t kFirstPauseMs = 50;
-constexpr int64_t kLongestPauseMs = 1'000;
+constexpr int64_t kFirstRewatchMs = 50;
+constexpr int64_t kLongestRewatchMs = 1'000;
 // While a watcher waits for its watch; otherwise whatever happens wakes the thread.
 constexpr int64_t kRetryMs = 500;
 constexpr int64_t kIdleMs = 60'000;
@@ -39,7 +39,7 @@ void EtcdWatches::set_stream(EtcdStream* stream) {
 }
 
 void EtcdWatches::run() {
-  Backoff backoff(kFirstPauseMs, kLongestPauseMs);
+  Backoff backoff(kFirstRewatchMs, kLongestRewatchMs);
   while (!watchers_->stopping()) {
     bool answered = false;
     guarded("watching etcd", [&] { answered = serve(); }).IgnoreError();

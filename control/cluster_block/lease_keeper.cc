@@ -10,7 +10,6 @@
 namespace sluice {
 namespace {
 
-constexpr int64_t kMs = 1'000'000;
 constexpr int64_t kRenewals = 5;  // in the time of a lease
 constexpr int64_t kRetries = 20;  // after a renewal that failed
 

@@ -65,7 +65,6 @@ std::optional<Lease> lease_of(LeaseId id) {
   return lease;
 }
 
-constexpr int64_t kMs = 1'000'000;
 
 // Ends at the earliest `ttl_ms` from now.
 int64_t deadline_after(int64_t ttl_ms, const Clock& clock) {

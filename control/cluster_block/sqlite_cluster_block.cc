@@ -78,23 +78,30 @@ absl::Status erase_keys_of(Database& db, LeaseId lease, uint64_t kept_erasures) 
   return trim_erasures(db, kept_erasures);
 }
 
-// A transaction that writes. When it ends, committed or not, the watches look and the next writer
-// has its turn.
+// Destroyed at the end of a write: the watches look and the next writer has its turn.
+class EndOfWrite {
+ public:
+  explicit EndOfWrite(std::shared_ptr<LeaseTable> table) : table_(std::move(table)) {}
+  EndOfWrite(EndOfWrite&&) = default;
+  EndOfWrite& operator=(EndOfWrite&&) = delete;
+  ~EndOfWrite() {
+    if (table_ != nullptr && table_->is_mapped()) table_->commits().raise();
+  }
+
+ private:
+  std::shared_ptr<LeaseTable> table_;
+};
+
+// A transaction that writes, and announces its end, committed or not.
 class Write {
  public:
   Write(Transaction transaction, std::shared_ptr<LeaseTable> table)
-      : transaction_(std::move(transaction)), table_(std::move(table)) {}
-  Write(Write&&) = default;
-  Write& operator=(Write&&) = delete;
-  ~Write() {
-    transaction_.reset();
-    if (table_ != nullptr && table_->is_mapped()) table_->commits().raise();
-  }
-  absl::Status commit() { return transaction_->commit(); }
+      : end_(std::move(table)), transaction_(std::move(transaction)) {}
+  absl::Status commit() { return transaction_.commit(); }
 
  private:
-  std::optional<Transaction> transaction_;
-  std::shared_ptr<LeaseTable> table_;
+  EndOfWrite end_;  // outlives the transaction
+  Transaction transaction_;
 };
 
 // Three connections, so that nobody waits for more than what the work itself waits for: a commit

@@ -34,7 +34,7 @@ using Json = nlohmann::ordered_json;
 
 constexpr char kDescription[] = "local.json";
 constexpr size_t kDescriptionLimit = size_t{1} << 20;
-constexpr int64_t kPollMs = 50;
+constexpr int64_t kReadyPollMs = 50;
 constexpr int64_t kAskMs = 1'000;
 constexpr size_t kLogTailBytes = 1500;
 
@@ -341,7 +341,7 @@ absl::StatusOr<ProcessId> LocalCluster::start(const LocalNode& node, bool accept
 // OK when they serve; UNAVAILABLE or DEADLINE_EXCEEDED with what is still missing.
 absl::Status LocalCluster::why_not_serving(const std::vector<Started>& started) const {
   SLUICE_ASSIGN_OR_RETURN(const auto block, open_cluster_block(url_));
-  SLUICE_RETURN_IF_ERROR(publish_first_table(*block, nodes_.size(), kPollMs));
+  SLUICE_RETURN_IF_ERROR(publish_first_table(*block, nodes_.size(), kReadyPollMs));
   SLUICE_ASSIGN_OR_RETURN(const auto client, ClusterClient::open(*block, url_));
   SLUICE_ASSIGN_OR_RETURN(const std::vector<NodeView> views, client->nodes());
   for (const Started& one : started) {
@@ -368,7 +368,7 @@ absl::Status LocalCluster::wait_until_serving(const std::vector<Started>& starte
     if (interrupted()) return cancelled("interrupted");
     const absl::Status status = why_not_serving(started);
     if (status.ok()) return status;
-    if (!deadline.pause(kPollMs)) {
+    if (!deadline.pause(kReadyPollMs)) {
       return unavailable("not ready after {} s: {}; the logs are {}/n*.log", timeout_ms / 1000,
                          message_of(status), folder_);
     }

@@ -27,7 +27,7 @@ extern char** environ;
 namespace sluice {
 namespace {
 
-constexpr int64_t kPollMs = 20;
+constexpr int64_t kExitPollMs = 20;
 constexpr uint16_t kFirstPort = 20'000;
 constexpr uint16_t kPorts = 12'000;  // the kernel's own begin at 32768
 
@@ -141,7 +141,7 @@ bool is_running(const ProcessId& process) {
 bool wait_until_gone(const ProcessId& process, int64_t timeout_ms) {
   Deadline deadline(system_clock(), timeout_ms);
   while (is_running(process)) {
-    if (!deadline.pause(kPollMs)) return false;
+    if (!deadline.pause(kExitPollMs)) return false;
   }
   waitpid(process.pid, nullptr, WNOHANG);  // where it is this process's own child
   return true;

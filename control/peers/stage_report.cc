@@ -5,6 +5,8 @@
 #include <optional>
 #include <utility>
 
+#include "base/clock.h"
+
 namespace sluice {
 namespace {
 
@@ -30,7 +32,6 @@ const StageReport* bottleneck_of(const std::vector<StageReport>& stages) {
 }
 
 StageReport report_of(std::string node, DataStage stage, const StageTimes& times) {
-  constexpr int64_t kMs = 1'000'000;
   return {std::move(node),
           stage,
           times.bytes,

@@ -27,7 +27,7 @@ namespace sluice {
 
 namespace {
 
-constexpr int64_t kCallMs = 5'000;
+constexpr int64_t kObserveMs = 5'000;
 constexpr auto kFlushInterval = std::chrono::milliseconds(500);
 
 // Ends a run when another attempt begins, or its own is over.
@@ -217,7 +217,7 @@ absl::Status move_clocks(Peers& peers, uint64_t newest) {
     absl::Status status = peer.status();
     if (peer.ok()) {
       grpc::ClientContext call;
-      set_timeout(call, kCallMs);
+      set_timeout(call, kObserveMs);
       v1::ObserveRequest request;
       request.set_stamp(newest);
       v1::Empty reply;

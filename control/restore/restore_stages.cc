@@ -9,7 +9,7 @@
 namespace sluice {
 namespace {
 
-constexpr int64_t kCallMs = 2'000;
+constexpr int64_t kStagesMs = 2'000;
 constexpr int kMaxStages = 16;  // of a node
 
 }  // namespace
@@ -21,7 +21,7 @@ std::vector<StageReport> read_stages(ClusterConnection& cluster) {
     const auto peer = cluster.peers().find(names[i]);
     if (!peer.ok()) return;
     grpc::ClientContext call;
-    set_timeout(call, kCallMs);
+    set_timeout(call, kStagesMs);
     v1::StagesReply reply;
     const grpc::Status status = (*peer)->peer().Stages(&call, v1::Empty(), &reply);
     (*peer)->note(status);

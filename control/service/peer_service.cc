@@ -14,7 +14,7 @@
 namespace sluice {
 
 namespace {
-constexpr int64_t kBudgetWaitMs = 2'000;
+constexpr int64_t kPeerBudgetWaitMs = 2'000;
 
 absl::Status no_table(const std::string& name) {
   return unavailable("{} has no distribution table yet", name);
@@ -40,7 +40,8 @@ grpc::Status PeerService::Apply(grpc::ServerContext*, const v1::ApplyRequest* re
 
 absl::Status PeerService::apply(const v1::ApplyRequest& request, v1::ApplyReply* reply) {
   SLUICE_RETURN_IF_ERROR(check_count("records", request.records_size()));
-  SLUICE_ASSIGN_OR_RETURN(const auto share, budget_.take(request.ByteSizeLong(), kBudgetWaitMs));
+  SLUICE_ASSIGN_OR_RETURN(const auto share,
+                          budget_.take(request.ByteSizeLong(), kPeerBudgetWaitMs));
   auto snapshot = context_.directory->snapshot();
   if (request.epoch() > snapshot->epoch() || snapshot->table == nullptr) {
     SLUICE_RETURN_IF_ERROR(context_.directory->refresh());

@@ -16,7 +16,7 @@ namespace sluice {
 
 namespace {
 
-constexpr int64_t kBudgetWaitMs = 5'000;
+constexpr int64_t kClientBudgetWaitMs = 5'000;
 
 absl::Status cannot_coordinate(const std::string& node, const absl::Status& why) {
   return unavailable("{} takes no writes: {}", node, message_of(why));
@@ -72,7 +72,7 @@ grpc::Status ServingService::Write(grpc::ServerContext*, const v1::WriteRequest*
   if (const absl::Status few = check_count("records", request->items_size()); !few.ok()) {
     return to_grpc(few);
   }
-  const auto share = budget_.take(request->ByteSizeLong(), kBudgetWaitMs);
+  const auto share = budget_.take(request->ByteSizeLong(), kClientBudgetWaitMs);
   if (!share.ok()) return to_grpc(share.status());
   const WriteOrigin origin{{request->version().stamp(), request->version().node()},
                            request->in_doubt()};

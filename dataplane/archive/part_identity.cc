@@ -82,13 +82,6 @@ absl::Status read_index(const std::string& file, ArchivePartId* id) {
   return index.has_value() ? agree(file, index->backup, index->node, id) : absl::OkStatus();
 }
 
-absl::Status remove_file(const std::string& path) {
-  if (unlink(path.c_str()) != 0 && errno != ENOENT) {
-    return errno_status(errno, fmt::format("remove {}", path));
-  }
-  return absl::OkStatus();
-}
-
 }  // namespace
 
 absl::StatusOr<FoundPart> identify_part(const std::string& directory) {

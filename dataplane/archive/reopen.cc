@@ -4,7 +4,6 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <cerrno>
 #include <utility>
 #include <vector>
 
@@ -16,13 +15,6 @@
 
 namespace sluice {
 namespace {
-
-absl::Status unlink_file(const std::string& path) {
-  if (unlink(path.c_str()) != 0 && errno != ENOENT) {
-    return errno_status(errno, fmt::format("remove {}", path));
-  }
-  return absl::OkStatus();
-}
 
 bool is_there(const std::string& path) { return access(path.c_str(), F_OK) == 0; }
 
@@ -99,7 +91,7 @@ absl::StatusOr<std::optional<CommittedPart>> load_committed(const std::string& f
       !status.ok()) {
     return already_exists("{} holds a finished archive: {}", folder, message_of(status));
   }
-  SLUICE_RETURN_IF_ERROR(unlink_file(folder + "/" + kJournalFile));
+  SLUICE_RETURN_IF_ERROR(remove_file(folder + "/" + kJournalFile));
   return committed;
 }
 
@@ -113,7 +105,7 @@ absl::StatusOr<std::unique_ptr<Journal>> take_back(const std::string& folder,
   for (const auto& [number, slot] : committed.slots) slots.push_back(slot);
   SLUICE_RETURN_IF_ERROR(journal->append(slots));
   journal->slots() = committed.slots;
-  SLUICE_RETURN_IF_ERROR(unlink_file(folder + "/" + kManifestFile));
+  SLUICE_RETURN_IF_ERROR(remove_file(folder + "/" + kManifestFile));
   SLUICE_RETURN_IF_ERROR(sync_folder(folder));
   return journal;
 }

@@ -25,13 +25,6 @@ namespace {
 
 using Slots = std::map<uint32_t, DurableSlot>;
 
-absl::Status remove_file(const std::string& path) {
-  if (unlink(path.c_str()) != 0 && errno != ENOENT) {
-    return errno_status(errno, fmt::format("remove {}", path));
-  }
-  return absl::OkStatus();
-}
-
 // Where each segment's listed blocks end.
 std::map<uint32_t, uint64_t> ends_of(const Slots& slots) {
   std::map<uint32_t, uint64_t> ends;

@@ -10,17 +10,17 @@
 namespace sluice {
 namespace {
 
-constexpr uint32_t kMagic = 0x42524c53;  // "SLRB"
-constexpr uint16_t kVersion = 1;
+constexpr uint32_t kBatchMagic = 0x42524c53;  // "SLRB"
+constexpr uint16_t kBatchVersion = 1;
 
 // Where the header's fields stand.
-constexpr size_t kChecksumAt = 0;
-constexpr size_t kMagicAt = 8;
-constexpr size_t kVersionAt = 12;
-constexpr size_t kFlagsAt = 14;
-constexpr size_t kRecordsAt = 16;
-constexpr size_t kBytesAt = 20;
-static_assert(kBytesAt + 4 == RecordBatchBuilder::kHeaderBytes);
+constexpr size_t kBatchChecksumAt = 0;
+constexpr size_t kBatchMagicAt = 8;
+constexpr size_t kBatchVersionAt = 12;
+constexpr size_t kBatchFlagsAt = 14;
+constexpr size_t kBatchRecordsAt = 16;
+constexpr size_t kBatchBytesAt = 20;
+static_assert(kBatchBytesAt + 4 == RecordBatchBuilder::kHeaderBytes);
 
 uint8_t* put_varint(uint8_t* at, uint64_t value) {
   for (; value >= 0x80; value >>= 7) *at++ = static_cast<uint8_t>(value | 0x80);
@@ -61,12 +61,12 @@ bool RecordBatchBuilder::add(const RecordView& record) {
 
 uint32_t RecordBatchBuilder::finish() {
   uint8_t* const at = memory_.data();
-  store_le<uint32_t>(at + kMagicAt, kMagic);
-  store_le<uint16_t>(at + kVersionAt, kVersion);
-  store_le<uint16_t>(at + kFlagsAt, 0);
-  store_le<uint32_t>(at + kRecordsAt, records_);
-  store_le<uint32_t>(at + kBytesAt, static_cast<uint32_t>(used_));
-  store_le<uint64_t>(at + kChecksumAt, xxh3_64(at + kMagicAt, used_ - kMagicAt));
+  store_le<uint32_t>(at + kBatchMagicAt, kBatchMagic);
+  store_le<uint16_t>(at + kBatchVersionAt, kBatchVersion);
+  store_le<uint16_t>(at + kBatchFlagsAt, 0);
+  store_le<uint32_t>(at + kBatchRecordsAt, records_);
+  store_le<uint32_t>(at + kBatchBytesAt, static_cast<uint32_t>(used_));
+  store_le<uint64_t>(at + kBatchChecksumAt, xxh3_64(at + kBatchMagicAt, used_ - kBatchMagicAt));
   return static_cast<uint32_t>(used_);
 }
 
@@ -75,18 +75,21 @@ absl::StatusOr<RecordBatchReader> RecordBatchReader::open(std::span<const uint8_
     return data_loss("a batch of records of {} bytes", batch.size());
   }
   const uint8_t* const at = batch.data();
-  if (load_le<uint32_t>(at + kMagicAt) != kMagic) return data_loss("not a batch of records");
-  if (load_le<uint64_t>(at + kChecksumAt) != xxh3_64(at + kMagicAt, batch.size() - kMagicAt)) {
+  if (load_le<uint32_t>(at + kBatchMagicAt) != kBatchMagic)
+    return data_loss("not a batch of records");
+  if (load_le<uint64_t>(at + kBatchChecksumAt) !=
+      xxh3_64(at + kBatchMagicAt, batch.size() - kBatchMagicAt)) {
     return data_loss("the checksum of a batch of records does not match");
   }
-  if (const uint16_t version = load_le<uint16_t>(at + kVersionAt); version != kVersion) {
+  if (const uint16_t version = load_le<uint16_t>(at + kBatchVersionAt); version != kBatchVersion) {
     return failed_precondition("a batch of records in format {}, this build knows {}", version,
-                               kVersion);
+                               kBatchVersion);
   }
-  if (load_le<uint16_t>(at + kFlagsAt) != 0 || load_le<uint32_t>(at + kBytesAt) != batch.size()) {
+  if (load_le<uint16_t>(at + kBatchFlagsAt) != 0 ||
+      load_le<uint32_t>(at + kBatchBytesAt) != batch.size()) {
     return data_loss("a batch of records with an impossible header");
   }
-  return RecordBatchReader(load_le<uint32_t>(at + kRecordsAt),
+  return RecordBatchReader(load_le<uint32_t>(at + kBatchRecordsAt),
                            as_string_view(batch.subspan(RecordBatchBuilder::kHeaderBytes)));
 }
 

@@ -3,13 +3,13 @@
 #include <algorithm>
 #include <chrono>
 
+#include "base/clock.h"
 #include "base/status.h"
 #include "dataplane/pipeline/consolidation_impl.h"
 
 namespace sluice::consolidation {
 namespace {
 
-constexpr int64_t kMs = 1'000'000;
 constexpr int64_t kTickMs = 20;
 // A source that takes no acknowledgement for so long loses its stream, and learns the slots on its
 // next one.

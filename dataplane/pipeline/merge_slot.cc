@@ -4,13 +4,13 @@
 #include <utility>
 
 #include "base/bytes.h"
+#include "base/clock.h"
 #include "base/status.h"
 #include "dataplane/pipeline/cancellation.h"
 
 namespace sluice {
 namespace {
 
-constexpr int64_t kMs = 1'000'000;
 constexpr int64_t kRequestMs = 5'000;
 constexpr unsigned kRequestShift = 32;
 constexpr uint64_t kMaxAnswers = (uint64_t{1} << kRequestShift) - 1;

@@ -13,6 +13,7 @@
 #include <utility>
 
 #include "base/bytes.h"
+#include "base/clock.h"
 #include "base/status.h"
 #include "dataplane/pipeline/job_attempt.h"
 #include "dataplane/pipeline/merge_lists.h"
@@ -21,7 +22,6 @@
 namespace sluice {
 namespace {
 
-constexpr int64_t kMs = 1'000'000;
 constexpr int64_t kTickMs = 100;
 constexpr int64_t kSendMs = 1'000;
 // So long after a refusal streams end when they have served a slot.

@@ -4,6 +4,7 @@
 #include <chrono>
 #include <utility>
 
+#include "base/clock.h"
 #include "base/status.h"
 #include "dataplane/pipeline/cancellation.h"
 
@@ -12,7 +13,6 @@ namespace {
 
 using std::chrono::milliseconds;
 
-constexpr int64_t kMs = 1'000'000;
 // What does not come as an event: the end of a source's backoff, a restarted source.
 constexpr int64_t kRetryTickMs = 10;
 constexpr int64_t kNoticeTickMs = 200;

@@ -8,13 +8,13 @@
 #include <vector>
 
 #include "base/bytes.h"
+#include "base/clock.h"
 #include "base/status.h"
 
 namespace sluice {
 namespace {
 
-constexpr int64_t kMs = 1'000'000;
-constexpr int64_t kTakeMs = 200;
+constexpr int64_t kReplyTakeMs = 200;
 
 }  // namespace
 
@@ -212,8 +212,9 @@ void RequestClient::run() {
   Inbox::Delivery delivery;
   int64_t expired_ns = exchange_.clock().monotonic_ns();
   while (!stopping_) {
-    const bool taken = inbox_->take(kTakeMs, &delivery);
-    if (const int64_t now = exchange_.clock().monotonic_ns(); now - expired_ns >= kTakeMs * kMs) {
+    const bool taken = inbox_->take(kReplyTakeMs, &delivery);
+    if (const int64_t now = exchange_.clock().monotonic_ns();
+        now - expired_ns >= kReplyTakeMs * kMs) {
       expired_ns = now;
       expire();
     }

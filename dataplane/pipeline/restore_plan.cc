@@ -6,14 +6,14 @@
 #include <tuple>
 #include <utility>
 
+#include "base/clock.h"
 #include "base/status.h"
 #include "dataplane/block/block.h"
 
 namespace sluice {
 namespace {
 
-constexpr int64_t kMs = 1'000'000;
-constexpr int64_t kMaxBackoffMs = 5'000;
+constexpr int64_t kMaxUnitBackoffMs = 5'000;
 constexpr uint64_t kLeastLotBytes = 64 << 10;
 
 bool by_slot_and_sequence(const BlockLocation& a, const BlockLocation& b) {
@@ -346,7 +346,7 @@ void RestorePlan::retry(Unit unit) {
     release(&unit);
     unit.lot = kNoLot;
     const int64_t backoff =
-        std::min(options_.backoff_ms << std::min(unit.tries - 1, 16), kMaxBackoffMs);
+        std::min(options_.backoff_ms << std::min(unit.tries - 1, 16), kMaxUnitBackoffMs);
     unit.due_ns = clock_.monotonic_ns() + backoff * kMs;
     waiting_.push_back(unit);
   }

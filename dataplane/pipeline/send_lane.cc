@@ -4,13 +4,13 @@
 #include <utility>
 
 #include "base/bytes.h"
+#include "base/clock.h"
 #include "base/status.h"
 
 namespace sluice {
 namespace {
 
-constexpr int64_t kMs = 1'000'000;
-constexpr int64_t kMaxBackoffMs = 2'000;
+constexpr int64_t kMaxReconnectMs = 2'000;
 // Streams in a row on which no slot became durable; each may have sent blocks, so time alone would
 // not end it.
 constexpr int kMaxFruitlessStreams = 30;
@@ -141,7 +141,7 @@ SendLane::SendLane(SendJob& job, std::function<void()> on_end)
     : job_(job),
       order_(job.options.agreed),
       on_end_(std::move(on_end)),
-      backoff_(job.options.backoff_ms, kMaxBackoffMs),
+      backoff_(job.options.backoff_ms, kMaxReconnectMs),
       control_(job.exchange.executor(), [this] { run_control(); }) {
   std::sort(order_.begin(), order_.end());
   for (const uint32_t slot : order_) slots_.emplace(slot, Slot{});

@@ -9,12 +9,12 @@
 #include <utility>
 
 #include "base/backoff.h"
+#include "base/clock.h"
 #include "base/status.h"
 
 namespace sluice {
 namespace {
 
-constexpr int64_t kMs = 1'000'000;
 constexpr int64_t kFirstWaitMs = 20;
 constexpr int64_t kMostWaitMs = 1'000;
 

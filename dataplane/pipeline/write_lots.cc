@@ -10,7 +10,6 @@
 namespace sluice {
 namespace {
 
-constexpr int64_t kMs = 1'000'000;
 constexpr int64_t kLeastPatienceMs = 100;
 constexpr uint32_t kMaxSenders = 1 << 20;
 

@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "base/bytes.h"
+#include "base/clock.h"
 #include "base/status.h"
 #include "dataplane/block/block.h"
 #include "dataplane/pipeline/record_writes.h"
@@ -17,8 +18,7 @@
 namespace sluice {
 namespace {
 
-constexpr int64_t kMs = 1'000'000;
-constexpr int64_t kTakeMs = 200;
+constexpr int64_t kRequestTakeMs = 200;
 constexpr int64_t kReplyTimeoutMs = 10'000;
 
 bool same_replicas(const SlotRoute& a, const SlotRoute& b) {
@@ -148,7 +148,7 @@ void WriteServerImpl::run(Inbox& inbox, bool forwards) {
   Inbox::Delivery delivery;
   while (!stopping_) {
     lots_.tick();
-    if (!inbox.take(kTakeMs, &delivery)) continue;
+    if (!inbox.take(kRequestTakeMs, &delivery)) continue;
     if (delivery.closed) {
       std::lock_guard lock(mutex_);
       streams_.erase(delivery.stream);

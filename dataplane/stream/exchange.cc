@@ -30,7 +30,6 @@ absl::StatusOr<std::unique_ptr<Exchange>> Exchange::open(const Options& options)
 namespace stream {
 namespace {
 
-constexpr int64_t kMs = 1'000'000;
 constexpr int64_t kTimerNs = 50 * kMs;
 constexpr int64_t kLastBuffersNs = 10'000 * kMs;
 constexpr size_t kPostBatch = 16;

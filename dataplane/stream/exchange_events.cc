@@ -5,13 +5,13 @@
 #include <utility>
 
 #include "base/bytes.h"
+#include "base/clock.h"
 #include "base/status.h"
 #include "dataplane/stream/exchange_impl.h"
 
 namespace sluice::stream {
 namespace {
 
-constexpr int64_t kMs = 1'000'000;
 // How long a closing session may take to hand over what it has queued.
 constexpr int64_t kLingerNs = 5'000 * kMs;
 constexpr size_t kConnectTries = 4;

@@ -6,13 +6,13 @@
 #include <utility>
 
 #include "base/bytes.h"
+#include "base/clock.h"
 #include "base/status.h"
 #include "dataplane/stream/exchange_impl.h"
 
 namespace sluice::stream {
 namespace {
 
-constexpr int64_t kMs = 1'000'000;
 // How long a refused stranger has to take the reason.
 constexpr int64_t kRefusalNs = 2'000 * kMs;
 // Strangers that were turned away are told of together.

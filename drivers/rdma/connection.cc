@@ -2,15 +2,10 @@
 
 #include <utility>
 
+#include "base/clock.h"
 #include "base/status.h"
 
 namespace sluice::rdma {
-namespace {
-
-constexpr int64_t kMillisecond = 1'000'000;
-
-}  // namespace
-
 Connection::Connection(Shared* shared, ConnectionId id, uint32_t slot, uint16_t life,
                        UniqueId cm_id, std::string peer, bool initiator)
     : shared_(shared),
@@ -24,8 +19,8 @@ Connection::Connection(Shared* shared, ConnectionId id, uint32_t slot, uint16_t 
       receives_(shared->options.receive_depth),
       sends_(shared->options.send_depth) {
   const RdmaOptions& options = shared_->options;
-  deadline_ns_ = shared_->now_ns + kMillisecond * (initiator ? options.connect_timeout_ms
-                                                             : options.handshake_timeout_ms);
+  deadline_ns_ = shared_->now_ns +
+                 kMs * (initiator ? options.connect_timeout_ms : options.handshake_timeout_ms);
 }
 
 // The device lets go of the buffers before they go home.
@@ -40,7 +35,7 @@ void Connection::release_pairs() {
 void Connection::open() {
   if (state_ == State::kOpen || finished()) return;
   state_ = State::kOpen;
-  deadline_ns_ = shared_->now_ns + shared_->options.keepalive_ms * kMillisecond;
+  deadline_ns_ = shared_->now_ns + shared_->options.keepalive_ms * kMs;
   Completion completion;
   completion.kind = initiator_ ? CompletionKind::kConnected : CompletionKind::kAccepted;
   completion.connection = id_;
@@ -73,7 +68,7 @@ void Connection::abort() { fail(cancelled("the connection to {} was aborted", pe
 
 void Connection::made_progress() {
   if (state_ == State::kOpen && closing()) {
-    deadline_ns_ = shared_->now_ns + shared_->options.close_timeout_ms * kMillisecond;
+    deadline_ns_ = shared_->now_ns + shared_->options.close_timeout_ms * kMs;
   }
 }
 
@@ -120,7 +115,7 @@ void Connection::check_deadline() {
     if (finished()) return;
     ping_due_ = false;
     seen_activity_ = posted_ + control_sent_;
-    deadline_ns_ = shared_->now_ns + options.keepalive_ms * kMillisecond;
+    deadline_ns_ = shared_->now_ns + options.keepalive_ms * kMs;
   }
 }
 

@@ -27,11 +27,10 @@ constexpr uint64_t kCompletionToken = 2;
 constexpr uint64_t kDeviceToken = 3;
 constexpr uint64_t kTokenKinds = 4;
 
-constexpr int64_t kMillisecond = 1'000'000;
-constexpr int64_t kScanEvery = 10 * kMillisecond;
-constexpr int64_t kLinger = 1000 * kMillisecond;
+constexpr int64_t kScanEvery = 10 * kMs;
+constexpr int64_t kLinger = 1000 * kMs;
 // A port that comes up has its addresses a little later.
-constexpr int64_t kPortSettles = 500 * kMillisecond;
+constexpr int64_t kPortSettles = 500 * kMs;
 constexpr int kBacklog = 1024;
 
 // What one poll takes before it returns to the caller.

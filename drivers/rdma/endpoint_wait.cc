@@ -12,15 +12,13 @@
 namespace sluice::rdma {
 namespace {
 
-constexpr int64_t kMillisecond = 1'000'000;
-
 // Naps of a receiver (see next_nap_ns).
-constexpr int64_t kLook = 8 * kMillisecond;       // how often it is asked what streams in
-constexpr int64_t kStreamGap = 2 * kMillisecond;  // a stream has a block in this, on average
-constexpr uint64_t kStreamBlocks = 4;             // and so many in one look
+constexpr int64_t kLook = 8 * kMs;       // how often it is asked what streams in
+constexpr int64_t kStreamGap = 2 * kMs;  // a stream has a block in this, on average
+constexpr uint64_t kStreamBlocks = 4;    // and so many in one look
 constexpr int64_t kShortestNap = 50'000;
-constexpr int64_t kLongestNap = kMillisecond;
-constexpr int64_t kNapPause = 100 * kMillisecond;
+constexpr int64_t kLongestNap = kMs;
+constexpr int64_t kNapPause = 100 * kMs;
 
 }  // namespace
 
@@ -86,7 +84,7 @@ void RdmaEndpoint::wait(int64_t timeout_ns) {
     timeout = std::clamp<int64_t>(unsaid_since_ns_ + kTellWithin - now, 0, timeout);
     polls_ = kPollsPerLook - 1;  // the next poll looks at the time
   }
-  if (!armed) timeout = std::min(timeout, kMillisecond);
+  if (!armed) timeout = std::min(timeout, kMs);
   if (collect_events(timeout)) take_wake_ups();
 }
 

@@ -8,16 +8,11 @@
 #include <cerrno>
 #include <utility>
 
+#include "base/clock.h"
 #include "base/status.h"
 #include "drivers/tcp/socket_options.h"
 
 namespace sluice::tcp {
-namespace {
-
-constexpr int64_t kMillisecond = 1'000'000;
-
-}  // namespace
-
 Connection::Connection(Shared* shared, ConnectionId id, UniqueFd fd, const SocketAddress& peer,
                        bool connecting)
     : shared_(shared),
@@ -27,7 +22,7 @@ Connection::Connection(Shared* shared, ConnectionId id, UniqueFd fd, const Socke
       initiator_(connecting),
       state_(State::kConnecting) {
   if (connecting) {
-    deadline_ns_ = shared_->now_ns + shared_->options.connect_timeout_ms * kMillisecond;
+    deadline_ns_ = shared_->now_ns + shared_->options.connect_timeout_ms * kMs;
   } else {
     readable_ = writable_ = true;
     greet();
@@ -89,7 +84,7 @@ void Connection::finish_connecting() {
 
 void Connection::greet() {
   state_ = State::kGreeting;
-  deadline_ns_ = shared_->now_ns + shared_->options.handshake_timeout_ms * kMillisecond;
+  deadline_ns_ = shared_->now_ns + shared_->options.handshake_timeout_ms * kMs;
   encode_preamble(control_.data(), shared_->max_message_bytes);
   control_size_ = control_left_ = kPreambleBytes;
 }
@@ -122,7 +117,7 @@ void Connection::start_close() {
 void Connection::abort() { cut_off(cancelled("the connection to {} was aborted", peer_address_)); }
 
 void Connection::begin_closing() {
-  deadline_ns_ = shared_->now_ns + shared_->options.close_timeout_ms * kMillisecond;
+  deadline_ns_ = shared_->now_ns + shared_->options.close_timeout_ms * kMs;
 }
 
 void Connection::made_progress() {

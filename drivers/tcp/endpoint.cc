@@ -28,10 +28,9 @@ constexpr uint64_t kWakeId = 1;
 constexpr uint64_t kListenerId = 2;
 constexpr uint64_t kFirstConnection = 3;
 
-constexpr int64_t kMillisecond = 1'000'000;
-constexpr int64_t kScanEvery = 10 * kMillisecond;
-constexpr int64_t kAcceptPause = 100 * kMillisecond;
-constexpr int64_t kReportEvery = 10'000 * kMillisecond;
+constexpr int64_t kScanEvery = 10 * kMs;
+constexpr int64_t kAcceptPause = 100 * kMs;
+constexpr int64_t kReportEvery = 10'000 * kMs;
 constexpr int kBacklog = 1024;
 constexpr size_t kAcceptsAtOnce = 64;
 

@@ -15,8 +15,6 @@
 namespace sluice {
 namespace {
 
-constexpr int64_t kMs = 1'000'000;
-
 void wait_for(const std::function<bool()>& true_soon) {
   const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(20);
   while (!true_soon() && std::chrono::steady_clock::now() < deadline) {

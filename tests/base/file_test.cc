@@ -48,6 +48,18 @@ TEST_F(FileTest, OfSeveralFilesEachIsWholeAndNothingIsLeftAside) {
   EXPECT_TRUE(write_files_durably({}).ok());
 }
 
+TEST_F(FileTest, RemovingSucceedsWhereThereIsNothingAndNamesWhatItCannotRemove) {
+  ASSERT_TRUE(make_folders(folder_).ok());
+  const std::string path = folder_ + "/file";
+  ASSERT_TRUE(write_file_durably(path, "content").ok());
+  EXPECT_TRUE(remove_file(path).ok());
+  EXPECT_FALSE(std::filesystem::exists(path));
+  EXPECT_TRUE(remove_file(path).ok());
+  const absl::Status directory = remove_file(folder_);
+  EXPECT_FALSE(directory.ok());
+  EXPECT_NE(directory.message().find(folder_), std::string_view::npos);
+}
+
 TEST_F(FileTest, ReadingIsBoundedAndSaysWhatIsWrong) {
   ASSERT_TRUE(make_folders(folder_).ok());
   ASSERT_TRUE(write_file_durably(folder_ + "/file", "12345").ok());

@@ -6,12 +6,11 @@
 #include <map>
 #include <string>
 
+#include "base/clock.h"
 #include "base/random.h"
 
 namespace sluice {
 namespace {
-
-constexpr int64_t kMs = 1'000'000;
 
 Newcomers::Options small() {
   Newcomers::Options options;

@@ -5,8 +5,6 @@
 namespace sluice {
 namespace {
 
-constexpr int64_t kMs = 1'000'000;
-
 class StageTest : public testing::Test {
  protected:
   void expect_times(uint64_t bytes, int64_t busy_ms, int64_t wait_ms) {

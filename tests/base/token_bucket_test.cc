@@ -7,7 +7,6 @@
 namespace sluice {
 namespace {
 
-constexpr int64_t kMs = 1'000'000;
 constexpr int64_t kSecond = 1'000 * kMs;
 
 // Takes messages of random sizes up to `largest` as soon as it may, for so long; returns the bytes.

@@ -13,7 +13,6 @@
 namespace sluice {
 namespace {
 
-constexpr int64_t kMs = 1'000'000;
 constexpr char kKey[] = "a-lock";
 
 // The cluster block as one process reaches it: answers can fail to come, before or after the

@@ -16,7 +16,6 @@
 namespace sluice::cluster_block {
 namespace {
 
-constexpr int64_t kMs = 1'000'000;
 constexpr int kSlots = 504;
 
 class LeaseTableTest : public ::testing::Test {
