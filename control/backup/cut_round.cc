@@ -159,10 +159,10 @@ TriedCut try_cut(const NodeContext& context, const std::string& backup,
   }
   // A node that has just come back is live while the connection to it may still pause: leaving it
   // out would hide what it lacks. Where connecting took its time, the clocks are read again.
-  int64_t asked_ns = system_clock().monotonic_ns();
+  int64_t asked_ns = context.clock->monotonic_ns();
   uint64_t largest = read_clocks(context, nodes, round.unread, true);
-  if (system_clock().monotonic_ns() - asked_ns > kPromptNs) {
-    asked_ns = system_clock().monotonic_ns();
+  if (context.clock->monotonic_ns() - asked_ns > kPromptNs) {
+    asked_ns = context.clock->monotonic_ns();
     largest = read_clocks(context, nodes, round.unread, false);
   }
   if (absl::Status status = check_readable(table, nodes, quorum, round.unread); !status.ok()) {

@@ -170,6 +170,7 @@ absl::Status NodeImpl::open_exchange() {
   Exchange::Options exchange;
   exchange.arena = arena_.get();
   exchange.transport = transport_.get();
+  exchange.clock = &clock_;
   exchange.listen = options_.config.data_listen;
   exchange.cluster = directory_->cluster().uuid;
   exchange.node = options_.config.name;

@@ -26,6 +26,7 @@ absl::StatusOr<std::string> common_driver(const Directory::Snapshot& snapshot) {
 
 absl::StatusOr<std::unique_ptr<ClientExchange>> ClientExchange::open(const Directory& directory,
                                                                      const std::string& node,
+                                                                     Clock& clock,
                                                                      size_t arena_bytes) {
   const auto snapshot = directory.snapshot();
   auto client = std::make_unique<ClientExchange>();
@@ -37,6 +38,7 @@ absl::StatusOr<std::unique_ptr<ClientExchange>> ClientExchange::open(const Direc
   Exchange::Options options;
   options.arena = client->arena_.get();
   options.transport = client->transport_.get();
+  options.clock = &clock;
   options.node = node;
   options.own_buffers = 2;
   options.control_buffers = 8;

@@ -9,6 +9,7 @@
 
 #include "absl/status/statusor.h"
 #include "base/arena.h"
+#include "base/clock.h"
 #include "control/peers/directory.h"
 #include "dataplane/pipeline/request_client.h"
 #include "dataplane/stream/exchange.h"
@@ -25,7 +26,7 @@ class ClientExchange {
   // drivers, UNAVAILABLE when none is live, the driver's own error where it does not work here;
   // RESOURCE_EXHAUSTED when the arena leaves fewer than four buffers beside its streams'.
   static absl::StatusOr<std::unique_ptr<ClientExchange>> open(const Directory& directory,
-                                                              const std::string& node,
+                                                              const std::string& node, Clock& clock,
                                                               size_t arena_bytes);
   // An arena that leaves so many buffers, in a cluster of so many nodes.
   static size_t arena_bytes(size_t nodes, size_t spare_buffers) {

@@ -65,7 +65,8 @@ grpc::Status PeerService::VerifyArchive(grpc::ServerContext* call,
                                         grpc::ServerWriter<v1::VerifyUpdate>* writer) {
   const auto reading = context_.archives->read(*request, "a verification");
   if (!reading.ok()) return to_grpc(reading.status());
-  return to_grpc(stream_verification((*reading)->directory(), (*reading)->id(), *call, *writer));
+  return to_grpc(stream_verification((*reading)->directory(), (*reading)->id(), *context_.clock,
+                                     *call, *writer));
 }
 
 grpc::Status PeerService::CheckArchive(grpc::ServerContext*, const v1::ArchiveReference* request,

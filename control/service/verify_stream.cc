@@ -3,7 +3,6 @@
 #include <vector>
 
 #include "base/arena.h"
-#include "base/clock.h"
 #include "base/status.h"
 #include "control/service/page_writer.h"
 #include "dataplane/archive/reader.h"
@@ -46,14 +45,14 @@ absl::Status write_problems(const VerifyReport& report, Pages& pages) {
 }  // namespace
 
 absl::Status stream_verification(const std::string& directory, const ArchivePartId& expected,
-                                 grpc::ServerContext& call,
+                                 Clock& clock, grpc::ServerContext& call,
                                  grpc::ServerWriter<v1::VerifyUpdate>& writer) {
   Pages pages(call, writer);
   SLUICE_ASSIGN_OR_RETURN(const auto arena,
                           Arena::create({.bytes = kVerifyBuffers * kBufferBytes}));
   int64_t reported = 0;
   const auto progress = [&](uint64_t done, uint64_t total) {
-    const int64_t now = system_clock().monotonic_ns();
+    const int64_t now = clock.monotonic_ns();
     if (now - reported < kReportNs) return true;
     reported = now;
     if (call.IsCancelled()) return false;

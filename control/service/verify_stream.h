@@ -8,6 +8,7 @@
 #include <string>
 
 #include "absl/status/status.h"
+#include "base/clock.h"
 #include "control/proto/common.pb.h"
 #include "dataplane/archive/part_identity.h"
 
@@ -15,7 +16,7 @@ namespace sluice {
 
 // That the directory does not hold the expected part is a problem like any other damage.
 absl::Status stream_verification(const std::string& directory, const ArchivePartId& expected,
-                                 grpc::ServerContext& call,
+                                 Clock& clock, grpc::ServerContext& call,
                                  grpc::ServerWriter<v1::VerifyUpdate>& writer);
 
 }  // namespace sluice

@@ -85,7 +85,8 @@ class RequestClient {
 
   std::mutex mutex_;  // what follows
   std::map<std::string, std::unique_ptr<Node>> nodes_;
-  std::map<std::pair<const Stream*, uint64_t>, CallPtr> calls_;
+  using CallKey = std::pair<uint64_t, uint64_t>;  // its stream's number, its sequence
+  std::map<CallKey, CallPtr> calls_;
   std::thread thread_;
 };
 

@@ -2,8 +2,8 @@
 
 #include <algorithm>
 #include <atomic>
+#include <map>
 #include <mutex>
-#include <set>
 #include <thread>
 #include <utility>
 
@@ -83,7 +83,7 @@ class WriteServerImpl final : public WriteServer, public StreamHandler {
   std::vector<std::thread> threads_;
 
   mutable std::mutex mutex_;
-  std::set<std::shared_ptr<Stream>> streams_;
+  std::map<uint64_t, std::shared_ptr<Stream>> streams_;  // by number
   Counters counters_;
 };
 
@@ -119,7 +119,7 @@ WriteServerImpl::~WriteServerImpl() {
   write_inbox_->shut_down();
   forward_inbox_->shut_down();
   for (std::thread& thread : threads_) thread.join();
-  for (const std::shared_ptr<Stream>& stream : streams_) stream->close(absl::OkStatus());
+  for (const auto& [number, stream] : streams_) stream->close(absl::OkStatus());
   streams_.clear();
   records_.reset();
   peers_.reset();
@@ -141,7 +141,8 @@ absl::StatusOr<StreamHandler::Admission> WriteServerImpl::admit(const Hello& hel
 
 void WriteServerImpl::accepted(std::shared_ptr<Stream> stream) {
   std::lock_guard lock(mutex_);
-  streams_.insert(std::move(stream));
+  const uint64_t number = stream->number();
+  streams_.emplace(number, std::move(stream));
 }
 
 void WriteServerImpl::run(Inbox& inbox, bool forwards) {
@@ -151,7 +152,7 @@ void WriteServerImpl::run(Inbox& inbox, bool forwards) {
     if (!inbox.take(kTakeMs, &delivery)) continue;
     if (delivery.closed) {
       std::lock_guard lock(mutex_);
-      streams_.erase(delivery.stream);
+      streams_.erase(delivery.stream->number());
     } else {
       handle(delivery, forwards);
     }

@@ -55,6 +55,7 @@ ExchangeImpl::ExchangeImpl(const Options& options)
       executor_(options.executor != nullptr ? options.executor : own_executor_.get()),
       moving_(*clock_),
       newcomers_(newcomer_options(options)) {
+  local_->clock = clock_;
   local_->limit = options.limit;
   local_->wake = [this] { endpoint_->wake(); };
 }
@@ -130,7 +131,7 @@ absl::StatusOr<std::shared_ptr<Stream>> ExchangeImpl::connect(const ConnectOptio
 
 void ExchangeImpl::begin_connect(const ConnectOptions& options, Connected done) {
   if (is_local(options)) return done(connect_local(options, 0));
-  auto session = std::make_shared<Session>(this, true);
+  auto session = std::make_shared<Session>(this, true, ++local_->streams, *clock_);
   const size_t blocks =
       std::min(options.receive_blocks > 0 ? options.receive_blocks : options_.receive_blocks,
                std::max<size_t>(limits_.receive_depth, 1));

@@ -154,6 +154,8 @@ class Stream {
   virtual const Hello& hello() const = 0;
   // The peer's address, in the driver's words.
   virtual const std::string& peer() const = 0;
+  // A later stream of its exchange has a larger one.
+  virtual uint64_t number() const = 0;
 
   // Queues a sealed message (Envelope::seal) of `bytes` bytes, waiting for room in the stream's
   // bounded queue. DEADLINE_EXCEEDED after timeout_ms (the buffer is let go), or the reason for
