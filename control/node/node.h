@@ -1,4 +1,4 @@
-// One serving node: store, streams, roles in backups, and the gRPC server in front of them.
+// One serving node: store, streams, roles in backups, and the server of calls in front of them.
 #ifndef SLUICE_CONTROL_NODE_NODE_H_
 #define SLUICE_CONTROL_NODE_NODE_H_
 
@@ -10,7 +10,9 @@
 #include "control/backup/backup_run.h"
 #include "control/cluster_block/cluster_block.h"
 #include "control/membership/weights.h"
+#include "control/node/call_server.h"
 #include "control/node/config.h"
+#include "control/peers/peer_link.h"
 
 namespace sluice {
 
@@ -18,6 +20,8 @@ struct NodeOptions {
   NodeConfig config;
   ClusterBlock* block = nullptr;  // instead of the one of config.cluster; outlives the node
   Clock* clock = nullptr;         // the system's when null
+  PeerDialer* dialer = nullptr;   // gRPC's when null; outlives the node
+  CallServerFactory serve;        // gRPC's server when empty
   BackupRunOptions backup;
   double least_work_seconds = kLeastWorkSeconds;  // before an average of work replaces the probe
 };

@@ -22,6 +22,7 @@ class ClusterConnection {
   struct Options {
     Clock* clock = nullptr;             // the system's when null
     int64_t idle_timeout_ms = 120'000;  // a long job that reports nothing for so long is given up
+    PeerDialer* dialer = nullptr;       // gRPC's when null; outlives the connection
   };
   static absl::StatusOr<std::unique_ptr<ClusterConnection>> open(std::string_view url,
                                                                  const Options& options);

@@ -50,8 +50,17 @@ std::map<std::string, std::string> live_of(const std::map<std::string, Record>& 
   return live;
 }
 
-TEST(Backup, HoldsEveryRecordOnceAndVerifies) {
-  TestCluster cluster;
+// What carries the calls makes no difference.
+class BackupOver : public testing::TestWithParam<bool> {};
+INSTANTIATE_TEST_SUITE_P(Calls, BackupOver, testing::Bool(), [](const auto& grpc) {
+  return std::string(grpc.param ? "Grpc" : "Direct");
+});
+
+TEST_P(BackupOver, HoldsEveryRecordOnceAndVerifies) {
+  DirectNetwork network;
+  TestCluster::Options options;
+  if (!GetParam()) options.calls = &network;
+  TestCluster cluster(options);
   const auto client = cluster.client();
   fill(*client, 1000);
   ASSERT_TRUE(client->put("large", std::string(3'500'000, 'L')).ok());

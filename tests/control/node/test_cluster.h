@@ -1,5 +1,5 @@
 // A whole cluster in this process: real nodes, stores, TCP on loopback, and one SQLite cluster
-// block.
+// block. Calls go over gRPC, unless another network is given.
 #ifndef SLUICE_TESTS_CONTROL_NODE_TEST_CLUSTER_H_
 #define SLUICE_TESTS_CONTROL_NODE_TEST_CLUSTER_H_
 
@@ -14,6 +14,7 @@
 #include "control/client/cluster_client.h"
 #include "control/node/node.h"
 #include "dataplane/block/record.h"
+#include "tests/control/calls/direct_calls.h"
 
 namespace sluice {
 
@@ -46,6 +47,8 @@ class TestCluster {
     std::vector<int64_t> skews_ms;
     // Changes a node's options before it starts.
     std::function<void(size_t i, NodeOptions& options)> adjust;
+    // Carries the calls of the nodes and of client(), in place of gRPC. Outlives the cluster.
+    DirectNetwork* calls = nullptr;
     // What the nodes get instead of a block of their own.
     std::function<std::unique_ptr<ClusterBlock>(std::unique_ptr<ClusterBlock>)> wrap_block;
   };
@@ -72,6 +75,7 @@ class TestCluster {
   std::string url_;
   std::unique_ptr<ClusterBlock> block_;
   std::vector<std::unique_ptr<SkewedClock>> clocks_;
+  std::vector<std::unique_ptr<PeerDialer>> dialers_;        // the clients' is behind the nodes'
   std::vector<std::unique_ptr<ClusterBlock>> node_blocks_;  // where they are wrapped
   std::vector<std::unique_ptr<Node>> nodes_;
 };
