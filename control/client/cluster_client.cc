@@ -36,6 +36,7 @@ ClusterConnection::Options connection_options(const ClientOptions& options) {
   connecting.clock = options.clock;
   connecting.idle_timeout_ms = options.idle_timeout_ms;
   connecting.dialer = options.dialer;
+  connecting.transport = options.transport;
   return connecting;
 }
 

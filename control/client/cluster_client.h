@@ -23,6 +23,7 @@
 #include "control/membership/documents.h"
 #include "control/restore/results.h"
 #include "control/table/table.h"
+#include "drivers/registry.h"
 
 namespace sluice {
 
@@ -34,6 +35,7 @@ struct ClientOptions {
   size_t import_bytes_in_flight = size_t{32} << 20;
   Clock* clock = nullptr;        // the system's when null
   PeerDialer* dialer = nullptr;  // gRPC's when null; outlives the client
+  TransportFactory transport;    // make_transport when empty
 };
 
 struct BackupOptions {

@@ -35,13 +35,11 @@
 #include "dataplane/pipeline/write_server.h"
 #include "dataplane/store/store.h"
 #include "dataplane/stream/exchange.h"
-#include "drivers/registry.h"
 
 namespace sluice {
 
 namespace {
 
-constexpr auto kCutInterval = std::chrono::milliseconds(10);
 // How often it is looked whether a full disk has room again.
 constexpr int64_t kResumeIntervalNs = 1'000'000'000;
 constexpr int64_t kRecallMs = 1'000;
@@ -146,13 +144,15 @@ absl::Status NodeImpl::open_store() {
 }
 
 absl::Status NodeImpl::open_exchange() {
-  SLUICE_ASSIGN_OR_RETURN(transport_, make_transport(options_.config.driver));
+  const TransportFactory transport = options_.transport ? options_.transport : make_transport;
+  SLUICE_ASSIGN_OR_RETURN(transport_, transport(options_.config.driver));
   SLUICE_ASSIGN_OR_RETURN(arena_, Arena::create({.bytes = options_.config.arena_bytes,
                                                  .pages = transport_->limits().arena_pages}));
   Exchange::Options exchange;
   exchange.arena = arena_.get();
   exchange.transport = transport_.get();
   exchange.clock = &clock_;
+  exchange.timer_ms = options_.ticks.streams_ms;
   exchange.listen = options_.config.data_listen;
   exchange.cluster = directory_->cluster().uuid;
   exchange.node = options_.config.name;
@@ -299,6 +299,7 @@ absl::Status NodeImpl::open() {
   WriteServer::Options writes;
   writes.node = context_.name;
   writes.write_quorum = context_.cluster().write_quorum();
+  writes.tick_ms = options_.ticks.requests_ms;
   writes.keep = &rates_->keep();
   writes.lots.ingest = &rates_->ingest();
   writes.on_answer = [this](const std::string& node, const std::string& token, uint64_t sequence) {
@@ -324,7 +325,8 @@ absl::Status NodeImpl::begin() {
 void NodeImpl::keep_time() {
   std::unique_lock lock(mutex_);
   std::string reported;
-  while (!changed_.wait_for(lock, kCutInterval, [this] { return stopping_; })) {
+  const auto tick = std::chrono::milliseconds(options_.ticks.timer_ms);
+  while (!changed_.wait_for(lock, tick, [this] { return stopping_; })) {
     lock.unlock();
     guarded("the node's timer", [&] {
       const auto taken = store_->take_due_cut();

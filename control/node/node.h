@@ -13,8 +13,16 @@
 #include "control/node/call_server.h"
 #include "control/node/config.h"
 #include "control/peers/peer_link.h"
+#include "drivers/registry.h"
 
 namespace sluice {
+
+// How often a node looks for what nothing wakes it for.
+struct NodeTicks {
+  int64_t timer_ms = 10;      // due cuts, the first table, room on a full disk
+  int64_t streams_ms = 50;    // time limits of streams
+  int64_t requests_ms = 200;  // time limits of lots and of requests to replicas
+};
 
 struct NodeOptions {
   NodeConfig config;
@@ -22,6 +30,8 @@ struct NodeOptions {
   Clock* clock = nullptr;         // the system's when null
   PeerDialer* dialer = nullptr;   // gRPC's when null; outlives the node
   CallServerFactory serve;        // gRPC's server when empty
+  TransportFactory transport;     // make_transport when empty; outlives the node
+  NodeTicks ticks;
   BackupRunOptions backup;
   double least_work_seconds = kLeastWorkSeconds;  // before an average of work replaces the probe
 };

@@ -14,7 +14,6 @@ namespace sluice {
 namespace {
 
 constexpr int64_t kMs = 1'000'000;
-constexpr int64_t kTakeMs = 200;
 
 }  // namespace
 
@@ -212,8 +211,9 @@ void RequestClient::run() {
   Inbox::Delivery delivery;
   int64_t expired_ns = exchange_.clock().monotonic_ns();
   while (!stopping_) {
-    const bool taken = inbox_->take(kTakeMs, &delivery);
-    if (const int64_t now = exchange_.clock().monotonic_ns(); now - expired_ns >= kTakeMs * kMs) {
+    const bool taken = inbox_->take(options_.tick_ms, &delivery);
+    if (const int64_t now = exchange_.clock().monotonic_ns();
+        now - expired_ns >= options_.tick_ms * kMs) {
       expired_ns = now;
       expire();
     }

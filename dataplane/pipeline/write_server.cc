@@ -18,7 +18,6 @@ namespace sluice {
 namespace {
 
 constexpr int64_t kMs = 1'000'000;
-constexpr int64_t kTakeMs = 200;
 constexpr int64_t kReplyTimeoutMs = 10'000;
 
 bool same_replicas(const SlotRoute& a, const SlotRoute& b) {
@@ -93,6 +92,7 @@ absl::Status WriteServerImpl::start() {
   }
   RequestClient::Options peers;
   peers.kind = StreamKind::kForward;
+  peers.tick_ms = options_.tick_ms;
   peers_ = std::make_unique<RequestClient>(exchange_, peers);
   RecordWrites::Options records;
   records.node = options_.node;
@@ -149,7 +149,7 @@ void WriteServerImpl::run(Inbox& inbox, bool forwards) {
   Inbox::Delivery delivery;
   while (!stopping_) {
     lots_.tick();
-    if (!inbox.take(kTakeMs, &delivery)) continue;
+    if (!inbox.take(options_.tick_ms, &delivery)) continue;
     if (delivery.closed) {
       std::lock_guard lock(mutex_);
       streams_.erase(delivery.stream->number());

@@ -31,7 +31,6 @@ namespace stream {
 namespace {
 
 constexpr int64_t kMs = 1'000'000;
-constexpr int64_t kTimerNs = 50 * kMs;
 constexpr int64_t kLastBuffersNs = 10'000 * kMs;
 constexpr size_t kPostBatch = 16;
 
@@ -278,7 +277,7 @@ void ExchangeImpl::run() {
     if (handler_came_.exchange(false)) admit_waiting();
     if (clock_->monotonic_ns() >= next_timer_ns_) {
       run_timers();
-      next_timer_ns_ = clock_->monotonic_ns() + kTimerNs;
+      next_timer_ns_ = clock_->monotonic_ns() + options_.timer_ms * kMs;
     }
     if (progress) continue;
     snapshot_counters();
@@ -302,8 +301,9 @@ void ExchangeImpl::run() {
 // Until the next timer, or until a silent stranger's time is over that others wait for.
 int64_t ExchangeImpl::idle_wait_ns() {
   const int64_t eviction = newcomers_.next_eviction_ns();
-  if (eviction == 0 || newcomers_.waiting() <= buffers_awaited_) return kTimerNs;
-  return std::clamp<int64_t>(eviction - clock_->monotonic_ns(), 0, kTimerNs);
+  const int64_t timer_ns = options_.timer_ms * kMs;
+  if (eviction == 0 || newcomers_.waiting() <= buffers_awaited_) return timer_ns;
+  return std::clamp<int64_t>(eviction - clock_->monotonic_ns(), 0, timer_ns);
 }
 
 bool ExchangeImpl::has_waiting(Session& session) {

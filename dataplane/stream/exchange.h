@@ -225,6 +225,7 @@ class Exchange {
     size_t control_buffers = 16;
     size_t receive_blocks = 4;  // of a stream, where nothing else is said
     size_t send_queue = 8;      // messages queued on one stream
+    int64_t timer_ms = 50;      // how often time limits of streams are looked at
     int64_t hello_timeout_ms = 10'000;
     int64_t serve_wait_ms = 500;   // of a hello for a job that is not served
     int64_t keepalive_ms = 5'000;  // without another message

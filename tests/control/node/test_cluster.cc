@@ -65,6 +65,10 @@ absl::Status TestCluster::try_start(size_t i, bool accept_data_loss) {
   options.config.accept_data_loss = accept_data_loss;
   options.clock = clocks_[i].get();
   options.backup = options_.backup;
+  if (options_.fabric != nullptr) {
+    options.transport = transport_of(name(i));
+    options.config.data_listen = name(i);
+  }
   if (options_.calls != nullptr) {
     options.dialer = dialers_[i].get();
     options.serve = options_.calls->server_factory();
@@ -81,12 +85,19 @@ absl::Status TestCluster::try_start(size_t i, bool accept_data_loss) {
   return node.status();
 }
 
+TransportFactory TestCluster::transport_of(const std::string& node) const {
+  return [fabric = options_.fabric, node](std::string_view) {
+    return absl::StatusOr<std::unique_ptr<Transport>>(std::make_unique<SimTransport>(*fabric, node));
+  };
+}
+
 void TestCluster::stop(size_t i) { nodes_[i].reset(); }
 
 std::unique_ptr<ClusterClient> TestCluster::client() {
   ClientOptions options;
   options.idle_timeout_ms = 30'000;
   if (options_.calls != nullptr) options.dialer = dialers_.back().get();
+  if (options_.fabric != nullptr) options.transport = transport_of("client");
   auto client = ClusterClient::open(url_, options);
   require(client.status());
   return *std::move(client);

@@ -1,5 +1,5 @@
 // A whole cluster in this process: real nodes, stores, TCP on loopback, and one SQLite cluster
-// block. Calls go over gRPC, unless another network is given.
+// block. Calls go over gRPC and blocks over TCP, unless other networks are given.
 #ifndef SLUICE_TESTS_CONTROL_NODE_TEST_CLUSTER_H_
 #define SLUICE_TESTS_CONTROL_NODE_TEST_CLUSTER_H_
 
@@ -14,6 +14,7 @@
 #include "control/client/cluster_client.h"
 #include "control/node/node.h"
 #include "dataplane/block/record.h"
+#include "drivers/sim/sim.h"
 #include "tests/control/calls/direct_calls.h"
 
 namespace sluice {
@@ -49,6 +50,8 @@ class TestCluster {
     std::function<void(size_t i, NodeOptions& options)> adjust;
     // Carries the calls of the nodes and of client(), in place of gRPC. Outlives the cluster.
     DirectNetwork* calls = nullptr;
+    // Carries blocks of data, in place of TCP. Outlives the cluster.
+    SimFabric* fabric = nullptr;
     // What the nodes get instead of a block of their own.
     std::function<std::unique_ptr<ClusterBlock>(std::unique_ptr<ClusterBlock>)> wrap_block;
   };
@@ -70,6 +73,8 @@ class TestCluster {
   const std::string& folder() const { return folder_; }
 
  private:
+  TransportFactory transport_of(const std::string& node) const;
+
   const Options options_;
   std::string folder_;
   std::string url_;
