@@ -3,6 +3,7 @@
 #ifndef SLUICE_DRIVERS_REGISTRY_H_
 #define SLUICE_DRIVERS_REGISTRY_H_
 
+#include <functional>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -24,6 +25,9 @@ struct DriverReport {
 // INVALID_ARGUMENT for a name that no build knows, FAILED_PRECONDITION (with the fix) for a driver
 // that cannot work here.
 absl::StatusOr<std::unique_ptr<Transport>> make_transport(std::string_view driver);
+// make_transport, or what somebody has in its place: a simulated network, one with faults.
+using TransportFactory =
+    std::function<absl::StatusOr<std::unique_ptr<Transport>>(std::string_view driver)>;
 std::vector<DriverReport> examine_drivers();
 // The host part of an address at which nodes that are all on this machine reach each other with a
 // driver: 127.0.0.1, or for rdma an active port's, because loopback is no RDMA device.

@@ -8,6 +8,7 @@
 #include <set>
 #include <utility>
 
+#include "base/deadline.h"
 #include "base/parallel.h"
 #include "base/status.h"
 #include "control/peers/rpc.h"
@@ -40,10 +41,11 @@ void ask_all(const NodeContext& context, std::vector<std::string>& nodes,
   nodes = std::move(answered);
 }
 
-absl::Status read_clock(PeerNode& peer, bool connect, uint64_t* stamp) {
+absl::Status read_clock(PeerNode& peer, Clock& clock, bool connect, uint64_t* stamp) {
   grpc::ClientContext call;
-  set_timeout(call, connect ? kConnectMs : kRoundCallMs);
-  call.set_wait_for_ready(connect);
+  const Deadline deadline(clock, connect ? kConnectMs : kRoundCallMs);
+  if (connect) peer.connect(deadline.left_ms());
+  set_timeout(call, std::max<int64_t>(deadline.left_ms(), 1));
   v1::ClockReply reply;
   const grpc::Status status = peer.peer().ReadClock(&call, v1::Empty(), &reply);
   peer.note(status);
@@ -98,7 +100,7 @@ uint64_t read_clocks(const NodeContext& context, std::vector<std::string>& nodes
   uint64_t largest = context.store->clock().now();
   ask_all(context, nodes, unread, [&](PeerNode& peer) {
     uint64_t stamp = 0;
-    SLUICE_RETURN_IF_ERROR(read_clock(peer, connect, &stamp));
+    SLUICE_RETURN_IF_ERROR(read_clock(peer, *context.clock, connect, &stamp));
     const std::lock_guard lock(mutex);
     largest = std::max(largest, stamp);
     return absl::OkStatus();
@@ -159,10 +161,10 @@ TriedCut try_cut(const NodeContext& context, const std::string& backup,
   }
   // A node that has just come back is live while the connection to it may still pause: leaving it
   // out would hide what it lacks. Where connecting took its time, the clocks are read again.
-  int64_t asked_ns = system_clock().monotonic_ns();
+  int64_t asked_ns = context.clock->monotonic_ns();
   uint64_t largest = read_clocks(context, nodes, round.unread, true);
-  if (system_clock().monotonic_ns() - asked_ns > kPromptNs) {
-    asked_ns = system_clock().monotonic_ns();
+  if (context.clock->monotonic_ns() - asked_ns > kPromptNs) {
+    asked_ns = context.clock->monotonic_ns();
     largest = read_clocks(context, nodes, round.unread, false);
   }
   if (absl::Status status = check_readable(table, nodes, quorum, round.unread); !status.ok()) {

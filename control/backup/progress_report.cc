@@ -53,8 +53,6 @@ ProgressReport::~ProgressReport() {
   {
     const std::lock_guard lock(mutex_);
     stopping_ = true;
-    // What it tells is told again, with less patience.
-    if (call_ != nullptr) call_->TryCancel();
   }
   wake_.notify_all();
   thread_.join();
@@ -97,6 +95,31 @@ void ProgressReport::run() {
   }
 }
 
+grpc::Status ProgressReport::ask(PeerNode& peer, const v1::ProgressRequest& request) {
+  std::unique_lock lock(mutex_);
+  const bool last = stopping_;
+  lock.unlock();
+  grpc::ClientContext call;
+  set_timeout(call, last ? kLastReportCallMs : kReportCallMs);
+  v1::Empty reply;
+  std::optional<grpc::Status> answer;
+  peer.peer().async()->ReportProgress(&call, &request, &reply, [&](grpc::Status status) {
+    const std::lock_guard answered(mutex_);
+    answer = std::move(status);
+    wake_.notify_all();
+  });
+  lock.lock();
+  wake_.wait(lock, [&] { return answer.has_value() || (stopping_ && !last); });
+  if (!answer.has_value()) {
+    // What it tells is told again, with less patience.
+    lock.unlock();
+    peer.link().cancel(call);
+    lock.lock();
+    wake_.wait(lock, [&] { return answer.has_value(); });
+  }
+  return *answer;
+}
+
 absl::Status ProgressReport::tell(NodeProgress document, uint64_t number) {
   // Everything this node sent since the role began: blocks, acknowledgements and framing. One
   // backup runs at a time.
@@ -113,18 +136,7 @@ absl::Status ProgressReport::tell(NodeProgress document, uint64_t number) {
   request.set_incarnation(context_.store->incarnation());
   request.set_number(number);
   SLUICE_ASSIGN_OR_RETURN(const auto peer, context_.peers->find(coordinator_));
-  grpc::ClientContext call;
-  {
-    const std::lock_guard lock(mutex_);
-    set_timeout(call, stopping_ ? kLastReportCallMs : kReportCallMs);
-    call_ = &call;
-  }
-  v1::Empty reply;
-  const grpc::Status answer = peer->peer().ReportProgress(&call, request, &reply);
-  {
-    const std::lock_guard lock(mutex_);
-    call_ = nullptr;
-  }
+  const grpc::Status answer = ask(*peer, request);
   peer->note(answer);
   const absl::Status told = from_peer(answer, coordinator_);
   // Of an attempt or a backup that is over nobody wants to know.

@@ -14,10 +14,6 @@
 #include "control/backup/backup_store.h"
 #include "control/peers/node_context.h"
 
-namespace grpc {
-class ClientContext;
-}
-
 namespace sluice {
 
 // Of a node, to all that it talks with.
@@ -45,6 +41,8 @@ class ProgressReport {
  private:
   void run();
   absl::Status tell(NodeProgress document, uint64_t number);
+  // Waits for the answer, until the report is to end.
+  grpc::Status ask(PeerNode& peer, const v1::ProgressRequest& request);
 
   const NodeContext& context_;
   const std::string backup_;
@@ -58,7 +56,6 @@ class ProgressReport {
   NodeProgress document_;
   // When the document is due to be told, by the monotonic clock; 0: it was.
   int64_t due_ns_ = 0;
-  grpc::ClientContext* call_ = nullptr;  // that tells now
   bool stopping_ = false;
   bool failing_ = false;  // of the thread alone
   std::thread thread_;

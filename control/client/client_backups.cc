@@ -49,7 +49,7 @@ struct Followed {
 };
 
 // Reads updates until the last one or the stream's end.
-Followed read_updates(grpc::ClientReader<v1::BackupUpdate>& reader,
+Followed read_updates(grpc::ClientReaderInterface<v1::BackupUpdate>& reader,
                       const ClusterClient::BackupCallback& progress) {
   Followed followed;
   v1::BackupUpdate update;

@@ -130,18 +130,14 @@ class Export {
   grpc::Status read_from(PeerNode& node, int64_t page_ms, int64_t whole_ms, bool* progress) {
     request_.set_first_slot(slot_);
     request_.set_slots(std::min(kSlotsOfExport, slots_ - slot_));
-    const v1::ExportRequest request = request_;
-    PageStream<v1::ExportPage> stream(
-        whole_ms, [&](grpc::ClientContext* context, grpc::CompletionQueue* queue) {
-          return node.serving().PrepareAsyncExport(context, request, queue);
-        });
+    const auto stream = node.link().export_slots(request_, whole_ms);
     v1::ExportPage page;
-    while (stream.read(&page, page_ms)) {
+    while (stream->read(&page, page_ms)) {
       *progress = true;
       take(page);
       if (!refused_.ok()) return grpc::Status::OK;
     }
-    return stream.status();
+    return stream->status();
   }
 
  private:

@@ -31,6 +31,15 @@ NodeState state_of(v1::Writes writes) {
   }
 }
 
+ClusterConnection::Options connection_options(const ClientOptions& options) {
+  ClusterConnection::Options connecting;
+  connecting.clock = options.clock;
+  connecting.idle_timeout_ms = options.idle_timeout_ms;
+  connecting.dialer = options.dialer;
+  connecting.transport = options.transport;
+  return connecting;
+}
+
 }  // namespace
 
 bool is_answered_elsewhere(grpc::StatusCode code) {
@@ -40,18 +49,16 @@ bool is_answered_elsewhere(grpc::StatusCode code) {
 
 absl::StatusOr<std::unique_ptr<ClusterClient>> ClusterClient::open(std::string_view cluster_url,
                                                                    const ClientOptions& options) {
-  SLUICE_ASSIGN_OR_RETURN(
-      auto connection,
-      ClusterConnection::open(cluster_url, {options.clock, options.idle_timeout_ms}));
+  SLUICE_ASSIGN_OR_RETURN(auto connection,
+                          ClusterConnection::open(cluster_url, connection_options(options)));
   return std::make_unique<ClusterClientImpl>(std::move(connection), options);
 }
 
 absl::StatusOr<std::unique_ptr<ClusterClient>> ClusterClient::open(ClusterBlock& block,
                                                                    std::string_view cluster_url,
                                                                    const ClientOptions& options) {
-  SLUICE_ASSIGN_OR_RETURN(
-      auto connection,
-      ClusterConnection::open(block, cluster_url, {options.clock, options.idle_timeout_ms}));
+  SLUICE_ASSIGN_OR_RETURN(auto connection,
+                          ClusterConnection::open(block, cluster_url, connection_options(options)));
   return std::make_unique<ClusterClientImpl>(std::move(connection), options);
 }
 

@@ -57,6 +57,7 @@ class ClusterClientImpl final : public ClusterClient {
   absl::Status restore_failed(const FailedCallback& visit) override;
   absl::StatusOr<RestoreOutcome> restore_retry(const RestoreCallback& progress) override;
 
+  ClusterConnection& connection() { return *connection_; }
   Peers& peers() { return connection_->peers(); }
   Directory& directory() { return connection_->directory(); }
   const ClientOptions& options() const { return options_; }

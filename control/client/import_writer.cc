@@ -119,7 +119,7 @@ ImportWriterImpl::ImportWriterImpl(ClusterClientImpl& client)
 absl::Status ImportWriterImpl::open_bulk() {
   const size_t members = client_.directory().snapshot()->members.size();
   SLUICE_ASSIGN_OR_RETURN(exchange_,
-                          ClientExchange::open(client_.directory(), "import",
+                          ClientExchange::open(client_.connection(), "import",
                                                ClientExchange::arena_bytes(members, kSendBuffers)));
   SLUICE_ASSIGN_OR_RETURN(buffers_,
                           exchange_->exchange().arena().make_pool("import", kSendBuffers));

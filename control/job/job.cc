@@ -32,7 +32,9 @@ Job::Job(ClusterBlock& block, JobName name, const JobOptions& options,
 absl::StatusOr<std::unique_ptr<Job>> Job::take(ClusterBlock& block, const JobName& name,
                                                std::string_view holder, const JobOptions& options,
                                                const std::vector<ClusterOp>& with) {
-  SLUICE_ASSIGN_OR_RETURN(auto lock, LeaseLock::take(block, name.lock_key, holder, {}, with));
+  LeaseLockOptions locking;
+  locking.clock = options.clock;
+  SLUICE_ASSIGN_OR_RETURN(auto lock, LeaseLock::take(block, name.lock_key, holder, locking, with));
   return std::unique_ptr<Job>(new Job(block, name, options, std::move(lock)));
 }
 

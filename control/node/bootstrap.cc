@@ -4,7 +4,6 @@
 #include <string>
 #include <vector>
 
-#include "base/clock.h"
 #include "base/deadline.h"
 #include "base/random.h"
 #include "base/status.h"
@@ -17,13 +16,14 @@ namespace {
 constexpr int64_t kPollMs = 20;
 }
 
-absl::StatusOr<ClusterInfo> make_cluster(ClusterBlock& block, const ClusterShape& shape) {
+absl::StatusOr<ClusterInfo> make_cluster(ClusterBlock& block, const ClusterShape& shape,
+                                         Clock& clock) {
   ClusterInfo info;
   info.uuid = shape.uuid.empty() ? make_uuid() : shape.uuid;
   info.slot_bits = shape.slot_bits;
   info.replicas = shape.replicas;
   info.seed = shape.seed == 0 ? entropy() : shape.seed;
-  info.created_ms = system_clock().wall_ms();
+  info.created_ms = clock.wall_ms();
   const absl::Status created = create_cluster(block, info);
   if (!absl::IsAlreadyExists(created)) {
     SLUICE_RETURN_IF_ERROR(created);
@@ -34,12 +34,13 @@ absl::StatusOr<ClusterInfo> make_cluster(ClusterBlock& block, const ClusterShape
   return there;
 }
 
-absl::Status publish_first_table(ClusterBlock& block, size_t nodes, int64_t timeout_ms) {
+absl::Status publish_first_table(ClusterBlock& block, size_t nodes, int64_t timeout_ms,
+                                 Clock& clock) {
   SLUICE_ASSIGN_OR_RETURN(const ClusterInfo info, load_cluster(block));
   if (nodes < info.replicas) {
     return invalid_argument("{} nodes cannot hold {} replicas", nodes, info.replicas);
   }
-  Deadline deadline(system_clock(), timeout_ms);
+  Deadline deadline(clock, timeout_ms);
   while (true) {
     const auto head = load_table_head(block);
     if (head.ok()) return absl::OkStatus();

@@ -9,6 +9,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "base/clock.h"
 #include "control/cluster_block/cluster_block.h"
 #include "control/membership/documents.h"
 
@@ -23,12 +24,14 @@ struct ClusterShape {
 
 // Describes a new cluster in the block. ALREADY_EXISTS when there is one, unless it has the UUID
 // that was asked for: it was made before, and its maker was not told.
-absl::StatusOr<ClusterInfo> make_cluster(ClusterBlock& block, const ClusterShape& shape);
+absl::StatusOr<ClusterInfo> make_cluster(ClusterBlock& block, const ClusterShape& shape,
+                                         Clock& clock = system_clock());
 
 // Waits until `nodes` nodes are live, and publishes the table of epoch 1 over all members. OK when
 // there is a table already. DEADLINE_EXCEEDED, naming those that are live, when fewer joined in
 // time; INVALID_ARGUMENT for fewer nodes than replicas.
-absl::Status publish_first_table(ClusterBlock& block, size_t nodes, int64_t timeout_ms);
+absl::Status publish_first_table(ClusterBlock& block, size_t nodes, int64_t timeout_ms,
+                                 Clock& clock = system_clock());
 
 }  // namespace sluice
 

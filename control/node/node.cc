@@ -1,9 +1,5 @@
 #include "control/node/node.h"
 
-#include <grpcpp/ext/health_check_service_server_builder_option.h>
-#include <grpcpp/grpcpp.h>
-#include <grpcpp/health_check_service_interface.h>
-#include <grpcpp/resource_quota.h>
 #include <signal.h>
 #include <spdlog/spdlog.h>
 
@@ -26,6 +22,7 @@
 #include "control/job/job_fence.h"
 #include "control/membership/membership.h"
 #include "control/node/arena_budget.h"
+#include "control/node/grpc_server.h"
 #include "control/node/node_rates.h"
 #include "control/peers/directory.h"
 #include "control/peers/directory_router.h"
@@ -35,36 +32,19 @@
 #include "control/records/clock_monitor.h"
 #include "control/records/cluster_clock.h"
 #include "control/service/guarded_services.h"
-#include "control/service/peer_service.h"
-#include "control/service/serving_service.h"
 #include "dataplane/pipeline/write_server.h"
 #include "dataplane/store/store.h"
 #include "dataplane/stream/exchange.h"
-#include "drivers/registry.h"
 
 namespace sluice {
 
 namespace {
 
-constexpr auto kCutInterval = std::chrono::milliseconds(10);
 // How often it is looked whether a full disk has room again.
 constexpr int64_t kResumeIntervalNs = 1'000'000'000;
-constexpr size_t kRpcMemory = size_t{1} << 30;
 constexpr int64_t kRecallMs = 1'000;
 // Of each call to the cluster block while the node stops.
 constexpr int64_t kLastCallMs = 1'000;
-constexpr auto kShutdownGrace = std::chrono::seconds(2);
-
-// What one connection may cost, whoever made it.
-void bound_connections(grpc::ServerBuilder& builder) {
-  // One that does not say what it is, and one whose peer was stopped or cut off.
-  builder.AddChannelArgument(GRPC_ARG_SERVER_HANDSHAKE_TIMEOUT_MS, 10'000);
-  builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIME_MS, 20'000);
-  builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, 20'000);
-  // One that asks nothing; who made it makes another when needed.
-  builder.AddChannelArgument(GRPC_ARG_MAX_CONNECTION_IDLE_MS, 10 * 60'000);
-  builder.AddChannelArgument(GRPC_ARG_MAX_CONCURRENT_STREAMS, 256);
-}
 
 class NodeImpl final : public Node {
  public:
@@ -128,9 +108,9 @@ class NodeImpl final : public Node {
   std::unique_ptr<WriteServer> write_server_;
   std::unique_ptr<BackupRoles> roles_;
   std::unique_ptr<BackupManager> manager_;
-  std::unique_ptr<PeerService> peer_service_;
-  std::unique_ptr<ServingService> serving_service_;
-  std::unique_ptr<grpc::Server> server_;
+  std::unique_ptr<Guarded<PeerService>> peer_service_;
+  std::unique_ptr<Guarded<ServingService>> serving_service_;
+  std::unique_ptr<CallServer> server_;
   std::unique_ptr<Membership> membership_;
 
   mutable std::mutex mutex_;
@@ -164,12 +144,15 @@ absl::Status NodeImpl::open_store() {
 }
 
 absl::Status NodeImpl::open_exchange() {
-  SLUICE_ASSIGN_OR_RETURN(transport_, make_transport(options_.config.driver));
+  const TransportFactory transport = options_.transport ? options_.transport : make_transport;
+  SLUICE_ASSIGN_OR_RETURN(transport_, transport(options_.config.driver));
   SLUICE_ASSIGN_OR_RETURN(arena_, Arena::create({.bytes = options_.config.arena_bytes,
                                                  .pages = transport_->limits().arena_pages}));
   Exchange::Options exchange;
   exchange.arena = arena_.get();
   exchange.transport = transport_.get();
+  exchange.clock = &clock_;
+  exchange.timer_ms = options_.ticks.streams_ms;
   exchange.listen = options_.config.data_listen;
   exchange.cluster = directory_->cluster().uuid;
   exchange.node = options_.config.name;
@@ -189,39 +172,12 @@ absl::Status NodeImpl::open_exchange() {
 }
 
 absl::Status NodeImpl::open_server() {
-  const std::string& listen = options_.config.control_listen;
-  const size_t colon = listen.rfind(':');
-  if (colon == std::string::npos) {
-    return invalid_argument("control_listen {}: HOST:PORT expected", listen);
-  }
-  peer_service_ = std::make_unique<GuardedPeerService>(context_, *roles_, *manager_);
-  serving_service_ = std::make_unique<GuardedServingService>(context_, *manager_);
-  keep_grpc();
-  grpc::EnableDefaultHealthCheckService(true);
-  grpc::ServerBuilder builder;
-  grpc::ResourceQuota quota("node");
-  quota.SetMaxThreads(max_rpc_threads());
-  quota.Resize(kRpcMemory);
-  builder.SetResourceQuota(quota);
-  // Two servers on one port would each get some of the other's calls.
-  builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
-  builder.AddChannelArgument(GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS, 5'000);
-  builder.SetMaxReceiveMessageSize(kMaxRpcBytes);
-  builder.SetMaxSendMessageSize(kMaxRpcBytes);
-  int port = 0;
-  builder.AddListeningPort(listen, grpc::InsecureServerCredentials(), &port);
-  bound_connections(builder);
-  builder.RegisterService(peer_service_.get());
-  builder.RegisterService(serving_service_.get());
-  server_ = builder.BuildAndStart();
-  if (server_ == nullptr || port == 0) {
-    return already_exists(
-        "control_listen {}: the address is in use, or not of this machine; "
-        "change control_listen, or stop what listens there",
-        listen);
-  }
-  control_address_ = fmt::format("{}:{}", listen.substr(0, colon), port);
-  server_->GetHealthCheckService()->SetServingStatus(false);
+  peer_service_ = std::make_unique<Guarded<PeerService>>(context_, *roles_, *manager_);
+  serving_service_ = std::make_unique<Guarded<ServingService>>(context_, *manager_);
+  const CallServerFactory serve = options_.serve ? options_.serve : start_grpc_server;
+  SLUICE_ASSIGN_OR_RETURN(
+      server_, serve(options_.config.control_listen, {*peer_service_, *serving_service_}));
+  control_address_ = server_->address();
   return absl::OkStatus();
 }
 
@@ -321,7 +277,8 @@ absl::Status NodeImpl::open() {
         report_of(context_.name, DataStage::kBuild, rates_->ingest().times())};
   };
   SLUICE_RETURN_IF_ERROR(open_exchange());
-  peers_ = std::make_unique<Peers>(*directory_, clock_);
+  peers_ = std::make_unique<Peers>(*directory_, clock_,
+                                   options_.dialer == nullptr ? grpc_dialer() : *options_.dialer);
   router_ = std::make_unique<DirectoryRouter>(*directory_);
   context_.name = options_.config.name;
   context_.cluster_url = options_.config.cluster;
@@ -342,6 +299,7 @@ absl::Status NodeImpl::open() {
   WriteServer::Options writes;
   writes.node = context_.name;
   writes.write_quorum = context_.cluster().write_quorum();
+  writes.tick_ms = options_.ticks.requests_ms;
   writes.keep = &rates_->keep();
   writes.lots.ingest = &rates_->ingest();
   writes.on_answer = [this](const std::string& node, const std::string& token, uint64_t sequence) {
@@ -367,7 +325,8 @@ absl::Status NodeImpl::begin() {
 void NodeImpl::keep_time() {
   std::unique_lock lock(mutex_);
   std::string reported;
-  while (!changed_.wait_for(lock, kCutInterval, [this] { return stopping_; })) {
+  const auto tick = std::chrono::milliseconds(options_.ticks.timer_ms);
+  while (!changed_.wait_for(lock, tick, [this] { return stopping_; })) {
     lock.unlock();
     guarded("the node's timer", [&] {
       const auto taken = store_->take_due_cut();
@@ -400,7 +359,7 @@ void NodeImpl::look_for_table() {
     }
     serving_ = true;
   }
-  server_->GetHealthCheckService()->SetServingStatus(true);
+  server_->set_serving();
   changed_.notify_all();
   spdlog::info("{}: serves", context_.name);
 }
@@ -435,11 +394,8 @@ void NodeImpl::stop() {
   context_.ready = false;
   clock_monitor_.reset();
   if (manager_ != nullptr) manager_->stop();
-  if (serving_service_ != nullptr) serving_service_->stop();
-  if (server_ != nullptr) {
-    server_->Shutdown(std::chrono::system_clock::now() + kShutdownGrace);
-    server_->Wait();
-  }
+  if (serving_service_ != nullptr) serving_service_->service().stop();
+  if (server_ != nullptr) server_->stop();
   manager_.reset();
   roles_.reset();
   write_server_.reset();

@@ -1,4 +1,4 @@
-// One serving node: store, streams, roles in backups, and the gRPC server in front of them.
+// One serving node: store, streams, roles in backups, and the server of calls in front of them.
 #ifndef SLUICE_CONTROL_NODE_NODE_H_
 #define SLUICE_CONTROL_NODE_NODE_H_
 
@@ -10,14 +10,28 @@
 #include "control/backup/backup_run.h"
 #include "control/cluster_block/cluster_block.h"
 #include "control/membership/weights.h"
+#include "control/node/call_server.h"
 #include "control/node/config.h"
+#include "control/peers/peer_link.h"
+#include "drivers/registry.h"
 
 namespace sluice {
+
+// How often a node looks for what nothing wakes it for.
+struct NodeTicks {
+  int64_t timer_ms = 10;      // due cuts, the first table, room on a full disk
+  int64_t streams_ms = 50;    // time limits of streams
+  int64_t requests_ms = 200;  // time limits of lots and of requests to replicas
+};
 
 struct NodeOptions {
   NodeConfig config;
   ClusterBlock* block = nullptr;  // instead of the one of config.cluster; outlives the node
   Clock* clock = nullptr;         // the system's when null
+  PeerDialer* dialer = nullptr;   // gRPC's when null; outlives the node
+  CallServerFactory serve;        // gRPC's server when empty
+  TransportFactory transport;     // make_transport when empty; outlives the node
+  NodeTicks ticks;
   BackupRunOptions backup;
   double least_work_seconds = kLeastWorkSeconds;  // before an average of work replaces the probe
 };

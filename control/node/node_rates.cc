@@ -17,7 +17,7 @@ constexpr uint64_t kLeastMessageBytes = uint64_t{32} << 10;
 }  // namespace
 
 absl::Status NodeRates::probe(const std::string& address) {
-  SLUICE_ASSIGN_OR_RETURN(probe_, measure_rates(options_.data_folder));
+  SLUICE_ASSIGN_OR_RETURN(probe_, measure_rates(options_.data_folder, clock_));
   probe_.link.rate = reported_link_rate(address, kNetworkDevices);
   return absl::OkStatus();
 }

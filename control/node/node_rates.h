@@ -21,7 +21,11 @@ class NodeRates {
     double least_work_seconds = kLeastWorkSeconds;
   };
   NodeRates(const Options& options, Clock& clock)
-      : options_(options), keep_(clock), ingest_(clock), work_(options.least_work_seconds) {}
+      : options_(options),
+        clock_(clock),
+        keep_(clock),
+        ingest_(clock),
+        work_(options.least_work_seconds) {}
 
   // Well under a second, of disk and processor. `address`: where peers reach the node's data.
   absl::Status probe(const std::string& address);
@@ -36,6 +40,7 @@ class NodeRates {
 
  private:
   const Options options_;
+  Clock& clock_;
   Stage keep_;    // checks a restore's blocks and gathers their rows
   Stage ingest_;  // makes them durable
   WorkMeter work_;

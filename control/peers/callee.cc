@@ -41,7 +41,7 @@ class Factory final : public grpc::experimental::ClientInterceptorFactoryInterfa
   const Callee callee_;
 };
 
-std::string_view value_of(const grpc::ServerContext& call, const char* key) {
+std::string value_of(const grpc::ServerContext& call, const char* key) {
   const auto found = call.client_metadata().find(key);
   if (found == call.client_metadata().end()) return {};
   return {found->second.data(), found->second.size()};
@@ -56,15 +56,17 @@ std::vector<std::unique_ptr<grpc::experimental::ClientInterceptorFactoryInterfac
   return factories;
 }
 
-absl::Status check_callee(const grpc::ServerContext& call, std::string_view cluster,
-                          std::string_view self) {
-  const std::string_view node = value_of(call, kNodeKey);
-  if (node.empty()) return absl::OkStatus();
-  if (const std::string_view meant = value_of(call, kClusterKey); meant != cluster) {
+Callee callee_of(const grpc::ServerContext& call) {
+  return {value_of(call, kClusterKey), value_of(call, kNodeKey)};
+}
+
+absl::Status check_callee(const Callee& meant, std::string_view cluster, std::string_view self) {
+  if (meant.node.empty()) return absl::OkStatus();
+  if (meant.cluster != cluster) {
     return unavailable("at its address is node {} of cluster {}, not one of cluster {}", self,
-                       cluster, meant);
+                       cluster, meant.cluster);
   }
-  if (node != self) return unavailable("at its address is node {} now", self);
+  if (meant.node != self) return unavailable("at its address is node {} now", self);
   return absl::OkStatus();
 }
 

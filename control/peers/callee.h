@@ -27,9 +27,11 @@ struct Callee {
 std::vector<std::unique_ptr<grpc::experimental::ClientInterceptorFactoryInterface>> naming(
     const Callee& callee);
 
+// Whom a call says that it is meant for.
+Callee callee_of(const grpc::ServerContext& call);
+
 // UNAVAILABLE where a call is meant for another node than `self`, or for one of another cluster.
-absl::Status check_callee(const grpc::ServerContext& call, std::string_view cluster,
-                          std::string_view self);
+absl::Status check_callee(const Callee& meant, std::string_view cluster, std::string_view self);
 
 }  // namespace sluice
 

@@ -1,7 +1,6 @@
 #include "control/peers/client_exchange.h"
 
 #include "base/status.h"
-#include "drivers/registry.h"
 
 namespace sluice {
 namespace {
@@ -24,19 +23,21 @@ absl::StatusOr<std::string> common_driver(const Directory::Snapshot& snapshot) {
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<ClientExchange>> ClientExchange::open(const Directory& directory,
+absl::StatusOr<std::unique_ptr<ClientExchange>> ClientExchange::open(ClusterConnection& cluster,
                                                                      const std::string& node,
                                                                      size_t arena_bytes) {
-  const auto snapshot = directory.snapshot();
+  const auto snapshot = cluster.directory().snapshot();
   auto client = std::make_unique<ClientExchange>();
   SLUICE_ASSIGN_OR_RETURN(const std::string driver, common_driver(*snapshot));
-  SLUICE_ASSIGN_OR_RETURN(client->transport_, make_transport(driver));
+  const TransportFactory& given = cluster.options().transport;
+  SLUICE_ASSIGN_OR_RETURN(client->transport_, given ? given(driver) : make_transport(driver));
   SLUICE_ASSIGN_OR_RETURN(
       client->arena_,
       Arena::create({.bytes = arena_bytes, .pages = client->transport_->limits().arena_pages}));
   Exchange::Options options;
   options.arena = client->arena_.get();
   options.transport = client->transport_.get();
+  options.clock = &cluster.clock();
   options.node = node;
   options.own_buffers = 2;
   options.control_buffers = 8;

@@ -9,7 +9,7 @@
 
 #include "absl/status/statusor.h"
 #include "base/arena.h"
-#include "control/peers/directory.h"
+#include "control/peers/cluster_connection.h"
 #include "dataplane/pipeline/request_client.h"
 #include "dataplane/stream/exchange.h"
 #include "drivers/transport.h"
@@ -21,10 +21,11 @@ class ClientExchange {
  public:
   static constexpr size_t kReceiveBlocks = 2;  // of each stream
 
-  // `node` is what the client calls itself. FAILED_PRECONDITION when the nodes speak different
-  // drivers, UNAVAILABLE when none is live, the driver's own error where it does not work here;
-  // RESOURCE_EXHAUSTED when the arena leaves fewer than four buffers beside its streams'.
-  static absl::StatusOr<std::unique_ptr<ClientExchange>> open(const Directory& directory,
+  // With the cluster's clock and transport. `node` is what the client calls itself.
+  // FAILED_PRECONDITION when the nodes speak different drivers, UNAVAILABLE when none is live, the
+  // driver's own error where it does not work here; RESOURCE_EXHAUSTED when the arena leaves fewer
+  // than four buffers beside its streams'.
+  static absl::StatusOr<std::unique_ptr<ClientExchange>> open(ClusterConnection& cluster,
                                                               const std::string& node,
                                                               size_t arena_bytes);
   // An arena that leaves so many buffers, in a cluster of so many nodes.

@@ -32,7 +32,7 @@ ClusterConnection::ClusterConnection(std::unique_ptr<ClusterBlock> owned, Cluste
       options_(options),
       clock_(options.clock == nullptr ? system_clock() : *options.clock),
       directory_(std::move(directory)),
-      peers_(*directory_, clock_) {}
+      peers_(*directory_, clock_, options.dialer == nullptr ? grpc_dialer() : *options.dialer) {}
 
 Patience ClusterConnection::patience() const {
   Patience patience;

@@ -14,6 +14,7 @@
 #include "control/peers/directory.h"
 #include "control/peers/patient_call.h"
 #include "control/peers/peers.h"
+#include "drivers/registry.h"
 
 namespace sluice {
 
@@ -22,6 +23,8 @@ class ClusterConnection {
   struct Options {
     Clock* clock = nullptr;             // the system's when null
     int64_t idle_timeout_ms = 120'000;  // a long job that reports nothing for so long is given up
+    PeerDialer* dialer = nullptr;       // gRPC's when null; outlives the connection
+    TransportFactory transport;         // make_transport when empty
   };
   static absl::StatusOr<std::unique_ptr<ClusterConnection>> open(std::string_view url,
                                                                  const Options& options);

@@ -1,6 +1,6 @@
 // One question to several nodes at once, answered in whatever order they answer.
 //
-// Confined to one thread; the calls themselves run on gRPC's. What is still open when it is
+// Confined to one thread; the calls themselves run on the link's. What is still open when it is
 // destroyed is cancelled, which needs no answer from the node.
 #ifndef SLUICE_CONTROL_PEERS_PEER_CALLS_H_
 #define SLUICE_CONTROL_PEERS_PEER_CALLS_H_
@@ -41,7 +41,7 @@ class PeerCalls {
       calls = state_->open;
     }
     // Without the lock: a cancelled call may end on this thread.
-    for (const auto& call : calls) call->context.TryCancel();
+    for (const auto& call : calls) call->node->link().cancel(call->context);
     calls.clear();
     std::unique_lock lock(state_->mutex);
     state_->changed.wait(lock, [&] { return state_->open.empty(); });

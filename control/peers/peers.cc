@@ -5,7 +5,6 @@
 #include <utility>
 
 #include "base/status.h"
-#include "control/peers/rpc.h"
 
 namespace sluice {
 
@@ -14,17 +13,9 @@ constexpr int64_t kFirstPauseNs = 100'000'000;
 constexpr int64_t kLongestPauseNs = 2'000'000'000;
 }  // namespace
 
-PeerNode::PeerNode(const Callee& callee, const std::string& address, Clock& clock)
-    : name_(callee.node), address_(address), clock_(clock) {
-  channel_ = make_channel(address, callee);
-  peer_ = v1::Peer::NewStub(channel_);
-  serving_ = v1::Sluice::NewStub(channel_);
-}
-
-bool PeerNode::connect(int64_t timeout_ms) {
-  return channel_->WaitForConnected(std::chrono::system_clock::now() +
-                                    std::chrono::milliseconds(timeout_ms));
-}
+PeerNode::PeerNode(std::string name, std::string address, std::unique_ptr<PeerLink> link,
+                   Clock& clock)
+    : name_(std::move(name)), address_(std::move(address)), clock_(clock), link_(std::move(link)) {}
 
 void PeerNode::note(const grpc::Status& status) {
   const bool absent = status.error_code() == grpc::StatusCode::UNAVAILABLE ||
@@ -82,8 +73,10 @@ absl::StatusOr<std::shared_ptr<PeerNode>> Peers::find(std::string_view name) {
   const std::lock_guard lock(mutex_);
   auto& node = nodes_[std::string(name)];
   if (node == nullptr || node->address() != member->info.control_address) {
-    node = std::make_shared<PeerNode>(Callee{directory_.cluster().uuid, std::string(name)},
-                                      member->info.control_address, clock_);
+    const std::string& address = member->info.control_address;
+    node = std::make_shared<PeerNode>(
+        std::string(name), address,
+        dialer_.dial({directory_.cluster().uuid, std::string(name)}, address), clock_);
   }
   return node;
 }

@@ -1,4 +1,4 @@
-// Channels to the cluster's nodes, with a memory of which ones do not answer.
+// Links to the cluster's nodes, with a memory of which ones do not answer.
 //
 // Thread-safe. A node that failed is not asked again before its pause is over (100 ms, doubling to
 // 2 s), so that one dead node costs its callers one timeout and not one each; what cannot do
@@ -17,24 +17,23 @@
 
 #include "absl/status/statusor.h"
 #include "base/clock.h"
-#include "control/peers/callee.h"
 #include "control/peers/directory.h"
-#include "control/proto/peer.grpc.pb.h"
-#include "control/proto/sluice.grpc.pb.h"
+#include "control/peers/peer_link.h"
 
 namespace sluice {
 
 class PeerNode {
  public:
-  PeerNode(const Callee& callee, const std::string& address, Clock& clock);
+  PeerNode(std::string name, std::string address, std::unique_ptr<PeerLink> link, Clock& clock);
 
   const std::string& name() const { return name_; }
   const std::string& address() const { return address_; }
-  v1::Peer::Stub& peer() { return *peer_; }
-  v1::Sluice::Stub& serving() { return *serving_; }
+  PeerLink& link() { return *link_; }
+  v1::Peer::StubInterface& peer() { return link_->peer(); }
+  v1::Sluice::StubInterface& serving() { return link_->serving(); }
 
   // Waits until there is a connection, at most `timeout_ms`.
-  bool connect(int64_t timeout_ms);
+  bool connect(int64_t timeout_ms) { return link_->connect(timeout_ms); }
   // The same for the first connection alone, which all callers wait for: later ones fail fast.
   void connect_first() {
     std::call_once(first_, [this] { connect(kFirstConnectMs); });
@@ -64,10 +63,8 @@ class PeerNode {
   const std::string name_;
   const std::string address_;
   Clock& clock_;
-  std::shared_ptr<grpc::Channel> channel_;
+  const std::unique_ptr<PeerLink> link_;
   std::once_flag first_;
-  std::unique_ptr<v1::Peer::Stub> peer_;
-  std::unique_ptr<v1::Sluice::Stub> serving_;
   std::atomic<int64_t> resume_ns_{0};
   std::atomic<int64_t> pause_ns_{0};
   mutable std::mutex mutex_;
@@ -80,16 +77,20 @@ class PeerNode {
 
 class Peers {
  public:
-  Peers(Directory& directory, Clock& clock) : directory_(directory), clock_(clock) {}
+  // The dialer outlives it, and whoever holds one of its nodes.
+  Peers(Directory& directory, Clock& clock, PeerDialer& dialer = grpc_dialer())
+      : directory_(directory), clock_(clock), dialer_(dialer) {}
   // NOT_FOUND for a name that is no member. A node that came back under another address gets a new
-  // channel.
+  // link.
   absl::StatusOr<std::shared_ptr<PeerNode>> find(std::string_view name);
   Directory& directory() { return directory_; }
   Clock& clock() { return clock_; }
+  PeerDialer& dialer() { return dialer_; }
 
  private:
   Directory& directory_;
   Clock& clock_;
+  PeerDialer& dialer_;
   std::mutex mutex_;
   std::map<std::string, std::shared_ptr<PeerNode>, std::less<>> nodes_;
 };

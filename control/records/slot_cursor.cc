@@ -40,10 +40,7 @@ class RemoteCursor final : public SlotCursor {
         slot_(range.slot),
         page_ms_(times.page_ms),
         values_(values),
-        request_(request_of(range, values)),
-        stream_(times.whole_ms, [this](grpc::ClientContext* context, grpc::CompletionQueue* queue) {
-          return node_->peer().PrepareAsyncScanSlot(context, request_, queue);
-        }) {}
+        stream_(node_->link().scan_slot(request_of(range, values), times.whole_ms)) {}
 
   absl::StatusOr<bool> next() override {
     if (++index_ >= page_.items_size()) {
@@ -51,9 +48,9 @@ class RemoteCursor final : public SlotCursor {
       // A page without items says nothing; the next one may have some.
       do {
         page_.Clear();
-        if (stream_.read(&page_, page_ms_)) continue;
-        node_->note(stream_.status());
-        if (!stream_.status().ok()) return from_peer(stream_.status(), node_->name());
+        if (stream_->read(&page_, page_ms_)) continue;
+        node_->note(stream_->status());
+        if (!stream_->status().ok()) return from_peer(stream_->status(), node_->name());
         return false;
       } while (page_.items_size() == 0);
     }
@@ -112,8 +109,7 @@ class RemoteCursor final : public SlotCursor {
   const uint32_t slot_;
   const int64_t page_ms_;
   const bool values_;
-  const v1::ScanRequest request_;
-  PageStream<v1::ScanPage> stream_;
+  const std::unique_ptr<PageStream<v1::ScanPage>> stream_;
   v1::ScanPage page_;
   int index_ = -1;
   std::string last_key_;

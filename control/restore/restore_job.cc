@@ -216,7 +216,8 @@ void RestoreJob::add(const v1::RestorePartResult& part) {
 // it, at its version or a newer one: others may have written meanwhile, also into a cluster that
 // was empty.
 absl::Status RestoreJob::prove() {
-  SLUICE_RETURN_IF_ERROR(with_patience([this] { return cluster_.directory().refresh(); }));
+  SLUICE_RETURN_IF_ERROR(
+      with_patience(cluster_.clock(), [this] { return cluster_.directory().refresh(); }));
   SLUICE_ASSIGN_OR_RETURN(const NodeDigests digests, read_digests(cluster_, cluster_.patience()));
   const auto table = cluster_.directory().snapshot()->table;
   // A retry of records that were picked or regrouped does not know what the slots hold as a whole.
@@ -304,7 +305,7 @@ absl::Status RestoreJob::forget(const std::set<SlotCopy>& copies) {
       chunks.insert(progress_chunk(slot));
     }
     for (const uint32_t chunk : chunks) {
-      SLUICE_RETURN_IF_ERROR(with_patience([&] {
+      SLUICE_RETURN_IF_ERROR(with_patience(cluster_.clock(), [&] {
         return store_progress(cluster_.block(), fence, source.part, chunk,
                               encode_progress(progress, chunk));
       }));
@@ -341,7 +342,7 @@ absl::Status RestoreJob::end(const absl::Status& status, bool retry) {
   RestoreHead head = stored_.head;
   head.lists = lists_;
   FailedCounts counts;
-  SLUICE_RETURN_IF_ERROR(with_patience([&]() -> absl::Status {
+  SLUICE_RETURN_IF_ERROR(with_patience(cluster_.clock(), [&]() -> absl::Status {
     SLUICE_ASSIGN_OR_RETURN(counts, count_failed(cluster_.block(), head));
     return absl::OkStatus();
   }));

@@ -48,7 +48,7 @@ absl::Status read_keys(ClusterConnection& cluster, const RestoreHead& head,
       visited = visitor.problem(page.unit(), data_loss("{}", page.problem()));
     }
   }
-  if (!visited.ok()) call.TryCancel();
+  if (!visited.ok()) peer->link().cancel(call);
   const grpc::Status status = reader->Finish();
   SLUICE_RETURN_IF_ERROR(visited);
   return from_peer(status, source.node);

@@ -88,7 +88,7 @@ absl::Status RestoreParts::run_here(const RestoreHead& head,
   const size_t members = cluster_.directory().snapshot()->members.size();
   SLUICE_ASSIGN_OR_RETURN(
       const auto exchange,
-      ClientExchange::open(cluster_.directory(), "restore",
+      ClientExchange::open(cluster_, "restore",
                            std::max<size_t>(options_.arena_bytes,
                                             ClientExchange::arena_bytes(members, 2 * kRequests))));
   Cancellation cancellation;

@@ -28,7 +28,7 @@ namespace sluice {
 namespace {
 
 constexpr int64_t kObserveMs = 5'000;
-constexpr auto kFlushInterval = std::chrono::milliseconds(500);
+constexpr int64_t kFlushNs = 500'000'000;
 
 // Ends a run when another attempt begins, or its own is over.
 class Superseded {
@@ -93,7 +93,7 @@ class ProgressKeeper {
     for (const auto& part : archive.parts()) {
       Part& mine = parts_[part.node];
       for (const BlockLocation& block : part.blocks) part_of_[block.slot] = part.node;
-      SLUICE_RETURN_IF_ERROR(with_patience([&]() -> absl::Status {
+      SLUICE_RETURN_IF_ERROR(with_patience(run_.peers->clock(), [&]() -> absl::Status {
         SLUICE_ASSIGN_OR_RETURN(mine.progress, load_progress(block_, fence_, part.node));
         return absl::OkStatus();
       }));
@@ -137,7 +137,7 @@ class ProgressKeeper {
     }
     wake_.notify_all();
     thread_.join();
-    return with_patience([this] { return flush(); });
+    return with_patience(run_.peers->clock(), [this] { return flush(); });
   }
   void complete(const RestoredSlot& slot) {
     const std::lock_guard lock(mutex_);
@@ -158,7 +158,8 @@ class ProgressKeeper {
 
   void keep() {
     std::unique_lock lock(mutex_);
-    while (!wake_.wait_for(lock, kFlushInterval, [this] { return stopping_; })) {
+    while (
+        !wake_.wait_for(lock, std::chrono::nanoseconds(kFlushNs), [this] { return stopping_; })) {
       const uint64_t bytes = bytes_;
       lock.unlock();
       if (run_.progress) run_.progress(bytes);
@@ -253,13 +254,14 @@ absl::Status count_records(const RestoreRun& run, ArchiveReader& archive,
   SLUICE_ASSIGN_OR_RETURN(const auto arena, Arena::create({.bytes = kBufferBytes}));
   SLUICE_ASSIGN_OR_RETURN(const auto pool, arena->make_pool("counting", 1));
   BlockBuffer buffer = pool->try_take();
-  auto reported = std::chrono::steady_clock::now();
+  const Clock& clock = run.peers->clock();
+  int64_t reported_ns = clock.monotonic_ns();
   for (size_t part = 0; part < archive.parts().size(); ++part) {
     for (const BlockLocation& location : archive.parts()[part].blocks) {
       if (run.cancellation->cancelled()) return cancelled("cancelled");
       // Whoever waits for it is found to be gone when it is told.
-      if (const auto now = std::chrono::steady_clock::now(); now - reported >= kFlushInterval) {
-        reported = now;
+      if (const int64_t now = clock.monotonic_ns(); now - reported_ns >= kFlushNs) {
+        reported_ns = now;
         if (run.progress) run.progress(result->bytes());
       }
       SLUICE_RETURN_IF_ERROR(archive.read_block(part, location, buffer.span()));
@@ -302,14 +304,16 @@ void fill_result(const RestoreResult& from, v1::RestorePartResult* to) {
   }
 }
 
-absl::Status store_failures(const RestoreFence& fence, ClusterBlock& block,
-                            const ArchiveReader& archive, const std::string& generation,
-                            const std::vector<RestoreUnit>& failed, v1::RestorePartResult* result) {
+absl::Status store_failures(const RestoreRun& run, const RestoreFence& fence,
+                            const ArchiveReader& archive, const std::vector<RestoreUnit>& failed,
+                            v1::RestorePartResult* result) {
+  ClusterBlock& block = run.peers->directory().block();
   for (const auto& part : archive.parts()) {
     std::vector<RestoreUnit> units;
     std::copy_if(failed.begin(), failed.end(), std::back_inserter(units),
                  [&](const RestoreUnit& unit) { return unit.part == part.node; });
-    SLUICE_RETURN_IF_ERROR(store_failed_units(block, fence, part.node, generation, units));
+    SLUICE_RETURN_IF_ERROR(
+        store_failed_units(block, run.peers->clock(), fence, part.node, run.list, units));
     // What is listed, by part: the head names it.
     if (!units.empty()) result->add_listed(part.node);
   }
@@ -379,7 +383,7 @@ absl::StatusOr<v1::RestorePartResult> check_part(const RestoreRun& run, ArchiveR
 absl::StatusOr<std::vector<RestoreUnit>> load_listed(ClusterBlock& block, const RestoreRun& run,
                                                      const ArchiveReader& archive) {
   std::vector<RestoreUnit> listed;
-  SLUICE_RETURN_IF_ERROR(with_patience([&]() -> absl::Status {
+  SLUICE_RETURN_IF_ERROR(with_patience(run.peers->clock(), [&]() -> absl::Status {
     listed.clear();
     SLUICE_ASSIGN_OR_RETURN(const StoredRestore stored, load_restore(block, run.id));
     for (const auto& part : archive.parts()) {
@@ -397,7 +401,7 @@ absl::StatusOr<v1::RestorePartResult> send_part(const RestoreRun& run, const Res
   ClusterBlock& block = directory.block();
   v1::RestorePartResult answer;
   // Whose stores count, as the cluster has it now.
-  SLUICE_RETURN_IF_ERROR(with_patience([&] { return directory.refresh(); }));
+  SLUICE_RETURN_IF_ERROR(with_patience(run.peers->clock(), [&] { return directory.refresh(); }));
   SLUICE_RETURN_IF_ERROR(move_clocks(*run.peers, archive.manifest().newest_stamp));
   ProgressKeeper keeper(run, fence, block);
   SLUICE_RETURN_IF_ERROR(keeper.load(archive));
@@ -425,8 +429,7 @@ absl::StatusOr<v1::RestorePartResult> send_part(const RestoreRun& run, const Res
   result->kept_newer += kept_newer;
   // A retry that was cancelled leaves the list as it was: nothing on it is lost.
   if (!(run.retry && result->cancelled)) {
-    SLUICE_RETURN_IF_ERROR(
-        store_failures(fence, block, archive, run.list, result->failed, &answer));
+    SLUICE_RETURN_IF_ERROR(store_failures(run, fence, archive, result->failed, &answer));
   }
   // A retry has seen only some records of the archive.
   if (run.retry) result->expected.clear();
@@ -446,7 +449,8 @@ absl::StatusOr<v1::RestorePartResult> run_restore(const RestoreRun& run) {
     return answer;
   }
   ClusterBlock& block = run.peers->directory().block();
-  SLUICE_ASSIGN_OR_RETURN(const RestoreFence fence, find_fence(block, run.id, run.attempt));
+  SLUICE_ASSIGN_OR_RETURN(const RestoreFence fence,
+                          find_fence(block, run.peers->clock(), run.id, run.attempt));
   SLUICE_ASSIGN_OR_RETURN(const auto superseded,
                           Superseded::watch(block, fence, *run.cancellation));
   auto answer = run.check ? check_part(run, *archive) : send_part(run, fence, *archive);

@@ -151,8 +151,8 @@ absl::StatusOr<std::vector<RestoreHead>> list_restores(ClusterBlock& block) {
   return heads;
 }
 
-absl::Status with_patience(const std::function<absl::Status()>& call) {
-  Deadline deadline(system_clock(), kBlockPatienceMs);
+absl::Status with_patience(Clock& clock, const std::function<absl::Status()>& call) {
+  Deadline deadline(clock, kBlockPatienceMs);
   absl::Status status;
   do {
     status = call();
@@ -164,10 +164,10 @@ RestoreFence fence_of(const StoredRestore& stored) {
   return {stored.head.id, stored.head.attempt, stored.revision, stored.head.progress};
 }
 
-absl::StatusOr<RestoreFence> find_fence(ClusterBlock& block, std::string_view id,
+absl::StatusOr<RestoreFence> find_fence(ClusterBlock& block, Clock& clock, std::string_view id,
                                         uint64_t attempt) {
   StoredRestore stored;
-  SLUICE_RETURN_IF_ERROR(with_patience([&]() -> absl::Status {
+  SLUICE_RETURN_IF_ERROR(with_patience(clock, [&]() -> absl::Status {
     SLUICE_ASSIGN_OR_RETURN(stored, load_restore(block, id));
     return absl::OkStatus();
   }));
@@ -268,7 +268,7 @@ absl::StatusOr<DurableSlots> load_progress(ClusterBlock& block, const RestoreFen
   return progress;
 }
 
-absl::Status store_failed_units(ClusterBlock& block, const RestoreFence& fence,
+absl::Status store_failed_units(ClusterBlock& block, Clock& clock, const RestoreFence& fence,
                                 std::string_view part, std::string_view generation,
                                 const std::vector<RestoreUnit>& units) {
   const std::string prefix = failed_prefix(fence.id, generation, part);
@@ -286,7 +286,7 @@ absl::Status store_failed_units(ClusterBlock& block, const RestoreFence& fence,
       unit->set_deletions(units[i].deletions);
     }
     chunk.set_last(units.size() - first <= kUnitsPerChunk);
-    SLUICE_RETURN_IF_ERROR(with_patience([&] {
+    SLUICE_RETURN_IF_ERROR(with_patience(clock, [&] {
       return commit_fenced(block, fence,
                            ClusterOp::put(fmt::format("{}{:06}", prefix, first / kUnitsPerChunk),
                                           encode_document(kFailedFormat, chunk)));

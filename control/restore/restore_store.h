@@ -25,6 +25,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "base/checksum.h"
+#include "base/clock.h"
 #include "control/cluster_block/cluster_block.h"
 #include "control/restore/restore_state.h"
 #include "dataplane/pipeline/restore.h"
@@ -92,7 +93,8 @@ struct RestoreFence {
 };
 RestoreFence fence_of(const StoredRestore& stored);
 // As an attempt that is told its number finds it. ABORTED when it is over.
-absl::StatusOr<RestoreFence> find_fence(ClusterBlock& block, std::string_view id, uint64_t attempt);
+absl::StatusOr<RestoreFence> find_fence(ClusterBlock& block, Clock& clock, std::string_view id,
+                                        uint64_t attempt);
 
 // Forgets the generations of progress and retry lists that the head does not name.
 absl::Status erase_unnamed(ClusterBlock& block, const StoredRestore& stored);
@@ -127,7 +129,7 @@ absl::StatusOr<DurableSlots> load_progress(ClusterBlock& block, const RestoreFen
                                            std::string_view part);
 
 // Stores a part's retry list as a generation of its own; it counts once the head names it.
-absl::Status store_failed_units(ClusterBlock& block, const RestoreFence& fence,
+absl::Status store_failed_units(ClusterBlock& block, Clock& clock, const RestoreFence& fence,
                                 std::string_view part, std::string_view generation,
                                 const std::vector<RestoreUnit>& units);
 // Of the list that the head names; none where it names none. Hands out one chunk after the other.
@@ -142,7 +144,7 @@ absl::StatusOr<std::vector<RestoreUnit>> load_failed_units(ClusterBlock& block,
 // with other work.
 inline constexpr int64_t kBlockPatienceMs = 120'000;
 // Asks again while the answer is UNAVAILABLE.
-absl::Status with_patience(const std::function<absl::Status()>& call);
+absl::Status with_patience(Clock& clock, const std::function<absl::Status()>& call);
 
 }  // namespace sluice
 

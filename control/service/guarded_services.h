@@ -1,6 +1,6 @@
-// What stands between gRPC and the handlers: nobody is served before the node has joined, or who
-// meant another node, how many calls of each kind may be in work at once, and the end of every
-// exception. Thread-safe.
+// What stands between whatever carries calls and the services that answer them: nobody is served
+// before the node has joined, or who meant another node, how many calls of each kind may be in work
+// at once, and the end of every exception. Thread-safe.
 //
 // A call occupies a thread of its node until it ends, and a stream does so for as long as its
 // reader likes. The bounds below leave threads for what nodes ask of each other (kCluster), which
@@ -14,7 +14,8 @@
 
 #include "base/guard.h"
 #include "base/status.h"
-#include "control/peers/rpc.h"
+#include "control/peers/node_context.h"
+#include "control/service/incoming_call.h"
 #include "control/service/peer_service.h"
 #include "control/service/serving_service.h"
 
@@ -73,87 +74,48 @@ constexpr int max_rpc_threads() {
   return sum;
 }
 
-template <typename Method>
+// The types of a service's function, for what is made from the list of calls.
+template <typename Handler>
 struct HandlerTypes;
-template <typename Service, typename Asked, typename Answered>
-struct HandlerTypes<grpc::Status (Service::*)(grpc::ServerContext*, const Asked*, Answered*)> {
+template <typename Of, typename Asked, typename Answered>
+struct HandlerTypes<absl::Status (Of::*)(IncomingCall&, const Asked&, Answered*)> {
+  using Service = Of;
   using Request = Asked;
-  using Reply = Answered;  // or the writer of a stream
+  using Reply = Answered;  // or the sink of a stream's pages
 };
 
-// One method: types as the generated service declares them.
-#define SLUICE_GUARDED_(method, kind)                                                    \
-  grpc::Status method(grpc::ServerContext* call,                                         \
-                      const HandlerTypes<decltype(&Service::method)>::Request* request,  \
-                      HandlerTypes<decltype(&Service::method)>::Reply* reply) override { \
-    return to_grpc(guarded(#method, [&]() -> absl::Status {                              \
-      SLUICE_RETURN_IF_ERROR(Unguarded::check_ready(*call));                             \
-      const Admission::Call admitted(admission_, Admission::Kind::kind);                 \
-      SLUICE_RETURN_IF_ERROR(admitted.check(#method));                                   \
-      return from_handler(Unguarded::method(call, request, reply));                      \
-    }));                                                                                 \
+// A service whose calls are guarded. The context outlives it.
+template <typename Service>
+class Guarded {
+ public:
+  // With what the service is made of beside the context.
+  template <typename... Parts>
+  explicit Guarded(const NodeContext& context, Parts&... parts)
+      : context_(context), service_(context, parts...) {}
+
+  Service& service() { return service_; }
+
+  // `handler` is one of the service's; `reply` is what it fills, or the sink of its pages.
+  // UNAVAILABLE before the node has joined, once it stops, and where the call is meant for another
+  // node.
+  template <typename Request, typename Reply>
+  absl::Status answer(std::string_view method, Admission::Kind kind,
+                      absl::Status (Service::*handler)(IncomingCall&, const Request&, Reply*),
+                      IncomingCall& call, const Request& request, Reply* reply) {
+    return guarded(method, [&]() -> absl::Status {
+      SLUICE_RETURN_IF_ERROR(context_.check_ready());
+      SLUICE_RETURN_IF_ERROR(check_callee(call.callee(), context_.cluster().uuid, context_.name));
+      const Admission::Call admitted(admission_, kind);
+      SLUICE_RETURN_IF_ERROR(admitted.check(method));
+      return (service_.*handler)(call, request, reply);
+    });
   }
 
-// A handler's status as it is: from_grpc() would put a client's words on it.
-inline absl::Status from_handler(const grpc::Status& status) {
-  return absl::Status(static_cast<absl::StatusCode>(status.error_code()), status.error_message());
-}
-
-class GuardedPeerService final : public PeerService {
- public:
-  using PeerService::PeerService;
-
-  SLUICE_GUARDED_(Apply, kCluster)
-  SLUICE_GUARDED_(Read, kCluster)
-  SLUICE_GUARDED_(ScanSlot, kScan)
-  SLUICE_GUARDED_(Digests, kCluster)
-  SLUICE_GUARDED_(FindMissing, kCluster)
-  SLUICE_GUARDED_(Stages, kCluster)
-  SLUICE_GUARDED_(ReadClock, kCluster)
-  SLUICE_GUARDED_(RecallStore, kCluster)
-  SLUICE_GUARDED_(ObserveStamp, kCluster)
-  SLUICE_GUARDED_(ArmCut, kCluster)
-  SLUICE_GUARDED_(CutDigests, kCluster)
-  SLUICE_GUARDED_(DropCut, kCluster)
-  SLUICE_GUARDED_(DropBackup, kCluster)
-  SLUICE_GUARDED_(DurableSlots, kCluster)
-  SLUICE_GUARDED_(FetchPart, kCluster)
-  SLUICE_GUARDED_(FetchPlan, kCluster)
-  SLUICE_GUARDED_(ReportProgress, kCluster)
-  SLUICE_GUARDED_(CommitArchive, kCluster)
-  SLUICE_GUARDED_(VerifyArchive, kVerify)
-  SLUICE_GUARDED_(CheckArchive, kCluster)
-  SLUICE_GUARDED_(DeleteArchive, kCluster)
-
  private:
-  using Unguarded = PeerService;
+  const NodeContext& context_;
+  Service service_;
   Admission admission_;
 };
-
-class GuardedServingService final : public ServingService {
- public:
-  using ServingService::ServingService;
-
-  SLUICE_GUARDED_(Stamp, kGet)
-  SLUICE_GUARDED_(Write, kWrite)
-  SLUICE_GUARDED_(Get, kGet)
-  SLUICE_GUARDED_(Count, kCount)
-  SLUICE_GUARDED_(Export, kExport)
-  SLUICE_GUARDED_(Status, kGet)
-  SLUICE_GUARDED_(CreateBackup, kBackup)
-  SLUICE_GUARDED_(ResumeBackup, kBackup)
-  SLUICE_GUARDED_(CancelBackup, kBackup)
-  SLUICE_GUARDED_(VerifyBackup, kVerify)
-  SLUICE_GUARDED_(DeleteBackup, kBackup)
-  SLUICE_GUARDED_(RestorePart, kRestore)
-  SLUICE_GUARDED_(ReadUnits, kRestore)
-
- private:
-  using Unguarded = ServingService;
-  Admission admission_;
-};
-
-#undef SLUICE_GUARDED_
 
 }  // namespace sluice
 

@@ -2,83 +2,76 @@
 #include "control/backup/backup_manager.h"
 #include "control/backup/local_archives.h"
 #include "control/job/job_fence.h"
-#include "control/peers/rpc.h"
 #include "control/service/peer_service.h"
 #include "control/service/verify_stream.h"
 
 namespace sluice {
 
-grpc::Status PeerService::DropBackup(grpc::ServerContext*, const v1::BackupReference* request,
-                                     v1::Empty*) {
-  const auto pass = context_.fence->enter(request->backup(), request->attempt());
+absl::Status PeerService::drop_backup(IncomingCall&, const v1::BackupReference& request,
+                                      v1::Empty*) {
+  const auto pass = context_.fence->enter(request.backup(), request.attempt());
   // Of a backup that was deleted nothing is to stay, whoever asks.
-  if (!pass.ok() && !absl::IsNotFound(pass.status())) return to_grpc(pass.status());
-  return to_grpc(roles_.drop(request->backup(), request->attempt()));
+  if (!pass.ok() && !absl::IsNotFound(pass.status())) return pass.status();
+  return roles_.drop(request.backup(), request.attempt());
 }
 
-grpc::Status PeerService::DurableSlots(grpc::ServerContext*, const v1::BackupReference* request,
-                                       v1::SlotList* reply) {
-  const auto pass = context_.fence->enter(request->backup(), request->attempt());
-  if (!pass.ok()) return to_grpc(pass.status());
-  const auto slots = roles_.durable(request->backup(), request->attempt());
-  if (!slots.ok()) return to_grpc(slots.status());
-  for (const uint32_t slot : *slots) reply->add_slots(slot);
-  return grpc::Status::OK;
+absl::Status PeerService::durable_slots(IncomingCall&, const v1::BackupReference& request,
+                                        v1::SlotList* reply) {
+  SLUICE_ASSIGN_OR_RETURN(const auto pass,
+                          context_.fence->enter(request.backup(), request.attempt()));
+  SLUICE_ASSIGN_OR_RETURN(const auto slots, roles_.durable(request.backup(), request.attempt()));
+  for (const uint32_t slot : slots) reply->add_slots(slot);
+  return absl::OkStatus();
 }
 
-grpc::Status PeerService::FetchPart(grpc::ServerContext*, const v1::BackupReference* request,
-                                    v1::PartReply* reply) {
-  const auto pass = context_.fence->enter(request->backup(), request->attempt());
-  if (!pass.ok()) return to_grpc(pass.status());
-  const auto part = roles_.part(request->backup(), request->attempt());
-  if (!part.ok()) return to_grpc(part.status());
-  reply->set_part(part->manifest.encode());
-  reply->set_newest_stamp(part->newest_stamp);
-  reply->set_folder(part->folder);
-  return grpc::Status::OK;
+absl::Status PeerService::fetch_part(IncomingCall&, const v1::BackupReference& request,
+                                     v1::PartReply* reply) {
+  SLUICE_ASSIGN_OR_RETURN(const auto pass,
+                          context_.fence->enter(request.backup(), request.attempt()));
+  SLUICE_ASSIGN_OR_RETURN(const auto part, roles_.part(request.backup(), request.attempt()));
+  reply->set_part(part.manifest.encode());
+  reply->set_newest_stamp(part.newest_stamp);
+  reply->set_folder(part.folder);
+  return absl::OkStatus();
 }
 
-grpc::Status PeerService::FetchPlan(grpc::ServerContext*, const v1::PlanRequest* request,
-                                    v1::PlanReply* reply) {
-  const auto chunks = manager_.plan_of(*request);
-  if (!chunks.ok()) return to_grpc(chunks.status());
-  for (const std::string& chunk : *chunks) reply->add_chunks(chunk);
-  return grpc::Status::OK;
+absl::Status PeerService::fetch_plan(IncomingCall&, const v1::PlanRequest& request,
+                                     v1::PlanReply* reply) {
+  SLUICE_ASSIGN_OR_RETURN(const auto chunks, manager_.plan_of(request));
+  for (const std::string& chunk : chunks) reply->add_chunks(chunk);
+  return absl::OkStatus();
 }
 
-grpc::Status PeerService::ReportProgress(grpc::ServerContext*, const v1::ProgressRequest* request,
+absl::Status PeerService::report_progress(IncomingCall&, const v1::ProgressRequest& request,
+                                          v1::Empty*) {
+  SLUICE_ASSIGN_OR_RETURN(const auto pass,
+                          context_.fence->enter(request.backup(), request.attempt()));
+  return manager_.report(request);
+}
+
+absl::Status PeerService::commit_archive(IncomingCall&, const v1::CommitRequest& request,
                                          v1::Empty*) {
-  const auto pass = context_.fence->enter(request->backup(), request->attempt());
-  if (!pass.ok()) return to_grpc(pass.status());
-  return to_grpc(manager_.report(*request));
+  SLUICE_ASSIGN_OR_RETURN(const auto pass,
+                          context_.fence->enter(request.backup(), request.attempt()));
+  return roles_.commit(request.backup(), request.attempt(), request.manifest());
 }
 
-grpc::Status PeerService::CommitArchive(grpc::ServerContext*, const v1::CommitRequest* request,
-                                        v1::Empty*) {
-  const auto pass = context_.fence->enter(request->backup(), request->attempt());
-  if (!pass.ok()) return to_grpc(pass.status());
-  return to_grpc(roles_.commit(request->backup(), request->attempt(), request->manifest()));
+absl::Status PeerService::verify_archive(IncomingCall& call, const v1::ArchiveReference& request,
+                                         PageSink<v1::VerifyUpdate>* pages) {
+  SLUICE_ASSIGN_OR_RETURN(const auto reading, context_.archives->read(request, "a verification"));
+  return stream_verification(reading->directory(), reading->id(), *context_.clock, call, *pages);
 }
 
-grpc::Status PeerService::VerifyArchive(grpc::ServerContext* call,
-                                        const v1::ArchiveReference* request,
-                                        grpc::ServerWriter<v1::VerifyUpdate>* writer) {
-  const auto reading = context_.archives->read(*request, "a verification");
-  if (!reading.ok()) return to_grpc(reading.status());
-  return to_grpc(stream_verification((*reading)->directory(), (*reading)->id(), *call, *writer));
+absl::Status PeerService::check_archive(IncomingCall&, const v1::ArchiveReference& request,
+                                        v1::ArchiveState* reply) {
+  SLUICE_ASSIGN_OR_RETURN(const auto there, context_.archives->check(request));
+  reply->set_there(there);
+  return absl::OkStatus();
 }
 
-grpc::Status PeerService::CheckArchive(grpc::ServerContext*, const v1::ArchiveReference* request,
-                                       v1::ArchiveState* reply) {
-  const auto there = context_.archives->check(*request);
-  if (!there.ok()) return to_grpc(there.status());
-  reply->set_there(*there);
-  return grpc::Status::OK;
-}
-
-grpc::Status PeerService::DeleteArchive(grpc::ServerContext*, const v1::ArchiveReference* request,
-                                        v1::Empty*) {
-  return to_grpc(roles_.delete_part(*request));
+absl::Status PeerService::delete_archive(IncomingCall&, const v1::ArchiveReference& request,
+                                         v1::Empty*) {
+  return roles_.delete_part(request);
 }
 
 }  // namespace sluice

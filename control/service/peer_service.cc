@@ -8,7 +8,6 @@
 #include "control/job/job_fence.h"
 #include "control/peers/rpc.h"
 #include "control/records/slot_cursor.h"
-#include "control/service/page_writer.h"
 #include "control/service/request_limits.h"
 
 namespace sluice {
@@ -33,12 +32,8 @@ v1::ApplyReply::Outcome outcome_of(const ApplyResult& result) {
 }
 }  // namespace
 
-grpc::Status PeerService::Apply(grpc::ServerContext*, const v1::ApplyRequest* request,
+absl::Status PeerService::apply(IncomingCall&, const v1::ApplyRequest& request,
                                 v1::ApplyReply* reply) {
-  return to_grpc(apply(*request, reply));
-}
-
-absl::Status PeerService::apply(const v1::ApplyRequest& request, v1::ApplyReply* reply) {
   SLUICE_RETURN_IF_ERROR(check_count("records", request.records_size()));
   SLUICE_ASSIGN_OR_RETURN(const auto share,
                           budget_.take(request.ByteSizeLong(), kPeerBudgetWaitMs));
@@ -78,31 +73,23 @@ absl::Status PeerService::apply(const v1::ApplyRequest& request, v1::ApplyReply*
   return absl::OkStatus();
 }
 
-grpc::Status PeerService::Read(grpc::ServerContext*, const v1::ReadRequest* request,
+absl::Status PeerService::read(IncomingCall&, const v1::ReadRequest& request,
                                v1::ReadReply* reply) {
-  if (const absl::Status few = check_count("keys", request->keys_size()); !few.ok()) {
-    return to_grpc(few);
-  }
-  for (const std::string& key : request->keys()) {
-    auto found = context_.store->get(key);
-    if (!found.ok()) return to_grpc(found.status());
+  SLUICE_RETURN_IF_ERROR(check_count("keys", request.keys_size()));
+  for (const std::string& key : request.keys()) {
+    SLUICE_ASSIGN_OR_RETURN(const auto found, context_.store->get(key));
     auto* result = reply->add_results();
-    result->set_found(found->has_value());
-    if (found->has_value()) fill((*found)->view(), result->mutable_record());
+    result->set_found(found.has_value());
+    if (found.has_value()) fill(found->view(), result->mutable_record());
     if (reply->ByteSizeLong() > static_cast<size_t>(kMaxRpcBytes)) {
-      return to_grpc(resource_exhausted("more than {} MiB asked for at once", kMaxRpcBytes >> 20));
+      return resource_exhausted("more than {} MiB asked for at once", kMaxRpcBytes >> 20);
     }
   }
-  return grpc::Status::OK;
+  return absl::OkStatus();
 }
 
-grpc::Status PeerService::ScanSlot(grpc::ServerContext* call, const v1::ScanRequest* request,
-                                   grpc::ServerWriter<v1::ScanPage>* writer) {
-  return to_grpc(scan(*request, *call, *writer));
-}
-
-absl::Status PeerService::scan(const v1::ScanRequest& request, grpc::ServerContext& call,
-                               grpc::ServerWriter<v1::ScanPage>& writer) {
+absl::Status PeerService::scan_slot(IncomingCall&, const v1::ScanRequest& request,
+                                    PageSink<v1::ScanPage>* pages) {
   if (request.slot() >= context_.cluster().slots()) {
     return invalid_argument("there is no slot {}", request.slot());
   }
@@ -110,7 +97,6 @@ absl::Status PeerService::scan(const v1::ScanRequest& request, grpc::ServerConte
   SLUICE_RETURN_IF_ERROR(check_key_length("a place to begin after", request.after().size()));
   const auto cursor =
       open_local_cursor(*context_.store, {request.slot(), request.prefix(), request.after()});
-  PageWriter<v1::ScanPage> pages(call, writer);
   v1::ScanPage page;
   size_t bytes = 0;
   while (true) {
@@ -126,35 +112,30 @@ absl::Status PeerService::scan(const v1::ScanRequest& request, grpc::ServerConte
       bytes += item->value().size();
     }
     if (bytes < kBatchBytes) continue;
-    SLUICE_RETURN_IF_ERROR(pages.write(page));
+    SLUICE_RETURN_IF_ERROR(pages->write(page));
     page.Clear();
     bytes = 0;
   }
-  return page.items_size() == 0 ? absl::OkStatus() : pages.write(page);
+  return page.items_size() == 0 ? absl::OkStatus() : pages->write(page);
 }
 
-grpc::Status PeerService::Digests(grpc::ServerContext*, const v1::DigestsRequest* request,
+absl::Status PeerService::digests(IncomingCall&, const v1::DigestsRequest& request,
                                   v1::DigestsReply* reply) {
   const uint32_t slots = context_.cluster().slots();
-  if (request->first_slot() > slots || request->slots() > slots - request->first_slot()) {
-    return to_grpc(invalid_argument("slots {} and {} on: there are {}", request->first_slot(),
-                                    request->slots(), slots));
+  if (request.first_slot() > slots || request.slots() > slots - request.first_slot()) {
+    return invalid_argument("slots {} and {} on: there are {}", request.first_slot(),
+                            request.slots(), slots);
   }
   std::vector<SlotDigest> digests;
-  for (uint32_t i = 0; i < request->slots(); ++i) {
-    digests.push_back(context_.store->digest(request->first_slot() + i));
+  for (uint32_t i = 0; i < request.slots(); ++i) {
+    digests.push_back(context_.store->digest(request.first_slot() + i));
   }
   reply->set_epoch(context_.directory->snapshot()->epoch());
   reply->set_digests(encode_digests(digests));
-  return grpc::Status::OK;
+  return absl::OkStatus();
 }
 
-grpc::Status PeerService::FindMissing(grpc::ServerContext*, const v1::FindMissingRequest* request,
-                                      v1::FindMissingReply* reply) {
-  return to_grpc(find_missing(*request, reply));
-}
-
-absl::Status PeerService::find_missing(const v1::FindMissingRequest& request,
+absl::Status PeerService::find_missing(IncomingCall&, const v1::FindMissingRequest& request,
                                        v1::FindMissingReply* reply) {
   if (request.slot() >= context_.cluster().slots()) {
     return invalid_argument("there is no slot {}", request.slot());
@@ -184,64 +165,56 @@ absl::Status PeerService::find_missing(const v1::FindMissingRequest& request,
   return absl::OkStatus();
 }
 
-grpc::Status PeerService::ReadClock(grpc::ServerContext*, const v1::Empty*, v1::ClockReply* reply) {
+absl::Status PeerService::read_clock(IncomingCall&, const v1::Empty&, v1::ClockReply* reply) {
   reply->set_stamp(context_.store->clock().now());
   reply->set_epoch(context_.directory->snapshot()->epoch());
   reply->set_machine_ms(context_.clock->wall_ms());
-  return grpc::Status::OK;
+  return absl::OkStatus();
 }
 
-grpc::Status PeerService::RecallStore(grpc::ServerContext*, const v1::RecallRequest* request,
-                                      v1::RecallReply* reply) {
-  const auto peer = context_.peers->find(request->node());
-  if (!peer.ok()) return to_grpc(peer.status());
-  reply->set_sequence((*peer)->recall(request->token()));
-  return grpc::Status::OK;
+absl::Status PeerService::recall_store(IncomingCall&, const v1::RecallRequest& request,
+                                       v1::RecallReply* reply) {
+  SLUICE_ASSIGN_OR_RETURN(const auto peer, context_.peers->find(request.node()));
+  reply->set_sequence(peer->recall(request.token()));
+  return absl::OkStatus();
 }
 
-grpc::Status PeerService::ObserveStamp(grpc::ServerContext*, const v1::ObserveRequest* request,
-                                       v1::Empty*) {
-  return to_grpc(context_.store->clock().observe_archived(request->stamp()));
+absl::Status PeerService::observe_stamp(IncomingCall&, const v1::ObserveRequest& request,
+                                        v1::Empty*) {
+  return context_.store->clock().observe_archived(request.stamp());
 }
 
-grpc::Status PeerService::ArmCut(grpc::ServerContext*, const v1::ArmRequest* request,
-                                 v1::ArmReply* reply) {
+absl::Status PeerService::arm_cut(IncomingCall&, const v1::ArmRequest& request,
+                                  v1::ArmReply* reply) {
   auto snapshot = context_.directory->snapshot();
-  if (request->epoch() != snapshot->epoch()) {
-    if (const absl::Status status = context_.directory->refresh(); !status.ok()) {
-      return to_grpc(status);
-    }
+  if (request.epoch() != snapshot->epoch()) {
+    SLUICE_RETURN_IF_ERROR(context_.directory->refresh());
     snapshot = context_.directory->snapshot();
   }
-  if (snapshot->table == nullptr) return to_grpc(no_table(context_.name));
-  if (request->epoch() != snapshot->epoch()) {
-    return to_grpc(failed_precondition("the distribution table here is of epoch {}, not {}",
-                                       snapshot->epoch(), request->epoch()));
+  if (snapshot->table == nullptr) return no_table(context_.name);
+  if (request.epoch() != snapshot->epoch()) {
+    return failed_precondition("the distribution table here is of epoch {}, not {}",
+                               snapshot->epoch(), request.epoch());
   }
-  const auto pass = context_.fence->enter(request->backup(), request->attempt(), JobFence::kWaitMs,
-                                          Store::Sync::kWithNext);
-  if (!pass.ok()) return to_grpc(pass.status());
+  SLUICE_ASSIGN_OR_RETURN(
+      const auto pass, context_.fence->enter(request.backup(), request.attempt(), JobFence::kWaitMs,
+                                             Store::Sync::kWithNext));
   const absl::Status armed =
-      context_.store->arm_cut({request->backup(), request->cut(), request->epoch(), false});
+      context_.store->arm_cut({request.backup(), request.cut(), request.epoch(), false});
   reply->set_clock(context_.store->clock().now());
   if (armed.code() == absl::StatusCode::kOutOfRange) {
     reply->set_missed(true);
-    return grpc::Status::OK;
+    return absl::OkStatus();
   }
-  return to_grpc(armed);
+  return armed;
 }
 
-grpc::Status PeerService::Stages(grpc::ServerContext*, const v1::Empty*, v1::StagesReply* reply) {
+absl::Status PeerService::stages(IncomingCall&, const v1::Empty&, v1::StagesReply* reply) {
   put(context_.stages(), reply->mutable_stages());
-  return grpc::Status::OK;
+  return absl::OkStatus();
 }
 
-grpc::Status PeerService::CutDigests(grpc::ServerContext*, const v1::CutDigestsRequest* request,
-                                     v1::CutDigestsReply* reply) {
-  return to_grpc(cut_digests(*request, reply));
-}
-
-absl::Status PeerService::cut_digests(const v1::CutDigestsRequest& request,
+absl::Status PeerService::cut_digests(IncomingCall&, const v1::CutDigestsRequest& request,
                                       v1::CutDigestsReply* reply) {
   // Not for as long as a cut takes: a higher attempt need not wait for it.
   SLUICE_RETURN_IF_ERROR(context_.fence->enter(request.backup(), request.attempt()).status());
@@ -267,12 +240,11 @@ absl::StatusOr<CutInfo> PeerService::find_cut(std::string_view backup) const {
   return not_found("{} has no cut of backup {}", context_.name, backup);
 }
 
-grpc::Status PeerService::DropCut(grpc::ServerContext*, const v1::BackupReference* request,
-                                  v1::Empty*) {
-  const auto pass = context_.fence->enter(request->backup(), request->attempt());
+absl::Status PeerService::drop_cut(IncomingCall&, const v1::BackupReference& request, v1::Empty*) {
+  const auto pass = context_.fence->enter(request.backup(), request.attempt());
   // Of a backup that was deleted nothing is to stay, whoever asks.
-  if (!pass.ok() && !absl::IsNotFound(pass.status())) return to_grpc(pass.status());
-  return to_grpc(context_.store->drop_cut(request->backup()));
+  if (!pass.ok() && !absl::IsNotFound(pass.status())) return pass.status();
+  return context_.store->drop_cut(request.backup());
 }
 
 }  // namespace sluice

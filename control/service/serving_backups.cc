@@ -8,7 +8,6 @@
 #include "control/backup/backup_details.h"
 #include "control/peers/archive_reference.h"
 #include "control/peers/rpc.h"
-#include "control/service/page_writer.h"
 #include "control/service/request_limits.h"
 #include "control/service/serving_service.h"
 
@@ -19,38 +18,33 @@ constexpr int64_t kUpdateMs = 500;
 constexpr int64_t kVerifyMs = 24 * 3600 * int64_t{1000};
 }  // namespace
 
-grpc::Status ServingService::CreateBackup(grpc::ServerContext* call,
-                                          const v1::CreateBackupRequest* request,
-                                          grpc::ServerWriter<v1::BackupUpdate>* writer) {
-  if (const absl::Status few = check_count("targets", request->targets_size()); !few.ok()) {
-    return to_grpc(few);
-  }
+absl::Status ServingService::create_backup(IncomingCall& call,
+                                           const v1::CreateBackupRequest& request,
+                                           PageSink<v1::BackupUpdate>* pages) {
+  SLUICE_RETURN_IF_ERROR(check_count("targets", request.targets_size()));
   BackupRequest wanted;
-  wanted.name = request->name();
-  wanted.targets.assign(request->targets().begin(), request->targets().end());
-  wanted.dry_run = request->dry_run();
-  return to_grpc(follow(backups_.create(wanted), *call, *writer));
+  wanted.name = request.name();
+  wanted.targets.assign(request.targets().begin(), request.targets().end());
+  wanted.dry_run = request.dry_run();
+  return follow(backups_.create(wanted), call, *pages);
 }
 
-grpc::Status ServingService::ResumeBackup(grpc::ServerContext* call,
-                                          const v1::BackupRequest* request,
-                                          grpc::ServerWriter<v1::BackupUpdate>* writer) {
-  return to_grpc(follow(backups_.resume(request->backup()), *call, *writer));
+absl::Status ServingService::resume_backup(IncomingCall& call, const v1::BackupRequest& request,
+                                           PageSink<v1::BackupUpdate>* pages) {
+  return follow(backups_.resume(request.backup()), call, *pages);
 }
 
 // Tells of the run until it ends or the client goes away; the run does not depend on the client.
 absl::Status ServingService::follow(absl::StatusOr<std::shared_ptr<BackupRun>> begun,
-                                    grpc::ServerContext& call,
-                                    grpc::ServerWriter<v1::BackupUpdate>& writer) {
+                                    const IncomingCall& call, PageSink<v1::BackupUpdate>& pages) {
   if (!begun.ok()) return begun.status();
   const std::shared_ptr<BackupRun> run = *std::move(begun);
-  PageWriter<v1::BackupUpdate> pages(call, writer);
   uint64_t version = 0;
   bool first = true;
   while (true) {
     const BackupRun::Report report = run->wait(version, first ? 0 : kUpdateMs);
     if (stopping_ && !report.finished) return unavailable("the node stops; another one goes on");
-    if (call.IsCancelled()) return cancelled("the client went away");
+    if (call.cancelled()) return cancelled("the client went away");
     if (report.version == version && !first) continue;
     first = false;
     version = report.version;
@@ -76,15 +70,9 @@ absl::Status ServingService::follow(absl::StatusOr<std::shared_ptr<BackupRun>> b
   }
 }
 
-grpc::Status ServingService::CancelBackup(grpc::ServerContext*, const v1::BackupRequest* request,
-                                          v1::Empty*) {
-  return to_grpc(backups_.cancel(request->backup()));
-}
-
-grpc::Status ServingService::VerifyBackup(grpc::ServerContext* call,
-                                          const v1::BackupRequest* request,
-                                          grpc::ServerWriter<v1::VerifyUpdate>* writer) {
-  return to_grpc(verify(request->backup(), *call, *writer));
+absl::Status ServingService::cancel_backup(IncomingCall&, const v1::BackupRequest& request,
+                                           v1::Empty*) {
+  return backups_.cancel(request.backup());
 }
 
 namespace {
@@ -92,9 +80,9 @@ namespace {
 // What the holders of a backup's parts found, in one stream. Confined to one thread.
 class Verification {
  public:
-  Verification(const NodeContext& context, const BackupHead& head, grpc::ServerContext& call,
-               grpc::ServerWriter<v1::VerifyUpdate>& writer, const std::function<bool()>& stop)
-      : context_(context), head_(head), pages_(call, writer), stop_(stop) {}
+  Verification(const NodeContext& context, const BackupHead& head,
+               PageSink<v1::VerifyUpdate>& pages, const std::function<bool()>& stop)
+      : context_(context), head_(head), pages_(pages), stop_(stop) {}
 
   // CANCELLED when the client goes away. Everything else is told in the stream, or by finish().
   absl::Status check(const ArchivePart& part);
@@ -102,12 +90,12 @@ class Verification {
   absl::Status finish();
 
  private:
-  absl::Status read(const std::string& node, grpc::ClientReader<v1::VerifyUpdate>& reader);
+  absl::Status read(const std::string& node, grpc::ClientReaderInterface<v1::VerifyUpdate>& reader);
   absl::Status add(const ArchivePart& part, const absl::Status& status, bool damage);
 
   const NodeContext& context_;
   const BackupHead& head_;
-  PageWriter<v1::VerifyUpdate> pages_;
+  PageSink<v1::VerifyUpdate>& pages_;
   const std::function<bool()>& stop_;
   uint64_t blocks_ = 0;
   uint64_t bytes_ = 0;
@@ -124,7 +112,7 @@ absl::Status Verification::check(const ArchivePart& part) {
       {context_.cluster().uuid, head_.uuid, part.node, head_.manifest_digest}, head_.name);
   const auto reader = (*peer)->peer().VerifyArchive(&call, request);
   if (const absl::Status status = read(part.node, *reader); !status.ok()) {
-    call.TryCancel();
+    (*peer)->link().cancel(call);
     reader->Finish();
     return status;
   }
@@ -137,7 +125,7 @@ absl::Status Verification::check(const ArchivePart& part) {
 }
 
 absl::Status Verification::read(const std::string& node,
-                                grpc::ClientReader<v1::VerifyUpdate>& reader) {
+                                grpc::ClientReaderInterface<v1::VerifyUpdate>& reader) {
   v1::VerifyUpdate update;
   while (reader.Read(&update)) {
     blocks_ += update.blocks();
@@ -189,12 +177,13 @@ absl::Status Verification::finish() {
 }  // namespace
 
 // Each holder checks its own part, one after the other; what they find is passed on as it comes.
-absl::Status ServingService::verify(const std::string& backup, grpc::ServerContext& call,
-                                    grpc::ServerWriter<v1::VerifyUpdate>& writer) {
-  SLUICE_ASSIGN_OR_RETURN(const StoredBackup stored, load_backup(*context_.block, backup));
+absl::Status ServingService::verify_backup(IncomingCall& call, const v1::BackupRequest& request,
+                                           PageSink<v1::VerifyUpdate>* pages) {
+  SLUICE_ASSIGN_OR_RETURN(const StoredBackup stored,
+                          load_backup(*context_.block, request.backup()));
   SLUICE_RETURN_IF_ERROR(check_completed(stored.head));
-  const std::function<bool()> stop = [&] { return stopping_ || call.IsCancelled(); };
-  Verification verification(context_, stored.head, call, writer, stop);
+  const std::function<bool()> stop = [&] { return stopping_ || call.cancelled(); };
+  Verification verification(context_, stored.head, *pages, stop);
   SLUICE_ASSIGN_OR_RETURN(const auto parts, load_parts(*context_.block, stored.head.uuid));
   for (const ArchivePart& part : parts) {
     SLUICE_RETURN_IF_ERROR(verification.check(part));

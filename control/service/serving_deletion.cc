@@ -67,7 +67,7 @@ absl::StatusOr<std::map<std::string, absl::Status>> ask_holders(const NodeContex
 absl::Status check_holders(const NodeContext& context, const BackupHead& head) {
   SLUICE_ASSIGN_OR_RETURN(const auto failed,
                           ask_holders(context, head, kCheckMs,
-                                      [](v1::Peer::Stub& peer, grpc::ClientContext& call,
+                                      [](v1::Peer::StubInterface& peer, grpc::ClientContext& call,
                                          const v1::ArchiveReference& request) {
                                         v1::ArchiveState reply;
                                         return peer.CheckArchive(&call, request, &reply);
@@ -84,9 +84,9 @@ absl::Status check_holders(const NodeContext& context, const BackupHead& head) {
 
 }  // namespace
 
-grpc::Status ServingService::DeleteBackup(grpc::ServerContext*, const v1::BackupRequest* request,
-                                          v1::Empty*) {
-  return to_grpc(erase(request->backup()));
+absl::Status ServingService::delete_backup(IncomingCall&, const v1::BackupRequest& request,
+                                           v1::Empty*) {
+  return erase(request.backup());
 }
 
 // What no document names any more cannot be told from what others keep: archives stay on their
@@ -130,7 +130,7 @@ absl::Status ServingService::erase(const std::string& backup) {
   SLUICE_RETURN_IF_ERROR(marked);
   SLUICE_ASSIGN_OR_RETURN(const auto failed,
                           ask_holders(context_, stored.head, kDeleteMs,
-                                      [](v1::Peer::Stub& peer, grpc::ClientContext& call,
+                                      [](v1::Peer::StubInterface& peer, grpc::ClientContext& call,
                                          const v1::ArchiveReference& request) {
                                         v1::Empty reply;
                                         return peer.DeleteArchive(&call, request, &reply);

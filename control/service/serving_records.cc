@@ -8,7 +8,6 @@
 #include "base/status.h"
 #include "control/peers/rpc.h"
 #include "control/records/clock_monitor.h"
-#include "control/service/page_writer.h"
 #include "control/service/request_limits.h"
 #include "control/service/serving_service.h"
 
@@ -47,43 +46,38 @@ absl::Status check_slots(uint32_t first, uint32_t slots, uint32_t there_are) {
 
 }  // namespace
 
-grpc::Status ServingService::Stamp(grpc::ServerContext*, const v1::StampRequest* request,
+absl::Status ServingService::stamp(IncomingCall&, const v1::StampRequest& request,
                                    v1::Version* reply) {
   // The write comes next, and this node cannot take it. The client goes to the next node.
   if (const absl::Status writable = context_.store->writable(); !writable.ok()) {
-    return to_grpc(cannot_coordinate(context_.name, writable));
+    return cannot_coordinate(context_.name, writable);
   }
   HybridClock& clock = context_.store->clock();
   // W replicas hold that stamp already, so it is trusted like theirs.
-  if (request->after() != 0) {
-    if (const absl::Status status = clock.observe_archived(request->after()); !status.ok()) {
-      return to_grpc(status);
-    }
+  if (request.after() != 0) {
+    SLUICE_RETURN_IF_ERROR(clock.observe_archived(request.after()));
   }
   const absl::StatusOr<uint64_t> stamp = clock.stamp();
-  if (!stamp.ok()) return to_grpc(cannot_coordinate(context_.name, stamp.status()));
+  if (!stamp.ok()) return cannot_coordinate(context_.name, stamp.status());
   reply->set_stamp(*stamp);
   reply->set_node(context_.number);
-  return grpc::Status::OK;
+  return absl::OkStatus();
 }
 
-grpc::Status ServingService::Write(grpc::ServerContext*, const v1::WriteRequest* request,
+absl::Status ServingService::write(IncomingCall&, const v1::WriteRequest& request,
                                    v1::WriteReply* reply) {
-  if (const absl::Status few = check_count("records", request->items_size()); !few.ok()) {
-    return to_grpc(few);
-  }
-  const auto share = budget_.take(request->ByteSizeLong(), kClientBudgetWaitMs);
-  if (!share.ok()) return to_grpc(share.status());
-  const WriteOrigin origin{{request->version().stamp(), request->version().node()},
-                           request->in_doubt()};
+  SLUICE_RETURN_IF_ERROR(check_count("records", request.items_size()));
+  SLUICE_ASSIGN_OR_RETURN(const auto share, budget_.take(request.ByteSizeLong(), kClientBudgetWaitMs));
+  const WriteOrigin origin{{request.version().stamp(), request.version().node()},
+                           request.in_doubt()};
   if (origin.version.stamp == 0) {
-    return to_grpc(invalid_argument("a write without a version: ask a node for one"));
+    return invalid_argument("a write without a version: ask a node for one");
   }
   std::vector<WriteItem> items;
   std::vector<int> positions;
   std::unordered_set<std::string_view> keys;
-  for (int i = 0; i < request->items_size(); ++i) {
-    const auto& item = request->items(i);
+  for (int i = 0; i < request.items_size(); ++i) {
+    const auto& item = request.items(i);
     auto* result = reply->add_results();
     absl::Status refused = check_item(item);
     if (refused.ok() && !keys.insert(item.key()).second) {
@@ -110,51 +104,41 @@ grpc::Status ServingService::Write(grpc::ServerContext*, const v1::WriteRequest*
       result->mutable_restamp()->add_answered(node);
     }
   }
-  return grpc::Status::OK;
+  return absl::OkStatus();
 }
 
-grpc::Status ServingService::Get(grpc::ServerContext*, const v1::GetRequest* request,
+absl::Status ServingService::get(IncomingCall&, const v1::GetRequest& request,
                                  v1::GetReply* reply) {
-  if (request->key().empty() || request->key().size() > kMaxKeyBytes) {
-    return to_grpc(
-        invalid_argument("key of {} bytes: 1 to {}", request->key().size(), kMaxKeyBytes));
+  if (request.key().empty() || request.key().size() > kMaxKeyBytes) {
+    return invalid_argument("key of {} bytes: 1 to {}", request.key().size(), kMaxKeyBytes);
   }
-  auto record = reads_.get(request->key());
-  if (!record.ok()) return to_grpc(record.status());
-  if (record->has_value() && !(*record)->tombstone) {
+  SLUICE_ASSIGN_OR_RETURN(auto record, reads_.get(request.key()));
+  if (record.has_value() && !record->tombstone) {
     reply->set_found(true);
-    reply->set_value(std::move((*record)->value));
+    reply->set_value(std::move(record->value));
   }
-  return grpc::Status::OK;
+  return absl::OkStatus();
 }
 
-grpc::Status ServingService::Count(grpc::ServerContext* call, const v1::CountRequest* request,
+absl::Status ServingService::count(IncomingCall& call, const v1::CountRequest& request,
                                    v1::CountReply* reply) {
-  absl::Status fits =
-      check_slots(request->first_slot(), request->slots(), context_.cluster().slots());
-  if (fits.ok()) fits = check_key_length("a prefix", request->prefix().size());
-  if (!fits.ok()) return to_grpc(fits);
-  const auto count = reads_.count(request->first_slot(), request->slots(), request->prefix(),
-                                  [&] { return stopping_ || call->IsCancelled(); });
-  if (!count.ok()) return to_grpc(count.status());
-  reply->set_count(*count);
-  return grpc::Status::OK;
+  SLUICE_RETURN_IF_ERROR(
+      check_slots(request.first_slot(), request.slots(), context_.cluster().slots()));
+  SLUICE_RETURN_IF_ERROR(check_key_length("a prefix", request.prefix().size()));
+  SLUICE_ASSIGN_OR_RETURN(const uint64_t count,
+                          reads_.count(request.first_slot(), request.slots(), request.prefix(),
+                                       [&] { return stopping_ || call.cancelled(); }));
+  reply->set_count(count);
+  return absl::OkStatus();
 }
 
-grpc::Status ServingService::Export(grpc::ServerContext* call, const v1::ExportRequest* request,
-                                    grpc::ServerWriter<v1::ExportPage>* writer) {
-  return to_grpc(export_slots(*request, *call, *writer));
-}
-
-absl::Status ServingService::export_slots(const v1::ExportRequest& request,
-                                          grpc::ServerContext& call,
-                                          grpc::ServerWriter<v1::ExportPage>& writer) {
+absl::Status ServingService::export_slots(IncomingCall& call, const v1::ExportRequest& request,
+                                          PageSink<v1::ExportPage>* pages) {
   SLUICE_RETURN_IF_ERROR(
       check_slots(request.first_slot(), request.slots(), context_.cluster().slots()));
   SLUICE_RETURN_IF_ERROR(check_key_length("a prefix", request.prefix().size()));
   SLUICE_RETURN_IF_ERROR(check_key_length("a place to begin after", request.after().size()));
-  PageWriter<v1::ExportPage> pages(call, writer);
-  const auto stopped = [&] { return stopping_ || call.IsCancelled(); };
+  const auto stopped = [&] { return stopping_ || call.cancelled(); };
   for (uint32_t i = 0; i < request.slots(); ++i) {
     const uint32_t slot = request.first_slot() + i;
     v1::ExportPage page;
@@ -167,7 +151,7 @@ absl::Status ServingService::export_slots(const v1::ExportRequest& request,
       item->set_value(std::move(value));
       if (bytes < kBatchBytes) return absl::OkStatus();
       if (stopped()) return cancelled("the node stops, or the client went away");
-      SLUICE_RETURN_IF_ERROR(pages.write(page));
+      SLUICE_RETURN_IF_ERROR(pages->write(page));
       page.clear_items();
       bytes = 0;
       return absl::OkStatus();
@@ -176,13 +160,12 @@ absl::Status ServingService::export_slots(const v1::ExportRequest& request,
     SLUICE_RETURN_IF_ERROR(
         reads_.visit_slot({slot, request.prefix(), after}, visit, stopped).status());
     page.set_slot_done(true);
-    SLUICE_RETURN_IF_ERROR(pages.write(page));
+    SLUICE_RETURN_IF_ERROR(pages->write(page));
   }
   return absl::OkStatus();
 }
 
-grpc::Status ServingService::Status(grpc::ServerContext*, const v1::Empty*,
-                                    v1::StatusReply* reply) {
+absl::Status ServingService::status(IncomingCall&, const v1::Empty&, v1::StatusReply* reply) {
   const auto snapshot = context_.directory->snapshot();
   reply->set_name(context_.name);
   reply->set_epoch(snapshot->epoch());
@@ -193,7 +176,7 @@ grpc::Status ServingService::Status(grpc::ServerContext*, const v1::Empty*,
     reply->set_writes(absl::IsResourceExhausted(writable) ? v1::WRITES_DISK_FULL
                                                           : v1::WRITES_READ_ONLY);
   }
-  if (snapshot->table == nullptr) return grpc::Status::OK;
+  if (snapshot->table == nullptr) return absl::OkStatus();
   const int self = snapshot->table->find_member(context_.name);
   uint64_t slots = 0, records = 0, bytes = 0;
   for (uint32_t slot = 0; slot < snapshot->table->slots(); ++slot) {
@@ -206,7 +189,7 @@ grpc::Status ServingService::Status(grpc::ServerContext*, const v1::Empty*,
   reply->set_slots(slots);
   reply->set_records(records);
   reply->set_bytes(bytes);
-  return grpc::Status::OK;
+  return absl::OkStatus();
 }
 
 }  // namespace sluice

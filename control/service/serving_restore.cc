@@ -5,9 +5,7 @@
 
 #include "base/status.h"
 #include "control/backup/local_archives.h"
-#include "control/peers/rpc.h"
 #include "control/restore/restore_runner.h"
-#include "control/service/page_writer.h"
 #include "control/service/request_limits.h"
 #include "control/service/serving_service.h"
 
@@ -18,15 +16,8 @@ constexpr int kKeysPerMessage = 1000;
 constexpr int kMaxUnits = 1'000'000;
 }  // namespace
 
-grpc::Status ServingService::RestorePart(grpc::ServerContext* call,
-                                         const v1::RestorePartRequest* request,
-                                         grpc::ServerWriter<v1::RestoreUpdate>* writer) {
-  return to_grpc(restore_part(*request, *call, *writer));
-}
-
-absl::Status ServingService::restore_part(const v1::RestorePartRequest& request,
-                                          grpc::ServerContext& call,
-                                          grpc::ServerWriter<v1::RestoreUpdate>& writer) {
+absl::Status ServingService::restore_part(IncomingCall& call, const v1::RestorePartRequest& request,
+                                          PageSink<v1::RestoreUpdate>* pages) {
   SLUICE_RETURN_IF_ERROR(check_key_length("a prefix", request.prefix().size()));
   SLUICE_ASSIGN_OR_RETURN(const auto reading,
                           context_.archives->read(request.archive(), "a restore"));
@@ -36,7 +27,7 @@ absl::Status ServingService::restore_part(const v1::RestorePartRequest& request,
   if (!request.cluster_url().empty() && request.cluster_url() != context_.cluster_url) {
     SLUICE_ASSIGN_OR_RETURN(block, open_cluster_block(request.cluster_url()));
     SLUICE_ASSIGN_OR_RETURN(directory, Directory::open(*block));
-    peers = std::make_unique<Peers>(*directory, *context_.clock);
+    peers = std::make_unique<Peers>(*directory, *context_.clock, context_.peers->dialer());
   }
   Cancellation cancellation;
   RestoreRun run;
@@ -54,39 +45,36 @@ absl::Status ServingService::restore_part(const v1::RestorePartRequest& request,
   run.check_slots = slots_of_bitmap(request.check_slots());
   run.together = {request.together().begin(), request.together().end()};
   run.cancellation = &cancellation;
-  PageWriter<v1::RestoreUpdate> pages(call, writer);
   run.progress = [&](uint64_t bytes) {
     v1::RestoreUpdate update;
     update.set_bytes_done(bytes);
-    if (stopping_ || call.IsCancelled() || !pages.write(update).ok()) cancellation.cancel();
+    if (stopping_ || call.cancelled() || !pages->write(update).ok()) cancellation.cancel();
   };
   SLUICE_ASSIGN_OR_RETURN(v1::RestorePartResult result, run_restore(run));
   v1::RestoreUpdate last;
   last.set_bytes_done(result.bytes());
   *last.mutable_result() = std::move(result);
-  return pages.write(last);
+  return pages->write(last);
 }
 
-grpc::Status ServingService::ReadUnits(grpc::ServerContext* call,
-                                       const v1::ReadUnitsRequest* request,
-                                       grpc::ServerWriter<v1::UnitKeys>* writer) {
-  const auto reading = context_.archives->read(request->archive(), "a list of failed records");
-  if (!reading.ok()) return to_grpc(reading.status());
-  if (request->units_size() > kMaxUnits) {
-    return to_grpc(invalid_argument("{} units: at most {}", request->units_size(), kMaxUnits));
+absl::Status ServingService::read_units(IncomingCall&, const v1::ReadUnitsRequest& request,
+                                        PageSink<v1::UnitKeys>* pages) {
+  SLUICE_ASSIGN_OR_RETURN(const auto reading,
+                          context_.archives->read(request.archive(), "a list of failed records"));
+  if (request.units_size() > kMaxUnits) {
+    return invalid_argument("{} units: at most {}", request.units_size(), kMaxUnits);
   }
   std::vector<RestoreUnit> units;
-  for (const auto& unit : request->units()) {
+  for (const auto& unit : request.units()) {
     RestoreUnit& each = units.emplace_back();
     each.part = unit.part();
     each.slot = unit.slot();
     each.first_sequence = unit.first_sequence();
     each.blocks = unit.blocks();
   }
-  PageWriter<v1::UnitKeys> pages(*call, *writer);
   v1::UnitKeys page;
   const auto send = [&]() -> absl::Status {
-    if (page.keys_size() > 0) SLUICE_RETURN_IF_ERROR(pages.write(page));
+    if (page.keys_size() > 0) SLUICE_RETURN_IF_ERROR(pages->write(page));
     page.clear_keys();
     page.clear_deletions();
     return absl::OkStatus();
@@ -104,11 +92,10 @@ grpc::Status ServingService::ReadUnits(grpc::ServerContext* call,
     v1::UnitKeys problem;
     problem.set_unit(static_cast<uint32_t>(unit));
     problem.set_problem(std::string(message_of(why)));
-    return pages.write(problem);
+    return pages->write(problem);
   };
-  absl::Status status = read_unit_keys((*reading)->directory(), (*reading)->id(), units, visitor);
-  if (status.ok()) status = send();
-  return to_grpc(status);
+  SLUICE_RETURN_IF_ERROR(read_unit_keys(reading->directory(), reading->id(), units, visitor));
+  return send();
 }
 
 }  // namespace sluice

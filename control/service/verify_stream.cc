@@ -3,9 +3,7 @@
 #include <vector>
 
 #include "base/arena.h"
-#include "base/clock.h"
 #include "base/status.h"
-#include "control/service/page_writer.h"
 #include "dataplane/archive/reader.h"
 
 namespace sluice {
@@ -15,8 +13,6 @@ namespace {
 constexpr int64_t kReportNs = 500'000'000;
 constexpr int kProblemsPerMessage = 500;
 
-using Pages = PageWriter<v1::VerifyUpdate>;
-
 void fill(const VerifyProblem& problem, v1::Problem* out) {
   out->set_file(problem.file);
   out->set_offset(problem.offset);
@@ -24,7 +20,7 @@ void fill(const VerifyProblem& problem, v1::Problem* out) {
   out->set_reason(problem.reason);
 }
 
-absl::Status write_problems(const VerifyReport& report, Pages& pages) {
+absl::Status write_problems(const VerifyReport& report, PageSink<v1::VerifyUpdate>& pages) {
   v1::VerifyUpdate update;
   const auto flush = [&](int at_least) -> absl::Status {
     if (update.bad_size() + update.unreadable_size() < at_least) return absl::OkStatus();
@@ -46,17 +42,16 @@ absl::Status write_problems(const VerifyReport& report, Pages& pages) {
 }  // namespace
 
 absl::Status stream_verification(const std::string& directory, const ArchivePartId& expected,
-                                 grpc::ServerContext& call,
-                                 grpc::ServerWriter<v1::VerifyUpdate>& writer) {
-  Pages pages(call, writer);
+                                 Clock& clock, const IncomingCall& call,
+                                 PageSink<v1::VerifyUpdate>& pages) {
   SLUICE_ASSIGN_OR_RETURN(const auto arena,
                           Arena::create({.bytes = kVerifyBuffers * kBufferBytes}));
   int64_t reported = 0;
   const auto progress = [&](uint64_t done, uint64_t total) {
-    const int64_t now = system_clock().monotonic_ns();
+    const int64_t now = clock.monotonic_ns();
     if (now - reported < kReportNs) return true;
     reported = now;
-    if (call.IsCancelled()) return false;
+    if (call.cancelled()) return false;
     v1::VerifyUpdate update;
     update.set_done(done);
     update.set_total(total);

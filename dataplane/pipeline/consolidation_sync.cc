@@ -91,7 +91,7 @@ void ConsolidationImpl::acknowledge(const std::vector<uint32_t>& slots) {
     std::shared_ptr<Stream> stream;
     std::vector<uint32_t> slots;
   };
-  std::map<const Lane*, Ack> acks;
+  std::map<std::string_view, Ack> acks;  // by source
   {
     std::lock_guard lock(mutex_);
     for (const uint32_t slot : slots) {
@@ -101,13 +101,13 @@ void ConsolidationImpl::acknowledge(const std::vector<uint32_t>& slots) {
         const Lane& lane = *lanes_.find(sender.node)->second;
         // A stream whose first list is still to come learns it from that.
         if (lane.newest == nullptr || lane.list_due) continue;
-        Ack& ack = acks[&lane];
+        Ack& ack = acks[lane.node];
         ack.stream = lane.newest;
         ack.slots.push_back(slot);
       }
     }
   }
-  for (auto& [lane, ack] : acks) {
+  for (auto& [node, ack] : acks) {
     if (absl::Status status = send_list(*ack.stream, ack.slots, false); !status.ok()) {
       ack.stream->close(status);
     }

@@ -5,11 +5,11 @@
 #include <chrono>
 #include <condition_variable>
 #include <deque>
+#include <map>
 #include <mutex>
 #include <optional>
 #include <set>
 #include <thread>
-#include <unordered_map>
 #include <utility>
 
 #include "base/bytes.h"
@@ -116,8 +116,8 @@ class MergeSourceImpl final : public MergeSource, public StreamHandler {
 
   mutable std::mutex mutex_;
   std::condition_variable durable_changed_;
-  std::unordered_map<const Stream*, ServedPtr> streams_;
-  std::vector<ServedPtr> retired_;  // closed; their buffers are on the way home
+  std::map<uint64_t, ServedPtr> streams_;  // by number
+  std::vector<ServedPtr> retired_;         // closed; their buffers are on the way home
   std::set<uint32_t> durable_;
   absl::Status failure_;
   Counters counters_;
@@ -198,7 +198,7 @@ void MergeSourceImpl::accepted(std::shared_ptr<Stream> stream) { served(stream);
 
 ServedPtr MergeSourceImpl::served(const std::shared_ptr<Stream>& stream) {
   const std::lock_guard lock(mutex_);
-  ServedPtr& found = streams_[stream.get()];
+  ServedPtr& found = streams_[stream->number()];
   if (found == nullptr) {
     found = std::make_shared<Served>(stream);
     found->last_ns = exchange_.clock().monotonic_ns();
@@ -220,7 +220,7 @@ void MergeSourceImpl::handle(Inbox::Delivery& delivery) {
   const ServedPtr served = this->served(delivery.stream);
   if (delivery.closed) {
     const std::lock_guard lock(mutex_);
-    streams_.erase(delivery.stream.get());
+    streams_.erase(delivery.stream->number());
     retired_.push_back(served);
     return;
   }

@@ -14,7 +14,6 @@
 namespace sluice {
 namespace {
 
-constexpr int64_t kReplyTakeMs = 200;
 
 }  // namespace
 
@@ -178,7 +177,7 @@ void RequestClient::send(const SlotRoute::Replica& to, BlockBuffer message, uint
 
 absl::Status RequestClient::post(const CallPtr& call, BlockBuffer message, uint32_t bytes,
                                  int64_t timeout_ms) {
-  const std::pair<const Stream*, uint64_t> key{call->stream.get(), call->sequence};
+  const CallKey key{call->stream->number(), call->sequence};
   {
     std::lock_guard lock(mutex_);
     calls_.emplace(key, call);
@@ -198,7 +197,7 @@ absl::StatusOr<std::string> RequestClient::finish(const CallPtr& call, int64_t t
   std::unique_lock lock(mutex_);
   if (!call->answered.wait_for(lock, std::chrono::milliseconds(timeout_ms),
                                [&] { return call->done; })) {
-    calls_.erase({call->stream.get(), call->sequence});
+    calls_.erase({call->stream->number(), call->sequence});
     lock.unlock();
     // A stream that is stuck stays so, and would hold up every further request to its node.
     const absl::Status stuck = deadline_exceeded("no reply for {} ms", timeout_ms);
@@ -212,9 +211,9 @@ void RequestClient::run() {
   Inbox::Delivery delivery;
   int64_t expired_ns = exchange_.clock().monotonic_ns();
   while (!stopping_) {
-    const bool taken = inbox_->take(kReplyTakeMs, &delivery);
+    const bool taken = inbox_->take(options_.tick_ms, &delivery);
     if (const int64_t now = exchange_.clock().monotonic_ns();
-        now - expired_ns >= kReplyTakeMs * kMs) {
+        now - expired_ns >= options_.tick_ms * kMs) {
       expired_ns = now;
       expire();
     }
@@ -238,7 +237,7 @@ void RequestClient::on_reply(Inbox::Delivery& delivery) {
   CallPtr call;
   {
     std::lock_guard lock(mutex_);
-    const auto found = calls_.find({delivery.stream.get(), envelope.sequence});
+    const auto found = calls_.find({delivery.stream->number(), envelope.sequence});
     if (found == calls_.end()) return;  // nobody waits any more
     call = found->second;
     calls_.erase(found);
@@ -271,8 +270,8 @@ void RequestClient::on_closed(const std::shared_ptr<Stream>& stream) {
   std::vector<CallPtr> ended;
   {
     std::lock_guard lock(mutex_);
-    auto at = calls_.lower_bound({stream.get(), 0});
-    while (at != calls_.end() && at->first.first == stream.get()) {
+    auto at = calls_.lower_bound({stream->number(), 0});
+    while (at != calls_.end() && at->first.first == stream->number()) {
       at->second->reply = reason;
       at->second->done = true;
       at->second->answered.notify_one();

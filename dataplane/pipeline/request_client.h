@@ -34,6 +34,7 @@ class RequestClient {
     // The least recently used one is closed before another is opened beyond that. More only where
     // calls use all of them.
     size_t streams = kStreams;
+    int64_t tick_ms = 200;  // how often time limits are looked at
     int64_t connect_timeout_ms = 3'000;
     int64_t unreachable_ms = 200;  // after a failed connect, further calls fail at once for so long
     int64_t crowded_ms = 2'000;    // likewise after one that took nothing
@@ -85,7 +86,8 @@ class RequestClient {
 
   std::mutex mutex_;  // what follows
   std::map<std::string, std::unique_ptr<Node>> nodes_;
-  std::map<std::pair<const Stream*, uint64_t>, CallPtr> calls_;
+  using CallKey = std::pair<uint64_t, uint64_t>;  // its stream's number, its sequence
+  std::map<CallKey, CallPtr> calls_;
   std::thread thread_;
 };
 

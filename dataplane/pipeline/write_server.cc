@@ -2,8 +2,8 @@
 
 #include <algorithm>
 #include <atomic>
+#include <map>
 #include <mutex>
-#include <set>
 #include <thread>
 #include <utility>
 
@@ -18,7 +18,6 @@
 namespace sluice {
 namespace {
 
-constexpr int64_t kRequestTakeMs = 200;
 constexpr int64_t kReplyTimeoutMs = 10'000;
 
 bool same_replicas(const SlotRoute& a, const SlotRoute& b) {
@@ -83,7 +82,7 @@ class WriteServerImpl final : public WriteServer, public StreamHandler {
   std::vector<std::thread> threads_;
 
   mutable std::mutex mutex_;
-  std::set<std::shared_ptr<Stream>> streams_;
+  std::map<uint64_t, std::shared_ptr<Stream>> streams_;  // by number
   Counters counters_;
 };
 
@@ -93,6 +92,7 @@ absl::Status WriteServerImpl::start() {
   }
   RequestClient::Options peers;
   peers.kind = StreamKind::kForward;
+  peers.tick_ms = options_.tick_ms;
   peers_ = std::make_unique<RequestClient>(exchange_, peers);
   RecordWrites::Options records;
   records.node = options_.node;
@@ -119,7 +119,7 @@ WriteServerImpl::~WriteServerImpl() {
   write_inbox_->shut_down();
   forward_inbox_->shut_down();
   for (std::thread& thread : threads_) thread.join();
-  for (const std::shared_ptr<Stream>& stream : streams_) stream->close(absl::OkStatus());
+  for (const auto& [number, stream] : streams_) stream->close(absl::OkStatus());
   streams_.clear();
   records_.reset();
   peers_.reset();
@@ -141,17 +141,18 @@ absl::StatusOr<StreamHandler::Admission> WriteServerImpl::admit(const Hello& hel
 
 void WriteServerImpl::accepted(std::shared_ptr<Stream> stream) {
   std::lock_guard lock(mutex_);
-  streams_.insert(std::move(stream));
+  const uint64_t number = stream->number();
+  streams_.emplace(number, std::move(stream));
 }
 
 void WriteServerImpl::run(Inbox& inbox, bool forwards) {
   Inbox::Delivery delivery;
   while (!stopping_) {
     lots_.tick();
-    if (!inbox.take(kRequestTakeMs, &delivery)) continue;
+    if (!inbox.take(options_.tick_ms, &delivery)) continue;
     if (delivery.closed) {
       std::lock_guard lock(mutex_);
-      streams_.erase(delivery.stream);
+      streams_.erase(delivery.stream->number());
     } else {
       handle(delivery, forwards);
     }

@@ -75,6 +75,7 @@ class WriteServer {
     size_t write_receive_blocks = 3;      // of each client's stream
     size_t forward_receive_blocks = 1;    // of each peer's
     int64_t forward_timeout_ms = 20'000;  // for sending to each peer, and for all their replies
+    int64_t tick_ms = 200;  // how often time limits of lots and requests are looked at
     WriteLots::Options lots;
     Stage* keep = nullptr;    // at work while blocks are checked and kept; outlives the server
     size_t write_quorum = 1;  // replicas on which a record of an import has to be durable

@@ -30,7 +30,6 @@ absl::StatusOr<std::unique_ptr<Exchange>> Exchange::open(const Options& options)
 namespace stream {
 namespace {
 
-constexpr int64_t kTimerNs = 50 * kMs;
 constexpr int64_t kLastBuffersNs = 10'000 * kMs;
 constexpr size_t kPostBatch = 16;
 
@@ -54,6 +53,7 @@ ExchangeImpl::ExchangeImpl(const Options& options)
       executor_(options.executor != nullptr ? options.executor : own_executor_.get()),
       moving_(*clock_),
       newcomers_(newcomer_options(options)) {
+  local_->clock = clock_;
   local_->limit = options.limit;
   local_->wake = [this] { endpoint_->wake(); };
 }
@@ -129,7 +129,7 @@ absl::StatusOr<std::shared_ptr<Stream>> ExchangeImpl::connect(const ConnectOptio
 
 void ExchangeImpl::begin_connect(const ConnectOptions& options, Connected done) {
   if (is_local(options)) return done(connect_local(options, 0));
-  auto session = std::make_shared<Session>(this, true);
+  auto session = std::make_shared<Session>(this, true, ++local_->streams, *clock_);
   const size_t blocks =
       std::min(options.receive_blocks > 0 ? options.receive_blocks : options_.receive_blocks,
                std::max<size_t>(limits_.receive_depth, 1));
@@ -276,7 +276,7 @@ void ExchangeImpl::run() {
     if (handler_came_.exchange(false)) admit_waiting();
     if (clock_->monotonic_ns() >= next_timer_ns_) {
       run_timers();
-      next_timer_ns_ = clock_->monotonic_ns() + kTimerNs;
+      next_timer_ns_ = clock_->monotonic_ns() + options_.timer_ms * kMs;
     }
     if (progress) continue;
     snapshot_counters();
@@ -300,8 +300,9 @@ void ExchangeImpl::run() {
 // Until the next timer, or until a silent stranger's time is over that others wait for.
 int64_t ExchangeImpl::idle_wait_ns() {
   const int64_t eviction = newcomers_.next_eviction_ns();
-  if (eviction == 0 || newcomers_.waiting() <= buffers_awaited_) return kTimerNs;
-  return std::clamp<int64_t>(eviction - clock_->monotonic_ns(), 0, kTimerNs);
+  const int64_t timer_ns = options_.timer_ms * kMs;
+  if (eviction == 0 || newcomers_.waiting() <= buffers_awaited_) return timer_ns;
+  return std::clamp<int64_t>(eviction - clock_->monotonic_ns(), 0, timer_ns);
 }
 
 bool ExchangeImpl::has_waiting(Session& session) {

@@ -154,6 +154,8 @@ class Stream {
   virtual const Hello& hello() const = 0;
   // The peer's address, in the driver's words.
   virtual const std::string& peer() const = 0;
+  // A later stream of its exchange has a larger one.
+  virtual uint64_t number() const = 0;
 
   // Queues a sealed message (Envelope::seal) of `bytes` bytes, waiting for room in the stream's
   // bounded queue. DEADLINE_EXCEEDED after timeout_ms (the buffer is let go), or the reason for
@@ -223,6 +225,7 @@ class Exchange {
     size_t control_buffers = 16;
     size_t receive_blocks = 4;  // of a stream, where nothing else is said
     size_t send_queue = 8;      // messages queued on one stream
+    int64_t timer_ms = 50;      // how often time limits of streams are looked at
     int64_t hello_timeout_ms = 10'000;
     int64_t serve_wait_ms = 500;   // of a hello for a job that is not served
     int64_t keepalive_ms = 5'000;  // without another message

@@ -21,7 +21,7 @@ constexpr int64_t kReportNs = 10'000 * kMs;
 }  // namespace
 
 void ExchangeImpl::on_accepted(Completion& completion) {
-  auto session = std::make_shared<Session>(this, false);
+  auto session = std::make_shared<Session>(this, false, ++local_->streams, *clock_);
   session->connection = completion.connection;
   session->peer = completion.peer;
   session->phase = Session::Phase::kAwaitHello;

@@ -4,12 +4,12 @@
 #include <chrono>
 #include <cstring>
 
+#include "base/deadline.h"
 #include "base/status.h"
 
 namespace sluice::stream {
 
 using std::chrono::milliseconds;
-using SteadyClock = std::chrono::steady_clock;
 
 namespace {
 
@@ -22,7 +22,10 @@ LocalLink::Ends LocalLink::make(std::shared_ptr<LocalHost> host, const Hello& he
                                 std::string peer, EndOptions connecting, EndOptions accepting) {
   auto link = std::make_shared<LocalLink>(std::move(host), hello, std::move(peer));
   link->host_->open += 2;
-  Ends ends{std::make_shared<LocalStream>(link, 0), std::make_shared<LocalStream>(link, 1)};
+  const auto end = [&](size_t index) {
+    return std::make_shared<LocalStream>(link, index, ++link->host_->streams);
+  };
+  Ends ends{end(0), end(1)};
   link->ends_[0].options = std::move(connecting);
   link->ends_[1].options = std::move(accepting);
   link->ends_[0].handle = ends.first;
@@ -71,24 +74,20 @@ absl::Status LocalLink::send(size_t from, BlockBuffer message, uint32_t bytes, i
 absl::Status LocalLink::send_control(size_t from, Envelope envelope, std::string_view payload,
                                      int64_t timeout_ms) {
   assert(payload.size() <= kMaxBlockBytes);
-  const auto deadline = SteadyClock::now() + milliseconds(timeout_ms);
+  const Deadline deadline(*host_->clock, timeout_ms);
   {
     std::unique_lock lock(mutex_);
     const size_t to = 1 - from;
-    changed_.wait_until(lock, deadline,
-                        [&] { return closed_ || ends_[to].waiting[true] < limit(to, true); });
+    changed_.wait_for(lock, milliseconds(timeout_ms),
+                      [&] { return closed_ || ends_[to].waiting[true] < limit(to, true); });
     if (closed_) return told(ends_[from].reason);
   }
-  const auto left = [&] {
-    const auto ms = std::chrono::duration_cast<milliseconds>(deadline - SteadyClock::now()).count();
-    return ms > 0 ? ms : 0;
-  };
-  BlockBuffer buffer = host_->control_pool->take(left());
+  BlockBuffer buffer = host_->control_pool->take(deadline.left_ms());
   if (!buffer) return deadline_exceeded("no control buffer free for {} ms", timeout_ms);
   if (!payload.empty()) std::memcpy(buffer.data(), payload.data(), payload.size());
   envelope.payload_bytes = static_cast<uint32_t>(payload.size());
   const uint32_t bytes = Envelope::seal(envelope, buffer);
-  return send(from, std::move(buffer), bytes, left(), /*control=*/true);
+  return send(from, std::move(buffer), bytes, deadline.left_ms(), /*control=*/true);
 }
 
 absl::StatusOr<Message> LocalLink::receive(size_t end, int64_t timeout_ms) {

@@ -22,9 +22,11 @@ namespace sluice::stream {
 // What local streams need of their exchange, for as long as they are open.
 struct LocalHost {
   BlockPool* control_pool = nullptr;
-  std::atomic<uint64_t> bytes{0};  // delivered
-  std::atomic<size_t> open{0};     // ends of open streams
-  BulkLimit* limit = nullptr;      // null: none
+  Clock* clock = nullptr;
+  std::atomic<uint64_t> streams{0};  // that the exchange ever had, wired ones too: their numbers
+  std::atomic<uint64_t> bytes{0};    // delivered
+  std::atomic<size_t> open{0};       // ends of open streams
+  BulkLimit* limit = nullptr;        // null: none
   // A sender was held back by the limit: the exchange's thread, which `wake` wakes, calls
   // limit_lifted() once it has room.
   std::atomic<bool> held_back{false};
@@ -110,12 +112,14 @@ class LocalLink final : public CreditOwner, public std::enable_shared_from_this<
 // One end. Closes the link when it goes.
 class LocalStream final : public Stream {
  public:
-  LocalStream(std::shared_ptr<LocalLink> link, size_t end) : link_(std::move(link)), end_(end) {}
+  LocalStream(std::shared_ptr<LocalLink> link, size_t end, uint64_t number)
+      : link_(std::move(link)), end_(end), number_(number) {}
   ~LocalStream() override { link_->close(end_, absl::OkStatus()); }
   const std::shared_ptr<LocalLink>& link() const { return link_; }
 
   const Hello& hello() const override { return link_->hello(); }
   const std::string& peer() const override { return link_->peer(); }
+  uint64_t number() const override { return number_; }
   absl::Status send(BlockBuffer message, uint32_t bytes, int64_t timeout_ms) override {
     return link_->send(end_, std::move(message), bytes, timeout_ms, /*control=*/false);
   }
@@ -135,6 +139,7 @@ class LocalStream final : public Stream {
  private:
   const std::shared_ptr<LocalLink> link_;
   const size_t end_;
+  const uint64_t number_;
 };
 
 }  // namespace sluice::stream

@@ -5,6 +5,7 @@
 #include <cstring>
 #include <utility>
 
+#include "base/deadline.h"
 #include "base/status.h"
 
 namespace sluice {
@@ -14,7 +15,6 @@ std::shared_ptr<Inbox> Inbox::create() { return std::make_shared<stream::InboxIm
 namespace stream {
 
 using std::chrono::milliseconds;
-using SteadyClock = std::chrono::steady_clock;
 
 bool InboxImpl::take(int64_t timeout_ms, Delivery* delivery) {
   *delivery = {};  // what it held takes other locks than this one
@@ -71,13 +71,12 @@ absl::Status Session::send(BlockBuffer message, uint32_t bytes, int64_t timeout_
 absl::Status Session::send_control(Envelope envelope, std::string_view payload,
                                    int64_t timeout_ms) {
   assert(payload.size() <= kMaxBlockBytes);
-  const auto deadline = SteadyClock::now() + milliseconds(timeout_ms);
+  const Deadline deadline(clock, timeout_ms);
   BlockPool* pool_of_host = nullptr;
   {
     std::unique_lock lock(mutex);
-    changed.wait_until(lock, deadline, [this] {
-      return over || close_requested || control_in_flight < kMaxControl;
-    });
+    changed.wait_for(lock, milliseconds(timeout_ms),
+                     [this] { return over || close_requested || control_in_flight < kMaxControl; });
     if (over || close_requested) return reason.ok() ? unavailable("stream is closed") : reason;
     if (control_in_flight >= kMaxControl) {
       return deadline_exceeded("{} takes no message for {} ms", peer, timeout_ms);
@@ -85,8 +84,7 @@ absl::Status Session::send_control(Envelope envelope, std::string_view payload,
     ++control_in_flight;
     pool_of_host = &host->control_pool();
   }
-  const auto left = std::chrono::duration_cast<milliseconds>(deadline - SteadyClock::now()).count();
-  BlockBuffer buffer = pool_of_host->take(left > 0 ? left : 0);
+  BlockBuffer buffer = pool_of_host->take(deadline.left_ms());
   if (!buffer) {
     // For who waits; the one that is called on changes is this caller, and would be at once again.
     std::lock_guard lock(mutex);

@@ -65,7 +65,8 @@ class Session : public std::enable_shared_from_this<Session> {
   enum class Phase { kConnecting, kAwaitReply, kAwaitHello, kAwaitHandler, kOpen, kClosing, kOver };
   static constexpr size_t kMaxControl = 2;
 
-  Session(SessionHost* session_host, bool connecting) : host(session_host), connector(connecting) {}
+  Session(SessionHost* session_host, bool connecting, uint64_t stream_number, Clock& its_clock)
+      : host(session_host), connector(connecting), number(stream_number), clock(its_clock) {}
 
   // For users, any thread.
   absl::Status send(BlockBuffer message, uint32_t bytes, int64_t timeout_ms);
@@ -87,6 +88,8 @@ class Session : public std::enable_shared_from_this<Session> {
 
   SessionHost* const host;
   const bool connector;
+  const uint64_t number;  // of the stream
+  Clock& clock;           // outlives the exchange
   ConnectionId connection = 0;
   std::string peer;
   Hello hello;
@@ -140,6 +143,7 @@ class StreamHandle final : public Stream {
   ~StreamHandle() override { session_->request_close(absl::OkStatus()); }
   const Hello& hello() const override { return session_->hello; }
   const std::string& peer() const override { return session_->peer; }
+  uint64_t number() const override { return session_->number; }
   absl::Status send(BlockBuffer message, uint32_t bytes, int64_t timeout_ms) override {
     return session_->send(std::move(message), bytes, timeout_ms);
   }

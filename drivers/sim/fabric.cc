@@ -3,25 +3,30 @@
 #include <algorithm>
 #include <cassert>
 #include <chrono>
-#include <limits>
-
-#include "base/clock.h"
 
 namespace sluice {
 
-SimFabric::SimFabric(uint64_t seed, const SimOptions& options)
-    : options_(options), random_(seed), began_ns_(system_clock().monotonic_ns()) {
+namespace {
+// A condition variable's limit is not far beyond.
+constexpr int64_t kLongestWaitNs = int64_t{3600} * 1'000'000'000;
+}  // namespace
+
+SimFabric::SimFabric(uint64_t seed, const SimOptions& options) : options_(options), random_(seed) {
   assert(options_.bytes_per_second > 0);
 }
 
+SimFabric::~SimFabric() {
+  if (options_.time != nullptr) options_.time->forget();
+}
+
 bool SimFabric::step() {
-  assert(!options_.free_running);
+  assert(options_.time == nullptr);
   std::lock_guard lock(mutex_);
-  return run_next(std::numeric_limits<int64_t>::max());
+  return run_next(kNever);
 }
 
 void SimFabric::advance(int64_t duration_ns) {
-  assert(!options_.free_running);
+  assert(options_.time == nullptr);
   std::lock_guard lock(mutex_);
   const int64_t until = virtual_now_ns_ + duration_ns;
   while (run_next(until)) {
@@ -35,7 +40,7 @@ int64_t SimFabric::now_ns() const {
 }
 
 int64_t SimFabric::now_locked() const {
-  return options_.free_running ? system_clock().monotonic_ns() - began_ns_ : virtual_now_ns_;
+  return options_.time != nullptr ? options_.time->now_ns() : virtual_now_ns_;
 }
 
 void SimFabric::move_time_to(int64_t at_ns) { virtual_now_ns_ = std::max(virtual_now_ns_, at_ns); }
@@ -51,37 +56,36 @@ bool SimFabric::run_next(int64_t until_ns) {
 }
 
 void SimFabric::run_due() {
+  const std::lock_guard lock(mutex_);
+  asked_for_ns_ = kNever;
   const int64_t now = now_locked();
   while (run_next(now)) {
   }
+  if (!events_.empty()) ask_for(events_.top().at_ns);
+}
+
+void SimFabric::ask_for(int64_t at_ns) {
+  if (at_ns >= asked_for_ns_) return;
+  asked_for_ns_ = at_ns;
+  options_.time->call_at(at_ns, [this] { run_due(); });
 }
 
 void SimFabric::wait(std::unique_lock<std::mutex>& lock, std::condition_variable& changed,
                      const std::function<bool()>& done, int64_t timeout_ns) {
   const int64_t now = now_locked();
-  const int64_t until = timeout_ns > std::numeric_limits<int64_t>::max() - now
-                            ? std::numeric_limits<int64_t>::max()
-                            : now + timeout_ns;
-  if (!options_.free_running) {
-    while (!done() && run_next(until)) {
-    }
-    if (!done()) move_time_to(until);
+  const int64_t until = timeout_ns > kNever - now ? kNever : now + timeout_ns;
+  if (options_.time != nullptr) {
+    changed.wait_for(lock, std::chrono::nanoseconds(std::min(timeout_ns, kLongestWaitNs)), done);
     return;
   }
-  while (true) {
-    run_due();
-    const int64_t time = now_locked();
-    if (done() || time >= until) return;
-    // Events that other threads cause meanwhile are run by them or, at the latest, after a
-    // millisecond.
-    int64_t sleep = std::min<int64_t>(until - time, 1'000'000);
-    if (!events_.empty()) sleep = std::min(sleep, std::max<int64_t>(events_.top().at_ns - time, 0));
-    changed.wait_for(lock, std::chrono::nanoseconds(sleep));
+  while (!done() && run_next(until)) {
   }
+  if (!done()) move_time_to(until);
 }
 
 void SimFabric::schedule(int64_t at_ns, Event event) {
   events_.push({at_ns, next_sequence_++, std::move(event)});
+  if (options_.time != nullptr) ask_for(at_ns);
 }
 
 void SimFabric::transmit(const std::string& from, const std::string& to, size_t bytes,

@@ -4,8 +4,8 @@
 //
 // Time. Stepped (the default): time is virtual and moves only in step(), advance() and in an
 // endpoint's wait(); all in one thread, the same seed and the same calls give the same run.
-// Free-running: time is the machine's, events happen when it has come to them, and endpoints may
-// live in threads of their own.
+// From outside (SimOptions::time): events happen when that time has come to them, on the thread
+// that it calls from, and endpoints live in threads of their own; wait() sleeps.
 //
 // Thread-safe: one mutex guards the fabric and everything of its adapters. Outlives its transports.
 #ifndef SLUICE_DRIVERS_SIM_FABRIC_H_
@@ -16,6 +16,7 @@
 #include <cstdint>
 #include <deque>
 #include <functional>
+#include <limits>
 #include <map>
 #include <mutex>
 #include <queue>
@@ -37,12 +38,24 @@ class SimParticipant {
   virtual void on_crash() = 0;
 };
 
+// Whose time a fabric goes by, where it does not keep its own. Thread-safe. Outlives the fabric.
+class SimTime {
+ public:
+  virtual ~SimTime() = default;
+  virtual int64_t now_ns() const = 0;
+  // Calls `due` once, at that time or soon after, in place of what it was to call before. Called
+  // with the fabric's mutex held, which `due` takes.
+  virtual void call_at(int64_t at_ns, std::function<void()> due) = 0;
+  // Calls nothing any more; waits for a call that is under way.
+  virtual void forget() = 0;
+};
+
 struct SimOptions {
   int64_t delay_ns = 20'000;                      // of each event, one way
   int64_t jitter_ns = 0;                          // added: uniform in [0, jitter_ns]
   uint64_t bytes_per_second = 5'000'000'000;      // of each ordered pair of nodes
   int64_t dead_peer_timeout_ns = 20'000'000'000;  // a partition that lasts so long cuts
-  bool free_running = false;
+  SimTime* time = nullptr;                        // null: virtual
 };
 
 class SimFabric {
@@ -50,6 +63,9 @@ class SimFabric {
   using Event = std::function<void()>;
 
   explicit SimFabric(uint64_t seed, const SimOptions& options = {});
+  ~SimFabric();
+  SimFabric(const SimFabric&) = delete;
+  SimFabric& operator=(const SimFabric&) = delete;
 
   // Runs the next event and moves time to it; false when there is none. Stepped fabrics only.
   bool step();
@@ -84,8 +100,6 @@ class SimFabric {
   void transmit(const std::string& from, const std::string& to, size_t bytes, Event event);
   void schedule(int64_t at_ns, Event event);
   int64_t now_locked() const;
-  // Free-running: runs what is due.
-  void run_due();
   // -1: nothing is to come.
   int64_t next_event_ns() const { return events_.empty() ? -1 : events_.top().at_ns; }
   // An adapter's wait(): runs events until `done` or the time is up. `lock` holds the mutex;
@@ -107,12 +121,16 @@ class SimFabric {
     int64_t last_at_ns = 0;                       // when that arrives
     std::deque<std::pair<size_t, Event>> parked;  // sent into a partition
   };
+  static constexpr int64_t kNever = std::numeric_limits<int64_t>::max();
   using Pair = std::pair<std::string, std::string>;
   static Pair unordered(const std::string& a, const std::string& b) {
     return a < b ? Pair(a, b) : Pair(b, a);
   }
   // Runs the next event if it is due by `until_ns`.
   bool run_next(int64_t until_ns);
+  // Time from outside: runs what is due, and asks to be called for the next.
+  void run_due();
+  void ask_for(int64_t at_ns);
   void move_time_to(int64_t at_ns);
   void cut_locked(const std::string& a, const std::string& b);
   void put_on_wire(const Pair& direction, size_t bytes, Event event);
@@ -121,7 +139,7 @@ class SimFabric {
   mutable std::mutex mutex_;
   Random random_;
   int64_t virtual_now_ns_ = 0;
-  const int64_t began_ns_;
+  int64_t asked_for_ns_ = kNever;  // when time calls from outside
   uint64_t next_sequence_ = 0;
   std::priority_queue<Scheduled> events_;
   std::map<Pair, Path> paths_;  // from, to

@@ -95,7 +95,6 @@ size_t SimPacketPort::receive_burst(std::span<packet::InPacket> packets) {
   std::lock_guard lock(fabric_.mutex());
   give_back_lent();
   lower_done();
-  if (fabric_.options().free_running) fabric_.run_due();
   const size_t count = std::min(packets.size(), inbox_.size());
   for (size_t i = 0; i < count; ++i) {
     const uint32_t index = inbox_.pop_front();

@@ -2,8 +2,8 @@
 // under its own name.
 //
 // In a stepped fabric, wait() is what moves time: it runs events until this endpoint has something
-// to poll or the timeout has passed in virtual time. poll() never moves it. In a free-running
-// fabric wait() sleeps.
+// to poll or the timeout has passed in virtual time. poll() never moves it. Where the fabric's time
+// comes from outside, wait() sleeps.
 #ifndef SLUICE_DRIVERS_SIM_SIM_H_
 #define SLUICE_DRIVERS_SIM_SIM_H_
 

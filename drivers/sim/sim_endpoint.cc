@@ -303,7 +303,6 @@ void SimEndpoint::finish_with(const HalfPtr& half, const absl::Status& status,
 
 size_t SimEndpoint::poll(std::span<Completion> completions) {
   std::lock_guard lock(fabric_.mutex());
-  if (fabric_.options().free_running) fabric_.run_due();
   const size_t count = std::min(completions.size(), completions_.size());
   for (size_t i = 0; i < count; ++i) completions[i] = completions_.pop_front();
   return count;

@@ -10,6 +10,7 @@
 #include "drivers/sim/sim.h"
 #include "drivers/tcp/tcp.h"
 #include "tests/drivers/rdma_here.h"
+#include "tests/drivers/real_time.h"
 
 namespace sluice {
 namespace {
@@ -38,9 +39,15 @@ class RdmaNetwork final : public Network {
   RdmaTransport transport_;
 };
 
+SimOptions with_time(SimOptions options, SimTime* time) {
+  options.time = time;
+  return options;
+}
+
 class SimNetwork final : public Network {
  public:
-  explicit SimNetwork(const SimOptions& options) : fabric_(42, options) {}
+  SimNetwork(const SimOptions& options, bool real_time)
+      : fabric_(42, with_time(options, real_time ? &time_ : nullptr)) {}
   Transport& transport(size_t node) override {
     return transports_.try_emplace(node, fabric_, listen_address(node)).first->second;
   }
@@ -49,6 +56,7 @@ class SimNetwork final : public Network {
   std::string nonsense() override { return ":service"; }
 
  private:
+  RealTime time_;
   SimFabric fabric_;
   std::map<size_t, SimTransport> transports_;
 };
@@ -56,12 +64,12 @@ class SimNetwork final : public Network {
 // The packet layer on a simulated network.
 class PacketSimNetwork final : public Network {
  public:
-  PacketSimNetwork(const SimOptions& fabric, const SimPacketOptions& packets)
-      : fabric_(42, fabric),
+  PacketSimNetwork(const SimOptions& fabric, bool real_time, const SimPacketOptions& packets)
+      : fabric_(42, with_time(fabric, real_time ? &time_ : nullptr)),
         clock_(fabric_),
         network_(fabric_, packets),
-        exact_(packets.loss == 0 && !fabric.free_running),
-        free_running_(fabric.free_running) {}
+        exact_(packets.loss == 0 && !real_time),
+        real_time_(real_time) {}
   Transport& transport(size_t node) override {
     PacketOptions options;
     options.seed = node + 1;
@@ -78,20 +86,20 @@ class PacketSimNetwork final : public Network {
   std::string nobody() override { return "elsewhere"; }
   std::string nonsense() override { return ":service"; }
   bool exact_bytes() const override { return exact_; }
-  bool threads() const override { return free_running_; }
+  bool threads() const override { return real_time_; }
 
  private:
+  RealTime time_;
   SimFabric fabric_;
   SimClock clock_;
   SimPacketNetwork network_;
   std::map<size_t, PacketTransport> transports_;
   const bool exact_;
-  const bool free_running_;
+  const bool real_time_;
 };
 
-std::unique_ptr<Network> packet_sim(bool free_running, bool lossy) {
+std::unique_ptr<Network> packet_sim(bool real_time, bool lossy) {
   SimOptions options;
-  options.free_running = free_running;
   SimPacketOptions packets;
   if (lossy) {
     packets.loss = 0.1;
@@ -101,14 +109,13 @@ std::unique_ptr<Network> packet_sim(bool free_running, bool lossy) {
     packets.device_reads_late = true;
     options.jitter_ns = 5'000;
   }
-  return std::make_unique<PacketSimNetwork>(options, packets);
+  return std::make_unique<PacketSimNetwork>(options, real_time, packets);
 }
 
-std::unique_ptr<Network> sim_network(bool free_running) {
+std::unique_ptr<Network> sim_network(bool real_time) {
   SimOptions options;
-  options.free_running = free_running;
   options.jitter_ns = 5'000;
-  return std::make_unique<SimNetwork>(options);
+  return std::make_unique<SimNetwork>(options, real_time);
 }
 
 std::unique_ptr<Network> tcp_network(TcpOptions::SendBy send_by) {
@@ -150,16 +157,16 @@ std::vector<NetworkKind> network_kinds() {
       {"TcpSendfile", [] { return tcp_network(TcpOptions::SendBy::kSendfile); }},
       {"TcpWrite", [] { return tcp_network(TcpOptions::SendBy::kWrite); }},
       {"SimStepped", [] { return sim_network(false); }},
-      {"SimFreeRunning", [] { return sim_network(true); }},
+      {"SimRealTime", [] { return sim_network(true); }},
       {"PacketSim", [] { return packet_sim(false, false); }},
       {"PacketSimLossy", [] { return packet_sim(false, true); }},
-      {"PacketSimFreeRunning", [] { return packet_sim(true, false); }},
-      {"PacketSimLossyFreeRunning", [] { return packet_sim(true, true); }},
+      {"PacketSimRealTime", [] { return packet_sim(true, false); }},
+      {"PacketSimLossyRealTime", [] { return packet_sim(true, true); }},
       {"FaultyPacketSimLossy", [] { return faulty(packet_sim(false, true)); }},
       {"FaultyTcpSendfile", [] { return faulty(tcp_network(TcpOptions::SendBy::kSendfile)); }},
       {"FaultyTcpWrite", [] { return faulty(tcp_network(TcpOptions::SendBy::kWrite)); }},
       {"FaultySimStepped", [] { return faulty(sim_network(false)); }},
-      {"FaultySimFreeRunning", [] { return faulty(sim_network(true)); }},
+      {"FaultySimRealTime", [] { return faulty(sim_network(true)); }},
   };
   if (rdma_address().empty()) {
     std::fprintf(stderr, "rdma: skipped: %s\n", why_no_rdma().c_str());

@@ -4,7 +4,10 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <functional>
+#include <mutex>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "base/status.h"
@@ -61,6 +64,64 @@ TEST_F(SimTest, DelayAndBandwidthSetTheTimeOfArrival) {
   pump();
   EXPECT_EQ(b_->link(ba_).received.size(), 2u);
   EXPECT_EQ(fabric_->now_ns() - begin, 3'100'000);
+}
+
+// Moved by hand.
+class TimeByHand final : public SimTime {
+ public:
+  int64_t now_ns() const override { return now_ns_; }
+  void call_at(int64_t at_ns, std::function<void()> due) override {
+    at_ns_ = at_ns;
+    due_ = std::move(due);
+  }
+  void forget() override { due_ = nullptr; }
+  // To the time that was asked for last; false where none was.
+  bool move() {
+    if (!due_) return false;
+    now_ns_ = at_ns_;
+    std::exchange(due_, nullptr)();
+    return true;
+  }
+  int64_t asked_for() const { return due_ ? at_ns_ : -1; }
+
+ private:
+  int64_t now_ns_ = 1'000'000;
+  int64_t at_ns_ = 0;
+  std::function<void()> due_;
+};
+
+TEST(SimFabricTime, FromOutsideIsAskedForEachEventAndRunsIt) {
+  TimeByHand time;
+  SimOptions options;
+  options.time = &time;
+  options.delay_ns = 1'000;
+  std::string happened;
+  {
+    SimFabric fabric(5, options);
+    EXPECT_EQ(fabric.now_ns(), 1'000'000);
+    {
+      const std::lock_guard lock(fabric.mutex());
+      fabric.schedule(1'000'900, [&] { happened += "b"; });
+      EXPECT_EQ(time.asked_for(), 1'000'900);
+      // An earlier one comes before it, a later one after.
+      fabric.schedule(1'000'700, [&] {
+        happened += "a";
+        fabric.schedule(1'000'800, [&] { happened += "+"; });
+      });
+      fabric.schedule(1'005'000, [&] { happened += "c"; });
+    }
+    EXPECT_EQ(time.asked_for(), 1'000'700);
+    EXPECT_TRUE(time.move());
+    EXPECT_EQ(happened, "a");
+    EXPECT_EQ(time.asked_for(), 1'000'800);
+    EXPECT_TRUE(time.move());
+    EXPECT_TRUE(time.move());
+    EXPECT_EQ(happened, "a+b");
+    EXPECT_EQ(time.asked_for(), 1'005'000);
+  }
+  // It is gone: nothing calls it.
+  EXPECT_FALSE(time.move());
+  EXPECT_EQ(happened, "a+b");
 }
 
 TEST_F(SimTest, WaitMovesVirtualTimeByItsTimeoutAtMost) {

@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <atomic>
 #include <thread>
 
 #include "control/cluster_block/memory_cluster_block.h"
@@ -11,6 +12,20 @@ namespace sluice {
 namespace {
 
 constexpr char kHead[] = "jobs/1";
+
+class CountingClock final : public Clock {
+ public:
+  int64_t wall_ms() const override { return system_clock().wall_ms(); }
+  int64_t monotonic_ns() const override {
+    ++readings_;
+    return system_clock().monotonic_ns();
+  }
+  void sleep_ns(int64_t duration) override { system_clock().sleep_ns(duration); }
+  int readings() const { return readings_; }
+
+ private:
+  mutable std::atomic<int> readings_{0};
+};
 
 class JobTest : public testing::Test {
  protected:
@@ -46,6 +61,14 @@ TEST_F(JobTest, OneProcessWorksOnItAtATime) {
   EXPECT_TRUE(absl::IsAborted(take().status()));
   job.reset();
   EXPECT_TRUE(take().ok());
+}
+
+TEST_F(JobTest, ItsLeaseRunsOnItsClock) {
+  CountingClock clock;
+  const auto job =
+      Job::take(block_, {"job one", kHead, "lock"}, "holder", {"worker", &clock, 2000, 2000});
+  ASSERT_TRUE(job.ok()) << job.status();
+  EXPECT_GT(clock.readings(), 0);
 }
 
 TEST_F(JobTest, EachHeadGoesOverTheOneBefore) {

@@ -30,20 +30,22 @@ class Caller {
     request.set_cut(cut);
     request.set_epoch(epoch);
     v1::ArmReply reply;
-    return call(&v1::Peer::Stub::ArmCut, request, &reply);
+    return call(&v1::Peer::StubInterface::ArmCut, request, &reply);
   }
   absl::Status digests(v1::CutDigestsReply* reply) {
-    return call(&v1::Peer::Stub::CutDigests, v1::CutDigestsRequest(), reply);
+    return call(&v1::Peer::StubInterface::CutDigests, v1::CutDigestsRequest(), reply);
   }
-  absl::Status drop_cut() { return refer(&v1::Peer::Stub::DropCut, v1::Empty()); }
-  absl::Status drop_backup() { return refer(&v1::Peer::Stub::DropBackup, v1::Empty()); }
-  absl::Status durable_slots() { return refer(&v1::Peer::Stub::DurableSlots, v1::SlotList()); }
-  absl::Status fetch_part() { return refer(&v1::Peer::Stub::FetchPart, v1::PartReply()); }
+  absl::Status drop_cut() { return refer(&v1::Peer::StubInterface::DropCut, v1::Empty()); }
+  absl::Status drop_backup() { return refer(&v1::Peer::StubInterface::DropBackup, v1::Empty()); }
+  absl::Status durable_slots() {
+    return refer(&v1::Peer::StubInterface::DurableSlots, v1::SlotList());
+  }
+  absl::Status fetch_part() { return refer(&v1::Peer::StubInterface::FetchPart, v1::PartReply()); }
   absl::Status commit(const std::string& manifest) {
     v1::CommitRequest request;
     request.set_manifest(manifest);
     v1::Empty reply;
-    return call(&v1::Peer::Stub::CommitArchive, request, &reply);
+    return call(&v1::Peer::StubInterface::CommitArchive, request, &reply);
   }
 
  private:

@@ -17,6 +17,7 @@
 #include "dataplane/archive/writer.h"
 #include "tests/control/node/forwarding_block.h"
 #include "tests/control/node/test_cluster.h"
+#include "tests/drivers/real_time.h"
 
 namespace sluice {
 namespace {
@@ -50,8 +51,29 @@ std::map<std::string, std::string> live_of(const std::map<std::string, Record>& 
   return live;
 }
 
-TEST(Backup, HoldsEveryRecordOnceAndVerifies) {
-  TestCluster cluster;
+// What carries calls and blocks makes no difference.
+struct Carriers {
+  const char* name;
+  bool direct;  // calls, not over gRPC
+  bool sim;     // blocks, not over TCP
+};
+class BackupOver : public testing::TestWithParam<Carriers> {};
+INSTANTIATE_TEST_SUITE_P(Carriers, BackupOver,
+                         testing::Values(Carriers{"GrpcTcp", false, false},
+                                         Carriers{"DirectTcp", true, false},
+                                         Carriers{"DirectSim", true, true}),
+                         [](const auto& carriers) { return std::string(carriers.param.name); });
+
+TEST_P(BackupOver, HoldsEveryRecordOnceAndVerifies) {
+  DirectNetwork network;
+  RealTime time;
+  SimOptions sim;
+  sim.time = &time;
+  SimFabric fabric(7, sim);
+  TestCluster::Options options;
+  if (GetParam().direct) options.calls = &network;
+  if (GetParam().sim) options.fabric = &fabric;
+  TestCluster cluster(options);
   const auto client = cluster.client();
   fill(*client, 1000);
   ASSERT_TRUE(client->put("large", std::string(3'500'000, 'L')).ok());

@@ -174,13 +174,13 @@ TEST(Measure, ReadsTheSpeedOfTheDeviceThatHasTheAddress) {
 
 TEST(Measure, FindsWhatTheMachineCanDoInShortTime) {
   const std::string folder = testing::TempDir();
-  const auto rates = measure_rates(folder);
+  const auto rates = measure_rates(folder, system_clock());
   ASSERT_TRUE(rates.ok()) << message_of(rates.status());
   EXPECT_GT(rates->disk_write.rate, 0);
   EXPECT_GT(rates->checksum.rate, 0);
   EXPECT_GT(rates->free_bytes, 0u);
   EXPECT_FALSE(std::filesystem::exists(folder + "/measure.tmp"));
-  EXPECT_THAT(std::string(message_of(measure_rates(folder + "/nowhere").status())),
+  EXPECT_THAT(std::string(message_of(measure_rates(folder + "/nowhere", system_clock()).status())),
               HasSubstr("nowhere"));
 }
 

@@ -311,9 +311,10 @@ TEST(Restore, AnAttemptThatWasOvertakenStoresNothing) {
   const RestoreUnit unit{"n1", 3, 0, 1, "n2", "down"};
   DurableSlots progress;
   progress.add({7, 1, 4, {{"n1", "a"}, {"n2", "b"}}});
-  ASSERT_TRUE(store_failed_units(block, later, "n1", "2-1", {unit}).ok());
+  ASSERT_TRUE(store_failed_units(block, system_clock(), later, "n1", "2-1", {unit}).ok());
   ASSERT_TRUE(store_progress(block, later, "n1", 0, encode_progress(progress, 0)).ok());
-  EXPECT_TRUE(absl::IsAborted(store_failed_units(block, earlier, "n1", "2-1", {unit, unit})));
+  EXPECT_TRUE(absl::IsAborted(
+      store_failed_units(block, system_clock(), earlier, "n1", "2-1", {unit, unit})));
   EXPECT_TRUE(absl::IsAborted(store_progress(block, earlier, "n1", 0, "")));
   // Nor does it end the restore, or erase what the later one has.
   overtaken.head.lists.clear();
@@ -515,16 +516,17 @@ TEST(Restore, ARetryListIsSwitchedInOneStep) {
   ASSERT_TRUE(store_restore(block, stored).ok());
   std::vector<RestoreUnit> before;
   for (uint32_t i = 0; i < 2500; ++i) before.push_back({"n1", i, 0, 1, "n2", "down"});
-  ASSERT_TRUE(store_failed_units(block, fence_of(stored), "n1", "1-1", before).ok());
-  // An attempt that ends by a crash here, however far its own list is, leaves the one before.
   ASSERT_TRUE(
-      store_failed_units(block, fence_of(stored), "n1", "2-1", {{"n1", 3, 0, 1, "n2", "down"}})
-          .ok());
+      store_failed_units(block, system_clock(), fence_of(stored), "n1", "1-1", before).ok());
+  // An attempt that ends by a crash here, however far its own list is, leaves the one before.
+  ASSERT_TRUE(store_failed_units(block, system_clock(), fence_of(stored), "n1", "2-1",
+                                 {{"n1", 3, 0, 1, "n2", "down"}})
+                  .ok());
   ASSERT_TRUE(erase_unnamed(block, stored).ok());
   EXPECT_EQ(load_failed_units(block, stored.head, "n1")->size(), 2500u);
-  ASSERT_TRUE(
-      store_failed_units(block, fence_of(stored), "n1", "2-2", {{"n1", 3, 0, 1, "n2", "down"}})
-          .ok());
+  ASSERT_TRUE(store_failed_units(block, system_clock(), fence_of(stored), "n1", "2-2",
+                                 {{"n1", 3, 0, 1, "n2", "down"}})
+                  .ok());
   stored.head.lists = {{"n1", "2-2"}};
   ASSERT_TRUE(store_restore(block, stored).ok());
   EXPECT_EQ(load_failed_units(block, stored.head, "n1")->size(), 1u);
@@ -545,7 +547,8 @@ TEST(Restore, ARetryListThatLacksAChunkIsNotTakenForAWholeOne) {
   std::vector<RestoreUnit> units;
   for (uint32_t i = 0; i < 2500; ++i) units.push_back({"n1", i, 0, 1, "n2", "down"});
   for (const char* lost : {"000001", "000002"}) {
-    ASSERT_TRUE(store_failed_units(block, fence_of(stored), "n1", "1-1", units).ok());
+    ASSERT_TRUE(
+        store_failed_units(block, system_clock(), fence_of(stored), "n1", "1-1", units).ok());
     ASSERT_EQ(load_failed_units(block, stored.head, "n1")->size(), 2500u);
     ASSERT_TRUE(block.erase(fmt::format("restore/r/failed/1-1/n1/{}", lost)).ok());
     EXPECT_EQ(load_failed_units(block, stored.head, "n1").status().code(),

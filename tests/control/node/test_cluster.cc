@@ -32,6 +32,9 @@ TestCluster::TestCluster(const Options& options) : options_(options) {
   nodes_.resize(options.nodes);
   for (size_t i = 0; i < options.nodes; ++i) clocks_.push_back(std::make_unique<SkewedClock>());
   for (size_t i = 0; i < options.skews_ms.size(); ++i) clocks_[i]->skew(options.skews_ms[i]);
+  for (size_t i = 0; options.calls != nullptr && i <= options.nodes; ++i) {
+    dialers_.push_back(options.calls->make_dialer(i < options.nodes ? name(i) : "client"));
+  }
   for (size_t i = 0; i < options.nodes; ++i) start(i);
   require(publish_first_table(*block_, options.nodes, 10'000));
   for (const auto& node : nodes_) EXPECT_TRUE(node->wait_until_serving(10'000));
@@ -62,6 +65,14 @@ absl::Status TestCluster::try_start(size_t i, bool accept_data_loss) {
   options.config.accept_data_loss = accept_data_loss;
   options.clock = clocks_[i].get();
   options.backup = options_.backup;
+  if (options_.fabric != nullptr) {
+    options.transport = transport_of(name(i));
+    options.config.data_listen = name(i);
+  }
+  if (options_.calls != nullptr) {
+    options.dialer = dialers_[i].get();
+    options.serve = options_.calls->server_factory();
+  }
   if (options_.adjust) options_.adjust(i, options);
   if (options_.wrap_block) {
     auto block = open_cluster_block(url_);
@@ -74,11 +85,19 @@ absl::Status TestCluster::try_start(size_t i, bool accept_data_loss) {
   return node.status();
 }
 
+TransportFactory TestCluster::transport_of(const std::string& node) const {
+  return [fabric = options_.fabric, node](std::string_view) {
+    return absl::StatusOr<std::unique_ptr<Transport>>(std::make_unique<SimTransport>(*fabric, node));
+  };
+}
+
 void TestCluster::stop(size_t i) { nodes_[i].reset(); }
 
 std::unique_ptr<ClusterClient> TestCluster::client() {
   ClientOptions options;
   options.idle_timeout_ms = 30'000;
+  if (options_.calls != nullptr) options.dialer = dialers_.back().get();
+  if (options_.fabric != nullptr) options.transport = transport_of("client");
   auto client = ClusterClient::open(url_, options);
   require(client.status());
   return *std::move(client);

@@ -1,5 +1,5 @@
 // A whole cluster in this process: real nodes, stores, TCP on loopback, and one SQLite cluster
-// block.
+// block. Calls go over gRPC and blocks over TCP, unless other networks are given.
 #ifndef SLUICE_TESTS_CONTROL_NODE_TEST_CLUSTER_H_
 #define SLUICE_TESTS_CONTROL_NODE_TEST_CLUSTER_H_
 
@@ -14,18 +14,22 @@
 #include "control/client/cluster_client.h"
 #include "control/node/node.h"
 #include "dataplane/block/record.h"
+#include "drivers/sim/sim.h"
+#include "tests/control/calls/direct_calls.h"
 
 namespace sluice {
 
-// The system's clock, some way off.
+// The system's clock, some way off. Its monotonic time has another beginning: a part of a node that
+// reads the system's beside it is found out.
 class SkewedClock final : public Clock {
  public:
   int64_t wall_ms() const override { return system_clock().wall_ms() + skew_ms_; }
-  int64_t monotonic_ns() const override { return system_clock().monotonic_ns(); }
+  int64_t monotonic_ns() const override { return system_clock().monotonic_ns() + kLaterNs; }
   void sleep_ns(int64_t duration) override { system_clock().sleep_ns(duration); }
   void skew(int64_t ms) { skew_ms_ = ms; }
 
  private:
+  static constexpr int64_t kLaterNs = int64_t{3600} * 1'000'000'000;
   std::atomic<int64_t> skew_ms_{0};
 };
 
@@ -44,6 +48,10 @@ class TestCluster {
     std::vector<int64_t> skews_ms;
     // Changes a node's options before it starts.
     std::function<void(size_t i, NodeOptions& options)> adjust;
+    // Carries the calls of the nodes and of client(), in place of gRPC. Outlives the cluster.
+    DirectNetwork* calls = nullptr;
+    // Carries blocks of data, in place of TCP. Outlives the cluster.
+    SimFabric* fabric = nullptr;
     // What the nodes get instead of a block of their own.
     std::function<std::unique_ptr<ClusterBlock>(std::unique_ptr<ClusterBlock>)> wrap_block;
   };
@@ -65,11 +73,14 @@ class TestCluster {
   const std::string& folder() const { return folder_; }
 
  private:
+  TransportFactory transport_of(const std::string& node) const;
+
   const Options options_;
   std::string folder_;
   std::string url_;
   std::unique_ptr<ClusterBlock> block_;
   std::vector<std::unique_ptr<SkewedClock>> clocks_;
+  std::vector<std::unique_ptr<PeerDialer>> dialers_;        // the clients' is behind the nodes'
   std::vector<std::unique_ptr<ClusterBlock>> node_blocks_;  // where they are wrapped
   std::vector<std::unique_ptr<Node>> nodes_;
 };

@@ -21,6 +21,7 @@
 #include "drivers/fault.h"
 #include "drivers/sim/sim.h"
 #include "drivers/tcp/tcp.h"
+#include "tests/drivers/real_time.h"
 
 namespace sluice {
 
@@ -82,6 +83,7 @@ class Handler final : public StreamHandler {
 };
 
 struct Network {
+  std::unique_ptr<SimTime> time;
   std::unique_ptr<SimFabric> fabric;
   std::vector<std::unique_ptr<Transport>> transports;
   std::vector<std::string> listen;
@@ -104,7 +106,8 @@ inline Network tcp_network() {
 inline Network sim_network() {
   Network network;
   SimOptions options;
-  options.free_running = true;
+  network.time = std::make_unique<RealTime>();
+  options.time = network.time.get();
   network.fabric = std::make_unique<SimFabric>(7, options);
   for (const char* name : {"a", "b"}) {
     network.transports.push_back(std::make_unique<SimTransport>(*network.fabric, name));

@@ -116,6 +116,22 @@ TEST_P(ExchangeTest, AHelloForAJobThatIsNeverServedIsRefusedInTime) {
   connecting.join();
 }
 
+// Whoever keeps streams in an order has one that no address decides.
+TEST_P(ExchangeTest, NumbersItsStreamsAsTheyAreMade) {
+  open(0);
+  open(1);
+  const auto [first, first_there] = pair();
+  const auto local = nodes_[0].exchange->connect(to(0));
+  ASSERT_TRUE(local.ok()) << local.status();
+  const auto local_there = nodes_[0].handler.next();
+  const auto [last, last_there] = pair();
+  ASSERT_TRUE(first_there != nullptr && local_there != nullptr && last_there != nullptr);
+  EXPECT_LT(first->number(), (*local)->number());
+  EXPECT_LT((*local)->number(), local_there->number());
+  EXPECT_LT(local_there->number(), last->number());
+  EXPECT_LT(first_there->number(), last_there->number());
+}
+
 TEST_P(ExchangeTest, ASlowConsumerStopsItsOwnPeerAndNobodyElse) {
   open(0);
   open(1);

@@ -1,5 +1,5 @@
 // Streams whose reader stands still.
-#include "control/service/page_writer.h"
+#include "control/service/grpc_page_sink.h"
 
 #include <grpcpp/grpcpp.h>
 #include <gtest/gtest.h>
@@ -19,7 +19,7 @@ class Endless final : public v1::Sluice::Service {
  public:
   grpc::Status ReadUnits(grpc::ServerContext* call, const v1::ReadUnitsRequest*,
                          grpc::ServerWriter<v1::UnitKeys>* writer) override {
-    PageWriter<v1::UnitKeys> pages(*call, *writer, stall_ms);
+    GrpcPageSink<v1::UnitKeys> pages(*call, *writer, stall_ms);
     v1::UnitKeys page;
     page.add_keys(std::string(size_t{1} << 20, 'k'));
     absl::Status status;
@@ -48,7 +48,7 @@ struct Served {
   }
 };
 
-TEST(PageWriter, AReaderThatStandsStillIsCutOff) {
+TEST(GrpcPageSink, AReaderThatStandsStillIsCutOff) {
   Served served(200);
   grpc::ClientContext context;
   const auto reader = served.stub->ReadUnits(&context, {});
@@ -60,7 +60,7 @@ TEST(PageWriter, AReaderThatStandsStillIsCutOff) {
 }
 
 // However long all of it takes.
-TEST(PageWriter, AReaderThatGoesOnIsNot) {
+TEST(GrpcPageSink, AReaderThatGoesOnIsNot) {
   constexpr int64_t kStallMs = 3'000;
   Served served(kStallMs);
   grpc::ClientContext context;

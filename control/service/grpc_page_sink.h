@@ -1,7 +1,6 @@
-// Writes pages to a stream whose reader may stand still: one that takes nothing for a while is cut
-// off, so that it does not keep a thread of this node for ever. Confined to one thread.
-#ifndef SLUICE_CONTROL_SERVICE_PAGE_WRITER_H_
-#define SLUICE_CONTROL_SERVICE_PAGE_WRITER_H_
+// Pages of an answer over gRPC.
+#ifndef SLUICE_CONTROL_SERVICE_GRPC_PAGE_SINK_H_
+#define SLUICE_CONTROL_SERVICE_GRPC_PAGE_SINK_H_
 
 #include <grpcpp/alarm.h>
 #include <grpcpp/server_context.h>
@@ -12,24 +11,19 @@
 #include <memory>
 #include <mutex>
 
-#include "absl/status/status.h"
 #include "base/status.h"
+#include "control/service/page_sink.h"
 
 namespace sluice {
 
-// How long one page may take to be read. A reader that goes on later asks again, for what follows
-// the last record it has.
-inline constexpr int64_t kReaderStallMs = 30'000;
-
 template <typename Page>
-class PageWriter {
+class GrpcPageSink final : public PageSink<Page> {
  public:
-  PageWriter(grpc::ServerContext& call, grpc::ServerWriter<Page>& writer,
-             int64_t stall_ms = kReaderStallMs)
+  GrpcPageSink(grpc::ServerContext& call, grpc::ServerWriter<Page>& writer,
+               int64_t stall_ms = kReaderStallMs)
       : call_(call), writer_(writer), stall_ms_(stall_ms) {}
 
-  // CANCELLED when the reader went away, or was cut off.
-  absl::Status write(const Page& page) {
+  absl::Status write(const Page& page) override {
     const auto cut = std::make_shared<Cut>();
     cut->call = &call_;
     grpc::Alarm alarm;
@@ -61,4 +55,4 @@ class PageWriter {
 
 }  // namespace sluice
 
-#endif  // SLUICE_CONTROL_SERVICE_PAGE_WRITER_H_
+#endif  // SLUICE_CONTROL_SERVICE_GRPC_PAGE_SINK_H_
