@@ -27,8 +27,8 @@ constexpr int64_t kFirstPageMs = 3'000;
 constexpr int64_t kStreamMs = 3'600'000;
 
 // Asks one candidate after the other, the next one as soon as one fails or is late, until one
-// answers; those that failed are asked again, kReadRounds times, until the time is over. `candidates`
-// says anew for each round whom to ask.
+// answers; those that failed are asked again, kReadRounds times, until the time is over.
+// `candidates` says anew for each round whom to ask.
 template <typename Request, typename Reply, typename Begin>
 absl::StatusOr<Reply> ask_first(ClusterClientImpl& client, std::string_view first,
                                 const Request& request, int64_t timeout_ms, const Begin& begin) {

@@ -65,7 +65,6 @@ std::optional<Lease> lease_of(LeaseId id) {
   return lease;
 }
 
-
 // Ends at the earliest `ttl_ms` from now.
 int64_t deadline_after(int64_t ttl_ms, const Clock& clock) {
   return (clock.monotonic_ns() + kMs - 1) / kMs + ttl_ms;

@@ -28,7 +28,7 @@ namespace sluice {
 namespace {
 
 constexpr int64_t kObserveMs = 5'000;
-constexpr int64_t kFlushNs = 500'000'000;
+constexpr int64_t kFlushNs = 500 * kMs;
 
 // Ends a run when another attempt begins, or its own is over.
 class Superseded {

@@ -67,7 +67,8 @@ absl::Status ServingService::stamp(IncomingCall&, const v1::StampRequest& reques
 absl::Status ServingService::write(IncomingCall&, const v1::WriteRequest& request,
                                    v1::WriteReply* reply) {
   SLUICE_RETURN_IF_ERROR(check_count("records", request.items_size()));
-  SLUICE_ASSIGN_OR_RETURN(const auto share, budget_.take(request.ByteSizeLong(), kClientBudgetWaitMs));
+  SLUICE_ASSIGN_OR_RETURN(const auto share,
+                          budget_.take(request.ByteSizeLong(), kClientBudgetWaitMs));
   const WriteOrigin origin{{request.version().stamp(), request.version().node()},
                            request.in_doubt()};
   if (origin.version.stamp == 0) {

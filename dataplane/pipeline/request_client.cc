@@ -12,10 +12,6 @@
 #include "base/status.h"
 
 namespace sluice {
-namespace {
-
-
-}  // namespace
 
 struct RequestClient::Call {
   Call() = default;

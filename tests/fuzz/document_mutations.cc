@@ -39,7 +39,7 @@ TEST(Fuzz, DecodersOfDocumentsSurviveMutations) {
   NodeProgress progress;
   progress.node = "n1";
   progress.attempt = 3;
-  progress.stages = {{"n1", "wire", 1, 2, 3, 4}};
+  progress.stages = {{"n1", DataStage::kWire, 1, 2, 3, 4}};
   ClusterInfo cluster;
   cluster.uuid = kUuid;
   NodeInfo node;

@@ -60,15 +60,18 @@ class DirectCall final : public IncomingCall {
 
  private:
   void end(const grpc::Status& status, const std::function<void()>& take_reply, bool given_up) {
+    // What it holds is the caller's, and goes with the call's end.
+    std::function<void()> hook;
     {
       const std::lock_guard lock(mutex_);
       if (status_.has_value()) return;
+      hook = std::move(hook_);
       if (take_reply) take_reply();
       status_ = status;
       given_up_ = given_up;
       changed_.notify_all();
     }
-    if (hook_) hook_();
+    if (hook) hook();
   }
 
   const Callee callee_;

@@ -146,9 +146,10 @@ class Caller {
                   const Request* request, Reply* reply, std::function<void(grpc::Status)> done) {
     const auto call = make_call(left_ms_of(*context));
     open_.add(context, call);
-    call->on_end([this, context, weak = std::weak_ptr(call), done = std::move(done)] {
+    call->on_end([this, context, weak = std::weak_ptr(call), done = std::move(done)]() mutable {
       open_.remove(context);
-      callbacks_.post(std::make_shared<Run>([call = weak.lock(), done] { done(call->wait()); }));
+      callbacks_.post(std::make_shared<Run>(
+          [call = weak.lock(), done = std::move(done)] { done(call->wait()); }));
     });
     const int64_t end_ns = callbacks_.clock().monotonic_ns() + call->left_ms() * 1'000'000;
     callbacks_.post_at(end_ns, std::make_shared<Run>([weak = std::weak_ptr(call)] {

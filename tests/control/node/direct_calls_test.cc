@@ -245,7 +245,7 @@ TEST_F(DirectCalls, EndWhenTheirNodeStops) {
   cluster_.stop(0);
   while (reader->Read(&page)) {
   }
-  EXPECT_FALSE(reader->Finish().ok());
+  EXPECT_EQ(reader->Finish().error_code(), Code::UNAVAILABLE);
 }
 
 }  // namespace

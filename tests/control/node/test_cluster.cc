@@ -87,7 +87,8 @@ absl::Status TestCluster::try_start(size_t i, bool accept_data_loss) {
 
 TransportFactory TestCluster::transport_of(const std::string& node) const {
   return [fabric = options_.fabric, node](std::string_view) {
-    return absl::StatusOr<std::unique_ptr<Transport>>(std::make_unique<SimTransport>(*fabric, node));
+    return absl::StatusOr<std::unique_ptr<Transport>>(
+        std::make_unique<SimTransport>(*fabric, node));
   };
 }
 
