@@ -11,7 +11,6 @@
 #include <thread>
 #include <unordered_map>
 
-#include "dataplane/store/store_impl.h"
 #include "tests/dataplane/store/store_fixture.h"
 
 namespace sluice {
@@ -199,9 +198,10 @@ class PowerLossTest : public StoreTest {
     bool after_cut;
   };
 
-  Store::Options small_options() {
+  Store::Options small_options(rocksdb::Env* env) {
     Store::Options small = options();
     small.memtable_bytes = size_t{2} << 20;  // so that families are flushed at different times
+    small.env = env;
     return small;
   }
 
@@ -211,7 +211,7 @@ class PowerLossTest : public StoreTest {
                                                  Random& seeds) {
     const auto system = std::make_shared<LossyFileSystem>();
     const std::unique_ptr<rocksdb::Env> env = rocksdb::NewCompositeEnv(system);
-    auto opened = open_store(small_options(), env.get());
+    auto opened = Store::open(small_options(env.get()));
     EXPECT_TRUE(opened.ok()) << opened.status();
     if (!opened.ok()) return {};
     Store& store = **opened;
@@ -311,7 +311,7 @@ TEST_F(PowerLossTest, AnIngestionIsWholeOrAbsent) {
     std::filesystem::remove_all(options().folder);
     const auto system = std::make_shared<LossyFileSystem>();
     const std::unique_ptr<rocksdb::Env> env = rocksdb::NewCompositeEnv(system);
-    auto opened = open_store(small_options(), env.get());
+    auto opened = Store::open(small_options(env.get()));
     ASSERT_TRUE(opened.ok()) << opened.status();
     system->lose_power_after(random.below(6'000'000));
     std::vector<uint32_t> confirmed;
