@@ -118,12 +118,18 @@ absl::Status sync_folder(const std::string& path) {
 }
 
 absl::Status make_folders(const std::string& path) {
+  const std::string parent = parent_folder(path);
   struct stat info {};
   if (stat(path.c_str(), &info) == 0) {
-    if (S_ISDIR(info.st_mode)) return absl::OkStatus();
-    return invalid_argument("{} exists and is not a directory", path);
+    if (!S_ISDIR(info.st_mode)) {
+      return invalid_argument("{} exists and is not a directory", path);
+    }
+    // Whoever made it may have been killed before its name was durable. In a directory that this
+    // process may not read, or that cannot be synced, others have made it.
+    const absl::Status synced = sync_folder(parent);
+    const bool is_others = absl::IsPermissionDenied(synced) || absl::IsInvalidArgument(synced);
+    return is_others ? absl::OkStatus() : synced;
   }
-  const std::string parent = parent_folder(path);
   if (parent != path) SLUICE_RETURN_IF_ERROR(make_folders(parent));
   if (mkdir(path.c_str(), 0755) != 0 && errno != EEXIST) {
     return errno_status(errno, fmt::format("mkdir {}", path));

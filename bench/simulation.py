@@ -33,7 +33,7 @@ def ratios(found):
 
 COUNTED = ("seconds", "ideal_s", "planned_s", "death_s", "slow", "dead", "plans", "rebalances", "needed_bytes", "given_up_bytes",
            "lost_with_targets_bytes", "given_up_durable_bytes", "plan_bytes", "plan_chunks", "head_bytes", "node_reads_bytes",
-           "coordinator_memory_bytes", "block_written_bytes", "block_read_bytes", "block_commits", "most_streams")
+           "coordinator_memory_bytes", "block_written_bytes", "block_read_bytes", "plans_told_bytes", "block_commits", "most_streams")
 
 
 def run(project, program, options):

@@ -39,6 +39,7 @@ nlohmann::json json_of(const SimulationResult& result) {
           {"coordinator_memory_bytes", result.coordinator_memory_bytes},
           {"node_reads_bytes", result.node_reads_bytes},
           {"block_read_bytes", result.block_read_bytes},
+          {"plans_told_bytes", result.plans_told_bytes},
           {"block_written_bytes", result.block_written_bytes},
           {"block_commits", result.block_commits},
           {"most_streams", result.most_streams},

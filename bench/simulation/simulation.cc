@@ -9,7 +9,7 @@
 #include "base/status.h"
 #include "bench/simulation/world.h"
 #include "control/backup/documents.h"
-#include "control/backup/plan_reader.h"
+#include "control/schedule/plan_parts.h"
 #include "control/schedule/rebalance_policy.h"
 
 namespace sluice {
@@ -48,7 +48,7 @@ class Simulation {
   double received_share(const std::vector<uint32_t>& nodes) const;
   double rate_of_living() const;
   void count_plan(const Plan& plan);
-  void count_reads(const std::vector<std::string>& chunks);
+  void count_reads(const Plan& plan);
   void count_reports();
   PlanProgress progress(const std::vector<uint8_t>& done) const {
     return {done_before_, done, policy_.seconds_since(world_->now())};
@@ -115,22 +115,18 @@ std::vector<uint32_t> Simulation::choose_dead() {
   return dead;
 }
 
-// What each node reads of the plan.
-void Simulation::count_reads(const std::vector<std::string>& chunks) {
-  const auto count = static_cast<uint32_t>(chunks.size());
-  PlanReader reader(kBackup, 1, count);
-  size_t of_all = 0;
-  for (uint32_t i = 0; i == 0 || i < reader.node_chunks(); ++i) {
-    if (!reader.read(i, "plan", chunks[i]).ok()) return;
-    of_all += chunks[i].size();
-  }
+// What each node is told of the plan by its coordinator; of the block it reads the head.
+void Simulation::count_reads(const Plan& plan) {
+  const PlanParts parts(plan);
   reads_.clear();
   for (const PlanNode& node : input_.nodes) {
-    size_t bytes = of_all;
-    for (const uint32_t i : reader.chunks_of(node.name)) bytes += chunks[i].size();
+    size_t bytes = 0;
+    for (const std::string& chunk : encode_plan(parts.part_of(node.name), kBackup, 1)) {
+      bytes += chunk.size();
+    }
     reads_.push_back(bytes);
     result_.node_reads_bytes = std::max(result_.node_reads_bytes, bytes);
-    result_.block_read_bytes += bytes;
+    result_.plans_told_bytes += bytes;
   }
 }
 
@@ -138,22 +134,12 @@ void Simulation::count_plan(const Plan& plan) {
   size_t bytes = 0;
   const std::vector<std::string> chunks = encode_plan(plan, kBackup, 1);
   for (const std::string& chunk : chunks) bytes += chunk.size();
-  // As at the end of a backup, when it is largest.
   BackupHead head;
   head.uuid = kBackup;
   head.name = "nightly-2026-01-31";
-  head.totals.stages.resize(kMaxStagesOfBackup,
-                            {"n10000", DataStage::kCheck, 1 << 30, 1 << 20, 1 << 20, 0});
-  for (size_t n = 0; n < plan.nodes.size(); ++n) {
-    head.archives.push_back({plan.nodes[n].name, "/srv/sluice/archive/" + head.name});
-    head.sources.push_back(plan.nodes[n].name);
-    head.planned.push_back(
-        {plan.nodes[n].name, plan.loads[n].send_bytes, plan.loads[n].receive_bytes});
-  }
-  head.targets = head.sources;
   result_.plan_chunks = std::max(result_.plan_chunks, chunks.size());
   result_.plan_bytes = std::max(result_.plan_bytes, bytes);
-  count_reads(chunks);
+  count_reads(plan);
   const std::string document = encode(head);
   const auto decoded = decode_backup_head(backup_head_key(head.uuid), document);
   if (!decoded.ok()) throw std::runtime_error(decoded.status().ToString());
@@ -164,6 +150,7 @@ void Simulation::count_plan(const Plan& plan) {
           plan.nodes.size() * (sizeof(PlanNode) + sizeof(NodeLoad) + sizeof(NodeProgress)));
   result_.block_written_bytes += bytes + document.size();
   result_.block_commits += chunks.size() + 1;
+  result_.block_read_bytes += plan.nodes.size() * document.size();
   ++result_.plans;
 }
 
@@ -178,8 +165,8 @@ void Simulation::count_reports() {
 }
 
 // What it takes until nodes follow a plan: asking all targets what is durable, planning, storing
-// the plan, and each node's reading of it. Nodes read one after the other, as the block serves
-// them; those that have not go on with what they know.
+// the plan, and telling each node its part. Nodes are told one after the other, as fast as the
+// coordinator answers; those that have not been told go on with what they know.
 void Simulation::follow(Plan plan, std::vector<uint8_t> done) {
   count_plan(plan);
   const auto nodes = static_cast<double>(input_.nodes.size());
@@ -195,7 +182,7 @@ void Simulation::follow(Plan plan, std::vector<uint8_t> done) {
   std::vector<double> from(order.size());
   double read_at = stored_at;
   for (const uint32_t node : order) {
-    read_at += kReadByteS * static_cast<double>(reads_[node]);
+    read_at += kCallS / kCallsAtATime + kReadByteS * static_cast<double>(reads_[node]);
     from[node] = read_at;
   }
   world_->follow(std::move(plan), std::move(from));

@@ -51,7 +51,8 @@ struct SimulationResult {
   size_t plan_bytes = 0;                // of the largest plan, in the cluster block
   size_t head_bytes = 0;                // of the backup's head, at its end
   size_t coordinator_memory_bytes = 0;  // of a plan, and of all reports
-  uint64_t block_read_bytes = 0;        // plans, by all nodes
+  uint64_t block_read_bytes = 0;        // heads, by all nodes
+  uint64_t plans_told_bytes = 0;        // to all nodes, by the coordinator
   size_t node_reads_bytes = 0;          // by a node, for one plan
   uint64_t block_written_bytes = 0;     // plans, heads and reports
   uint64_t block_commits = 0;

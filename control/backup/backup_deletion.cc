@@ -70,23 +70,23 @@ absl::Status erase_deleted(ClusterBlock& block, std::string_view uuid) {
 
 absl::Status strike_part(ClusterBlock& block, std::string_view uuid, std::string_view node) {
   SLUICE_RETURN_IF_ERROR(block.commit({part_erasure(uuid, node)}).status());
-  SLUICE_ASSIGN_OR_RETURN(const auto parts, load_parts(block, uuid));
-  return parts.empty() ? erase_deleted(block, uuid) : absl::OkStatus();
+  SLUICE_ASSIGN_OR_RETURN(const auto holders, load_holders(block, uuid));
+  return holders.empty() ? erase_deleted(block, uuid) : absl::OkStatus();
 }
 
 absl::Status end_deletion(ClusterBlock& block, std::string_view uuid,
                           const std::map<std::string, std::string>& reasons, int64_t now_ms) {
   for (int i = 0; i < kTries; ++i) {
-    SLUICE_ASSIGN_OR_RETURN(const auto parts, load_parts(block, uuid));
-    if (parts.empty()) return erase_deleted(block, uuid);
+    SLUICE_ASSIGN_OR_RETURN(const auto holders, load_holders(block, uuid));
+    if (holders.empty()) return erase_deleted(block, uuid);
     auto stored = load_backup(block, uuid);
     if (absl::IsNotFound(stored.status())) return absl::OkStatus();
     SLUICE_RETURN_IF_ERROR(stored.status());
     BackupHead head = stored->head;
     std::map<std::string, std::string> remaining;
-    for (const ArchivePart& part : parts) {
-      const auto reason = reasons.find(part.node);
-      remaining[part.node] = reason == reasons.end() ? part.node : reason->second;
+    for (const std::string& node : holders) {
+      const auto reason = reasons.find(node);
+      remaining[node] = reason == reasons.end() ? node : reason->second;
     }
     head.error = unfinished_text(head, remaining);
     head.changed_ms = now_ms;

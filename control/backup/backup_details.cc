@@ -121,6 +121,34 @@ absl::StatusOr<std::vector<ArchivePart>> load_parts(ClusterBlock& block, std::st
   return parts;
 }
 
+absl::StatusOr<std::vector<ArchivePart>> load_all_parts(ClusterBlock& block,
+                                                        const BackupHead& head) {
+  SLUICE_ASSIGN_OR_RETURN(auto parts, load_parts(block, head.uuid));
+  if (parts.size() == head.parts) return parts;
+  const auto now = load_backup(block, head.uuid);
+  if (absl::IsNotFound(now.status()) || (now.ok() && now->head.deleting)) {
+    return failed_precondition("backup {} is being deleted", head.name);
+  }
+  SLUICE_RETURN_IF_ERROR(now.status());
+  return data_loss("backup {} has {} parts, and {} of them are known", head.name, head.parts,
+                   parts.size());
+}
+
+absl::StatusOr<std::vector<std::string>> load_holders(ClusterBlock& block, std::string_view uuid) {
+  const std::string prefix = parts_prefix(uuid);
+  SLUICE_ASSIGN_OR_RETURN(const ClusterListing listing, block.list(prefix));
+  std::vector<std::string> holders;
+  for (const ClusterEntry& entry : listing.entries) {
+    holders.push_back(entry.key.substr(prefix.size()));
+  }
+  return holders;
+}
+
+absl::StatusOr<bool> is_holder(ClusterBlock& block, std::string_view uuid, std::string_view node) {
+  SLUICE_ASSIGN_OR_RETURN(const auto entry, block.get(part_key(uuid, node)));
+  return entry.has_value();
+}
+
 absl::StatusOr<std::optional<ArchivePart>> load_part(ClusterBlock& block, std::string_view uuid,
                                                      std::string_view node) {
   SLUICE_ASSIGN_OR_RETURN(const auto entry, block.get(part_key(uuid, node)));

@@ -54,6 +54,13 @@ absl::StatusOr<std::vector<std::string>> load_targets(ClusterBlock& block, std::
 
 // The parts that stand, by node.
 absl::StatusOr<std::vector<ArchivePart>> load_parts(ClusterBlock& block, std::string_view uuid);
+// All parts of a completed backup. FAILED_PRECONDITION where its deletion has begun since the head
+// was read.
+absl::StatusOr<std::vector<ArchivePart>> load_all_parts(ClusterBlock& block,
+                                                        const BackupHead& head);
+// The nodes whose parts stand, also where what is stored of a part is damaged.
+absl::StatusOr<std::vector<std::string>> load_holders(ClusterBlock& block, std::string_view uuid);
+absl::StatusOr<bool> is_holder(ClusterBlock& block, std::string_view uuid, std::string_view node);
 absl::StatusOr<std::optional<ArchivePart>> load_part(ClusterBlock& block, std::string_view uuid,
                                                      std::string_view node);
 // Changes that leave these parts and no others.

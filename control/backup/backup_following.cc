@@ -181,20 +181,11 @@ absl::Status BackupRun::handle_slow_nodes(const Progresses& progress) {
                         context_.cluster().read_quorum());
   if (!next.ok()) return next.status();
   if (!rebalances_.accept(*next, now)) return absl::OkStatus();
-  Plan plan = plan_;
-  std::vector<uint8_t> done_before = done_before_;
   std::string message = fmt::format(
       "{} is late ({} such nodes): {} slots go other ways, {:.0f} s are left instead of {:.0f}",
       plan_.nodes[next->late.front()].name, next->late.size(), next->replan.changed.size(),
       next->replan.plan.makespan_s, next->seconds_as_planned);
-  const absl::Status followed =
-      follow_replan(std::move(next->replan.plan), std::move(durable.done), std::move(message));
-  if (!is_transient(followed)) return followed;
-  // The plan that there is takes longer, and works.
-  spdlog::warn("backup {}: goes on as planned: {}", head_.name, message_of(followed));
-  plan_ = std::move(plan);
-  done_before_ = std::move(done_before);
-  return absl::OkStatus();
+  return follow_replan(std::move(next->replan.plan), std::move(durable.done), std::move(message));
 }
 
 absl::Status BackupRun::look(Progresses* progress) {
@@ -372,6 +363,7 @@ absl::Status BackupRun::finish() {
   }
   if (head.state != BackupState::kConsolidated) {
     head.state = BackupState::kConsolidated;
+    head.parts = static_cast<uint32_t>(archives_.size());
     SLUICE_RETURN_IF_ERROR(store(head, "all parts are durable", std::move(parts)));
   }
   SLUICE_RETURN_IF_ERROR(job_->stop_status());

@@ -19,7 +19,7 @@ inline constexpr char kBackupLockKey[] = "backup-lock";
 // How long a backup's coordinator waits for the cluster block to take a commit, and to renew its
 // lease.
 struct BackupPatience {
-  int64_t block_ms = 6'000;
+  int64_t block_ms = 120'000;  // longer than any one call of a block
   int64_t lease_ms = 120'000;
 };
 

@@ -59,9 +59,15 @@ std::shared_ptr<BackupRun> BackupManager::begin(BackupHead head, std::vector<std
   auto run = std::make_shared<BackupRun>(context_, std::move(head), std::move(targets),
                                          std::move(job), kind, options_);
   run->start();
+  // Destroyed without the mutex: a run may still be giving its lease up.
+  std::vector<std::shared_ptr<BackupRun>> finished;
   const std::lock_guard guard(mutex_);
   if (stopping_) run->abandon();
-  std::erase_if(runs_, [](const auto& old) { return old->wait(~uint64_t{0}, 0).finished; });
+  const auto old = std::stable_partition(runs_.begin(), runs_.end(), [](const auto& each) {
+    return !each->wait(~uint64_t{0}, 0).finished;
+  });
+  std::move(old, runs_.end(), std::back_inserter(finished));
+  runs_.erase(old, runs_.end());
   runs_.push_back(run);
   return run;
 }
@@ -120,9 +126,7 @@ absl::StatusOr<std::shared_ptr<BackupRun>> BackupManager::resume(std::string_vie
     return failed_precondition("backup {} is {}", stored.head.name, name_of(stored.head.state));
   }
   job->adopt(stored.revision, stored.head.attempt);
-  SLUICE_ASSIGN_OR_RETURN(auto targets, load_targets(*context_.block, stored.head.uuid));
-  return begin(std::move(stored.head), std::move(targets), std::move(job),
-               BackupRun::Kind::kResumed);
+  return begin(std::move(stored.head), {}, std::move(job), BackupRun::Kind::kResumed);
 }
 
 std::shared_ptr<BackupRun> BackupManager::find(std::string_view uuid) {
@@ -221,8 +225,12 @@ void BackupManager::take_over_orphans() {
     if (run.ok()) {
       spdlog::info("{}: takes over backup {} of {}", context_.name, stored.head.name,
                    stored.head.coordinator);
+      return;
     }
-    return;
+    // Another node was faster.
+    if (absl::IsAlreadyExists(run.status())) return;
+    spdlog::warn("{}: backup {} of {} is not taken over: {}", context_.name, stored.head.name,
+                 stored.head.coordinator, message_of(run.status()));
   }
 }
 

@@ -73,6 +73,9 @@ absl::StatusOr<std::vector<std::string>> BackupRun::live_targets() {
 
 absl::Status BackupRun::plan_backup() {
   BackupHead head = head_;
+  if (resumed_) {
+    SLUICE_ASSIGN_OR_RETURN(targets_, load_targets(*context_.block, uuid_));
+  }
   SLUICE_ASSIGN_OR_RETURN(const std::vector<std::string> targets, live_targets());
   if (resumed_) {
     // An earlier coordinator may have left cuts and archive parts of another T, also where
@@ -251,7 +254,7 @@ absl::Status BackupRun::replan_without(const std::set<std::string>& dead, std::s
 absl::Status BackupRun::follow_replan(Plan plan, std::vector<uint8_t> done, std::string message) {
   plan_ = std::move(plan);
   BackupHead head = head_;
-  ++head.attempt;
+  head.attempt = next_attempt();
   spdlog::info("backup {}: {}", head.name, message);
   publish(std::move(message));
   down_since_ns_.clear();
@@ -276,7 +279,7 @@ std::vector<std::string> BackupRun::plan_sources() const {
 // not; otherwise from the beginning.
 absl::Status BackupRun::resume_plan() {
   BackupHead head = head_;
-  ++head.attempt;
+  head.attempt = next_attempt();
   head.error.clear();
   auto plan = head.plan_chunks > 0 ? load_plan(*context_.block, head)
                                    : absl::StatusOr<Plan>(failed_precondition("it has no plan"));

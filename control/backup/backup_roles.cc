@@ -8,6 +8,7 @@
 #include <system_error>
 #include <utility>
 
+#include "base/deadline.h"
 #include "base/file.h"
 #include "base/guard.h"
 #include "base/status.h"
@@ -28,7 +29,7 @@ namespace {
 constexpr auto kPollInterval = std::chrono::milliseconds(1000);
 constexpr int64_t kFenceWaitMs = 1000;
 // For this node's part of a plan.
-constexpr int64_t kPlanMs = 2000;
+constexpr int64_t kPlanMs = 5000;
 constexpr size_t kLargestManifest = size_t{1} << 30;
 
 bool is_running(BackupState state) {
@@ -40,7 +41,10 @@ bool is_running(BackupState state) {
 // the node has another archive directory now.
 absl::Status check_moved_away(const NodeContext& context, const BackupHead& head,
                               const ArchivePartId& id) {
-  SLUICE_ASSIGN_OR_RETURN(const auto part, load_part(*context.block, head.uuid, context.name));
+  const auto stored = load_part(*context.block, head.uuid, context.name);
+  // Damage of the document is no obstacle to a deletion.
+  if (absl::IsDataLoss(stored.status())) return absl::OkStatus();
+  SLUICE_ASSIGN_OR_RETURN(const auto part, stored);
   if (!part.has_value() || part->path == archive_path(context, head)) return absl::OkStatus();
   const auto found = identify_part(part->path);
   if (!found.ok() || !check_identity(part->path, *found, id).ok()) return absl::OkStatus();
@@ -118,17 +122,15 @@ void BackupRoles::look() {
   }
 }
 
-absl::StatusOr<bool> BackupRoles::is_holder(const BackupHead& head) const {
-  SLUICE_ASSIGN_OR_RETURN(const auto part, load_part(*context_.block, head.uuid, context_.name));
-  return part.has_value();
-}
-
-// Whether its deletion is this node's business: it holds a part, or nobody does.
+// Whether its deletion is this node's business: it holds a part; or nobody does, and it is the
+// first of the live nodes.
 absl::StatusOr<bool> BackupRoles::is_to_delete(const BackupHead& head) const {
-  SLUICE_ASSIGN_OR_RETURN(const bool holds, is_holder(head));
+  SLUICE_ASSIGN_OR_RETURN(const bool holds, is_holder(*context_.block, head.uuid, context_.name));
   if (holds) return true;
-  SLUICE_ASSIGN_OR_RETURN(const auto parts, load_parts(*context_.block, head.uuid));
-  return parts.empty();
+  const auto live = context_.directory->snapshot()->live_names();
+  if (live.empty() || *std::min_element(live.begin(), live.end()) != context_.name) return false;
+  SLUICE_ASSIGN_OR_RETURN(const auto holders, load_holders(*context_.block, head.uuid));
+  return holders.empty();
 }
 
 // Deletions that reached the document while this node was away, or could not remove its part then.
@@ -197,7 +199,7 @@ void BackupRoles::remove_left_parts(const BackupList& list) {
 
 // What was committed goes with the backup's deletion alone.
 absl::Status BackupRoles::remove_left_part(const BackupHead& head) {
-  SLUICE_ASSIGN_OR_RETURN(const bool holds, is_holder(head));
+  SLUICE_ASSIGN_OR_RETURN(const bool holds, is_holder(*context_.block, head.uuid, context_.name));
   if (holds && (head.state == BackupState::kCompleted || head.deleting)) return absl::OkStatus();
   const ArchivePartId id{context_.cluster().uuid, head.uuid, context_.name, {}};
   const absl::Status removed = context_.archives->remove(
@@ -264,16 +266,18 @@ std::shared_ptr<BackupRole> BackupRoles::find(std::string_view backup) {
   return found == roles_.end() ? nullptr : found->second;
 }
 
-// The coordinator tells this node its part; where it does not answer, the stored plan does.
+// The coordinator tells this node its part. It may have too many to tell at once; where it does not
+// answer, the stored plan tells.
 absl::StatusOr<Plan> BackupRoles::plan_of(const BackupHead& head) const {
+  v1::PlanRequest request;
+  request.set_backup(head.uuid);
+  request.set_attempt(head.attempt);
+  request.set_node(context_.name);
+  Deadline deadline(*context_.clock, kPlanMs);
   const auto peer = context_.peers->find(head.coordinator);
-  if (peer.ok()) {
+  for (bool again = peer.ok(); again;) {
     grpc::ClientContext call;
-    set_timeout(call, kPlanMs);
-    v1::PlanRequest request;
-    request.set_backup(head.uuid);
-    request.set_attempt(head.attempt);
-    request.set_node(context_.name);
+    set_timeout(call, std::max<int64_t>(deadline.left_ms(), 1));
     v1::PlanReply reply;
     const grpc::Status status = (*peer)->peer().FetchPlan(&call, request, &reply);
     (*peer)->note(status);
@@ -281,9 +285,15 @@ absl::StatusOr<Plan> BackupRoles::plan_of(const BackupHead& head) const {
       const std::vector<std::string> chunks(reply.chunks().begin(), reply.chunks().end());
       const std::string from =
           fmt::format("the plan of backup {} from {}", head.name, head.coordinator);
-      return decode_plan(head.uuid, head.plan_attempt,
-                         std::vector<std::string>(chunks.size(), from), chunks);
+      auto plan = decode_plan(head.uuid, head.plan_attempt,
+                              std::vector<std::string>(chunks.size(), from), chunks);
+      if (plan.ok()) return plan;
+      spdlog::warn("{}: {}", context_.name, message_of(plan.status()));
+      break;
     }
+    // Not all nodes at the same times.
+    again = status.error_code() == grpc::StatusCode::RESOURCE_EXHAUSTED &&
+            deadline.pause(50 + context_.number % 100);
   }
   return load_plan_of(*context_.block, head, context_.name);
 }
@@ -292,6 +302,7 @@ void BackupRoles::follow(const StoredBackup& stored) {
   const BackupHead& head = stored.head;
   const auto old = find(head.uuid);
   if (old != nullptr && old->head().attempt >= head.attempt) return;
+  if (without_part_ == std::pair(head.uuid, head.attempt)) return;
   auto plan = plan_of(head);
   if (!plan.ok()) {
     if (reported_.insert(fmt::format("{} {}", head.uuid, head.attempt)).second) {
@@ -309,7 +320,10 @@ void BackupRoles::follow(const StoredBackup& stored) {
   }
   // Whoever takes it out of the map stops it.
   if (const auto taken = take(head.uuid); taken != nullptr) taken->stop();
-  if (plan->find_node(context_.name) < 0) return;
+  if (plan->find_node(context_.name) < 0) {
+    without_part_ = {head.uuid, head.attempt};
+    return;
+  }
   spdlog::info("{}: backup {}, attempt {}", context_.name, head.name, head.attempt);
   auto role = std::make_shared<BackupRole>(context_, head, *std::move(plan));
   const std::lock_guard lock(mutex_);

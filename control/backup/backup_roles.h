@@ -18,6 +18,7 @@
 #include <string>
 #include <string_view>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -76,7 +77,6 @@ class BackupRoles {
   void remove_left_parts(const BackupList& list);
   absl::Status remove_left_part(const BackupHead& head);
   void remove_forgotten_parts(const BackupList& list);
-  absl::StatusOr<bool> is_holder(const BackupHead& head) const;
   absl::StatusOr<bool> is_to_delete(const BackupHead& head) const;
   absl::StatusOr<Plan> plan_of(const BackupHead& head) const;
   std::shared_ptr<BackupRole> take(std::string_view backup);
@@ -95,6 +95,7 @@ class BackupRoles {
   std::set<std::string> tidied_;                    // ended backups whose left parts are gone, by
                                                     // state
   std::optional<std::set<std::string>> swept_for_;  // backups there were when parts of others went
+  std::pair<std::string, uint64_t> without_part_;   // backup and attempt that it has no part in
   WatchHandle watch_;
   std::thread thread_;
 };

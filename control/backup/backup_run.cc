@@ -138,6 +138,7 @@ void BackupRun::run() {
     report_.head = head_;
     report_.details = {planned_nodes(plan_), archives_, stages_};
     report_.finished = true;
+    parts_ = nullptr;
     report_.status = concluded.ok() ? told : concluded;
     ++report_.version;
   }
@@ -149,7 +150,7 @@ absl::Status BackupRun::drive() {
   last_change_ns_ = context_.clock->monotonic_ns();
   if (resumed_) {
     BackupHead head = head_;
-    ++head.attempt;
+    head.attempt = next_attempt();
     if (!has_ended(head.state) && head.state != BackupState::kPlanning) {
       SLUICE_ASSIGN_OR_RETURN(plan_, load_plan(*context_.block, head));
       offer_plan(head.attempt, head.plan_attempt);
@@ -191,13 +192,16 @@ absl::Status BackupRun::conclude(const absl::Status& status) {
   if (!ours && !status.ok()) told = aborted("{} does not coordinate it any more", context_.name);
   if (ours && !dry_run_) {
     BackupHead head = head_;
+    // Of one that may have been stored, though its answer was lost.
+    head.attempt = std::max(head.attempt, highest_attempt_);
     head.state = job_->is_cancelled() ? BackupState::kCancelled : BackupState::kFailed;
     head.error = message_of(status);
     if (const absl::Status stored = store(head, head.error); !stored.ok()) {
       spdlog::error("backup {}: its end cannot be stored: {}", head.name, message_of(stored));
       told = with_context(stored, fmt::format("{}; and that cannot be stored", message_of(status)));
+    } else if (head.state == BackupState::kCancelled && job_->hold().ok()) {
+      drop_backup(context_, uuid_, head_.attempt);
     }
-    if (job_->is_cancelled() && job_->hold().ok()) drop_backup(context_, uuid_, head_.attempt);
   } else if (dry_run_) {
     drop_cuts(context_, uuid_, head_.attempt);
   }

@@ -8,6 +8,7 @@
 #ifndef SLUICE_CONTROL_BACKUP_BACKUP_RUN_H_
 #define SLUICE_CONTROL_BACKUP_BACKUP_RUN_H_
 
+#include <algorithm>
 #include <condition_variable>
 #include <functional>
 #include <map>
@@ -33,7 +34,7 @@ namespace sluice {
 struct BackupRunOptions {
   int64_t grace_ms = 6'000;    // a node that is down for longer is planned without
   int64_t stall_ms = 120'000;  // without any progress of any node: failed
-  BackupPatience patience() const { return {grace_ms, stall_ms}; }
+  BackupPatience patience() const { return {stall_ms, stall_ms}; }
   int max_replans = 8;
   int64_t cut_margin_ms = 50;  // of the cut's stamp beyond the largest clock
   RebalanceOptions rebalance;  // when nodes turn out to be slower than planned
@@ -51,7 +52,7 @@ class BackupRun {
     kDryRun,   // leaves no document behind
   };
   // `head` is in the cluster block already, and the job has adopted it, unless it is a dry run.
-  // targets: none: all nodes.
+  // targets: of a new one; none: all nodes.
   BackupRun(const NodeContext& context, BackupHead head, std::vector<std::string> targets,
             std::unique_ptr<Job> job, Kind kind, const BackupRunOptions& options);
   // Abandons what still runs.
@@ -96,6 +97,11 @@ class BackupRun {
   // Planning.
   absl::Status plan_backup();
   absl::StatusOr<std::vector<std::string>> live_targets();
+  // None is used twice, also where its head was not stored.
+  uint64_t next_attempt() {
+    highest_attempt_ = std::max(highest_attempt_, head_.attempt) + 1;
+    return highest_attempt_;
+  }
   void offer_plan(uint64_t attempt, uint64_t plan_attempt);
   absl::Status make_backup_plan(BackupHead* head);
   std::vector<PlanTarget> plan_targets(const Plan& plan,
@@ -153,7 +159,8 @@ class BackupRun {
 
   // Of the run's thread alone.
   BackupHead head_;
-  const std::vector<std::string> targets_;  // that were asked for
+  uint64_t highest_attempt_ = 0;
+  std::vector<std::string> targets_;  // that were asked for; of a resumed one, once it is planned
   Plan plan_;
   std::vector<ArchivePart> archives_;  // that were made
   std::vector<StageReport> stages_;    // of all nodes, in the end

@@ -65,6 +65,7 @@ v1::BackupDocument to_document(const BackupHead& head) {
   document.set_makespan_s(head.makespan_s);
   document.set_lower_bound_s(head.lower_bound_s);
   put(head.totals, document.mutable_totals());
+  document.set_parts(head.parts);
   document.set_manifest_digest(digest_bytes(head.manifest_digest));
   document.set_deleting(head.deleting);
   document.set_created_ms(head.created_ms);
@@ -89,6 +90,7 @@ BackupHead head_of(const v1::BackupDocument& from) {
   head.makespan_s = from.makespan_s();
   head.lower_bound_s = from.lower_bound_s();
   head.totals = totals_of(from.totals());
+  head.parts = from.parts();
   head.deleting = from.deleting();
   head.created_ms = from.created_ms();
   head.changed_ms = from.changed_ms();

@@ -73,6 +73,7 @@ struct BackupHead {
   double makespan_s = 0;
   double lower_bound_s = 0;
   BackupTotals totals;
+  uint32_t parts = 0;         // of the archive, once it is consolidated
   Digest128 manifest_digest;  // of the committed root manifest, once completed
   // Its deletion has begun: the parts that are stored are those that remain, and the state is
   // cancelled.

@@ -93,7 +93,7 @@ absl::Status find_backup_parts(ClusterConnection& own, const RestoreRequest& req
   head->manifest_digest = stored.head.manifest_digest;
   head->backup = stored.head.uuid;
   head->name = stored.head.name;
-  SLUICE_ASSIGN_OR_RETURN(const auto parts, load_parts(source.block(), stored.head.uuid));
+  SLUICE_ASSIGN_OR_RETURN(const auto parts, load_all_parts(source.block(), stored.head));
   for (const ArchivePart& part : parts) {
     head->sources.push_back({part.node, part.node, {}});
   }

@@ -204,7 +204,8 @@ absl::StatusOr<std::optional<Revision>> EtcdCommits::commit_marked(
   }
   // The mark is not used again: whether the commit was, or will be, made by what was sent before is
   // not known.
-  if (!response.ok() && sent > 1) return unknown();
+  const bool refused_after_one = sent == 1 && absl::IsResourceExhausted(response.status());
+  if (!response.ok() && (sent > 1 || refused_after_one)) return unknown();
   if (absl::IsInvalidArgument(response.status())) return why_invalid(response.status(), ops);
   if (!response.ok()) return response.status();
   const Revision marked =

@@ -97,10 +97,15 @@ absl::Status Job::swap(const Head& head, const std::vector<ClusterOp>& with,
                             head.attempt);
   }
   SLUICE_RETURN_IF_ERROR(hold());
+  if (in_doubt_.has_value()) {
+    SLUICE_RETURN_IF_ERROR(check_unchanged());
+  }
   const auto revision = swap_document(
       block_, {name_.head_key, head.document, head_, joined(with, fence)}, try_again());
   if (absl::IsAborted(revision.status())) return taken_over();
+  if (is_transient(revision.status())) in_doubt_ = head;
   SLUICE_RETURN_IF_ERROR(revision.status());
+  in_doubt_.reset();
   head_ = *revision;
   attempt_ = head.attempt;
   return absl::OkStatus();
@@ -117,6 +122,9 @@ absl::Status Job::store_last(const Head& head, const std::vector<ClusterOp>& wit
 }
 
 absl::Status Job::commit(const std::vector<ClusterOp>& changes) {
+  if (in_doubt_.has_value()) {
+    SLUICE_RETURN_IF_ERROR(check_unchanged());
+  }
   constexpr size_t kMostChanges = ClusterBlock::kMaxOps - 2;
   for (size_t first = 0; first < changes.size(); first += kMostChanges) {
     SLUICE_RETURN_IF_ERROR(hold());
@@ -136,8 +144,18 @@ absl::Status Job::commit(const std::vector<ClusterOp>& changes) {
   return absl::OkStatus();
 }
 
+// A commit whose answer was lost is this process's own work.
+void Job::adopt_in_doubt(const std::optional<ClusterEntry>& stored) {
+  if (!in_doubt_.has_value() || !stored.has_value() || stored->revision == head_) return;
+  if (stored->value != in_doubt_->document) return;
+  head_ = stored->revision;
+  attempt_ = std::max(attempt_, in_doubt_->attempt);
+  in_doubt_.reset();
+}
+
 absl::Status Job::check_unchanged() {
   SLUICE_ASSIGN_OR_RETURN(const auto entry, block_.get(name_.head_key));
+  adopt_in_doubt(entry);
   if (entry.has_value() && entry->revision == head_) return absl::OkStatus();
   return taken_over();
 }

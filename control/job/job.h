@@ -16,8 +16,8 @@
 // The lock makes it likely that one process works on the job; the head's revision makes it certain
 // that one has an effect, however long a process was stopped between two steps.
 //
-// What others may do at any time (cancel, abandon, wake, stop_status) is thread-safe; the rest is
-// confined to one thread. The block and the clock outlive it.
+// What others may do (cancel, abandon and wake at any time, stop_status until the lock is given up)
+// is thread-safe; the rest is confined to one thread. The block and the clock outlive it.
 #ifndef SLUICE_CONTROL_JOB_JOB_H_
 #define SLUICE_CONTROL_JOB_JOB_H_
 
@@ -25,6 +25,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -114,6 +115,7 @@ class Job {
   absl::Status swap(const Head& head, const std::vector<ClusterOp>& with,
                     const std::vector<ClusterOp>& fence);
   absl::Status taken_over();
+  void adopt_in_doubt(const std::optional<ClusterEntry>& stored);
   std::function<bool()> try_again() const;
 
   ClusterBlock& block_;
@@ -122,6 +124,7 @@ class Job {
   std::unique_ptr<LeaseLock> lock_;
   Revision head_ = 0;
   uint64_t attempt_ = 0;
+  std::optional<Head> in_doubt_;  // not known whether it was stored
   std::atomic<bool> cancelled_{false};
   std::atomic<bool> abandoned_{false};
   std::atomic<bool> taken_over_{false};

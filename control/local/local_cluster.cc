@@ -211,6 +211,7 @@ absl::Status LocalCluster::take(const LocalOptions& options) {
 absl::Status LocalCluster::complete() {
   SLUICE_RETURN_IF_ERROR(settle());
   SLUICE_ASSIGN_OR_RETURN(const auto block, open_cluster_block(url_, {.create = true}));
+  const bool is_continued = access(path(kDescription).c_str(), F_OK) == 0;
   // Before the cluster is made, so that the next command knows it for this directory's own.
   SLUICE_RETURN_IF_ERROR(write_description());
   const absl::Status made = make_cluster_in(*block);
@@ -219,7 +220,11 @@ absl::Status LocalCluster::complete() {
                        message_of(made));
   }
   if (!made.ok()) {
-    unlink(path(kDescription).c_str());  // nothing was made
+    // Nothing was made, now or by a command that was interrupted. What is full, or does not let us
+    // in, says nothing of that.
+    const bool is_refused = absl::IsAlreadyExists(made) || absl::IsFailedPrecondition(made) ||
+                            absl::IsInvalidArgument(made);
+    if (is_refused && !is_continued) unlink(path(kDescription).c_str());
     return made;
   }
   SLUICE_RETURN_IF_ERROR(write_configs());

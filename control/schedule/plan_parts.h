@@ -16,6 +16,8 @@ namespace sluice {
 class PlanParts {
  public:
   explicit PlanParts(Plan plan);
+  PlanParts(const PlanParts&) = delete;
+  PlanParts& operator=(const PlanParts&) = delete;
   // Its rates and loads are the whole plan's, its numbers of slots its own. Without nodes and slots
   // for a node that is not in the plan.
   Plan part_of(std::string_view node) const;

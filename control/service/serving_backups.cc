@@ -184,7 +184,7 @@ absl::Status ServingService::verify_backup(IncomingCall& call, const v1::BackupR
   SLUICE_RETURN_IF_ERROR(check_completed(stored.head));
   const std::function<bool()> stop = [&] { return stopping_ || call.cancelled(); };
   Verification verification(context_, stored.head, *pages, stop);
-  SLUICE_ASSIGN_OR_RETURN(const auto parts, load_parts(*context_.block, stored.head.uuid));
+  SLUICE_ASSIGN_OR_RETURN(const auto parts, load_all_parts(*context_.block, stored.head));
   for (const ArchivePart& part : parts) {
     SLUICE_RETURN_IF_ERROR(verification.check(part));
   }

@@ -39,11 +39,11 @@ absl::StatusOr<std::map<std::string, absl::Status>> ask_holders(const NodeContex
                                                                 const BackupHead& head,
                                                                 int64_t timeout_ms,
                                                                 const Call& ask) {
-  SLUICE_ASSIGN_OR_RETURN(const auto parts, load_parts(*context.block, head.uuid));
+  SLUICE_ASSIGN_OR_RETURN(const auto holders, load_holders(*context.block, head.uuid));
   std::map<std::string, absl::Status> failed;
   std::mutex mutex;
-  parallel_for(parts.size(), [&](size_t i) {
-    const std::string& node = parts[i].node;
+  parallel_for(holders.size(), [&](size_t i) {
+    const std::string& node = holders[i];
     const auto peer = context.peers->find(node);
     absl::Status status = peer.status();
     if (peer.ok()) {
@@ -124,10 +124,9 @@ absl::Status ServingService::mark_deleted(const std::string& backup, StoredBacku
 }
 
 absl::Status ServingService::erase(const std::string& backup) {
+  if (absl::IsDataLoss(load_backup(*context_.block, backup).status())) return erase_damaged(backup);
   StoredBackup stored;
-  const absl::Status marked = mark_deleted(backup, &stored);
-  if (absl::IsDataLoss(marked)) return erase_damaged(backup);
-  SLUICE_RETURN_IF_ERROR(marked);
+  SLUICE_RETURN_IF_ERROR(mark_deleted(backup, &stored));
   SLUICE_ASSIGN_OR_RETURN(const auto failed,
                           ask_holders(context_, stored.head, kDeleteMs,
                                       [](v1::Peer::StubInterface& peer, grpc::ClientContext& call,

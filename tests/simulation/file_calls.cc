@@ -42,6 +42,7 @@ int answer(int error) {
 }
 
 int open_place(const Place& place, int flags, mode_t mode) {
+  if (place.is_root) return answer(EACCES);
   int fd = -1;
   const int error = open_at(place, flags, mode, &fd);
   return error == 0 ? fd : answer(error);

@@ -115,6 +115,8 @@ std::optional<Place> place_of(int directory_fd, const char* path) {
   rest.remove_prefix(kRoot.size());
   if (!rest.empty() && rest[0] != '/') return std::nullopt;
   rest.remove_prefix(std::min(rest.find_first_not_of('/'), rest.size()));
+  // The machine's, and none of the program's business.
+  if (rest.empty()) return Place{nullptr, nullptr, {}, true};
   const std::string_view name = rest.substr(0, rest.find('/'));
   const auto known = state().mounts.find(name);
   if (known == state().mounts.end()) return Place();

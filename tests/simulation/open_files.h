@@ -46,6 +46,7 @@ struct Place {
   Mount* mount = nullptr;
   InodePtr from;
   std::string path;
+  bool is_root = false;  // kRoot itself
 
   int find(InodePtr* found) const;
 };

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include "base/random.h"
+#include "control/backup/backup_deletion.h"
 #include "control/backup/backup_store.h"
 #include "control/cluster_block/memory_cluster_block.h"
 
@@ -38,6 +39,33 @@ TEST_F(BackupDetailsTest, APartAtTheKeyOfAnotherNodeIsDamage) {
   ASSERT_TRUE(block_->put(backup_folder_key(uuid_) + "parts/n2", entry.value).ok());
   EXPECT_TRUE(absl::IsDataLoss(load_part(*block_, uuid_, "n2").status()));
   EXPECT_TRUE(absl::IsDataLoss(load_parts(*block_, uuid_).status()));
+}
+
+// A deletion needs to know who holds parts, not what their documents say.
+TEST_F(BackupDetailsTest, ADamagedPartKeepsItsHolder) {
+  ASSERT_TRUE(block_->commit(*part_changes(*block_, uuid_, {{"n1", "/a"}, {"n2", "/b"}})).ok());
+  ASSERT_TRUE(block_->put(backup_folder_key(uuid_) + "parts/n2", "garbage").ok());
+  EXPECT_TRUE(absl::IsDataLoss(load_parts(*block_, uuid_).status()));
+  EXPECT_EQ(*load_holders(*block_, uuid_), (std::vector<std::string>{"n1", "n2"}));
+  EXPECT_TRUE(*is_holder(*block_, uuid_, "n2"));
+  EXPECT_FALSE(*is_holder(*block_, uuid_, "n3"));
+}
+
+// Whoever restores or verifies has read the head before its deletion began, and the parts later.
+TEST_F(BackupDetailsTest, PartsOfABackupThatIsBeingDeletedAreNotTakenForAll) {
+  BackupHead head;
+  head.uuid = uuid_;
+  head.name = "nightly";
+  head.state = BackupState::kCompleted;
+  head.parts = 2;
+  auto stored = create_backup(*block_, head);
+  ASSERT_TRUE(stored.ok()) << stored.status();
+  ASSERT_TRUE(block_->commit(*part_changes(*block_, uuid_, {{"n1", "/a"}, {"n2", "/b"}})).ok());
+  EXPECT_EQ(load_all_parts(*block_, head)->size(), 2u);
+  ASSERT_TRUE(block_->commit({part_erasure(uuid_, "n1")}).ok());
+  EXPECT_TRUE(absl::IsDataLoss(load_all_parts(*block_, head).status()));
+  ASSERT_TRUE(begin_deletion(*block_, *stored, 0).ok());
+  EXPECT_TRUE(absl::IsFailedPrecondition(load_all_parts(*block_, head).status()));
 }
 
 TEST_F(BackupDetailsTest, TargetsAreStoredWhereTheyAreNamed) {

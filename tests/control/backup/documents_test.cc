@@ -27,6 +27,7 @@ BackupHead some_head(const std::string& name = "nightly") {
   head.makespan_s = 1.25;
   head.lower_bound_s = 1;
   head.totals = {1, 2, 3, 4, 5, 6, 7, 8, {9, 10, 11}};
+  head.parts = 3;
   head.manifest_digest = {1, 2};
   head.created_ms = 17;
   head.changed_ms = -1;

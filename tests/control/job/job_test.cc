@@ -161,6 +161,21 @@ TEST_F(JobTest, ALostAnswerIsNotATakeover) {
   EXPECT_EQ(stored(), "completed");
 }
 
+// The block stays away for longer than anybody waits; what was made then is this process's own.
+TEST_F(JobTest, ACommitWhoseAnswerStayedLostIsNotATakeover) {
+  const auto job = begun();
+  block_.lost = 1;
+  block_.meanwhile = [&] { block_.refused = 1 << 20; };
+  EXPECT_TRUE(absl::IsUnavailable(job->store({"made", 2})));
+  EXPECT_EQ(stored(), "made");
+  block_.refused = 0;
+  EXPECT_TRUE(job->check_unchanged().ok());
+  EXPECT_TRUE(job->commit({ClusterOp::put("progress", "stored")}).ok());
+  EXPECT_TRUE(absl::IsInvalidArgument(job->store({"older", 1})));
+  EXPECT_TRUE(job->store({"next", 3}).ok());
+  EXPECT_EQ(stored(), "next");
+}
+
 TEST_F(JobTest, ManyChangesAreMadeInSeveralCommits) {
   const auto job = begun();
   std::vector<ClusterOp> changes;
