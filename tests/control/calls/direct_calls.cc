@@ -151,7 +151,7 @@ class Caller {
       callbacks_.post(std::make_shared<Run>(
           [call = weak.lock(), done = std::move(done)] { done(call->wait()); }));
     });
-    const int64_t end_ns = callbacks_.clock().monotonic_ns() + call->left_ms() * 1'000'000;
+    const int64_t end_ns = callbacks_.clock().monotonic_ns() + call->left_ms() * kMs;
     callbacks_.post_at(end_ns, std::make_shared<Run>([weak = std::weak_ptr(call)] {
                          if (const auto late = weak.lock()) late->give_up_late();
                        }));

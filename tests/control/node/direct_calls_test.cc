@@ -239,8 +239,11 @@ TEST_F(DirectCalls, EndWhenTheirNodeStops) {
   const auto link = dial("n1");
   grpc::ClientContext context;
   set_timeout(context, kLongMs);
-  const auto reader = link->serving().Export(&context, everything());
-  v1::ExportPage page;
+  // More pages than are on their way at a time, by a call that nothing but its end stops.
+  v1::ScanRequest request;
+  request.set_values(true);
+  const auto reader = link->peer().ScanSlot(&context, request);
+  v1::ScanPage page;
   ASSERT_TRUE(reader->Read(&page));
   cluster_.stop(0);
   while (reader->Read(&page)) {
