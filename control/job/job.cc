@@ -80,8 +80,10 @@ absl::Status Job::hold() {
 }
 
 std::function<bool()> Job::try_again() const {
-  return [this, deadline = Deadline(*options_.clock, options_.block_patience_ms)]() mutable {
-    return !lock_->lost() && !abandoned_ && deadline.pause(kRetryMs);
+  // A cancellation ends what was being stored when it came, and is then stored itself.
+  return [this, was_cancelled = cancelled_.load(),
+          deadline = Deadline(*options_.clock, options_.block_patience_ms)]() mutable {
+    return !lock_->lost() && !abandoned_ && cancelled_ == was_cancelled && deadline.pause(kRetryMs);
   };
 }
 
