@@ -277,10 +277,33 @@ FILE* open_text(std::string_view text) {
   return fdopen(fd, "r");
 }
 
+int descriptor_of(void* cookie) { return static_cast<int>(reinterpret_cast<intptr_t>(cookie)); }
+
+// A stream of the C library over a descriptor: nobody is preempted while the library holds the
+// stream's lock.
+FILE* stream_over(int fd, const char* mode) {
+  cookie_io_functions_t functions{};
+  functions.read = [](void* cookie, char* into, size_t bytes) {
+    const NoSwitch scope;
+    return read_next(descriptor_of(cookie), into, bytes);
+  };
+  functions.write = [](void* cookie, const char* from, size_t bytes) {
+    const NoSwitch scope;
+    return write_next(descriptor_of(cookie), from, bytes);
+  };
+  functions.seek = [](void* cookie, off64_t* offset, int from) {
+    const NoSwitch scope;
+    *offset = seek(descriptor_of(cookie), *offset, from);
+    return *offset < 0 ? -1 : 0;
+  };
+  functions.close = [](void* cookie) { return answer(close_descriptor(descriptor_of(cookie))); };
+  return fopencookie(reinterpret_cast<void*>(static_cast<intptr_t>(fd)), mode, functions);
+}
+
 FILE* open_stream(const char* path, const char* mode, FILE* (*system)(const char*, const char*)) {
   if (Scheduler::active() != nullptr && path == kBootIdPath) return open_text(kBootId);
   if (!place_of(AT_FDCWD, path)) return system(path, mode);
-  // The C library's streams do not come through here.
+  // std::ifstream and its like ask the stream for a descriptor, which it does not have.
   errno = ENOTSUP;
   return nullptr;
 }
@@ -345,6 +368,10 @@ int close(int fd) {
 
 int dup(int fd) noexcept {
   return is_simulated(fd) ? control(fd, F_DUPFD, nullptr) : SLUICE_SYSTEM(dup)(fd);
+}
+
+FILE* fdopen(int fd, const char* mode) noexcept {
+  return is_simulated(fd) ? stream_over(fd, mode) : SLUICE_SYSTEM(fdopen)(fd, mode);
 }
 
 FILE* fopen(const char* path, const char* mode) {
