@@ -1,6 +1,6 @@
 // Clocks, sleeps and what a program asks its machine for that differs from run to run: random
-// numbers, its number, its processors. In place of the C library's functions, which they are
-// outside of a run.
+// numbers, its number, its name, its processors. In place of the C library's functions, which they
+// are outside of a run.
 #include <pthread.h>
 #include <sched.h>
 #include <stdlib.h>
@@ -153,6 +153,12 @@ pid_t getpid() noexcept {
 pid_t gettid() noexcept {
   return active() == nullptr ? SLUICE_SYSTEM(gettid)()
                              : static_cast<pid_t>(active()->current().number);
+}
+
+int gethostname(char* into, size_t bytes) noexcept {
+  if (active() == nullptr) return SLUICE_SYSTEM(gethostname)(into, bytes);
+  std::strncpy(into, "simulation", bytes);
+  return 0;
 }
 
 int sched_getcpu() noexcept { return active() == nullptr ? SLUICE_SYSTEM(sched_getcpu)() : 0; }

@@ -18,6 +18,7 @@
 #include <cstring>
 #include <string_view>
 
+#include "base/random.h"
 #include "tests/simulation/open_files.h"
 #include "tests/simulation/scheduler.h"
 #include "tests/simulation/system_calls.h"
@@ -27,10 +28,11 @@ namespace {
 
 constexpr uint64_t kBlockBytes = FileContent::kPageBytes;
 constexpr uint64_t kFirstDevice = 0x5100;
-// One boot of the machine for a whole run: what names a lock does so by the boot and by the file,
-// and a disk that lost its power has other files.
+// Files of the system's that differ from run to run. One boot of the machine for a whole run: what
+// names a lock does so by the boot and by the file, and a disk that lost its power has other files.
 constexpr std::string_view kBootIdPath = "/proc/sys/kernel/random/boot_id";
 constexpr std::string_view kBootId = "5e1f0000-0000-4000-8000-000000000000\n";
+constexpr std::string_view kUuidPath = "/proc/sys/kernel/random/uuid";
 
 // 0 or -1 and errno, as the C library answers.
 int answer(int error) {
@@ -302,6 +304,7 @@ FILE* stream_over(int fd, const char* mode) {
 
 FILE* open_stream(const char* path, const char* mode, FILE* (*system)(const char*, const char*)) {
   if (Scheduler::active() != nullptr && path == kBootIdPath) return open_text(kBootId);
+  if (Scheduler::active() != nullptr && path == kUuidPath) return open_text(make_uuid() + "\n");
   if (!place_of(AT_FDCWD, path)) return system(path, mode);
   // std::ifstream and its like ask the stream for a descriptor, which it does not have.
   errno = ENOTSUP;
