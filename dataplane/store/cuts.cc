@@ -190,7 +190,7 @@ absl::StatusOr<std::shared_ptr<CutReader>> StoreImpl::open_cut(std::string_view 
     if (std::shared_ptr<CutReader> reader = open->second.reader.lock()) return reader;
   }
   SLUICE_ASSIGN_OR_RETURN(std::shared_ptr<StoreDb> db,
-                          StoreDb::open_read_only(cut_folder(backup), cache_));
+                          StoreDb::open_read_only(cut_folder(backup), cache_, options_.env));
   std::vector<SlotDigest> digests(digests_.size());
   SLUICE_RETURN_IF_ERROR(db->each_meta(kDigestPrefix, [&](std::string_view slot_part,
                                                           std::string_view row) {

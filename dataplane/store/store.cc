@@ -32,11 +32,6 @@ absl::StatusOr<std::string> lock_identity_of(const std::string& path) {
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<Store>> Store::open(const Options& options) {
-  return open_store(options, rocksdb::Env::Default());
-}
-
-absl::StatusOr<std::unique_ptr<Store>> open_store(const Store::Options& options,
-                                                  rocksdb::Env* env) {
   if (options.slot_bits < 1 || options.slot_bits > kMaxSlotBits) {
     return invalid_argument("{} slot bits: 1 to {} are possible", options.slot_bits, kMaxSlotBits);
   }
@@ -44,7 +39,7 @@ absl::StatusOr<std::unique_ptr<Store>> open_store(const Store::Options& options,
   std::shared_ptr<rocksdb::Cache> cache = rocksdb::NewLRUCache(options.block_cache_bytes);
   SLUICE_ASSIGN_OR_RETURN(
       std::shared_ptr<StoreDb> db,
-      StoreDb::open(options.folder + "/records", options.memtable_bytes, cache, env));
+      StoreDb::open(options.folder + "/records", options.memtable_bytes, cache, options.env));
   SLUICE_RETURN_IF_ERROR(sync_folder(options.folder));
   auto store = std::make_unique<StoreImpl>(options, std::move(cache), std::move(db));
   SLUICE_RETURN_IF_ERROR(store->start());

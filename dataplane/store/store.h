@@ -37,6 +37,10 @@
 #include "dataplane/block/slot_digest.h"
 #include "dataplane/store/hybrid_clock.h"
 
+namespace rocksdb {
+class Env;
+}
+
 namespace sluice {
 
 struct ApplyResult {
@@ -103,6 +107,8 @@ class Store {
     size_t memtable_bytes = size_t{64} << 20;  // bounds of RocksDB's memory
     size_t block_cache_bytes = size_t{64} << 20;
     Clock* clock = nullptr;  // what stamps follow; the system's when null
+    // Where RocksDB has its files and threads: the machine's when null. Outlives the store.
+    rocksdb::Env* env = nullptr;
   };
   // Makes the folder when it is not there. Takes an armed cut before it returns.
   // FAILED_PRECONDITION, naming the folder, when it is another cluster's or node's, has other slot

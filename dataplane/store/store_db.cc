@@ -96,7 +96,7 @@ absl::StatusOr<std::unique_ptr<StoreDb>> StoreDb::open(const std::string& path,
                                                        const std::shared_ptr<rocksdb::Cache>& cache,
                                                        rocksdb::Env* env) {
   rocksdb::DBOptions options;
-  options.env = env;
+  if (env != nullptr) options.env = env;
   options.create_if_missing = true;
   options.create_missing_column_families = true;
   options.write_buffer_manager = std::make_shared<rocksdb::WriteBufferManager>(memtable_bytes);
@@ -109,13 +109,13 @@ absl::StatusOr<std::unique_ptr<StoreDb>> StoreDb::open(const std::string& path,
   options.keep_log_file_num = 2;
   options.info_log_level = rocksdb::WARN_LEVEL;
   // Compaction waits for whoever answers: leases, calls and blocks.
-  env->LowerThreadPoolCPUPriority(rocksdb::Env::Priority::LOW, rocksdb::CpuPriority::kLow)
+  options.env->LowerThreadPoolCPUPriority(rocksdb::Env::Priority::LOW, rocksdb::CpuPriority::kLow)
       .PermitUncheckedError();
   rocksdb::DB* db = nullptr;
   std::vector<rocksdb::ColumnFamilyHandle*> handles;
   const rocksdb::Status status =
       rocksdb::DB::Open(options, path, families(memtable_bytes, cache), &handles, &db);
-  if (status.IsIOError() && is_locked(*env, path)) {
+  if (status.IsIOError() && is_locked(*options.env, path)) {
     return failed_precondition("the record store {} is open already, here or in another process",
                                path);
   }
@@ -124,8 +124,9 @@ absl::StatusOr<std::unique_ptr<StoreDb>> StoreDb::open(const std::string& path,
 }
 
 absl::StatusOr<std::unique_ptr<StoreDb>> StoreDb::open_read_only(
-    const std::string& path, const std::shared_ptr<rocksdb::Cache>& cache) {
+    const std::string& path, const std::shared_ptr<rocksdb::Cache>& cache, rocksdb::Env* env) {
   rocksdb::DBOptions options;
+  if (env != nullptr) options.env = env;
   options.info_log = std::make_shared<SilentLogger>();
   options.max_open_files = 512;
   rocksdb::DB* db = nullptr;

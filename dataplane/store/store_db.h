@@ -29,14 +29,15 @@ inline std::string_view to_view(const rocksdb::Slice& slice) {
 class StoreDb {
  public:
   // Memory: at most about memtable_bytes of memtables, and what `cache` holds (index and filter
-  // blocks included).
+  // blocks included). `env` outlives it; null: RocksDB's own.
   static absl::StatusOr<std::unique_ptr<StoreDb>> open(const std::string& path,
                                                        size_t memtable_bytes,
                                                        const std::shared_ptr<rocksdb::Cache>& cache,
-                                                       rocksdb::Env* env);
+                                                       rocksdb::Env* env = nullptr);
   // Writes nothing into the folder.
   static absl::StatusOr<std::unique_ptr<StoreDb>> open_read_only(
-      const std::string& path, const std::shared_ptr<rocksdb::Cache>& cache);
+      const std::string& path, const std::shared_ptr<rocksdb::Cache>& cache,
+      rocksdb::Env* env = nullptr);
   ~StoreDb();
   StoreDb(const StoreDb&) = delete;
   StoreDb& operator=(const StoreDb&) = delete;

@@ -60,9 +60,6 @@ struct StagedRun {
   bool uncommitted = false;  // changed by the block that is being applied
 };
 
-// Store::open() on another file system than the machine's: for tests that lose power.
-absl::StatusOr<std::unique_ptr<Store>> open_store(const Store::Options& options, rocksdb::Env* env);
-
 class StoreImpl final : public Store {
  public:
   // A batch is committed when it has grown to this, and the call goes on with another.

@@ -7,7 +7,6 @@
 #include <filesystem>
 
 #include "dataplane/store/checkpoint.h"
-#include "dataplane/store/store_impl.h"
 #include "tests/dataplane/store/store_fixture.h"
 
 namespace sluice {
@@ -90,7 +89,9 @@ uint64_t log_bytes(const std::string& folder) {
 class CutCostTest : public StoreTest {
  protected:
   void SetUp() override {
-    auto store = open_store(options(), env_.get());
+    Store::Options counted = options();
+    counted.env = env_.get();
+    auto store = Store::open(counted);
     ASSERT_TRUE(store.ok()) << store.status();
     store_ = *std::move(store);
   }
@@ -156,7 +157,8 @@ TEST_F(CutCostTest, AnIdleStoreHasWrittenItsTablesBefore) {
   store_.reset();
   Store::Options larger = options();
   larger.memtable_bytes = size_t{64} << 20;
-  auto store = open_store(larger, env_.get());
+  larger.env = env_.get();
+  auto store = Store::open(larger);
   ASSERT_TRUE(store.ok()) << store.status();
   store_ = *std::move(store);
   counts_.tables = 0;
