@@ -65,11 +65,14 @@ struct Route {
     Guarded<Service>& guarded = guarded_of(services, static_cast<const Service*>(nullptr));
     return guarded.answer(method.name, method.kind, method.handler, call, request, reply);
   }
-  void ask(const std::shared_ptr<DirectCall>& call, DirectNetwork::Work work) const {
-    network.carry(from, to, [&net = network, address = to, call, work = std::move(work)] {
-      if (net.post(address, call, work)) return;
-      call->answer({grpc::StatusCode::UNAVAILABLE, "is not running (connection refused)"});
-    });
+  void ask(const char* method, const std::shared_ptr<DirectCall>& call,
+           DirectNetwork::Work work) const {
+    network.carry(
+        {from, to, DirectMessage::Kind::kRequest, method, call},
+        [&net = network, address = to, call, work = std::move(work)] {
+          if (net.post(address, call, work)) return;
+          call->answer({grpc::StatusCode::UNAVAILABLE, "is not running (connection refused)"});
+        });
   }
 };
 using RoutePtr = std::shared_ptr<const Route>;
@@ -77,22 +80,26 @@ using RoutePtr = std::shared_ptr<const Route>;
 template <typename Page>
 class DirectSink final : public PageSink<Page> {
  public:
-  DirectSink(RoutePtr route, std::shared_ptr<DirectCall> call,
+  DirectSink(RoutePtr route, const char* method, std::shared_ptr<DirectCall> call,
              std::shared_ptr<DirectPages<Page>> pages)
-      : route_(std::move(route)), call_(std::move(call)), pages_(std::move(pages)) {}
+      : route_(std::move(route)),
+        method_(method),
+        call_(std::move(call)),
+        pages_(std::move(pages)) {}
   absl::Status write(const Page& page) override {
     if (!pages_->reserve(kReaderStallMs)) {
       if (call_->ended()) return cancelled("the reader went away");
       call_->give_up({grpc::StatusCode::CANCELLED, "CANCELLED"});
       return cancelled("the reader took nothing for {} s", kReaderStallMs / 1000);
     }
-    route_->network.carry(route_->to, route_->from,
+    route_->network.carry({route_->to, route_->from, DirectMessage::Kind::kPage, method_, call_},
                           [pages = pages_, page]() mutable { pages->deliver(std::move(page)); });
     return absl::OkStatus();
   }
 
  private:
   const RoutePtr route_;
+  const char* const method_;
   const std::shared_ptr<DirectCall> call_;
   const std::shared_ptr<DirectPages<Page>> pages_;
 };
@@ -172,12 +179,14 @@ class Caller {
       if (const auto read = pages.lock()) read->wake();
     });
     route_->ask(
-        streaming.call, [route = route_, method, request, streaming](const NodeServices& services) {
-          DirectSink<Page> sink(route, streaming.call, streaming.pages);
+        method.name, streaming.call,
+        [route = route_, method, request, streaming](const NodeServices& services) {
+          DirectSink<Page> sink(route, method.name, streaming.call, streaming.pages);
           const grpc::Status status = to_grpc(route->have_answered(
               services, method, *streaming.call, request, static_cast<PageSink<Page>*>(&sink)));
-          route->network.carry(route->to, route->from,
-                               [call = streaming.call, status] { call->answer(status); });
+          route->network.carry(
+              {route->to, route->from, DirectMessage::Kind::kAnswer, method.name, streaming.call},
+              [call = streaming.call, status] { call->answer(status); });
         });
     return streaming;
   }
@@ -190,16 +199,19 @@ class Caller {
   template <typename Service, typename Request, typename Reply>
   void begin(const Method<Service, Request, Reply>& method, const std::shared_ptr<DirectCall>& call,
              const Request& request, Reply* reply) {
-    route_->ask(call, [route = route_, method, call, request, reply](const NodeServices& services) {
-      const auto answer = std::make_shared<Reply>();
-      const grpc::Status status =
-          to_grpc(route->have_answered(services, method, *call, request, answer.get()));
-      route->network.carry(route->to, route->from, [call, status, answer, reply] {
-        call->answer(status, [&] {
-          if (status.ok()) reply->Swap(answer.get());
-        });
-      });
-    });
+    route_->ask(method.name, call,
+                [route = route_, method, call, request, reply](const NodeServices& services) {
+                  const auto answer = std::make_shared<Reply>();
+                  const grpc::Status status =
+                      to_grpc(route->have_answered(services, method, *call, request, answer.get()));
+                  route->network.carry(
+                      {route->to, route->from, DirectMessage::Kind::kAnswer, method.name, call},
+                      [call, status, answer, reply] {
+                        call->answer(status, [&] {
+                          if (status.ok()) reply->Swap(answer.get());
+                        });
+                      });
+                });
   }
 
   Executor& callbacks_;
@@ -407,8 +419,11 @@ std::unique_ptr<PeerDialer> DirectNetwork::make_dialer(const std::string& from) 
   return std::make_unique<DirectDialer>(*this, from);
 }
 
-void DirectNetwork::carry(const std::string&, const std::string&, std::function<void()> deliver) {
-  deliver();
+void DirectNetwork::carry(const DirectMessage&, std::function<void()> deliver) { deliver(); }
+
+void DirectNetwork::crash(const std::string& address) {
+  const std::lock_guard lock(mutex_);
+  servers_.erase(address);
 }
 
 bool DirectNetwork::post(const std::string& address, std::shared_ptr<DirectCall> call, Work work) {
