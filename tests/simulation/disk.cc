@@ -222,24 +222,26 @@ void Disk::fail_sync(const InodePtr& inode, uint64_t number) {
 // --- What happens to disks ---
 
 void Disk::lose_power(Random& random) {
-  enum { kNone, kAll, kFirst, kAny } names{};
-  names = static_cast<decltype(names)>(random.below(4));
+  enum { kNone, kAll, kFirst, kEach } names{};
+  names = static_cast<decltype(names)>(random.below(order == Order::kAny ? 4 : 3));
   const uint64_t first = random.below(unsynced_.size() + 1);
   uint64_t count = 0;
   for (const NameOperation& operation : std::exchange(unsynced_, {})) {
     const bool kept = names == kAll || (names == kFirst && count < first) ||
-                      (names == kAny && random.chance(0.5));
+                      (names == kEach && random.chance(0.5));
     if (kept) make_durable(operation);
     ++count;
   }
   const uint64_t how = random.below(4);
+  const FileContent::Kept part =
+      order == Order::kAny ? FileContent::Kept::kPart : FileContent::Kept::kFirstPart;
   const auto content = [&](const FileContent& file) {
     FileContent after = file;
     // One of four files is unlike the others.
     const uint64_t own = random.below(4) == 0 ? random.below(4) : how;
     after.lose_power(own == 0   ? FileContent::Kept::kNothing
                      : own == 1 ? FileContent::Kept::kAll
-                                : FileContent::Kept::kPart,
+                                : part,
                      random);
     return after;
   };

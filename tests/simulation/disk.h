@@ -48,6 +48,12 @@ class Disk {
   // What a directory holds, to be put somewhere later; files with several names in it keep them.
   using Tree = std::shared_ptr<const Inode>;
 
+  // What may be of use after a loss of power. kJournaled is what ext4 and XFS do: names are lost
+  // from the last one backwards, and what was appended to a file from its end backwards. kAny is
+  // all that POSIX permits; RocksDB does not survive it (its manifest is not read past a torn
+  // record, and CURRENT may name a manifest that has no name).
+  enum class Order : uint8_t { kJournaled, kAny };
+
   explicit Disk(uint64_t number, uint64_t capacity_bytes = uint64_t{1} << 40);
   Disk(const Disk&) = delete;
   Disk& operator=(const Disk&) = delete;
@@ -60,6 +66,7 @@ class Disk {
                ? 0
                : (capacity_pages_ - used_pages_) * FileContent::kPageBytes;
   }
+  Order order = Order::kJournaled;
   // What changes now gets this time.
   void set_wall_ns(int64_t now) { wall_ns_ = now; }
   // Counts failures of the power: what was opened before one is of no use after it.

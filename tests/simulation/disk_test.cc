@@ -114,6 +114,25 @@ TEST(FileContent, PagesAreKeptLostOrTornBetweenSectors) {
   EXPECT_GT(pages.size(), 20u);
 }
 
+TEST(FileContent, AFirstPartOfWhatWasAppendedHasNoHoles) {
+  std::set<uint64_t> sizes;
+  for (uint64_t seed = 0; seed < 100; ++seed) {
+    Random random(seed);
+    FileContent content;
+    content.write(0, std::string(5000, 'o'));
+    sync(content);
+    content.write(0, "n");
+    content.write(5000, std::string(30'000, 'n'));
+    content.lose_power(Kept::kFirstPart, random);
+    const std::string text = text_of(content);
+    sizes.insert(text.size());
+    ASSERT_GE(text.size(), 5000u);
+    ASSERT_EQ(text.substr(1, 4999), std::string(4999, 'o'));
+    ASSERT_EQ(text.substr(5000), std::string(text.size() - 5000, 'n'));
+  }
+  EXPECT_GT(sizes.size(), 20u);
+}
+
 TEST(FileContent, TheEndIsOldNewOrBetween) {
   std::set<uint64_t> sizes;
   for (uint64_t seed = 0; seed < 100; ++seed) {

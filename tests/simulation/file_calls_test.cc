@@ -13,6 +13,7 @@
 #include <chrono>
 #include <filesystem>
 #include <fstream>
+#include <mutex>
 #include <set>
 #include <string>
 #include <thread>
@@ -244,6 +245,37 @@ TEST(FileCalls, ACrashedProcessChangesNothing) {
       });
       std::this_thread::sleep_for(seconds(1));
       expect(content("/sim/n1/log") == "xxxx", "what it wrote before, and no more");
+    });
+    ASSERT_TRUE(result.passed()) << "seed " << seed << ": " << result.failure;
+  }
+}
+
+TEST(FileCalls, NorDoesAThreadOfItThatGoesOnForOthers) {
+  for (uint64_t seed = 1; seed <= 20; ++seed) {
+    const Result result = run_with_disk(seed, [&](Disk&, Mount& mounted) {
+      Process& node = Process::make("node");
+      std::mutex shared;
+      bool wrote = false;
+      bool had = false;
+      mounted.before = [&](FileCall call, std::string_view) {
+        if (call == FileCall::kWrite) node.crash();
+      };
+      node.start("holder", [&] {
+        const std::lock_guard lock(shared);
+        std::this_thread::sleep_for(seconds(1));
+        const int fd = open("/sim/n1/log", O_WRONLY | O_CREAT, 0644);
+        wrote = write(fd, "x", 1) == 1 && mkdir("/sim/n1/made", 0755) == 0;
+      });
+      std::this_thread::sleep_for(milliseconds(500));
+      std::thread waiter([&] {
+        const std::lock_guard lock(shared);
+        had = true;
+      });
+      std::this_thread::sleep_for(seconds(5));
+      expect(had && wrote, "the holder did not go on");
+      expect(content("/sim/n1/log").empty(), "it has written");
+      expect(access("/sim/n1/made", F_OK) != 0, "it has made a directory");
+      waiter.join();
     });
     ASSERT_TRUE(result.passed()) << "seed " << seed << ": " << result.failure;
   }

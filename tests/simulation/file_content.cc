@@ -128,6 +128,7 @@ FileContent::PagePtr FileContent::torn(const PagePtr& before, const PagePtr& aft
 }
 
 void FileContent::lose_power(Kept kept, Random& random) {
+  const uint64_t had = durable_size_;
   if (kept != Kept::kNothing && durable_size_ != size_) {
     const uint64_t low = std::min(size_, durable_size_);
     const uint64_t high = std::max(size_, durable_size_);
@@ -138,7 +139,8 @@ void FileContent::lose_power(Kept kept, Random& random) {
   for (size_t i = 0; kept != Kept::kNothing && i < durable_.size(); ++i) {
     const PagePtr after = i < pages_.size() ? pages_[i] : nullptr;
     if (after == durable_[i]) continue;
-    const uint64_t what = kept == Kept::kAll ? 0 : random.below(3);
+    const bool appended = kept == Kept::kFirstPart && (i + 1) * kPageBytes > had;
+    const uint64_t what = kept == Kept::kAll || appended ? 0 : random.below(3);
     if (what == 0) durable_[i] = after;
     if (what == 1) durable_[i] = torn(durable_[i], after, random);
   }

@@ -43,7 +43,9 @@ class FileContent {
   // writes it.
   void fail_sync(uint64_t number);
 
-  enum class Kept : uint8_t { kNothing, kAll, kPart };  // of what was not synced
+  // Of what was not synced. Pages that the device had before are kept, lost or torn each for itself
+  // in both of the latter; of what was appended kFirstPart keeps a first part, and kPart any pages.
+  enum class Kept : uint8_t { kNothing, kAll, kFirstPart, kPart };
   // What programs see is what the device has, afterwards.
   void lose_power(Kept kept, Random& random);
   // What programs see, all of it on the device.

@@ -1,7 +1,6 @@
 #include "tests/simulation/simulation.h"
 
 #include <fmt/format.h>
-#include <malloc.h>
 #include <poll.h>
 #include <sys/mman.h>
 #include <sys/personality.h>
@@ -16,6 +15,7 @@
 #include <cstdlib>
 #include <cstring>
 
+#include "tests/simulation/heap.h"
 #include "tests/simulation/scheduler.h"
 
 namespace sluice::simulation {
@@ -84,8 +84,6 @@ Result result_of(const Scheduler::Report& report, bool hung, int status) {
 }  // namespace
 
 Result run(uint64_t seed, const Options& options, const std::function<void()>& main) {
-  // One heap: threads that are none need not have one each.
-  mallopt(M_ARENA_MAX, 1);
   Scheduler::prepare(kPreparedFibers);
   void* const memory = mmap(nullptr, sizeof(Scheduler::Report), PROT_READ | PROT_WRITE,
                             MAP_SHARED | MAP_ANONYMOUS, -1, 0);
@@ -97,6 +95,7 @@ Result run(uint64_t seed, const Options& options, const std::function<void()>& m
   if (child == 0) {
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     tell_of_signals();
+    begin_heap();
     Scheduler::begin(seed, options, main, *report);
   }
   const int handle = static_cast<int>(syscall(SYS_pidfd_open, child, 0));

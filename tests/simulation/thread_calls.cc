@@ -123,10 +123,10 @@ int lock_to_write(pthread_rwlock_t* lock, Deadline deadline = {}) {
 constexpr int kInProgress = 1;
 constexpr int kDone = 2;  // as the C library has it
 
-// True when the caller is to do it.
+// True when the caller is to do it. Not a scheduling point where nobody else does: what was done
+// before the run began (by an earlier one's caller) must not change it.
 template <typename State>
 bool begin_once(State* state, const void* address) {
-  active()->step();
   while (*state == kInProgress) active()->wait(Wait::kOnce, address);
   if (*state != 0) return false;
   *state = kInProgress;
