@@ -15,6 +15,10 @@ namespace sluice {
 
 using namespace cluster_block;
 
+namespace {
+constexpr size_t kKeptErasures = 4096;
+}  // namespace
+
 class MemoryStorage {
  public:
   explicit MemoryStorage(Clock& clock) : clock_(clock) {}

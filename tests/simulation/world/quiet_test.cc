@@ -33,6 +33,7 @@ void require_completed(const absl::StatusOr<RestoreOutcome>& outcome, std::strin
 }
 
 void live_quietly(uint64_t seed) {
+  silence_logs();
   World& world = *new World(seed);
   world.make_cluster("a", {});
   world.make_cluster("b", {.nodes = 2, .replicas = 2, .slot_bits = 2});
@@ -63,16 +64,15 @@ void live_quietly(uint64_t seed) {
     require_ok(verified.status(), "verifying");
     if (!verified->bad.empty() || verified->blocks == 0) fail("the archive does not verify");
     for (int i = 0; i < 10; ++i) require_ok(client.erase(fmt::format("k{}", i)), "an erasure");
-    require_completed(client.restore({.backup = "first"}, nullptr), "a restore");
+    require_completed(client.restore(restore_of("first"), nullptr), "a restore");
   });
   // Erasures are newer than the archive.
   std::map<std::string, std::string> expected = written;
   for (int i = 0; i < 10; ++i) expected.erase(fmt::format("k{}", i));
   if (read_all_of(world, "a") != expected) fail("the cluster does not hold what was written");
   world.with_client("b", [&](ClusterClient& client) {
-    require_completed(
-        client.restore({.backup = "first", .source_cluster = World::url_of("a")}, nullptr),
-        "a restore into another cluster");
+    require_completed(client.restore(restore_of("first", World::url_of("a")), nullptr),
+                      "a restore into another cluster");
   });
   if (read_all_of(world, "b") != written) fail("the other cluster does not hold the archive");
   world.with_client(

@@ -32,11 +32,15 @@ class SimBlock final : public ClusterBlock {
     if (world_.random.chance(faults_.fails_late)) {
       const auto delay =
           static_cast<int64_t>(world_.random.below(static_cast<uint64_t>(faults_.longest_late_ns)));
-      at(now_ns() + delay, [&late = *world_.late, ops] { late.commit(ops).IgnoreError(); });
+      at(now_ns() + delay, [&world = world_, ops] {
+        const auto committed = world.late->commit(ops);
+        if (committed.ok()) world.keep(ops, *committed);
+      });
       return lost();
     }
     const bool silent = world_.random.chance(faults_.fails_after);
     auto committed = block_->commit(ops);
+    if (committed.ok()) world_.keep(ops, *committed);
     return silent ? lost() : std::move(committed);
   }
   absl::StatusOr<LeaseId> grant(int64_t ttl_ms) override {
@@ -76,6 +80,15 @@ class SimBlock final : public ClusterBlock {
 };
 
 }  // namespace
+
+void BlockWorld::keep(const std::vector<ClusterOp>& ops, Revision revision) {
+  const NoSwitch whole;
+  for (const ClusterOp& op : ops) {
+    if (op.kind == ClusterOp::Kind::kPut && op.key.starts_with(kept_prefix)) {
+      kept[op.key][revision] = op.value;
+    }
+  }
+}
 
 std::unique_ptr<ClusterBlock> make_sim_block(BlockWorld& world, const BlockFaults& faults) {
   return std::make_unique<SimBlock>(world, faults);

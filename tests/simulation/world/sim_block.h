@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <map>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -38,6 +39,10 @@ struct BlockWorld {
   const std::unique_ptr<ClusterBlock> late;
   // Called before each commit of a living process.
   std::function<void(const std::vector<ClusterOp>&)> before_commit;
+  // Every value that was stored under kept_prefix, by key and revision.
+  std::string kept_prefix = "backups/";
+  std::map<std::string, std::map<Revision, std::string>> kept;
+  void keep(const std::vector<ClusterOp>& ops, Revision revision);
 };
 
 std::unique_ptr<ClusterBlock> make_sim_block(BlockWorld& world, const BlockFaults& faults);

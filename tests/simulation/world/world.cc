@@ -1,6 +1,7 @@
 #include "tests/simulation/world/world.h"
 
 #include <fmt/format.h>
+#include <spdlog/spdlog.h>
 
 #include <chrono>
 #include <thread>
@@ -30,6 +31,13 @@ bool wait_until(int64_t timeout_ms, const std::function<bool()>& done, int64_t s
     sleep_ms(step_ms);
   }
   return true;
+}
+
+RestoreRequest restore_of(std::string backup, std::string source_cluster) {
+  RestoreRequest request;
+  request.backup = std::move(backup);
+  request.source_cluster = std::move(source_cluster);
+  return request;
 }
 
 void require_ok(const absl::Status& status, std::string_view what) {
@@ -159,6 +167,8 @@ SimOptions World::fabric_options(SimTime* time) {
   options.time = time;
   return options;
 }
+
+void silence_logs() { spdlog::set_level(spdlog::level::off); }
 
 World::World(uint64_t seed)
     : random_(derive(seed, 1)),
