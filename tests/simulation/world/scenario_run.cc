@@ -66,6 +66,7 @@ class ScenarioRun {
     bool down = false;  // to be left as it is until the time
     int64_t down_until_ns = 0;
     bool data_lost = false;
+    bool disk_failed = false;  // writes of its process fail until the store is opened again
   };
   struct Backup {
     int64_t begin_ns;
@@ -203,6 +204,7 @@ void ScenarioRun::strike(const Op& op) {
       break;
     }
     case OpKind::kDiskError:
+      states_[op.host].disk_failed = true;
       host.mount().write_error = op.lasts_ms % 2 == 0 ? ENOSPC : EIO;
       if (op.lasts_ms % 3 == 0) host.mount().sync_error = EIO;
       later([&host] { host.mount().write_error = host.mount().sync_error = 0; });
@@ -514,6 +516,10 @@ void ScenarioRun::run() {
   const int64_t left_ns = begin_ns_ + scenario_.lasts_ms * 1'000'000 - now_ns();
   if (left_ns > 0) sleep_ms(left_ns / 1'000'000);
   heal();
+  // An operator's part.
+  for (size_t i = 0; i < hosts_.size(); ++i) {
+    if (states_[i].disk_failed) hosts_[i]->stop();
+  }
   for (Host& host : world_.all_hosts()) {
     if (!wait_until(
             kServeMs, [&] { return host.serving(); }, 50)) {
@@ -534,13 +540,13 @@ void ScenarioRun::run() {
     back_up(client, "last");
     const auto backups = client.backup_list();
     require_ok(backups.status(), "listing backups");
-    bool last = false;
     for (const BackupView& backup : *backups) {
-      if (backup.state != BackupState::kCompleted) continue;
-      check_backup(client, backup);
-      last |= backup.backup == "last";
+      if (backup.state == BackupState::kCompleted) {
+        check_backup(client, backup);
+      } else if (backup.backup == "last") {
+        fail(fmt::format("I8: the last backup: {} {}", name_of(backup.state), backup.reason));
+      }
     }
-    if (!last) fail("I8: the last backup has not completed");
     const auto outcome = client.restore(restore_of("last"), nullptr);
     require_ok(outcome.status(), "I8: the last restore");
     if (outcome->state != RestoreState::kCompleted) {

@@ -8,6 +8,9 @@
 namespace sluice::simulation {
 namespace {
 
+// When a side that hears nothing gives the connection up.
+constexpr int64_t kKeepAliveNs = 30'000'000'000;
+
 std::string host_of(const std::string& address) { return address.substr(0, address.find(':')); }
 
 }  // namespace
@@ -26,7 +29,12 @@ void SimCalls::carry(const DirectMessage& message, std::function<void()> deliver
   if (random_.chance(faults.delayed)) {
     takes += static_cast<int64_t>(random_.below(static_cast<uint64_t>(faults.longest_delay_ns)));
   }
-  if (loses || blocked_.contains(direction)) message.call->lose();
+  if ((loses || blocked_.contains(direction)) && !message.call->lost()) {
+    message.call->lose();
+    at(now_ns() + kKeepAliveNs, [call = message.call] {
+      call->give_up({grpc::StatusCode::UNAVAILABLE, "keepalive watchdog timeout"});
+    });
+  }
   if (message.call->lost()) return;
   int64_t& last = last_ns_[direction];
   last = std::max(last, now_ns() + takes);

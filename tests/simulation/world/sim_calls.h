@@ -20,7 +20,7 @@ namespace sluice::simulation {
 struct CallFaults {
   int64_t fastest_ns = 50'000;
   int64_t slowest_ns = 300'000;
-  double lost = 0;     // and all that follow it in its call, which ends at its deadline
+  double lost = 0;     // and all that follow it in its call, until who waits gives up
   double broken = 0;   // its call ends with UNAVAILABLE; a request may have arrived all the same
   double delayed = 0;  // by up to longest_delay_ns more
   int64_t longest_delay_ns = 3'000'000'000;
