@@ -33,7 +33,7 @@ void require_completed(const absl::StatusOr<RestoreOutcome>& outcome, std::strin
 }
 
 void live_quietly(uint64_t seed) {
-  silence_logs();
+  trace_logs();
   World& world = *new World(seed);
   world.make_cluster("a", {});
   world.make_cluster("b", {.nodes = 2, .replicas = 2, .slot_bits = 2});

@@ -15,12 +15,35 @@ std::string host_of(const std::string& address) { return address.substr(0, addre
 
 }  // namespace
 
+void SimCalls::crash_host(const std::string& host, const std::string& address, bool dead) {
+  if (!address.empty()) crash(address);
+  std::vector<std::weak_ptr<DirectCall>> calls;
+  calls.swap(in_work_[host]);
+  for (const auto& each : calls) {
+    const auto call = each.lock();
+    if (call == nullptr || call->ended()) continue;
+    call->lose();
+    at(now_ns() + (dead ? kKeepAliveNs : 0), [call] {
+      call->give_up({grpc::StatusCode::UNAVAILABLE, "broke off the connection"});
+    });
+  }
+}
+
 void SimCalls::carry(const DirectMessage& message, std::function<void()> deliver) {
   const NoSwitch whole;
   if (Process::current().crashed()) return;
   if (before) before(message);
   if (Process::current().crashed()) return;
   const std::pair direction(host_of(message.from), host_of(message.to));
+  if (message.kind == DirectMessage::Kind::kRequest) {
+    for (const std::string& host : {direction.first, direction.second}) {
+      auto& calls = in_work_[host];
+      if (calls.size() == calls.capacity()) {
+        std::erase_if(calls, [](const auto& each) { return each.expired(); });
+      }
+      calls.push_back(message.call);
+    }
+  }
   const bool loses = random_.chance(faults.lost);
   const bool breaks = random_.chance(faults.broken);
   const bool arrives = random_.chance(0.5);

@@ -6,10 +6,12 @@
 #include <cstdint>
 #include <functional>
 #include <map>
+#include <memory>
 #include <set>
 #include <string>
 #include <string_view>
 #include <utility>
+#include <vector>
 
 #include "base/random.h"
 #include "tests/control/calls/direct_calls.h"
@@ -37,6 +39,9 @@ class SimCalls final : public DirectNetwork {
   std::function<void(const DirectMessage&)> before;
 
   void carry(const DirectMessage& message, std::function<void()> deliver) override;
+  // Nobody of the host is there any more. Calls in work end when the other side notices: at once,
+  // because the host's system says so, unless the host is dead.
+  void crash_host(const std::string& host, const std::string& address, bool dead);
   // One way.
   void block(const std::string& from, const std::string& to) { blocked_.emplace(from, to); }
   void unblock_all() { blocked_.clear(); }
@@ -44,7 +49,8 @@ class SimCalls final : public DirectNetwork {
  private:
   Random random_;
   std::set<std::pair<std::string, std::string>> blocked_;
-  std::map<std::pair<std::string, std::string>, int64_t> last_ns_;  // arrivals, by direction
+  std::map<std::pair<std::string, std::string>, int64_t> last_ns_;         // arrivals, by direction
+  std::map<std::string, std::vector<std::weak_ptr<DirectCall>>> in_work_;  // by host, either side
 };
 
 }  // namespace sluice::simulation

@@ -1,6 +1,7 @@
 #include "tests/simulation/world/world.h"
 
 #include <fmt/format.h>
+#include <spdlog/sinks/base_sink.h>
 #include <spdlog/spdlog.h>
 
 #include <chrono>
@@ -149,9 +150,9 @@ void Host::crash(bool power) {
     state.ended = true;
     state.status = aborted("crashed");
     // Not on this thread: it may be one of the process.
-    at(now_ns(), [this, address = state.control_address] {
+    at(now_ns(), [this, address = state.control_address, power] {
       world_.fabric_.crash(name_);
-      if (!address.empty()) world_.calls_.crash(address);
+      world_.calls_.crash_host(name_, address, power);
     });
   }
   if (power) disk_.lose_power(world_.random_);
@@ -168,7 +169,23 @@ SimOptions World::fabric_options(SimTime* time) {
   return options;
 }
 
-void silence_logs() { spdlog::set_level(spdlog::level::off); }
+namespace {
+
+// Nothing of it is preempted: only one thread runs at a time.
+class TraceSink final : public spdlog::sinks::base_sink<spdlog::details::null_mutex> {
+ private:
+  void sink_it_(const spdlog::details::log_msg& message) override {
+    trace(fmt::format("[{}] {}", spdlog::level::to_string_view(message.level), message.payload));
+  }
+  void flush_() override {}
+};
+
+}  // namespace
+
+void trace_logs() {
+  spdlog::set_default_logger(
+      std::make_shared<spdlog::logger>("simulation", std::make_shared<TraceSink>()));
+}
 
 World::World(uint64_t seed)
     : random_(derive(seed, 1)),

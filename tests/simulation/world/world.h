@@ -137,8 +137,8 @@ RestoreRequest restore_of(std::string backup, std::string source_cluster = {});
 // Waits in simulated time; false when `done` is not true by then.
 bool wait_until(int64_t timeout_ms, const std::function<bool()>& done, int64_t step_ms = 10);
 void sleep_ms(int64_t ms);
-// Of the nodes of all runs that this process begins.
-void silence_logs();
+// What nodes log goes into the trace: the same in every run, whether it is printed or not.
+void trace_logs();
 // Ends the run unless it is OK.
 void require_ok(const absl::Status& status, std::string_view what);
 
