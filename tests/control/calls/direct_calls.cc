@@ -126,12 +126,63 @@ class OpenCalls {
   std::map<grpc::ClientContext*, std::shared_ptr<DirectCall>> calls_;
 };
 
+// The asynchronous calls of one dialer, each until its callback has returned.
+class AsyncCalls {
+ public:
+  explicit AsyncCalls(std::unique_ptr<Executor> executor) : executor_(std::move(executor)) {
+    executor_->post(std::make_shared<Run>([] {}));  // its thread is the caller's process's
+  }
+  // Ends those that have not ended.
+  ~AsyncCalls() {
+    std::unique_lock lock(mutex_);
+    while (!calls_.empty()) {
+      std::vector<std::shared_ptr<DirectCall>> open;
+      for (const auto& [number, call] : calls_) open.push_back(call);
+      lock.unlock();
+      for (const auto& call : open) call->give_up({grpc::StatusCode::CANCELLED, "CANCELLED"});
+      lock.lock();
+      changed_.wait(lock, [this] { return calls_.empty(); });
+    }
+  }
+
+  void begin(const std::shared_ptr<DirectCall>& call, std::function<void()> forget,
+             std::function<void(grpc::Status)> done) {
+    uint64_t number = 0;
+    {
+      const std::lock_guard lock(mutex_);
+      number = ++last_;
+      calls_[number] = call;
+    }
+    call->on_end([this, number, weak = std::weak_ptr(call), forget = std::move(forget),
+                  done = std::move(done)] {
+      forget();
+      executor_->post(std::make_shared<Run>([this, number, call = weak.lock(), done] {
+        done(call->wait());
+        const std::lock_guard lock(mutex_);
+        calls_.erase(number);
+        changed_.notify_all();
+      }));
+    });
+    const int64_t end_ns = executor_->clock().monotonic_ns() + call->left_ms() * 1'000'000;
+    executor_->post_at(end_ns, std::make_shared<Run>([weak = std::weak_ptr(call)] {
+                         if (const auto late = weak.lock()) late->give_up_late();
+                       }));
+  }
+
+ private:
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  std::map<uint64_t, std::shared_ptr<DirectCall>> calls_;
+  uint64_t last_ = 0;
+  const std::unique_ptr<Executor> executor_;
+};
+
 // What the stubs of one link share.
 class Caller {
  public:
-  Caller(DirectNetwork& network, Executor& callbacks, Callee callee, const std::string& from,
+  Caller(DirectNetwork& network, AsyncCalls& async, Callee callee, const std::string& from,
          const std::string& to)
-      : callbacks_(callbacks),
+      : async_(async),
         callee_(std::move(callee)),
         route_(std::make_shared<const Route>(Route{network, from, to})) {}
 
@@ -153,14 +204,8 @@ class Caller {
                   const Request* request, Reply* reply, std::function<void(grpc::Status)> done) {
     const auto call = make_call(left_ms_of(*context));
     open_.add(context, call);
-    call->on_end([this, context, weak = std::weak_ptr(call), done = std::move(done)] {
-      open_.remove(context);
-      callbacks_.post(std::make_shared<Run>([call = weak.lock(), done] { done(call->wait()); }));
-    });
-    const int64_t end_ns = callbacks_.clock().monotonic_ns() + call->left_ms() * 1'000'000;
-    callbacks_.post_at(end_ns, std::make_shared<Run>([weak = std::weak_ptr(call)] {
-                         if (const auto late = weak.lock()) late->give_up_late();
-                       }));
+    async_.begin(
+        call, [this, context] { open_.remove(context); }, std::move(done));
     begin(method, call, *request, reply);
   }
 
@@ -214,7 +259,7 @@ class Caller {
                 });
   }
 
-  Executor& callbacks_;
+  AsyncCalls& async_;
   const Callee callee_;
   const RoutePtr route_;
   OpenCalls open_;
@@ -350,9 +395,9 @@ SLUICE_STUB_(DirectServingStub, Sluice, SLUICE_SERVING_CALLS)
 
 class DirectLink final : public PeerLink {
  public:
-  DirectLink(DirectNetwork& network, Executor& callbacks, const Callee& callee,
+  DirectLink(DirectNetwork& network, AsyncCalls& async, const Callee& callee,
              const std::string& from, const std::string& to)
-      : caller_(network, callbacks, callee, from, to), peer_(caller_), serving_(caller_) {}
+      : caller_(network, async, callee, from, to), peer_(caller_), serving_(caller_) {}
 
   v1::Peer::StubInterface& peer() override { return peer_; }
   v1::Sluice::StubInterface& serving() override { return serving_; }
@@ -391,17 +436,15 @@ class DirectDialer final : public PeerDialer {
   DirectDialer(DirectNetwork& network, const std::string& from)
       : network_(network),
         from_(from),
-        callbacks_(make_thread_executor("answers to " + from, 1, network.clock())) {
-    callbacks_->post(std::make_shared<Run>([] {}));
-  }
+        async_(make_thread_executor("answers to " + from, 1, network.clock())) {}
   std::unique_ptr<PeerLink> dial(const Callee& callee, const std::string& address) override {
-    return std::make_unique<DirectLink>(network_, *callbacks_, callee, from_, address);
+    return std::make_unique<DirectLink>(network_, async_, callee, from_, address);
   }
 
  private:
   DirectNetwork& network_;
   const std::string from_;
-  const std::unique_ptr<Executor> callbacks_;
+  AsyncCalls async_;
 };
 
 }  // namespace
