@@ -21,7 +21,7 @@ TEST(StageReport, IsMadeOfTimesAndTravels) {
   const StageTimes now{350, 17'900'000, 4'000'000, 9};
   const StageReport report = report_of("n1", DataStage::kWire, since(before, now));
   EXPECT_EQ(report, (StageReport{"n1", DataStage::kWire, 250, 12, 3, 2}));
-  v1::BackupTotals message;
+  v1::BackupStages message;
   put({report, {"n2", DataStage::kDisk, 1, 2, 3, 4}}, message.mutable_stages());
   EXPECT_EQ(stages_of(message.stages()),
             (std::vector<StageReport>{report, {"n2", DataStage::kDisk, 1, 2, 3, 4}}));
