@@ -309,6 +309,12 @@ absl::StatusOr<std::unique_ptr<Membership>> Membership::join(ClusterBlock& block
       return membership;
     }
     // The cluster block takes no writes now, because its disk is slow or others write.
+    if (absl::IsFailedPrecondition(status)) {
+      return give_up(
+          unavailable("node '{}': its lease of {} ms ended before it had joined, because this "
+                      "process stood still or the cluster block does not answer: start it again",
+                      name, options.ttl_ms));
+    }
     if (absl::IsUnavailable(status) && patience.pause(kWaitStepMs)) continue;
     // Somebody else joined or changed something at the same time: all is looked at again.
     if (!absl::IsAborted(status)) return give_up(status);
