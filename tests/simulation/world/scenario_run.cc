@@ -20,7 +20,9 @@ namespace {
 constexpr char kCluster[] = "a";
 constexpr char kOther[] = "b";
 constexpr int64_t kServeMs = 120'000;
+constexpr int64_t kSettleMs = 5'000;
 constexpr int64_t kEndMs = 1'800'000;
+constexpr uint64_t kDiskBytes = uint64_t{1} << 40;
 constexpr size_t kImported = 12;
 
 // What an operation may answer while there are faults, none of them damage.
@@ -205,7 +207,12 @@ void ScenarioRun::strike(const Op& op) {
     }
     case OpKind::kDiskError:
       states_[op.host].disk_failed = true;
-      host.mount().write_error = op.lasts_ms % 2 == 0 ? ENOSPC : EIO;
+      if (op.lasts_ms % 2 == 0) {  // full
+        host.disk().set_capacity_bytes(host.disk().capacity_bytes() - host.disk().free_bytes());
+        later([&host] { host.disk().set_capacity_bytes(kDiskBytes); });
+        break;
+      }
+      host.mount().write_error = EIO;
       if (op.lasts_ms % 3 == 0) host.mount().sync_error = EIO;
       later([&host] { host.mount().write_error = host.mount().sync_error = 0; });
       break;
@@ -254,6 +261,7 @@ void ScenarioRun::heal() {
     if (Process* const process = host.process()) process->set_wall_offset_ns(0);
     host.mount().write_error = host.mount().sync_error = 0;
     host.mount().slowest_sync_ns = 200'000;
+    host.disk().set_capacity_bytes(kDiskBytes);
     states_[i].down = false;
   }
 }
@@ -535,6 +543,16 @@ void ScenarioRun::run() {
     fail(fmt::format("I8: {} writers and {} operators do not end\n{}", writers_left_,
                      operators_left_, describe_threads()));
   }
+  // Nodes that lost their leases come back, what is left behind ends.
+  sleep_ms(kSettleMs);
+  const auto all_ended = [this] {
+    const auto listed = list_backups(world_.block(kCluster));
+    require_ok(listed.status(), "listing backups");
+    return std::all_of(listed->backups.begin(), listed->backups.end(), [](const auto& stored) {
+      return has_ended(stored.head.state) && !stored.head.deleting;
+    });
+  };
+  if (!wait_until(kEndMs, all_ended, 500)) fail("I8: a backup does not end, or is not deleted");
   tell("the last checks");
   world_.with_client(kCluster, [this](ClusterClient& client) {
     require_ok(client.put("last", "0"), "I8: the last put");
