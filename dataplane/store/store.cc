@@ -49,6 +49,9 @@ absl::StatusOr<std::unique_ptr<Store>> Store::open(const Options& options) {
 StoreImpl::StoreImpl(const Options& options, std::shared_ptr<rocksdb::Cache> cache,
                      std::shared_ptr<StoreDb> db)
     : options_(options), cache_(std::move(cache)), db_(std::move(db)), sync_([this] {
+        // A log that a write has failed on is not touched again: RocksDB built with its assertions,
+        // as distributions ship it, ends the process.
+        SLUICE_RETURN_IF_ERROR(check_writable());
         const uint64_t written = (*db_)->GetLatestSequenceNumber();
         SLUICE_RETURN_IF_ERROR(rocksdb_status((*db_)->SyncWAL(), "syncing the write-ahead log"));
         durable_sequence_.store(written, std::memory_order_release);
