@@ -229,8 +229,9 @@ absl::Status StoreImpl::resume() {
                               options_.folder, room >> 20, kResumeBytes >> 20);
   }
   SLUICE_RETURN_IF_ERROR(rocksdb_status((*db_)->Resume(), "resuming after the disk was full"));
-  // What the log may lack is in the memtables: it becomes durable with them.
-  SLUICE_RETURN_IF_ERROR(db_->flush());
+  // What the log may lack is in the memtables: it becomes durable with them. The log itself takes
+  // nothing more, because a write has failed on it.
+  SLUICE_RETURN_IF_ERROR(db_->flush_to_new_log());
   sync_.restart();
   const std::lock_guard lock(state_mutex_);
   failed_ = absl::OkStatus();

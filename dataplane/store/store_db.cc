@@ -161,6 +161,13 @@ absl::Status StoreDb::flush() {
                         "writing memtables to disk");
 }
 
+absl::Status StoreDb::flush_to_new_log() {
+  rocksdb::WriteOptions unlogged;
+  unlogged.disableWAL = true;
+  SLUICE_RETURN_IF_ERROR(rocksdb_status(db_->Put(unlogged, meta(), "log", ""), "beginning a log"));
+  return flush();
+}
+
 absl::Status StoreDb::begin_flush() {
   rocksdb::FlushOptions options;
   options.wait = false;

@@ -45,10 +45,11 @@ Op draw_fault(Random& random, OpKind kind, const Scenario& scenario) {
 }  // namespace
 
 std::string_view name_of(OpKind kind) {
-  constexpr std::array<std::string_view, 18> kNames = {
-      "crash",      "power loss",       "restart",   "pause",     "partition", "no block",
-      "clock jump", "disk error",       "slow disk", "data loss", "backup",    "verify",
-      "restore",    "restore to other", "retry",     "delete",    "cancel",    "resume"};
+  constexpr std::array<std::string_view, 19> kNames = {
+      "crash",     "power loss", "restart",    "pause",     "partition",
+      "no block",  "clock jump", "disk error", "slow disk", "full disk",
+      "data loss", "backup",     "verify",     "restore",   "restore to other",
+      "retry",     "delete",     "cancel",     "resume"};
   return kNames[static_cast<size_t>(kind)];
 }
 
@@ -66,7 +67,7 @@ std::string describe(const Op& op) {
   return text;
 }
 
-Scenario make_scenario(uint64_t seed) {
+Scenario make_scenario(uint64_t seed, bool full_disks) {
   Random random(Random::mix(seed ^ 0x5ce7a210));
   Scenario scenario;
   scenario.seed = seed;
@@ -92,6 +93,7 @@ Scenario make_scenario(uint64_t seed) {
       scenario.ops.push_back(draw_fault(random, kind, scenario));
     }
   }
+  if (full_disks) scenario.ops.push_back(draw_fault(random, OpKind::kFullDisk, scenario));
   const size_t operators = 2 + random.below(6);
   for (size_t i = 0; i < operators; ++i) {
     Op op;

@@ -25,6 +25,7 @@ enum class OpKind : uint8_t {
   kClockJump,  // of the wall clock
   kDiskError,  // of writes and syncs
   kSlowDisk,
+  kFullDisk,
   kDataLoss,  // its data directory is gone when it starts again, and that is accepted
   // What operators do.
   kBackup,
@@ -65,7 +66,9 @@ struct Scenario {
   BlockFaults block;
   std::vector<Op> ops;  // by time
 };
-Scenario make_scenario(uint64_t seed);
+// With `full_disks` disks also run full. Not by default: a store may then have to be opened again
+// before it takes writes, and RocksDB built with its assertions may end the process.
+Scenario make_scenario(uint64_t seed, bool full_disks = false);
 std::string describe(const Scenario& scenario);
 
 }  // namespace sluice::simulation

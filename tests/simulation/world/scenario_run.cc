@@ -206,15 +206,15 @@ void ScenarioRun::strike(const Op& op) {
       break;
     }
     case OpKind::kDiskError:
-      if (op.lasts_ms % 2 == 0) {  // full
-        host.disk().set_capacity_bytes(host.disk().capacity_bytes() - host.disk().free_bytes());
-        later([&host] { host.disk().set_capacity_bytes(kDiskBytes); });
-        break;
-      }
       states_[op.host].disk_failed = true;
       host.mount().write_error = EIO;
       if (op.lasts_ms % 3 == 0) host.mount().sync_error = EIO;
       later([&host] { host.mount().write_error = host.mount().sync_error = 0; });
+      break;
+    case OpKind::kFullDisk:
+      states_[op.host].disk_failed = true;
+      host.disk().set_capacity_bytes(host.disk().capacity_bytes() - host.disk().free_bytes());
+      later([&host] { host.disk().set_capacity_bytes(kDiskBytes); });
       break;
     case OpKind::kSlowDisk:
       host.mount().slowest_sync_ns = op.lasts_ms * 100'000;

@@ -4,6 +4,7 @@
 //   simulate --hours H [--jobs N]           new seeds, for that long
 //   simulate --replay SEED [--trace]        one, again
 //   simulate --shrink SEED                  the fewest operations with which it still fails alike
+// With --full-disks disks run full as well (scenario.h).
 #include <fmt/format.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
@@ -24,6 +25,10 @@
 namespace sluice::simulation {
 namespace {
 
+bool full_disks = false;
+
+Scenario scenario_of(uint64_t seed) { return make_scenario(seed, full_disks); }
+
 using Clock = std::chrono::steady_clock;
 
 double seconds_since(Clock::time_point begin) {
@@ -40,7 +45,7 @@ std::string kind_of(const Result& result) {
 
 void print_failure(uint64_t seed, const Result& result) {
   fmt::print("seed {} FAILS\n{}{}\nreplay: simulate --replay {} --trace\n", seed,
-             describe(make_scenario(seed)), result.failure, seed);
+             describe(scenario_of(seed)), result.failure, seed);
   std::fflush(stdout);
 }
 
@@ -62,7 +67,7 @@ Totals run_seeds(uint64_t first, uint64_t last, uint64_t step, double most_s) {
   const auto begin = Clock::now();
   Totals totals;
   for (uint64_t seed = first; seed <= last && seconds_since(begin) < most_s; seed += step) {
-    const Result result = run_scenario(make_scenario(seed));
+    const Result result = run_scenario(scenario_of(seed));
     ++totals.seeds;
     totals.simulated_s += static_cast<double>(result.simulated_ns) / 1e9;
     if (result.passed()) continue;
@@ -98,7 +103,7 @@ int run_jobs(uint64_t first, uint64_t last, size_t jobs, double most_s) {
 }
 
 int replay(uint64_t seed, bool trace) {
-  const Scenario scenario = make_scenario(seed);
+  const Scenario scenario = scenario_of(seed);
   fmt::print("{}", describe(scenario));
   std::fflush(stdout);
   const Result result = run_scenario(scenario, trace);
@@ -110,7 +115,7 @@ int replay(uint64_t seed, bool trace) {
 
 // Leaves out operations, in ever smaller pieces, as long as it fails in the same way.
 int shrink(uint64_t seed) {
-  Scenario scenario = make_scenario(seed);
+  Scenario scenario = scenario_of(seed);
   const Result first = run_scenario(scenario);
   if (first.passed()) {
     fmt::print("seed {} passes\n", seed);
@@ -151,7 +156,7 @@ int shrink(uint64_t seed) {
 int usage() {
   fmt::print(stderr,
              "usage: simulate --seeds FROM..TO [--jobs N] | --hours H [--jobs N] | --replay SEED "
-             "[--trace] | --shrink SEED\n");
+             "[--trace] | --shrink SEED [--full-disks]\n");
   return 2;
 }
 
@@ -162,7 +167,9 @@ int run_program(int argc, char** argv) {
   bool trace = false;
   for (int i = 1; i < argc; ++i) {
     const std::string argument = argv[i];
-    if (argument == "--trace") {
+    if (argument == "--full-disks") {
+      full_disks = true;
+    } else if (argument == "--trace") {
       trace = true;
     } else if (i + 1 == argc) {
       return usage();
