@@ -1,4 +1,4 @@
-// A cluster that nothing happens to.
+// Clusters that nothing happens to, or one thing.
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 
@@ -84,6 +84,39 @@ TEST(QuietWorld, WritesBacksUpVerifiesAndRestores) {
   const Result result = run(1, {}, [] { live_quietly(1); });
   EXPECT_TRUE(result.passed()) << result.failure;
   RecordProperty("simulated_ms", static_cast<int>(result.simulated_ns / 1'000'000));
+}
+
+void fill_a_disk(uint64_t seed) {
+  trace_logs();
+  World& world = *new World(seed);
+  world.make_cluster("a", {.nodes = 1, .replicas = 1, .slot_bits = 2});
+  Disk& disk = world.host("a1").disk();
+  const uint64_t capacity = disk.capacity_bytes();
+  world.with_client("a", [&](ClusterClient& client) {
+    for (int i = 0; i < 20; ++i) {
+      require_ok(client.put(fmt::format("k{}", i), std::string(1000, 'v')), "a put");
+    }
+    disk.set_capacity_bytes(capacity - disk.free_bytes());
+    absl::Status status;
+    for (int i = 0; i < 1000 && status.ok(); ++i) {
+      status = client.put(fmt::format("more{}", i), std::string(1000, 'v'));
+    }
+    if (status.ok()) fail("a full disk took 1 MB");
+    sleep_ms(11'000);
+    disk.set_capacity_bytes(capacity);
+    const auto takes_writes = [&] { return client.put("again", "v").ok(); };
+    if (!wait_until(2'500, takes_writes, 250)) fail("takes no writes though there is room");
+    for (int i = 0; i < 20; ++i) {
+      require_ok(client.get(fmt::format("k{}", i)).status(), "what was acknowledged");
+    }
+  });
+}
+
+TEST(FullDisk, TakesWritesAgainOnceThereIsRoom) {
+  for (uint64_t seed = 1; seed <= 10; ++seed) {
+    const Result result = run(seed, {}, [seed] { fill_a_disk(seed); });
+    EXPECT_TRUE(result.passed()) << seed << ": " << result.failure.substr(0, 300);
+  }
 }
 
 TEST(QuietWorld, IsTheSameTwice) {
