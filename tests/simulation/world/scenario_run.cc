@@ -20,6 +20,7 @@ namespace {
 constexpr char kCluster[] = "a";
 constexpr char kOther[] = "b";
 constexpr int64_t kServeMs = 120'000;
+constexpr int64_t kSuperviseMs = 250;
 constexpr int64_t kSettleMs = 5'000;
 constexpr int64_t kEndMs = 1'800'000;
 constexpr uint64_t kDiskBytes = uint64_t{1} << 40;
@@ -98,6 +99,7 @@ class ScenarioRun {
   void check_reads(ClusterClient& client);
   void check_backup(ClusterClient& client, const BackupView& backup);
   void check_heads();
+  void wait_until_all_serve();
   void stop_all();
 
   void tell(std::string_view what) {
@@ -115,6 +117,7 @@ class ScenarioRun {
   std::map<std::string, Backup> backups_;  // completed, by UUID: when they were asked for
   bool healed_ = false;
   bool stop_writers_ = false;
+  bool stops_all_ = false;
   size_t writers_left_ = 0;
   size_t operators_left_ = 0;
   RunCounts counts_;
@@ -230,7 +233,7 @@ void ScenarioRun::supervise() {
   while (true) {
     for (size_t i = 0; i < hosts_.size(); ++i) {
       HostState& state = states_[i];
-      if (hosts_[i]->running()) continue;
+      if (hosts_[i]->running() || stops_all_) continue;
       if (state.down && now_ns() < state.down_until_ns) continue;
       state.down = false;
       if (absl::IsDataLoss(hosts_[i]->status()) ||
@@ -242,8 +245,8 @@ void ScenarioRun::supervise() {
                        hosts_[i]->status().ToString()));
       hosts_[i]->start(state.data_lost);
     }
-    sleep_ms(250);
-    if (stop_writers_ && writers_left_ == 0 && operators_left_ == 0) return;
+    sleep_ms(kSuperviseMs);
+    if (stops_all_) return;
   }
 }
 
@@ -489,12 +492,24 @@ void ScenarioRun::check_heads() {
 }
 
 void ScenarioRun::stop_all() {
+  stops_all_ = true;
+  sleep_ms(2 * kSuperviseMs);
   for (Host& host : world_.all_hosts()) {
     host.stop();
     std::error_code error;
     for (const auto& cut :
          std::filesystem::directory_iterator(host.data_folder() + "/cuts", error)) {
       fail(fmt::format("I10: {} leaves a cut: {}", host.name(), cut.path().string()));
+    }
+  }
+}
+
+void ScenarioRun::wait_until_all_serve() {
+  for (Host& host : world_.all_hosts()) {
+    if (!wait_until(
+            kServeMs, [&] { return host.serving(); }, 50)) {
+      fail(fmt::format("I8: {} does not serve: {}\n{}", host.name(), host.status().ToString(),
+                       describe_threads()));
     }
   }
 }
@@ -530,21 +545,16 @@ void ScenarioRun::run() {
   for (size_t i = 0; i < hosts_.size(); ++i) {
     if (states_[i].disk_failed) hosts_[i]->stop();
   }
-  for (Host& host : world_.all_hosts()) {
-    if (!wait_until(
-            kServeMs, [&] { return host.serving(); }, 50)) {
-      fail(fmt::format("I8: {} does not serve: {}\n{}", host.name(), host.status().ToString(),
-                       describe_threads()));
-    }
-  }
+  wait_until_all_serve();
   stop_writers_ = true;
   if (!wait_until(
           kEndMs, [&] { return writers_left_ == 0 && operators_left_ == 0; }, 100)) {
     fail(fmt::format("I8: {} writers and {} operators do not end\n{}", writers_left_,
                      operators_left_, describe_threads()));
   }
-  // Nodes that lost their leases come back, what is left behind ends.
+  // Nodes that lost their leases, or were being stopped, come back; what is left behind ends.
   sleep_ms(kSettleMs);
+  wait_until_all_serve();
   const auto all_ended = [this] {
     const auto listed = list_backups(world_.block(kCluster));
     require_ok(listed.status(), "listing backups");
