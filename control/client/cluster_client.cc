@@ -37,6 +37,7 @@ ClusterConnection::Options connection_options(const ClientOptions& options) {
   connecting.idle_timeout_ms = options.idle_timeout_ms;
   connecting.dialer = options.dialer;
   connecting.transport = options.transport;
+  connecting.open_block = options.open_block;
   return connecting;
 }
 

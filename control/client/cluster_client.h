@@ -33,9 +33,10 @@ struct ClientOptions {
   int64_t request_timeout_ms = 20'000;  // of one small request, retries included
   int64_t idle_timeout_ms = 120'000;    // a long job that reports nothing for so long is given up
   size_t import_bytes_in_flight = size_t{32} << 20;
-  Clock* clock = nullptr;        // the system's when null
-  PeerDialer* dialer = nullptr;  // gRPC's when null; outlives the client
-  TransportFactory transport;    // make_transport when empty
+  Clock* clock = nullptr;         // the system's when null
+  PeerDialer* dialer = nullptr;   // gRPC's when null; outlives the client
+  TransportFactory transport;     // make_transport when empty
+  ClusterBlockOpener open_block;  // open_cluster_block when empty
 };
 
 struct BackupOptions {

@@ -207,6 +207,9 @@ struct OpenClusterOptions {
 // (control/cluster_block/etcd_access.h), and errors are those of open_etcd_cluster_block().
 absl::StatusOr<std::unique_ptr<ClusterBlock>> open_cluster_block(
     std::string_view url, const OpenClusterOptions& options = {});
+// Opens the block at a URL.
+using ClusterBlockOpener =
+    std::function<absl::StatusOr<std::unique_ptr<ClusterBlock>>(std::string_view url)>;
 
 }  // namespace sluice
 

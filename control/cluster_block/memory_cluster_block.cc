@@ -12,20 +12,18 @@
 #include "control/cluster_block/watch_loop.h"
 
 namespace sluice {
-namespace {
 
 using namespace cluster_block;
 
+namespace {
 constexpr size_t kKeptErasures = 4096;
-constexpr int kPollMs = 20;
+}  // namespace
 
-class MemoryClusterBlock final : public ClusterBlock, public WatchSource {
+class MemoryStorage {
  public:
-  explicit MemoryClusterBlock(Clock& clock)
-      : clock_(clock), loop_(std::make_unique<WatchLoop>(this, kPollMs)) {}
-  ~MemoryClusterBlock() override { loop_->stop(); }
+  explicit MemoryStorage(Clock& clock) : clock_(clock) {}
 
-  absl::StatusOr<std::optional<ClusterEntry>> get(std::string_view key) override {
+  absl::StatusOr<std::optional<ClusterEntry>> get(std::string_view key) {
     SLUICE_RETURN_IF_ERROR(check_key(key));
     std::lock_guard lock(mutex_);
     end_due_leases();
@@ -34,7 +32,7 @@ class MemoryClusterBlock final : public ClusterBlock, public WatchSource {
     return std::optional<ClusterEntry>(found->second);
   }
 
-  absl::StatusOr<ClusterListing> list(std::string_view prefix) override {
+  absl::StatusOr<ClusterListing> list(std::string_view prefix) {
     SLUICE_RETURN_IF_ERROR(check_prefix(prefix));
     std::lock_guard lock(mutex_);
     end_due_leases();
@@ -47,7 +45,7 @@ class MemoryClusterBlock final : public ClusterBlock, public WatchSource {
     return listing;
   }
 
-  absl::StatusOr<Revision> commit(const std::vector<ClusterOp>& ops) override {
+  absl::StatusOr<Revision> commit(const std::vector<ClusterOp>& ops) {
     SLUICE_RETURN_IF_ERROR(check_ops(ops));
     Revision revision = 0;
     {
@@ -64,7 +62,7 @@ class MemoryClusterBlock final : public ClusterBlock, public WatchSource {
     return revision;
   }
 
-  absl::StatusOr<LeaseId> grant(int64_t ttl_ms) override {
+  absl::StatusOr<LeaseId> grant(int64_t ttl_ms) {
     SLUICE_RETURN_IF_ERROR(check_ttl(ttl_ms));
     std::lock_guard lock(mutex_);
     const LeaseId id = next_lease_++;
@@ -72,7 +70,7 @@ class MemoryClusterBlock final : public ClusterBlock, public WatchSource {
     return id;
   }
 
-  absl::Status keep_alive(LeaseId lease) override {
+  absl::Status keep_alive(LeaseId lease) {
     std::lock_guard lock(mutex_);
     end_due_leases();
     const auto found = leases_.find(lease);
@@ -81,8 +79,7 @@ class MemoryClusterBlock final : public ClusterBlock, public WatchSource {
     return absl::OkStatus();
   }
 
-  void limit_calls(int64_t) override {}
-  absl::Status revoke(LeaseId lease) override {
+  absl::Status revoke(LeaseId lease) {
     {
       std::lock_guard lock(mutex_);
       end_lease(lease);
@@ -91,10 +88,38 @@ class MemoryClusterBlock final : public ClusterBlock, public WatchSource {
     return absl::OkStatus();
   }
 
-  absl::StatusOr<WatchHandle> watch(std::string_view prefix, Revision after,
-                                    WatchCallback callback) override {
-    SLUICE_RETURN_IF_ERROR(check_prefix(prefix));
-    return loop_->add(std::string(prefix), after, std::move(callback));
+  ChangeCounter& counter() { return changes_; }
+  // Ends leases whose time is over.
+  Revision revision() {
+    const std::lock_guard lock(mutex_);
+    end_due_leases();
+    return revision_;
+  }
+  absl::StatusOr<WatchBatch> changes(const std::string& prefix, Revision after) {
+    std::lock_guard lock(mutex_);
+    WatchBatch batch;
+    batch.head = revision_;
+    batch.floor = floor_;
+    batch.upto = std::max(after, revision_);
+    auto put = by_revision_.lower_bound({after + 1, std::string()});
+    auto erasure = by_erasure_.lower_bound({after + 1, std::string()});
+    size_t bytes = 0;
+    while (put != by_revision_.end() || erasure != by_erasure_.end()) {
+      const bool is_put =
+          erasure == by_erasure_.end() || (put != by_revision_.end() && *put < *erasure);
+      const auto& [revision, key] = is_put ? *put++ : *erasure++;
+      if (!key.starts_with(prefix)) continue;
+      const bool full = bytes >= kBatchBytes || batch.events.size() >= kBatchEvents;
+      if (full && revision != batch.events.back().revision) {
+        batch.upto = batch.events.back().revision;
+        break;
+      }
+      const auto kind = is_put ? WatchEvent::Kind::kPut : WatchEvent::Kind::kErase;
+      batch.events.push_back({kind, key, {}, revision});
+      if (is_put) batch.events.back().value = entries_.find(key)->second.value;
+      bytes += batch.events.back().value.size();
+    }
+    return batch;
   }
 
  private:
@@ -175,44 +200,6 @@ class MemoryClusterBlock final : public ClusterBlock, public WatchSource {
     return changed;
   }
 
-  void wait(int64_t timeout_ms) override {
-    changes_.wait(seen_, timeout_ms);
-    seen_ = changes_.value();
-  }
-  void wake() override { changes_.raise(); }
-  bool poll() override {
-    std::lock_guard lock(mutex_);
-    end_due_leases();
-    return std::exchange(polled_, revision_) != revision_;
-  }
-
-  absl::StatusOr<WatchBatch> changes(const std::string& prefix, Revision after) override {
-    std::lock_guard lock(mutex_);
-    WatchBatch batch;
-    batch.head = revision_;
-    batch.floor = floor_;
-    batch.upto = std::max(after, revision_);
-    auto put = by_revision_.lower_bound({after + 1, std::string()});
-    auto erasure = by_erasure_.lower_bound({after + 1, std::string()});
-    size_t bytes = 0;
-    while (put != by_revision_.end() || erasure != by_erasure_.end()) {
-      const bool is_put =
-          erasure == by_erasure_.end() || (put != by_revision_.end() && *put < *erasure);
-      const auto& [revision, key] = is_put ? *put++ : *erasure++;
-      if (!key.starts_with(prefix)) continue;
-      const bool full = bytes >= kBatchBytes || batch.events.size() >= kBatchEvents;
-      if (full && revision != batch.events.back().revision) {
-        batch.upto = batch.events.back().revision;
-        break;
-      }
-      const auto kind = is_put ? WatchEvent::Kind::kPut : WatchEvent::Kind::kErase;
-      batch.events.push_back({kind, key, {}, revision});
-      if (is_put) batch.events.back().value = entries_.find(key)->second.value;
-      bytes += batch.events.back().value.size();
-    }
-    return batch;
-  }
-
   Clock& clock_;
   std::mutex mutex_;
   std::map<std::string, ClusterEntry, std::less<>> entries_;
@@ -222,17 +209,71 @@ class MemoryClusterBlock final : public ClusterBlock, public WatchSource {
   std::map<LeaseId, Lease> leases_;
   Revision revision_ = 0;
   Revision floor_ = 0;
-  Revision polled_ = 0;
   LeaseId next_lease_ = 1;
   ChangeCounter changes_;
-  uint32_t seen_ = 0;  // of the loop's thread
+};
+
+namespace {
+
+class MemoryClusterBlock final : public ClusterBlock, public WatchSource {
+ public:
+  MemoryClusterBlock(std::shared_ptr<MemoryStorage> storage, int poll_ms)
+      : storage_(std::move(storage)), loop_(std::make_unique<WatchLoop>(this, poll_ms)) {}
+  ~MemoryClusterBlock() override { loop_->stop(); }
+
+  absl::StatusOr<std::optional<ClusterEntry>> get(std::string_view key) override {
+    return storage_->get(key);
+  }
+  absl::StatusOr<ClusterListing> list(std::string_view prefix) override {
+    return storage_->list(prefix);
+  }
+  absl::StatusOr<Revision> commit(const std::vector<ClusterOp>& ops) override {
+    return storage_->commit(ops);
+  }
+  absl::StatusOr<LeaseId> grant(int64_t ttl_ms) override { return storage_->grant(ttl_ms); }
+  absl::Status keep_alive(LeaseId lease) override { return storage_->keep_alive(lease); }
+  absl::Status revoke(LeaseId lease) override { return storage_->revoke(lease); }
+  absl::StatusOr<WatchHandle> watch(std::string_view prefix, Revision after,
+                                    WatchCallback callback) override {
+    SLUICE_RETURN_IF_ERROR(check_prefix(prefix));
+    return loop_->add(std::string(prefix), after, std::move(callback));
+  }
+  void limit_calls(int64_t) override {}
+
+ private:
+  void wait(int64_t timeout_ms) override {
+    storage_->counter().wait(seen_, timeout_ms);
+    seen_ = storage_->counter().value();
+  }
+  void wake() override { storage_->counter().raise(); }
+  bool poll() override {
+    const Revision revision = storage_->revision();
+    return std::exchange(polled_, revision) != revision;
+  }
+  absl::StatusOr<WatchBatch> changes(const std::string& prefix, Revision after) override {
+    return storage_->changes(prefix, after);
+  }
+
+  const std::shared_ptr<MemoryStorage> storage_;
+  // Of the loop's thread.
+  Revision polled_ = 0;
+  uint32_t seen_ = 0;
   std::unique_ptr<WatchLoop> loop_;
 };
 
 }  // namespace
 
+std::shared_ptr<MemoryStorage> make_memory_storage(Clock& clock) {
+  return std::make_shared<MemoryStorage>(clock);
+}
+
+std::unique_ptr<ClusterBlock> make_memory_cluster_block(std::shared_ptr<MemoryStorage> storage,
+                                                        int poll_ms) {
+  return std::make_unique<MemoryClusterBlock>(std::move(storage), poll_ms);
+}
+
 std::unique_ptr<ClusterBlock> make_memory_cluster_block(Clock& clock) {
-  return std::make_unique<MemoryClusterBlock>(clock);
+  return make_memory_cluster_block(make_memory_storage(clock));
 }
 
 }  // namespace sluice

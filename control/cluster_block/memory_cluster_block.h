@@ -9,8 +9,16 @@
 
 namespace sluice {
 
-// Leases run on `clock`, which must outlive the block. A watch's thread is started with the first
-// watch; it notices the end of a lease within some 20 ms of real time, other methods at once.
+// What blocks share that show the same documents to several nodes of a process. Thread-safe.
+class MemoryStorage;
+// Leases run on `clock`, which must outlive the storage.
+std::shared_ptr<MemoryStorage> make_memory_storage(Clock& clock = system_clock());
+
+// A watch's thread is started with the first watch; it notices the end of a lease within some
+// poll_ms, other methods at once.
+std::unique_ptr<ClusterBlock> make_memory_cluster_block(std::shared_ptr<MemoryStorage> storage,
+                                                        int poll_ms = 20);
+// On a storage of its own.
 std::unique_ptr<ClusterBlock> make_memory_cluster_block(Clock& clock = system_clock());
 
 }  // namespace sluice

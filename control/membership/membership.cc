@@ -258,19 +258,20 @@ absl::StatusOr<std::unique_ptr<Membership>> Membership::join(ClusterBlock& block
     if (!info.ok()) return give_up(info.status());
     const auto store = load_store(block, name, options.accept_data_loss);
     if (!store.ok()) return give_up(store.status());
-    if (store->info && !options.accept_data_loss) {
+    const auto holder = block.get(live_key(name));
+    if (!holder.ok()) return give_up(holder.status());
+    absl::StatusOr<LiveInfo> other = not_found("nobody");
+    if (*holder) other = decode_live_info((*holder)->key, (*holder)->value);
+    // After a commit whose answer was lost: what is known of the store is what it wrote.
+    const bool is_own = other.ok() && other->instance == live.instance;
+    if (store->info && !options.accept_data_loss && !is_own) {
       if (absl::Status status = check_store(*store->info, options); !status.ok()) {
         return give_up(status);
       }
     }
-    const auto holder = block.get(live_key(name));
-    if (!holder.ok()) return give_up(holder.status());
     Revision held = 0;
     if (*holder) {
-      const auto other = decode_live_info((*holder)->key, (*holder)->value);
-      // This process itself is the holder after a commit whose answer was lost.
-      const bool is_free =
-          other.ok() && (other->instance == live.instance || is_surely_dead(*other, options));
+      const bool is_free = is_own || (other.ok() && is_surely_dead(*other, options));
       if (is_free) held = (*holder)->revision;
       if (held == 0) {
         if (!takeover.pause(kWaitStepMs)) {
@@ -308,6 +309,12 @@ absl::StatusOr<std::unique_ptr<Membership>> Membership::join(ClusterBlock& block
       return membership;
     }
     // The cluster block takes no writes now, because its disk is slow or others write.
+    if (absl::IsFailedPrecondition(status)) {
+      return give_up(
+          unavailable("node '{}': its lease of {} ms ended before it had joined, because this "
+                      "process stood still or the cluster block does not answer: start it again",
+                      name, options.ttl_ms));
+    }
     if (absl::IsUnavailable(status) && patience.pause(kWaitStepMs)) continue;
     // Somebody else joined or changed something at the same time: all is looked at again.
     if (!absl::IsAborted(status)) return give_up(status);

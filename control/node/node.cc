@@ -137,6 +137,7 @@ absl::Status NodeImpl::open_store() {
   cluster_clock_ =
       std::make_unique<ClusterClock>(clock_, directory_->cluster().max_clock_offset_ms);
   store.clock = cluster_clock_.get();
+  store.env = options_.env;
   SLUICE_RETURN_IF_ERROR(make_folders(store.folder));
   SLUICE_RETURN_IF_ERROR(make_folders(options_.config.archive_folder));
   SLUICE_ASSIGN_OR_RETURN(store_, Store::open(store));
@@ -283,6 +284,7 @@ absl::Status NodeImpl::open() {
   context_.name = options_.config.name;
   context_.cluster_url = options_.config.cluster;
   context_.archive_folder = options_.config.archive_folder;
+  if (options_.open_block) context_.open_block = options_.open_block;
   context_.clock = &clock_;
   context_.directory = directory_.get();
   context_.peers = peers_.get();

@@ -15,6 +15,10 @@
 #include "control/peers/peer_link.h"
 #include "drivers/registry.h"
 
+namespace rocksdb {
+class Env;
+}
+
 namespace sluice {
 
 // How often a node looks for what nothing wakes it for.
@@ -31,6 +35,9 @@ struct NodeOptions {
   PeerDialer* dialer = nullptr;   // gRPC's when null; outlives the node
   CallServerFactory serve;        // gRPC's server when empty
   TransportFactory transport;     // make_transport when empty; outlives the node
+  rocksdb::Env* env = nullptr;    // of its store; RocksDB's own when null; outlives the node
+  // Of other clusters that a restore is to write to, by their URLs; open_cluster_block when empty.
+  ClusterBlockOpener open_block;
   NodeTicks ticks;
   BackupRunOptions backup;
   double least_work_seconds = kLeastWorkSeconds;  // before an average of work replaces the probe

@@ -8,7 +8,8 @@ namespace sluice {
 
 absl::StatusOr<std::unique_ptr<ClusterConnection>> ClusterConnection::open(std::string_view url,
                                                                            const Options& options) {
-  SLUICE_ASSIGN_OR_RETURN(auto block, open_cluster_block(url));
+  SLUICE_ASSIGN_OR_RETURN(auto block,
+                          options.open_block ? options.open_block(url) : open_cluster_block(url));
   SLUICE_ASSIGN_OR_RETURN(auto directory, Directory::open(*block));
   ClusterBlock& reference = *block;
   return std::unique_ptr<ClusterConnection>(

@@ -25,6 +25,7 @@ class ClusterConnection {
     int64_t idle_timeout_ms = 120'000;  // a long job that reports nothing for so long is given up
     PeerDialer* dialer = nullptr;       // gRPC's when null; outlives the connection
     TransportFactory transport;         // make_transport when empty
+    ClusterBlockOpener open_block;      // open_cluster_block when empty
   };
   static absl::StatusOr<std::unique_ptr<ClusterConnection>> open(std::string_view url,
                                                                  const Options& options);

@@ -10,6 +10,10 @@
 
 namespace sluice {
 
+namespace {
+constexpr auto kRetry = std::chrono::milliseconds(200);
+}
+
 const Member* Directory::Snapshot::find(std::string_view name) const {
   for (const Member& member : members) {
     if (member.info.name == name) return &member;
@@ -34,6 +38,11 @@ Directory::Directory(ClusterBlock& block, ClusterInfo info)
     : block_(block), info_(std::move(info)), snapshot_(std::make_shared<Snapshot>()) {}
 
 Directory::~Directory() {
+  {
+    const std::lock_guard lock(mutex_);
+    stopping_ = true;
+  }
+  changed_.notify_all();
   members_.reset();
   table_.reset();
 }
@@ -43,15 +52,11 @@ absl::StatusOr<std::unique_ptr<Directory>> Directory::open(ClusterBlock& block) 
   auto directory = std::unique_ptr<Directory>(new Directory(block, std::move(info)));
   SLUICE_RETURN_IF_ERROR(directory->refresh());
   Directory* self = directory.get();
-  const auto refresh = [self] {
-    if (absl::Status status = self->refresh(); !status.ok()) {
-      spdlog::warn("cluster block: {}", message_of(status));
-    }
-  };
-  SLUICE_ASSIGN_OR_RETURN(directory->members_, MemberWatch::start(block, refresh));
+  SLUICE_ASSIGN_OR_RETURN(directory->members_,
+                          MemberWatch::start(block, [self] { self->follow(); }));
   SLUICE_ASSIGN_OR_RETURN(
       directory->table_,
-      block.watch(kTableHeadKey, 0, [refresh](const WatchEvent&) { refresh(); }));
+      block.watch(kTableHeadKey, 0, [self](const WatchEvent&) { self->follow(); }));
   return directory;
 }
 
@@ -83,6 +88,18 @@ absl::Status Directory::refresh() {
   }
   changed_.notify_all();
   return absl::OkStatus();
+}
+
+void Directory::follow() {
+  std::unique_lock lock(mutex_);
+  for (bool told = false; !stopping_; told = true) {
+    lock.unlock();
+    const absl::Status status = refresh();
+    if (!status.ok() && !told) spdlog::warn("cluster block: {}", message_of(status));
+    if (!absl::IsUnavailable(status)) return;
+    lock.lock();
+    changed_.wait_for(lock, kRetry, [this] { return stopping_; });
+  }
 }
 
 std::shared_ptr<const Directory::Snapshot> Directory::wait(

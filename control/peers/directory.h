@@ -50,6 +50,9 @@ class Directory {
 
  private:
   Directory(ClusterBlock& block, ClusterInfo info);
+  // On the block's thread of watches. A read that failed is repeated: nobody tells of a change
+  // twice.
+  void follow();
 
   ClusterBlock& block_;
   const ClusterInfo info_;
@@ -57,6 +60,7 @@ class Directory {
   mutable std::mutex mutex_;
   std::condition_variable changed_;
   std::shared_ptr<const Snapshot> snapshot_;
+  bool stopping_ = false;
   std::unique_ptr<MemberWatch> members_;
   WatchHandle table_;
 };

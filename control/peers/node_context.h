@@ -6,6 +6,7 @@
 #include <atomic>
 #include <functional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -33,6 +34,8 @@ struct NodeContext {
   Clock* clock = nullptr;  // the machine's
   ClockMonitor* clock_monitor = nullptr;
   ClusterBlock* block = nullptr;
+  // Of other clusters that a restore is to write to.
+  ClusterBlockOpener open_block = [](std::string_view url) { return open_cluster_block(url); };
   Directory* directory = nullptr;
   Peers* peers = nullptr;
   Store* store = nullptr;

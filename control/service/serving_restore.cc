@@ -25,7 +25,7 @@ absl::Status ServingService::restore_part(IncomingCall& call, const v1::RestoreP
   std::unique_ptr<Directory> directory;
   std::unique_ptr<Peers> peers;
   if (!request.cluster_url().empty() && request.cluster_url() != context_.cluster_url) {
-    SLUICE_ASSIGN_OR_RETURN(block, open_cluster_block(request.cluster_url()));
+    SLUICE_ASSIGN_OR_RETURN(block, context_.open_block(request.cluster_url()));
     SLUICE_ASSIGN_OR_RETURN(directory, Directory::open(*block));
     peers = std::make_unique<Peers>(*directory, *context_.clock, context_.peers->dialer());
   }

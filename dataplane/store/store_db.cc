@@ -1,6 +1,7 @@
 #include "dataplane/store/store_db.h"
 
 #include <rocksdb/filter_policy.h>
+#include <rocksdb/listener.h>
 #include <rocksdb/slice_transform.h>
 #include <rocksdb/table.h>
 #include <rocksdb/transaction_log.h>
@@ -20,6 +21,16 @@ class SilentLogger final : public rocksdb::Logger {
  public:
   using rocksdb::Logger::Logv;
   void Logv(const char*, va_list) override {}
+};
+
+// RocksDB would look for room by itself once a disk was full: it goes on with the log that a write
+// has failed on, behind the back of the store, and refuses the store's Resume() meanwhile.
+class RecoversWhenTold final : public rocksdb::EventListener {
+ public:
+  void OnErrorRecoveryBegin(rocksdb::BackgroundErrorReason, rocksdb::Status,
+                            bool* auto_recovery) override {
+    *auto_recovery = false;
+  }
 };
 
 rocksdb::ColumnFamilyOptions family_options(size_t memtable_bytes,
@@ -105,6 +116,7 @@ absl::StatusOr<std::unique_ptr<StoreDb>> StoreDb::open(const std::string& path,
   options.max_background_jobs = 2;
   options.max_open_files = 512;
   options.bytes_per_sync = 1 << 20;
+  options.listeners.push_back(std::make_shared<RecoversWhenTold>());
   options.max_log_file_size = 4 << 20;
   options.keep_log_file_num = 2;
   options.info_log_level = rocksdb::WARN_LEVEL;
@@ -147,6 +159,13 @@ StoreDb::~StoreDb() {
 absl::Status StoreDb::flush() {
   return rocksdb_status(db_->Flush(rocksdb::FlushOptions(), families_),
                         "writing memtables to disk");
+}
+
+absl::Status StoreDb::flush_to_new_log() {
+  rocksdb::WriteOptions unlogged;
+  unlogged.disableWAL = true;
+  SLUICE_RETURN_IF_ERROR(rocksdb_status(db_->Put(unlogged, meta(), "log", ""), "beginning a log"));
+  return flush();
 }
 
 absl::Status StoreDb::begin_flush() {

@@ -50,6 +50,9 @@ class StoreDb {
 
   // Writes all memtables to files, durably.
   absl::Status flush();
+  // The same, and nothing more is written to the log that was written to before: a flush of empty
+  // memtables alone would go on with it.
+  absl::Status flush_to_new_log();
   // Has it done in the background.
   absl::Status begin_flush();
   // Of the write-ahead log that is kept: more than what is in memtables alone, because a family

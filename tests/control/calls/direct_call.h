@@ -5,6 +5,7 @@
 
 #include <grpcpp/support/status.h>
 
+#include <atomic>
 #include <chrono>
 #include <condition_variable>
 #include <cstdint>
@@ -56,6 +57,9 @@ class DirectCall final : public IncomingCall {
     lock.lock();
     return *status_;
   }
+  // For who carries its messages: one was lost.
+  void lose() { lost_ = true; }
+  bool lost() const { return lost_; }
   int64_t left_ms() const { return deadline_.left_ms(); }
 
  private:
@@ -81,6 +85,7 @@ class DirectCall final : public IncomingCall {
   std::condition_variable changed_;
   std::optional<grpc::Status> status_;
   bool given_up_ = false;
+  std::atomic<bool> lost_{false};
 };
 
 // The pages of a stream, between the node that writes them and the reader. Thread-safe; one thread

@@ -65,11 +65,14 @@ struct Route {
     Guarded<Service>& guarded = guarded_of(services, static_cast<const Service*>(nullptr));
     return guarded.answer(method.name, method.kind, method.handler, call, request, reply);
   }
-  void ask(const std::shared_ptr<DirectCall>& call, DirectNetwork::Work work) const {
-    network.carry(from, to, [&net = network, address = to, call, work = std::move(work)] {
-      if (net.post(address, call, work)) return;
-      call->answer({grpc::StatusCode::UNAVAILABLE, "is not running (connection refused)"});
-    });
+  void ask(const char* method, const std::shared_ptr<DirectCall>& call,
+           DirectNetwork::Work work) const {
+    network.carry(
+        {from, to, DirectMessage::Kind::kRequest, method, call},
+        [&net = network, address = to, call, work = std::move(work)] {
+          if (net.post(address, call, work)) return;
+          call->answer({grpc::StatusCode::UNAVAILABLE, "is not running (connection refused)"});
+        });
   }
 };
 using RoutePtr = std::shared_ptr<const Route>;
@@ -77,22 +80,26 @@ using RoutePtr = std::shared_ptr<const Route>;
 template <typename Page>
 class DirectSink final : public PageSink<Page> {
  public:
-  DirectSink(RoutePtr route, std::shared_ptr<DirectCall> call,
+  DirectSink(RoutePtr route, const char* method, std::shared_ptr<DirectCall> call,
              std::shared_ptr<DirectPages<Page>> pages)
-      : route_(std::move(route)), call_(std::move(call)), pages_(std::move(pages)) {}
+      : route_(std::move(route)),
+        method_(method),
+        call_(std::move(call)),
+        pages_(std::move(pages)) {}
   absl::Status write(const Page& page) override {
     if (!pages_->reserve(kReaderStallMs)) {
       if (call_->ended()) return cancelled("the reader went away");
       call_->give_up({grpc::StatusCode::CANCELLED, "CANCELLED"});
       return cancelled("the reader took nothing for {} s", kReaderStallMs / 1000);
     }
-    route_->network.carry(route_->to, route_->from,
+    route_->network.carry({route_->to, route_->from, DirectMessage::Kind::kPage, method_, call_},
                           [pages = pages_, page]() mutable { pages->deliver(std::move(page)); });
     return absl::OkStatus();
   }
 
  private:
   const RoutePtr route_;
+  const char* const method_;
   const std::shared_ptr<DirectCall> call_;
   const std::shared_ptr<DirectPages<Page>> pages_;
 };
@@ -119,12 +126,63 @@ class OpenCalls {
   std::map<grpc::ClientContext*, std::shared_ptr<DirectCall>> calls_;
 };
 
+// The asynchronous calls of one dialer, each until its callback has returned.
+class AsyncCalls {
+ public:
+  explicit AsyncCalls(std::unique_ptr<Executor> executor) : executor_(std::move(executor)) {
+    executor_->post(std::make_shared<Run>([] {}));  // its thread is the caller's process's
+  }
+  // Ends those that have not ended.
+  ~AsyncCalls() {
+    std::unique_lock lock(mutex_);
+    while (!calls_.empty()) {
+      std::vector<std::shared_ptr<DirectCall>> open;
+      for (const auto& [number, call] : calls_) open.push_back(call);
+      lock.unlock();
+      for (const auto& call : open) call->give_up({grpc::StatusCode::CANCELLED, "CANCELLED"});
+      lock.lock();
+      changed_.wait(lock, [this] { return calls_.empty(); });
+    }
+  }
+
+  void begin(const std::shared_ptr<DirectCall>& call, std::function<void()> forget,
+             std::function<void(grpc::Status)> done) {
+    uint64_t number = 0;
+    {
+      const std::lock_guard lock(mutex_);
+      number = ++last_;
+      calls_[number] = call;
+    }
+    call->on_end([this, number, weak = std::weak_ptr(call), forget = std::move(forget),
+                  done = std::move(done)] {
+      forget();
+      executor_->post(std::make_shared<Run>([this, number, call = weak.lock(), done] {
+        done(call->wait());
+        const std::lock_guard lock(mutex_);
+        calls_.erase(number);
+        changed_.notify_all();
+      }));
+    });
+    const int64_t end_ns = executor_->clock().monotonic_ns() + call->left_ms() * 1'000'000;
+    executor_->post_at(end_ns, std::make_shared<Run>([weak = std::weak_ptr(call)] {
+                         if (const auto late = weak.lock()) late->give_up_late();
+                       }));
+  }
+
+ private:
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  std::map<uint64_t, std::shared_ptr<DirectCall>> calls_;
+  uint64_t last_ = 0;
+  const std::unique_ptr<Executor> executor_;
+};
+
 // What the stubs of one link share.
 class Caller {
  public:
-  Caller(DirectNetwork& network, Executor& callbacks, Callee callee, const std::string& from,
+  Caller(DirectNetwork& network, AsyncCalls& async, Callee callee, const std::string& from,
          const std::string& to)
-      : callbacks_(callbacks),
+      : async_(async),
         callee_(std::move(callee)),
         route_(std::make_shared<const Route>(Route{network, from, to})) {}
 
@@ -146,15 +204,8 @@ class Caller {
                   const Request* request, Reply* reply, std::function<void(grpc::Status)> done) {
     const auto call = make_call(left_ms_of(*context));
     open_.add(context, call);
-    call->on_end([this, context, weak = std::weak_ptr(call), done = std::move(done)]() mutable {
-      open_.remove(context);
-      callbacks_.post(std::make_shared<Run>(
-          [call = weak.lock(), done = std::move(done)] { done(call->wait()); }));
-    });
-    const int64_t end_ns = callbacks_.clock().monotonic_ns() + call->left_ms() * kMs;
-    callbacks_.post_at(end_ns, std::make_shared<Run>([weak = std::weak_ptr(call)] {
-                         if (const auto late = weak.lock()) late->give_up_late();
-                       }));
+    async_.begin(
+        call, [this, context] { open_.remove(context); }, std::move(done));
     begin(method, call, *request, reply);
   }
 
@@ -173,12 +224,14 @@ class Caller {
       if (const auto read = pages.lock()) read->wake();
     });
     route_->ask(
-        streaming.call, [route = route_, method, request, streaming](const NodeServices& services) {
-          DirectSink<Page> sink(route, streaming.call, streaming.pages);
+        method.name, streaming.call,
+        [route = route_, method, request, streaming](const NodeServices& services) {
+          DirectSink<Page> sink(route, method.name, streaming.call, streaming.pages);
           const grpc::Status status = to_grpc(route->have_answered(
               services, method, *streaming.call, request, static_cast<PageSink<Page>*>(&sink)));
-          route->network.carry(route->to, route->from,
-                               [call = streaming.call, status] { call->answer(status); });
+          route->network.carry(
+              {route->to, route->from, DirectMessage::Kind::kAnswer, method.name, streaming.call},
+              [call = streaming.call, status] { call->answer(status); });
         });
     return streaming;
   }
@@ -191,19 +244,22 @@ class Caller {
   template <typename Service, typename Request, typename Reply>
   void begin(const Method<Service, Request, Reply>& method, const std::shared_ptr<DirectCall>& call,
              const Request& request, Reply* reply) {
-    route_->ask(call, [route = route_, method, call, request, reply](const NodeServices& services) {
-      const auto answer = std::make_shared<Reply>();
-      const grpc::Status status =
-          to_grpc(route->have_answered(services, method, *call, request, answer.get()));
-      route->network.carry(route->to, route->from, [call, status, answer, reply] {
-        call->answer(status, [&] {
-          if (status.ok()) reply->Swap(answer.get());
-        });
-      });
-    });
+    route_->ask(method.name, call,
+                [route = route_, method, call, request, reply](const NodeServices& services) {
+                  const auto answer = std::make_shared<Reply>();
+                  const grpc::Status status =
+                      to_grpc(route->have_answered(services, method, *call, request, answer.get()));
+                  route->network.carry(
+                      {route->to, route->from, DirectMessage::Kind::kAnswer, method.name, call},
+                      [call, status, answer, reply] {
+                        call->answer(status, [&] {
+                          if (status.ok()) reply->Swap(answer.get());
+                        });
+                      });
+                });
   }
 
-  Executor& callbacks_;
+  AsyncCalls& async_;
   const Callee callee_;
   const RoutePtr route_;
   OpenCalls open_;
@@ -339,9 +395,9 @@ SLUICE_STUB_(DirectServingStub, Sluice, SLUICE_SERVING_CALLS)
 
 class DirectLink final : public PeerLink {
  public:
-  DirectLink(DirectNetwork& network, Executor& callbacks, const Callee& callee,
+  DirectLink(DirectNetwork& network, AsyncCalls& async, const Callee& callee,
              const std::string& from, const std::string& to)
-      : caller_(network, callbacks, callee, from, to), peer_(caller_), serving_(caller_) {}
+      : caller_(network, async, callee, from, to), peer_(caller_), serving_(caller_) {}
 
   v1::Peer::StubInterface& peer() override { return peer_; }
   v1::Sluice::StubInterface& serving() override { return serving_; }
@@ -380,17 +436,15 @@ class DirectDialer final : public PeerDialer {
   DirectDialer(DirectNetwork& network, const std::string& from)
       : network_(network),
         from_(from),
-        callbacks_(make_thread_executor("answers to " + from, 1, network.clock())) {
-    callbacks_->post(std::make_shared<Run>([] {}));
-  }
+        async_(make_thread_executor("answers to " + from, 1, network.clock())) {}
   std::unique_ptr<PeerLink> dial(const Callee& callee, const std::string& address) override {
-    return std::make_unique<DirectLink>(network_, *callbacks_, callee, from_, address);
+    return std::make_unique<DirectLink>(network_, async_, callee, from_, address);
   }
 
  private:
   DirectNetwork& network_;
   const std::string from_;
-  const std::unique_ptr<Executor> callbacks_;
+  AsyncCalls async_;
 };
 
 }  // namespace
@@ -408,8 +462,11 @@ std::unique_ptr<PeerDialer> DirectNetwork::make_dialer(const std::string& from) 
   return std::make_unique<DirectDialer>(*this, from);
 }
 
-void DirectNetwork::carry(const std::string&, const std::string&, std::function<void()> deliver) {
-  deliver();
+void DirectNetwork::carry(const DirectMessage&, std::function<void()> deliver) { deliver(); }
+
+void DirectNetwork::crash(const std::string& address) {
+  const std::lock_guard lock(mutex_);
+  servers_.erase(address);
 }
 
 bool DirectNetwork::post(const std::string& address, std::shared_ptr<DirectCall> call, Work work) {

@@ -24,6 +24,16 @@ namespace sluice {
 class DirectCall;
 class DirectServer;
 
+// On its way between a caller and a node.
+struct DirectMessage {
+  enum class Kind { kRequest, kAnswer, kPage };
+  const std::string& from;  // what make_dialer() was told of a caller, a node's address
+  const std::string& to;
+  Kind kind;
+  const char* method;  // the call's
+  const std::shared_ptr<DirectCall>& call;
+};
+
 // Thread-safe. Outlives its servers and dialers.
 class DirectNetwork {
  public:
@@ -37,10 +47,13 @@ class DirectNetwork {
   CallServerFactory server_factory();
   std::unique_ptr<PeerDialer> make_dialer(const std::string& from);
 
-  // One message on its way: a request, an answer or a page. The default delivers it at once. May be
-  // called from any thread; messages of one pair are to be delivered in their order. One that is
-  // not delivered is lost: a call then ends at its deadline.
-  virtual void carry(const std::string& from, const std::string& to, std::function<void()> deliver);
+  // Whoever listens there is gone without having stopped: callers are refused from now on.
+  void crash(const std::string& address);
+
+  // The default delivers it at once. May be called from any thread; messages of one call are to be
+  // delivered in their order. One that is not delivered is lost, and so must be all that follow it:
+  // the call then ends at its deadline.
+  virtual void carry(const DirectMessage& message, std::function<void()> deliver);
 
   Clock& clock() { return clock_; }
   // Has a thread of the node that listens there answer the call; false where nobody does.

@@ -10,6 +10,7 @@
 #include "base/random.h"
 #include "base/status.h"
 #include "control/cluster_block/memory_cluster_block.h"
+#include "tests/control/job/loses_answers.h"
 
 namespace sluice {
 namespace {
@@ -200,6 +201,19 @@ TEST_F(MembershipTest, AnEarlierStateOfTheDataIsRefusedUntilItsLossIsAccepted) {
   auto again = options_for("n1");
   again.found = {"second", "third", 29, 0, ""};
   EXPECT_NE(join(std::move(again)), nullptr);
+}
+
+// What the lost commit stored of this very process is no other one's.
+TEST_F(MembershipTest, AJoinWhoseAnswerWasLostIsRepeated) {
+  auto first = options_for("n1");
+  first.found = {"", "first", 0, 0, ""};
+  join(std::move(first)).reset();
+  LosesAnswers block(*block_);
+  block.lost = 1;
+  auto second = options_for("n1");
+  second.found = {"first", "second", 0, 0, ""};
+  const auto membership = Membership::join(block, std::move(second));
+  EXPECT_TRUE(membership.ok()) << membership.status();
 }
 
 TEST_F(MembershipTest, ANodeWhoseNameWasJoinedByAnotherDoesNotComeBack) {

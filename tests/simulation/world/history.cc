@@ -1,0 +1,92 @@
+#include "tests/simulation/world/history.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <charconv>
+
+#include "tests/simulation/simulation.h"
+
+namespace sluice::simulation {
+
+std::string History::value_of(size_t number) const {
+  std::string value = fmt::format("{}:{}", number, writes_[number].key);
+  const size_t bytes = std::max(writes_[number].value_bytes, value.size());
+  value.resize(bytes, static_cast<char>('a' + number % 26));
+  return value;
+}
+
+std::string History::begin(std::string_view key, size_t value_bytes, size_t* number) {
+  *number = writes_.size();
+  writes_.push_back({std::string(key), false, value_bytes, now_ns()});
+  by_key_[std::string(key)].push_back(*number);
+  return value_of(*number);
+}
+
+size_t History::begin_erasure(std::string_view key) {
+  writes_.push_back({std::string(key), true, 0, now_ns()});
+  by_key_[std::string(key)].push_back(writes_.size() - 1);
+  return writes_.size() - 1;
+}
+
+void History::acknowledged(size_t number) {
+  writes_[number].end_ns = now_ns();
+  ++acknowledged_;
+}
+
+std::optional<size_t> History::write_of(std::string_view key, std::string_view value) const {
+  size_t number = 0;
+  const auto parsed = std::from_chars(value.data(), value.data() + value.size(), number);
+  if (parsed.ec != std::errc() || number >= writes_.size()) return std::nullopt;
+  if (writes_[number].key != key || writes_[number].erasure) return std::nullopt;
+  if (value_of(number) != value) return std::nullopt;
+  return number;
+}
+
+std::string History::fault_of(std::string_view key, const std::optional<std::string>& value,
+                              int64_t read_ns) const {
+  const auto found = by_key_.find(key);
+  if (found == by_key_.end()) {
+    return value.has_value() ? fmt::format("{} was never written", key) : "";
+  }
+  // The acknowledged write that began last: what ended before it began is over.
+  const Write* last = nullptr;
+  size_t last_number = 0;
+  for (const size_t number : found->second) {
+    const Write& write = writes_[number];
+    if (write.end_ns > read_ns) continue;
+    if (last == nullptr || write.begin_ns > last->begin_ns) {
+      last = &write;
+      last_number = number;
+    }
+  }
+  const auto is_over = [&](const Write& write) {
+    return last != nullptr && write.end_ns < last->begin_ns;
+  };
+  if (value.has_value()) {
+    const auto number = write_of(key, *value);
+    if (!number.has_value()) {
+      return fmt::format("{} has a value that nobody wrote: {}", key, value->substr(0, 60));
+    }
+    if (!is_over(writes_[*number])) return "";
+    return fmt::format(
+        "{} has the value of write {}, acknowledged at {} ns, though write {} ({}), begun at {} "
+        "ns, was acknowledged at {} ns and the read began at {} ns",
+        key, *number, writes_[*number].end_ns, last_number, last->erasure ? "an erasure" : "a put",
+        last->begin_ns, last->end_ns, read_ns);
+  }
+  if (last == nullptr || last->erasure) return "";
+  for (const size_t number : found->second) {
+    if (writes_[number].erasure && !is_over(writes_[number])) return "";
+  }
+  return fmt::format("{} is missing: write {}, begun at {} ns, was acknowledged at {} ns", key,
+                     last_number, last->begin_ns, last->end_ns);
+}
+
+std::vector<std::string> History::keys() const {
+  std::vector<std::string> keys;
+  for (const auto& [key, writes] : by_key_) keys.push_back(key);
+  return keys;
+}
+
+}  // namespace sluice::simulation

@@ -1,0 +1,55 @@
+// What clients of a simulated cluster wrote and were told, in simulated time; and whether what is
+// read later can be. Every value names its write, so a value tells which it is of.
+//
+// A write that was acknowledged stands between its beginning and its end; one that was not may take
+// effect at any time after its beginning, or never. Not thread-safe: a NoSwitch around each call.
+#ifndef SLUICE_TESTS_SIMULATION_WORLD_HISTORY_H_
+#define SLUICE_TESTS_SIMULATION_WORLD_HISTORY_H_
+
+#include <cstddef>
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace sluice::simulation {
+
+class History {
+ public:
+  struct Write {
+    std::string key;
+    bool erasure = false;
+    size_t value_bytes = 0;
+    int64_t begin_ns = 0;
+    int64_t end_ns = INT64_MAX;  // of one that was acknowledged
+    bool acknowledged() const { return end_ns != INT64_MAX; }
+  };
+
+  // The value to write; `number` is the write's.
+  std::string begin(std::string_view key, size_t value_bytes, size_t* number);
+  size_t begin_erasure(std::string_view key);
+  void acknowledged(size_t number);
+
+  // Why a read that began then must not have had this result (nullopt: no such key); empty: it may.
+  std::string fault_of(std::string_view key, const std::optional<std::string>& value,
+                       int64_t read_ns) const;
+  // The write that a value is of; nullopt when it is of none to that key, or damaged.
+  std::optional<size_t> write_of(std::string_view key, std::string_view value) const;
+
+  const std::vector<Write>& writes() const { return writes_; }
+  std::vector<std::string> keys() const;
+  size_t acknowledged_writes() const { return acknowledged_; }
+
+ private:
+  std::string value_of(size_t number) const;
+
+  std::vector<Write> writes_;
+  std::map<std::string, std::vector<size_t>, std::less<>> by_key_;
+  size_t acknowledged_ = 0;
+};
+
+}  // namespace sluice::simulation
+
+#endif  // SLUICE_TESTS_SIMULATION_WORLD_HISTORY_H_
