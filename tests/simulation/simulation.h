@@ -1,7 +1,7 @@
 // Runs a program of many threads one thread at a time, in an order and on a clock that a seed
 // decides: the same seed, the same run. What the program is made of (std::thread, mutexes,
 // condition variables, futures, std::atomic's wait, sleeps, clocks, random numbers, files below
-// kRoot of file_calls.h) is the code that ships; the functions of the C library under it are this
+// kRoot of mounts.h) is the code that ships; the functions of the C library under it are this
 // program's own (thread_calls.cc, clock_calls.cc, file_calls.cc).
 //
 // Rules of the simulation:
