@@ -23,16 +23,15 @@ using Code = grpc::StatusCode;
 // Keeps what is on its way to those named, until they are named no more.
 class HoldingNetwork final : public DirectNetwork {
  public:
-  void carry(const std::string& from, const std::string& to,
-             std::function<void()> deliver) override {
+  void carry(const DirectMessage& message, std::function<void()> deliver) override {
     {
       const std::lock_guard lock(mutex_);
-      if (to_.contains(to)) {
+      if (to_.contains(message.to)) {
         held_.push_back(std::move(deliver));
         return;
       }
     }
-    DirectNetwork::carry(from, to, std::move(deliver));
+    DirectNetwork::carry(message, std::move(deliver));
   }
   void hold(const std::string& to) {
     const std::lock_guard lock(mutex_);
