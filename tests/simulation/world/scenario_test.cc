@@ -1,20 +1,15 @@
-// Whole clusters under faults: the same scenarios in each run, and new ones.
+// Whole clusters under faults: the same scenarios in each run; simulate runs new ones.
 #include "tests/simulation/world/scenario.h"
 
 #include <gtest/gtest.h>
 
-#include <chrono>
-#include <iostream>
-
-#include "base/random.h"
 #include "tests/simulation/simulation.h"
 #include "tests/simulation/world/scenario_run.h"
 
 namespace sluice::simulation {
 namespace {
 
-constexpr uint64_t kFixedSeeds = 400;
-constexpr auto kFresh = std::chrono::seconds(20);
+constexpr uint64_t kFixedSeeds = 50;
 
 void expect_passes(uint64_t seed) {
   const Scenario scenario = make_scenario(seed);
@@ -25,13 +20,6 @@ void expect_passes(uint64_t seed) {
 
 TEST(Scenario, PromisesHoldForFixedSeeds) {
   for (uint64_t seed = 1; seed <= kFixedSeeds; ++seed) expect_passes(seed);
-}
-
-TEST(Scenario, PromisesHoldForFreshSeeds) {
-  const auto end = std::chrono::steady_clock::now() + kFresh;
-  const uint64_t first = entropy() >> 24;
-  std::cout << "fresh seeds from " << first << "\n";
-  for (uint64_t seed = first; std::chrono::steady_clock::now() < end; ++seed) expect_passes(seed);
 }
 
 // Whether it is printed or not.
