@@ -69,8 +69,8 @@ struct Assembly {
   uint64_t bytes = 0;
 };
 struct AssemblyKey {
-  AssemblyKey(std::string_view path_, const TreeHeader& header)
-      : path(path_),
+  AssemblyKey(std::string_view file_path, const TreeHeader& header)
+      : path(file_path),
         generation(header.generation),
         size(header.size),
         chunk_bytes(header.chunk_bytes) {}
