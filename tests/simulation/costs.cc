@@ -17,7 +17,7 @@
 #include <thread>
 #include <vector>
 
-#include "dataplane/store/store.h"
+#include "tests/simulation/disk_store.h"
 #include "tests/simulation/mounts.h"
 #include "tests/simulation/rocksdb_disk.h"
 #include "tests/simulation/simulation.h"
@@ -99,27 +99,12 @@ void hand_over_by_futex(int rounds) {
   second.join();
 }
 
-std::unique_ptr<Store> open_store(rocksdb::Env& env) {
-  Store::Options options;
-  options.folder = "/sim/n1/data";
-  options.cluster = "cluster-uuid";
-  options.node = "n1";
-  options.node_number = 1;
-  options.slot_bits = 4;
-  options.memtable_bytes = size_t{1} << 20;
-  options.block_cache_bytes = size_t{1} << 20;
-  options.env = &env;
-  auto store = Store::open(options);
-  if (!store.ok()) fail(store.status().ToString());
-  return *std::move(store);
-}
-
 void use_store(int openings, int writes) {
   Disk disk(1);
   mount("n1", disk);
   for (int i = 0; i < openings; ++i) {
     const auto env = make_rocksdb_env();
-    const std::unique_ptr<Store> store = open_store(*env);
+    const std::unique_ptr<Store> store = open_disk_store(*env);
     for (int j = 0; j < writes; ++j) {
       const std::string key = std::to_string(j);
       const RecordView record{key, "a value", {store->clock().stamp().value(), 1}, false};

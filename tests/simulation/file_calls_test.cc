@@ -1,5 +1,4 @@
 #include <dirent.h>
-#include <dlfcn.h>
 #include <fcntl.h>
 #include <gtest/gtest.h>
 #include <sys/file.h>
@@ -20,6 +19,7 @@
 
 #include "base/file.h"
 #include "tests/simulation/mounts.h"
+#include "tests/simulation/own_calls.h"
 #include "tests/simulation/simulation.h"
 
 namespace sluice::simulation {
@@ -332,15 +332,7 @@ TEST(FileCalls, TheProgramsOwnFunctionsAreTheOnesThatAreCalled) {
                               "fopen",
                               "fopen64",
                               "io_uring_queue_init"};
-  Dl_info here{};
-  ASSERT_NE(dladdr(reinterpret_cast<const void*>(&run_with_disk), &here), 0);
-  for (const char* const name : kNames) {
-    Dl_info found{};
-    void* const address = dlsym(RTLD_DEFAULT, name);
-    ASSERT_NE(address, nullptr) << name;
-    ASSERT_NE(dladdr(address, &found), 0) << name;
-    EXPECT_EQ(found.dli_fbase, here.dli_fbase) << name << " is of " << found.dli_fname;
-  }
+  expect_own_calls(reinterpret_cast<const void*>(&run_with_disk), kNames);
 }
 
 }  // namespace

@@ -1,4 +1,3 @@
-#include <dlfcn.h>
 #include <gtest/gtest.h>
 #include <sys/random.h>
 #include <unistd.h>
@@ -23,6 +22,7 @@
 #include "base/executor.h"
 #include "base/parallel.h"
 #include "base/random.h"
+#include "tests/simulation/own_calls.h"
 #include "tests/simulation/simulation.h"
 
 namespace sluice::simulation {
@@ -662,15 +662,7 @@ TEST(Scheduler, TheProgramsOwnFunctionsAreTheOnesThatAreCalled) {
                               "sched_getcpu",
                               "get_nprocs",
                               "sysconf"};
-  Dl_info here{};
-  ASSERT_NE(dladdr(reinterpret_cast<const void*>(&check_shared_lock), &here), 0);
-  for (const char* const name : kNames) {
-    Dl_info found{};
-    void* const address = dlsym(RTLD_DEFAULT, name);
-    ASSERT_NE(address, nullptr) << name;
-    ASSERT_NE(dladdr(address, &found), 0) << name;
-    EXPECT_EQ(found.dli_fbase, here.dli_fbase) << name << " is of " << found.dli_fname;
-  }
+  expect_own_calls(reinterpret_cast<const void*>(&check_shared_lock), kNames);
 }
 
 }  // namespace

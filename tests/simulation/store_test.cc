@@ -17,6 +17,7 @@
 #include "base/file.h"
 #include "base/random.h"
 #include "tests/dataplane/store/store_fixture.h"
+#include "tests/simulation/disk_store.h"
 #include "tests/simulation/mounts.h"
 #include "tests/simulation/rocksdb_disk.h"
 #include "tests/simulation/simulation.h"
@@ -68,21 +69,6 @@ class NodeDisk {
       done = true;
     });
     while (!done) std::this_thread::sleep_for(milliseconds(1));
-  }
-
-  std::unique_ptr<Store> open(rocksdb::Env& env) const {
-    Store::Options options;
-    options.folder = "/sim/n1/data";
-    options.cluster = "cluster-uuid";
-    options.node = "n1";
-    options.node_number = 1;
-    options.slot_bits = 4;
-    options.memtable_bytes = size_t{1} << 20;
-    options.block_cache_bytes = size_t{1} << 20;
-    options.env = &env;
-    auto store = Store::open(options);
-    if (!store.ok()) fail(fmt::format("opening the store: {}", store.status().ToString()));
-    return *std::move(store);
   }
 
  private:
@@ -143,7 +129,7 @@ class WrittenStore {
   void check_at_the_end() {
     disk_.run([this] {
       const auto env = make_rocksdb_env();
-      const std::unique_ptr<Store> store = disk_.open(*env);
+      const std::unique_ptr<Store> store = open_disk_store(*env);
       check(*store);
     });
   }
@@ -159,7 +145,7 @@ class WrittenStore {
   // Ends with its process alone.
   void serve(Process& node) {
     const auto env = make_rocksdb_env();
-    const std::unique_ptr<Store> store = disk_.open(*env);
+    const std::unique_ptr<Store> store = open_disk_store(*env);
     check(*store);
     arm_cut(*store);
     std::vector<std::thread> threads;
@@ -312,14 +298,14 @@ TEST(StoreOnDisk, AnIngestionIsWholeOrAbsent) {
       std::vector<uint32_t> confirmed;
       disk.run_until(Failure::kPower, 600, [&](Process& node) {
         const auto env = make_rocksdb_env();
-        const std::unique_ptr<Store> store = disk.open(*env);
+        const std::unique_ptr<Store> store = open_disk_store(*env);
         ingest_all(*store, slots, node, confirmed);
         while (std::filesystem::exists("/sim/n1")) {
         }
       });
       disk.run([&] {
         const auto env = make_rocksdb_env();
-        const std::unique_ptr<Store> store = disk.open(*env);
+        const std::unique_ptr<Store> store = open_disk_store(*env);
         read_store(*store);
         std::string found(kSlots, '0');
         for (const auto& [slot, records] : slots) {
