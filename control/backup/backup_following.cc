@@ -9,7 +9,6 @@
 #include "base/parallel.h"
 #include "base/status.h"
 #include "control/backup/backup_run.h"
-#include "control/job/document_swap.h"
 #include "control/peers/rpc.h"
 
 namespace sluice {

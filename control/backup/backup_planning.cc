@@ -11,7 +11,6 @@
 #include "base/status.h"
 #include "control/backup/backup_run.h"
 #include "control/backup/cut_round.h"
-#include "control/job/document_swap.h"
 #include "control/peers/rpc.h"
 #include "control/schedule/replan.h"
 
@@ -275,6 +274,16 @@ std::vector<std::string> BackupRun::plan_sources() const {
   return sources;
 }
 
+std::set<std::string> BackupRun::dead_targets() const {
+  const auto snapshot = context_.directory->snapshot();
+  std::set<std::string> dead;
+  for (const uint32_t target : plan_.targets) {
+    const std::string& name = plan_.nodes[target].name;
+    if (!snapshot->live(name)) dead.insert(name);
+  }
+  return dead;
+}
+
 // A failed backup goes on with its plan where its cuts are still there, without the nodes that are
 // not; otherwise from the beginning.
 absl::Status BackupRun::resume_plan() {
@@ -304,11 +313,7 @@ absl::Status BackupRun::resume_plan() {
       const std::lock_guard lock(mutex);
       dead.insert(sources[i]);
     });
-    const auto snapshot = context_.directory->snapshot();
-    for (const uint32_t target : plan_.targets) {
-      const std::string& name = plan_.nodes[target].name;
-      if (!snapshot->live(name)) dead.insert(name);
-    }
+    dead.merge(dead_targets());
     if (dead.empty()) {
       head.state = BackupState::kEnabled;
       offer_plan(head.attempt, head.plan_attempt);

@@ -170,12 +170,7 @@ absl::Status BackupRun::drive() {
       return finished;
     }
     // A target died with its part, before the parts were collected: the others take its slots.
-    std::set<std::string> dead;
-    const auto snapshot = context_.directory->snapshot();
-    for (const uint32_t target : plan_.targets) {
-      const std::string& name = plan_.nodes[target].name;
-      if (!snapshot->live(name)) dead.insert(name);
-    }
+    const std::set<std::string> dead = dead_targets();
     if (dead.empty()) return finished;
     SLUICE_RETURN_IF_ERROR(
         replan_without(dead, fmt::format("planned without {}, which is down", *dead.begin())));

@@ -111,6 +111,8 @@ class BackupRun {
   absl::Status replan_without(const std::set<std::string>& dead, std::string message);
   absl::Status follow_replan(Plan plan, std::vector<uint8_t> done, std::string message);
   std::vector<std::string> plan_sources() const;
+  // Targets of the plan that are down.
+  std::set<std::string> dead_targets() const;
   std::vector<uint32_t> plan_nodes(const std::set<std::string>& names) const;
   PlanProgress plan_progress(const std::vector<uint8_t>& done) const;
   struct DurableSlots {

@@ -6,7 +6,6 @@
 
 #include "base/deadline.h"
 #include "base/status.h"
-#include "control/job/document_swap.h"
 
 namespace sluice {
 
@@ -92,25 +91,45 @@ absl::Status Job::taken_over() {
   return leave_status();
 }
 
+absl::Status Job::settle_doubt() {
+  return in_doubt_.has_value() ? check_unchanged() : absl::OkStatus();
+}
+
+void Job::stored(const Head& head, Revision revision) {
+  in_doubt_.reset();
+  head_ = revision;
+  attempt_ = std::max(attempt_, head.attempt);
+}
+
 absl::Status Job::swap(const Head& head, const std::vector<ClusterOp>& with,
                        const std::vector<ClusterOp>& fence) {
+  SLUICE_RETURN_IF_ERROR(hold());
+  SLUICE_RETURN_IF_ERROR(settle_doubt());
   if (head.attempt < attempt_) {
     return invalid_argument("{} is at attempt {}; attempt {} is over", name_.label, attempt_,
                             head.attempt);
   }
-  SLUICE_RETURN_IF_ERROR(hold());
-  if (in_doubt_.has_value()) {
-    SLUICE_RETURN_IF_ERROR(check_unchanged());
+  std::vector<ClusterOp> ops{ClusterOp::put(name_.head_key, head.document, head_)};
+  ops = joined(joined(ops, with), fence);
+  const Revision before = head_;
+  const auto again = try_again();
+  for (bool in_doubt = false;; in_doubt = true) {
+    const absl::StatusOr<Revision> revision = block_.commit(ops);
+    if (revision.ok()) {
+      stored(head, *revision);
+      return absl::OkStatus();
+    }
+    absl::Status status = revision.status();
+    if (absl::IsAborted(status)) {
+      if (!in_doubt) return taken_over();
+      // It is what this process has stored itself, or somebody else's.
+      status = check_unchanged();
+      if (status.ok()) return head_ == before ? taken_over() : absl::OkStatus();
+    }
+    if (!is_transient(status)) return status;
+    if (!absl::IsAborted(revision.status())) in_doubt_ = head;
+    if (!again()) return status;
   }
-  const auto revision = swap_document(
-      block_, {name_.head_key, head.document, head_, joined(with, fence)}, try_again());
-  if (absl::IsAborted(revision.status())) return taken_over();
-  if (is_transient(revision.status())) in_doubt_ = head;
-  SLUICE_RETURN_IF_ERROR(revision.status());
-  in_doubt_.reset();
-  head_ = *revision;
-  attempt_ = head.attempt;
-  return absl::OkStatus();
 }
 
 absl::Status Job::store(const Head& head, const std::vector<ClusterOp>& with) {
@@ -124,9 +143,7 @@ absl::Status Job::store_last(const Head& head, const std::vector<ClusterOp>& wit
 }
 
 absl::Status Job::commit(const std::vector<ClusterOp>& changes) {
-  if (in_doubt_.has_value()) {
-    SLUICE_RETURN_IF_ERROR(check_unchanged());
-  }
+  SLUICE_RETURN_IF_ERROR(settle_doubt());
   constexpr size_t kMostChanges = ClusterBlock::kMaxOps - 2;
   for (size_t first = 0; first < changes.size(); first += kMostChanges) {
     SLUICE_RETURN_IF_ERROR(hold());
@@ -146,20 +163,14 @@ absl::Status Job::commit(const std::vector<ClusterOp>& changes) {
   return absl::OkStatus();
 }
 
-// A commit whose answer was lost is this process's own work.
-void Job::adopt_in_doubt(const std::optional<ClusterEntry>& stored) {
-  if (!in_doubt_.has_value() || !stored.has_value() || stored->revision == head_) return;
-  if (stored->value != in_doubt_->document) return;
-  head_ = stored->revision;
-  attempt_ = std::max(attempt_, in_doubt_->attempt);
-  in_doubt_.reset();
-}
-
 absl::Status Job::check_unchanged() {
   SLUICE_ASSIGN_OR_RETURN(const auto entry, block_.get(name_.head_key));
-  adopt_in_doubt(entry);
-  if (entry.has_value() && entry->revision == head_) return absl::OkStatus();
-  return taken_over();
+  if (!entry.has_value()) return taken_over();
+  if (entry->revision == head_) return absl::OkStatus();
+  // A commit whose answer was lost is this process's own work.
+  if (!in_doubt_.has_value() || entry->value != in_doubt_->document) return taken_over();
+  stored(Head(*in_doubt_), entry->revision);
+  return absl::OkStatus();
 }
 
 absl::StatusOr<WatchHandle> Job::watch(std::string_view prefix) {

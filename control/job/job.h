@@ -39,6 +39,11 @@
 
 namespace sluice {
 
+// Of the cluster block or of a peer: it may pass.
+inline bool is_transient(const absl::Status& status) {
+  return absl::IsUnavailable(status) || absl::IsDeadlineExceeded(status);
+}
+
 struct JobName {
   std::string label;     // as messages call it: "backup nightly"
   std::string head_key;  // of its document
@@ -115,7 +120,8 @@ class Job {
   absl::Status swap(const Head& head, const std::vector<ClusterOp>& with,
                     const std::vector<ClusterOp>& fence);
   absl::Status taken_over();
-  void adopt_in_doubt(const std::optional<ClusterEntry>& stored);
+  absl::Status settle_doubt();
+  void stored(const Head& head, Revision revision);
   std::function<bool()> try_again() const;
 
   ClusterBlock& block_;

@@ -161,6 +161,60 @@ TEST_F(JobTest, ALostAnswerIsNotATakeover) {
   EXPECT_EQ(stored(), "completed");
 }
 
+TEST_F(JobTest, ABusyBlockIsAskedAgainForAsLongAsItsPatience) {
+  ManualClock clock;
+  const auto job = Job::take(block_, {"job one", kHead, "lock"}, "holder",
+                             {"worker", &clock, 400, 2000}, {ClusterOp::put(kHead, "created", 0)});
+  ASSERT_TRUE(job.ok()) << job.status();
+  (*job)->adopt((*job)->taken_at(), 1);
+  block_.commits = 0;
+  block_.refused = 2;
+  EXPECT_TRUE((*job)->store({"first", 1}).ok());
+  EXPECT_EQ(block_.commits, 3);
+  block_.refused = 100;
+  EXPECT_TRUE(absl::IsUnavailable((*job)->store({"second", 1})));
+  EXPECT_EQ(block_.commits, 6);
+  EXPECT_EQ(stored(), "first");
+}
+
+TEST_F(JobTest, TheHeadGoesOverTheRevisionThatWasAdopted) {
+  const auto job = begun();
+  const Revision first = job->head();
+  block_.commits = 0;
+  ASSERT_TRUE(job->store({"second", 1}).ok());
+  EXPECT_EQ((*memory_->get(kHead))->revision, job->head());
+  job->adopt(first, 1);
+  EXPECT_TRUE(absl::IsAborted(job->store({"third", 1})));
+  EXPECT_EQ(stored(), "second");
+  EXPECT_EQ(block_.commits, 2);
+}
+
+TEST_F(JobTest, AHeadWhoseAnswerWasLostIsFound) {
+  const auto job = begun();
+  block_.lost = 1;
+  ASSERT_TRUE(job->store({"first", 1}).ok());
+  EXPECT_EQ((*memory_->get(kHead))->revision, job->head());
+}
+
+TEST_F(JobTest, AHeadWhoseAnswerWasLostAndThatSomebodyReplacedIsATakeover) {
+  const auto job = begun();
+  block_.lost = 1;
+  block_.meanwhile = [&] { ASSERT_TRUE(memory_->put(kHead, "another's").ok()); };
+  EXPECT_TRUE(absl::IsAborted(job->store({"first", 1})));
+  EXPECT_EQ(stored(), "another's");
+}
+
+TEST_F(JobTest, WhatGoesWithAHeadIsPartOfTheCommit) {
+  const auto job = begun();
+  const auto fence = memory_->put("fence", "1");
+  ASSERT_TRUE(fence.ok());
+  const std::vector<ClusterOp> check{ClusterOp::check("fence", *fence)};
+  ASSERT_TRUE(job->store({"first", 1}, check).ok());
+  ASSERT_TRUE(memory_->put("fence", "2").ok());
+  EXPECT_TRUE(absl::IsAborted(job->store({"second", 1}, check)));
+  EXPECT_EQ(stored(), "first");
+}
+
 // The block stays away for longer than anybody waits; what was made then is this process's own.
 TEST_F(JobTest, ACommitWhoseAnswerStayedLostIsNotATakeover) {
   const auto job = begun();
