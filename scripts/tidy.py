@@ -94,6 +94,7 @@ def main():
         print(f"tidy.py: {build} does not compile {unknown[0]} by itself ({len(unknown)} such files); use build/dev, "
               "which scripts/check prepares", file=sys.stderr)
         return 2
+    what = "clang-tidy" if mode != "--thread-safety" else "locks"
     run = tidy if mode != "--thread-safety" else lambda _, path, __: check_locks(compiled, path)
     if mode == "--thread-safety":
         files = [path for path in files if has_annotated_locks(path)]
@@ -113,7 +114,7 @@ def main():
                 found = True
                 print(text, end="", flush=True)
             if sys.stderr.isatty():
-                print(f"\r{'clang-tidy' if mode != '--thread-safety' else 'locks'}: {number} of {len(wanted)}", end="", file=sys.stderr, flush=True)
+                print(f"\r{what}: {number} of {len(wanted)}", end="", file=sys.stderr, flush=True)
     if sys.stderr.isatty() and wanted:
         print(file=sys.stderr)
     return 1 if found else 0
