@@ -40,6 +40,7 @@ class History {
 
   const std::vector<Write>& writes() const { return writes_; }
   std::vector<std::string> keys() const;
+  bool wrote(std::string_view key) const { return by_key_.find(key) != by_key_.end(); }
   size_t acknowledged_writes() const { return acknowledged_; }
 
  private:

@@ -25,6 +25,8 @@ uint64_t derive(uint64_t seed, uint64_t stream) { return Random::mix(seed ^ (str
 
 void sleep_ms(int64_t ms) { std::this_thread::sleep_for(std::chrono::milliseconds(ms)); }
 
+void spawn(std::function<void()> body) { std::thread(std::move(body)).detach(); }
+
 bool wait_until(int64_t timeout_ms, const std::function<bool()>& done, int64_t step_ms) {
   const int64_t end = now_ns() + timeout_ms * 1'000'000;
   while (!done()) {

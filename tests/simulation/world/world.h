@@ -137,6 +137,8 @@ RestoreRequest restore_of(std::string backup, std::string source_cluster = {});
 // Waits in simulated time; false when `done` is not true by then.
 bool wait_until(int64_t timeout_ms, const std::function<bool()>& done, int64_t step_ms = 10);
 void sleep_ms(int64_t ms);
+// On a thread of its own of the caller's process.
+void spawn(std::function<void()> body);
 // What nodes log goes into the trace: the same in every run, whether it is printed or not.
 void trace_logs();
 // Ends the run unless it is OK.
