@@ -1,0 +1,112 @@
+"""Runs worlds of kills.py side by side until there were enough kills, and counts."""
+
+import random
+import shutil
+import sys
+import threading
+import time
+from collections import Counter
+
+import kills
+
+PROGRESS_SECONDS = 15
+MOST_FINDINGS = 10
+
+
+class Tally:
+    """What was struck and what was found. Thread-safe."""
+
+    def __init__(self):
+        self.lock = threading.Lock()
+        self.begun = time.monotonic()
+        self.struck = Counter()  # by (phase, role, moment, "kill" or "stop")
+        self.findings = []
+        self.rounds = 0
+        self.backups = 0
+        self.bytes = Counter()
+        self.last_step = ""
+
+    def count(self, phase, fault):
+        with self.lock:
+            self.struck[phase, fault.role, fault.moment.name, "stop" if fault.stops else "kill"] += 1
+
+    def kills(self):
+        with self.lock:
+            return sum(self.struck.values())
+
+    def step(self, what):
+        with self.lock:
+            self.last_step = what
+
+    def round_done(self):
+        with self.lock:
+            self.rounds += 1
+
+    def backup(self, shown, durable, again):
+        """`durable`: bytes seen durable before the backup ended; `again`: of these, done again."""
+        with self.lock:
+            self.backups += 1
+            self.bytes += Counter({"backed_up": shown["bytes"], "seen_durable": durable, "durable_again": again,
+                                   "repeated": shown.get("repeated_bytes", 0), "dropped": shown.get("dropped_bytes", 0)})
+
+    def finding(self, world, number, error, trace, folder):
+        with self.lock:
+            self.findings.append({"world": world, "round": number, "kind": str(error).split(":", maxsplit=1)[0],
+                                  "what": str(error)[:3000], "trace": trace[-2000:], "kept": str(folder)})
+        print(f"FOUND in world {world}, round {number}: {str(error)[:1500]}\n  kept: {folder}", file=sys.stderr, flush=True)
+
+    def sum_by(self, *places):
+        sums = Counter()
+        for key, count in self.struck.items():
+            sums["/".join(key[place] for place in places)] += count
+        return dict(sorted(sums.items()))
+
+    def fields(self):
+        with self.lock:
+            kinds = Counter(finding["kind"] for finding in self.findings)
+            return {"kills": sum(self.struck.values()), "lost": kinds["lost"], "wrong": kinds["wrong"], "stuck": kinds["stuck"],
+                    "other": sum(kinds.values()) - kinds["lost"] - kinds["wrong"] - kinds["stuck"],
+                    "bytes_twice": self.bytes["durable_again"] + self.bytes["repeated"], "rounds": self.rounds,
+                    "backups": self.backups, "bytes": dict(self.bytes),
+                    "by_kind": self.sum_by(3), "by_role": self.sum_by(0, 1), "by_moment": self.sum_by(0, 2),
+                    "seconds": round(time.monotonic() - self.begun, 1), "findings": self.findings}
+
+
+def run(options):
+    wanted = options.kills or (100 if options.seconds is None else 1 << 30)
+    deadline = time.monotonic() + (options.seconds or 1 << 30)
+    tally = Tally()
+    seeds = random.Random(options.seed)
+
+    def ended():
+        return tally.kills() >= wanted or time.monotonic() > deadline or len(tally.findings) >= MOST_FINDINGS
+
+    def next_world():
+        with tally.lock:
+            return seeds.randrange(1 << 30)
+
+    def work():
+        while not ended():
+            kills.live(next_world(), options.transport, options.rounds, tally, ended)
+
+    if options.world is not None:
+        kills.live(options.world, options.transport, options.rounds, tally, ended)
+    else:
+        workers = [threading.Thread(target=work) for _ in range(options.jobs)]
+        for worker in workers:
+            worker.start()
+        show_progress(tally, workers, wanted)
+    fields = {"seed": options.seed, "transport": options.transport, **tally.fields()}
+    return fields, not tally.findings
+
+
+def show_progress(tally, workers, wanted):
+    due = 0
+    while any(worker.is_alive() for worker in workers):
+        time.sleep(0.2)
+        if time.monotonic() < due:
+            continue
+        due = time.monotonic() + PROGRESS_SECONDS
+        free = shutil.disk_usage("/tmp").free >> 30
+        print(f"kills: {tally.kills()} of {wanted if wanted < 1 << 30 else 'any'}, {tally.rounds} rounds, {tally.backups} backups, "
+              f"{len(tally.findings)} findings, {time.monotonic() - tally.begun:.0f} s, {free} GiB free", file=sys.stderr, flush=True)
