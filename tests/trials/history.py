@@ -4,6 +4,7 @@ A write is known from when it began; it is acknowledged once its client was answ
 client never is. Writes of one key follow each other: a key has one writer at a time. Thread-safe; no clock of its own.
 """
 
+import contextlib
 import hashlib
 import threading
 
@@ -30,7 +31,7 @@ class History:
         self.lock = threading.Lock()
         self.writes = {}  # by key, in order
         self.era = 0
-        self.acknowledgements = 0
+        self.readers = []  # since when; what they may read is kept
 
     def begin(self, values, now):
         """Writes of a dict of bytes to bytes (None: a deletion), to be given to acknowledge()."""
@@ -46,19 +47,39 @@ class History:
         with self.lock:
             for write in writes:
                 write.acknowledged = now
-            self.acknowledgements += len(writes)
+
+    @contextlib.contextmanager
+    def reader(self, now):
+        """What may be read since then is kept meanwhile."""
+        with self.lock:
+            self.readers.append(now)
+        try:
+            yield now
+        finally:
+            with self.lock:
+                self.readers.remove(now)
 
     def settle(self):
         """Everything that ran has ended, so nothing begun before this moment can overtake a write that begins after it."""
         with self.lock:
             self.era += 1
-            for key, writes in self.writes.items():
-                self.writes[key] = self.relevant(writes)
+            self.forget()
+
+    def tidy(self):
+        """Forgets what nobody can read any more, while everything goes on."""
+        with self.lock:
+            self.forget()
+
+    def forget(self):
+        since = min(self.readers, default=float("inf"))
+        for key, writes in self.writes.items():
+            self.writes[key] = self.relevant(writes, since)
 
     @staticmethod
-    def relevant(writes):
-        """Without those that an acknowledged write of the key replaced: acknowledged ones before the last, and older doubts."""
-        last = max((i for i, write in enumerate(writes) if write.acknowledged is not None), default=None)
+    def relevant(writes, since):
+        """Without those that another write, acknowledged at `since`, replaced: older acknowledged ones, and older doubts."""
+        last = max((i for i, write in enumerate(writes)
+                    if write.acknowledged is not None and write.acknowledged <= since), default=None)
         if last is None:
             return writes
         return [write for i, write in enumerate(writes)

@@ -62,6 +62,15 @@ class HistoryTest(unittest.TestCase):
         self.history.settle()
         self.assertEqual(self.allowed(7), {digest_of(b"newest")})
 
+    def test_what_a_reader_may_find_is_kept(self):
+        self.write(b"old", 1, 2)
+        with self.history.reader(3) as since:
+            self.write(b"new", 4, 5)
+            self.history.settle()
+            self.assertEqual(self.allowed(since), {OLD, NEW})
+        self.history.tidy()
+        self.assertEqual(self.allowed(since), {None, NEW})
+
 
 if __name__ == "__main__":
     unittest.main()

@@ -2,6 +2,7 @@
 
 import random
 import shutil
+import subprocess
 import sys
 import threading
 import time
@@ -11,6 +12,17 @@ import kills
 
 PROGRESS_SECONDS = 15
 MOST_FINDINGS = 10
+
+
+KINDS = ("lost", "wrong", "stuck", "twice", "remains")
+
+
+def kind_of(error):
+    """Of a finding, by how its message begins; what did not end in time is stuck."""
+    if isinstance(error, subprocess.TimeoutExpired) or str(error).startswith("not within"):
+        return "stuck"
+    first = str(error).split(":", maxsplit=1)[0]
+    return first if first in KINDS else "other"
 
 
 class Tally:
@@ -42,16 +54,16 @@ class Tally:
         with self.lock:
             self.rounds += 1
 
-    def backup(self, shown, durable, again):
-        """`durable`: bytes seen durable before the backup ended; `again`: of these, done again."""
+    def backup(self, shown, durable, again, left_out):
+        """What parts.Durable says of a backup, beside its own word."""
         with self.lock:
             self.backups += 1
-            self.bytes += Counter({"backed_up": shown["bytes"], "seen_durable": durable, "durable_again": again,
-                                   "repeated": shown.get("repeated_bytes", 0), "dropped": shown.get("dropped_bytes", 0)})
+            self.bytes.update(backed_up=shown["bytes"], seen_durable=durable, durable_again=again, durable_left_out=left_out,
+                              repeated=shown.get("repeated_bytes", 0), dropped=shown.get("dropped_bytes", 0))
 
     def finding(self, world, number, error, trace, folder):
         with self.lock:
-            self.findings.append({"world": world, "round": number, "kind": str(error).split(":", maxsplit=1)[0],
+            self.findings.append({"world": world, "round": number, "kind": kind_of(error),
                                   "what": str(error)[:3000], "trace": trace[-2000:], "kept": str(folder)})
         print(f"FOUND in world {world}, round {number}: {str(error)[:1500]}\n  kept: {folder}", file=sys.stderr, flush=True)
 
@@ -64,8 +76,7 @@ class Tally:
     def fields(self):
         with self.lock:
             kinds = Counter(finding["kind"] for finding in self.findings)
-            return {"kills": sum(self.struck.values()), "lost": kinds["lost"], "wrong": kinds["wrong"], "stuck": kinds["stuck"],
-                    "other": sum(kinds.values()) - kinds["lost"] - kinds["wrong"] - kinds["stuck"],
+            return {"kills": sum(self.struck.values()), **{kind: kinds[kind] for kind in (*KINDS, "other")},
                     "bytes_twice": self.bytes["durable_again"] + self.bytes["repeated"], "rounds": self.rounds,
                     "backups": self.backups, "bytes": dict(self.bytes),
                     "by_kind": self.sum_by(3), "by_role": self.sum_by(0, 1), "by_moment": self.sum_by(0, 2),
@@ -74,12 +85,13 @@ class Tally:
 
 def run(options):
     wanted = options.kills or (100 if options.seconds is None else 1 << 30)
-    deadline = time.monotonic() + (options.seconds or 1 << 30)
+    deadline = time.monotonic() + (options.seconds or 1e9)
     tally = Tally()
     seeds = random.Random(options.seed)
+    stopping = threading.Event()  # after an interrupt: worlds end with their rounds
 
     def ended():
-        return tally.kills() >= wanted or time.monotonic() > deadline or len(tally.findings) >= MOST_FINDINGS
+        return stopping.is_set() or tally.kills() >= wanted or time.monotonic() > deadline or len(tally.findings) >= MOST_FINDINGS
 
     def next_world():
         with tally.lock:
@@ -87,15 +99,21 @@ def run(options):
 
     def work():
         while not ended():
-            kills.live(next_world(), options.transport, options.rounds, tally, ended)
+            kills.live(next_world(), options.transport, options.world_rounds, tally, ended)
 
     if options.world is not None:
-        kills.live(options.world, options.transport, options.rounds, tally, ended)
+        kills.live(options.world, options.transport, options.world_rounds, tally, ended)
     else:
         workers = [threading.Thread(target=work) for _ in range(options.jobs)]
         for worker in workers:
             worker.start()
-        show_progress(tally, workers, wanted)
+        try:
+            show_progress(tally, workers, wanted)
+        except KeyboardInterrupt:
+            print("kills: interrupted; the rounds that run end", file=sys.stderr, flush=True)
+            stopping.set()
+            for worker in workers:
+                worker.join()
     fields = {"seed": options.seed, "transport": options.transport, **tally.fields()}
     return fields, not tally.findings
 

@@ -100,13 +100,17 @@ class Durable:
         """The backup took another cut: nothing from before counts."""
         self.seen = {name: set() for name in self.parts}
 
-    def done_again(self):
-        """(bytes that were durable at some time, of these: bytes that stand elsewhere in the finished archive)."""
-        durable = again = 0
+    def outcome(self):
+        """Of the finished archive, in bytes that were durable at some time: all of them; those that were done again although their
+        node has a part of it; those whose node was left out of it, because it was dead."""
+        durable = again = left_out = 0
         for name, part in self.parts.items():
-            kept = set()
-            for index in part.glob("index-*"):
-                kept |= index_blocks(index.read_bytes())
             durable += sum(block[3] for block in self.seen[name])
-            again += sum(block[3] for block in self.seen[name] - kept)
-        return durable, again
+            indexes = list(part.glob("index-*"))
+            kept = set().union(*(index_blocks(index.read_bytes()) for index in indexes))
+            gone = sum(block[3] for block in self.seen[name] - kept)
+            if indexes:
+                again += gone
+            else:
+                left_out += gone
+        return durable, again, left_out

@@ -18,6 +18,15 @@ from harness import Failed  # noqa: E402
 START_SECONDS = 120
 
 
+def has_ended(pid):
+    """With all its threads; whether its parent has asked how does not matter."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+        return state == "Z" and len(os.listdir(f"/proc/{pid}/task")) == 1
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+
+
 class Victim:
     """What a fault meets. kill() and stop() are followed by bring_back()."""
 
@@ -59,6 +68,12 @@ class Node(Victim):
 
     def pid(self):
         return self.cluster.pids[self.name]
+
+    def kill(self):
+        pid = self.pid()
+        os.kill(pid, signal.SIGKILL)
+        # The last of its threads closes its files.
+        harness.wait_for(lambda: has_ended(pid), f"process {pid} has ended")
 
     def restart(self):
         with self.cluster.starting:

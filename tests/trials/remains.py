@@ -59,6 +59,6 @@ def check_nothing_remains(cluster, block, prefix, backups, wait_for):
         left[:] = in_directories(cluster, backups) + in_block(keys_of(cluster, block, prefix), set(backups.values()))
         return not left
     try:
-        wait_for(clean, "nothing remains", 60)
+        wait_for(clean, "nothing remains", 120)
     finally:
         check(not left, f"remains: {left[:8]}")
