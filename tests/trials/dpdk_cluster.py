@@ -1,5 +1,7 @@
 """Clusters whose nodes are machines of their own, network namespaces on one bridge, with blocks by DPDK's af_packet device."""
 
+import shutil
+
 import dpdk_net
 import dpdk_round_trip
 import harness
@@ -34,10 +36,18 @@ class DpdkNode(Victim):
 class DpdkCluster(dpdk_round_trip.DpdkCluster):
     """As processes.Cluster, for kills."""
 
-    def __init__(self, folder, machines):
+    def __init__(self, network, folder, machines):
         super().__init__(folder, machines)
+        self.network = network
         self.names = [f"n{machine.number}" for machine in machines]
         self.nodes = {f"n{machine.number}": DpdkNode(self, machine) for machine in machines}
+
+    def down(self):
+        """Ends its processes; others may have its machines."""
+        self.close()
+        self.network.clusters.remove(self)
+        self.network.free += self.machines
+        shutil.rmtree(self.folder)
 
     def start_again(self, node):
         self.start_node(node.machine, 1)
@@ -67,7 +77,7 @@ class Network:
 
     def cluster(self, folder, nodes):
         machines, self.free = self.free[:nodes], self.free[nodes:]
-        self.clusters.append(DpdkCluster(folder, machines))
+        self.clusters.append(DpdkCluster(self, folder, machines))
         return self.clusters[-1]
 
     def close(self):

@@ -30,13 +30,15 @@ class Moment:
 class Fault:
     """One victim, struck once during one command, on a thread of its own."""
 
-    def __init__(self, role, find_victim, moment, stops, pause):
+    def __init__(self, role, find_victim, moment, stops, pause, relapse=None):
         self.role = role
         self.find_victim = find_victim
         self.moment = moment
         self.stops = stops  # SIGSTOP and SIGCONT instead of SIGKILL and a restart
         self.pause = pause  # seconds until it is brought back
+        self.relapse = relapse  # seconds after its restart when a node is killed again, or None
         self.struck = None  # the victim's name
+        self.on_strike = lambda: None
         self.error = None
         self.thread = None
 
@@ -64,7 +66,10 @@ class Fault:
             else:
                 victim.kill()
             self.struck = victim.name
+            self.on_strike()
             time.sleep(self.pause)
+            if self.relapse is not None:
+                victim.relapse(self.relapse)
         finally:
             try:
                 if self.struck:
@@ -90,4 +95,5 @@ def draw_pause(source, stops):
 
 def draw_fault(source: random.Random, role, find_victim, moments):
     stops = source.random() < 0.25
-    return Fault(role, find_victim, source.choice(moments), stops, draw_pause(source, stops))
+    relapse = source.uniform(0, 0.3) if not stops and source.random() < 0.15 else None
+    return Fault(role, find_victim, source.choice(moments), stops, draw_pause(source, stops), relapse)

@@ -41,6 +41,8 @@ class Tally:
     def count(self, phase, fault):
         with self.lock:
             self.struck[phase, fault.role, fault.moment.name, "stop" if fault.stops else "kill"] += 1
+            if fault.relapse is not None and fault.role not in ("client", "driver", "etcd"):
+                self.struck[phase, fault.role, "restart", "kill"] += 1
 
     def kills(self):
         with self.lock:

@@ -48,6 +48,9 @@ class Victim:
     def restart(self):
         """After kill()."""
 
+    def relapse(self, delay):
+        """After kill(): fails once more on its way back. Of those that are restarted."""
+
     def bring_back(self):
         if self.stopped:
             self.stopped = False
@@ -74,6 +77,23 @@ class Node(Victim):
         os.kill(pid, signal.SIGKILL)
         # The last of its threads closes its files.
         harness.wait_for(lambda: has_ended(pid), f"process {pid} has ended")
+
+    def relapse(self, delay):
+        """Starts it, and kills it so long after its process is there: while it recovers, or just after."""
+        begun = self.pid()
+        with self.cluster.starting:
+            start = Command(self.cluster, "local", "start", "--dir", self.cluster.folder, self.name)
+            harness.wait_for(lambda: self.written_pid() != begun or not start.running(), f"{self.name} is started")
+            time.sleep(delay)
+            self.cluster.pids[self.name] = self.written_pid()
+            self.kill()
+            start.finish(START_SECONDS)
+
+    def written_pid(self):
+        try:
+            return int((self.cluster.folder / f"{self.name}.pid").read_text().split()[0])
+        except (FileNotFoundError, IndexError):
+            return self.pid()
 
     def restart(self):
         with self.cluster.starting:
