@@ -1,4 +1,4 @@
-"""Runs worlds of kills.py side by side until there were enough kills, and counts."""
+"""Runs worlds of rounds.py side by side until there were enough kills, and counts."""
 
 import random
 import shutil
@@ -8,7 +8,7 @@ import threading
 import time
 from collections import Counter
 
-import kills
+import rounds
 
 PROGRESS_SECONDS = 15
 MOST_FINDINGS = 10
@@ -101,10 +101,10 @@ def run(options):
 
     def work():
         while not ended():
-            kills.live(next_world(), options.transport, options.world_rounds, tally, ended)
+            rounds.live(next_world(), options.transport, options.world_rounds, tally, ended)
 
     if options.world is not None:
-        kills.live(options.world, options.transport, options.world_rounds, tally, ended)
+        rounds.live(options.world, options.transport, options.world_rounds, tally, ended)
     else:
         workers = [threading.Thread(target=work) for _ in range(options.jobs)]
         for worker in workers:
@@ -128,5 +128,6 @@ def show_progress(tally, workers, wanted):
             continue
         due = time.monotonic() + PROGRESS_SECONDS
         free = shutil.disk_usage("/tmp").free >> 30
-        print(f"kills: {tally.kills()} of {wanted if wanted < 1 << 30 else 'any'}, {tally.rounds} rounds, {tally.backups} backups, "
-              f"{len(tally.findings)} findings, {time.monotonic() - tally.begun:.0f} s, {free} GiB free", file=sys.stderr, flush=True)
+        of = f" of {wanted}" if wanted < 1 << 30 else ""
+        print(f"kills: {tally.kills()}{of}, {tally.rounds} rounds, {tally.backups} backups, {len(tally.findings)} findings, {time.monotonic() - tally.begun:.0f} s, "
+              f"{free} GiB free", file=sys.stderr, flush=True)

@@ -133,7 +133,8 @@ class Etcd(etcd.Etcd, Victim):
 
     def keys(self, prefix):
         """Without values."""
-        done = subprocess.run(["etcdctl", "--endpoints", f"127.0.0.1:{self.clients}", "get", "--prefix", "--keys-only", f"{prefix}/"],
+        done = subprocess.run(["etcdctl", "--endpoints", f"127.0.0.1:{self.clients}", "get", "--prefix", "--keys-only",
+                               f"{prefix}/"],
                               env={**os.environ, "ETCDCTL_API": "3"}, capture_output=True, text=True, check=True, timeout=60)
         return [line.removeprefix(f"{prefix}/doc/") for line in done.stdout.splitlines() if line.startswith(f"{prefix}/doc/")]
 

@@ -39,6 +39,7 @@ def in_directories(cluster, backups):
 
 def in_block(keys, uuids):
     """Documents of backups that do not exist, and locks: nothing runs."""
+    check("cluster" in keys, "other: the cluster block's keys were not read")
     found = []
     for key in keys:
         job = JOB_KEY.match(key)
