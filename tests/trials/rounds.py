@@ -62,7 +62,7 @@ class Round:
         usual = self.world.usual.get(phase, 0.2)
         moments = [*moments, Moment("any time", lambda: True, self.source.uniform(0, 1.3 * usual))]
         faults = []
-        for _ in range(self.source.randint(1, most)):
+        for _ in range(0 if self.world.is_spared else self.source.randint(1, most)):
             role, find = self.source.choice(victims)
             faults.append(draw_fault(self.source, role, find, moments))
         for fault in faults:

@@ -26,6 +26,7 @@ class World:
         self.usual = {}    # seconds that a kind of job takes
         self.numbers = iter(range(1 << 30))
         self.transport = transport
+        self.is_spared = False  # nothing is struck
         self.etcd = Etcd(self.scratch) if self.source.random() < 0.5 and transport != "dpdk" else None
         self.network = None
         # Writes that a node misses while it is down make its copies differ for good. Worlds that spare imports, and where little
