@@ -37,7 +37,8 @@ struct Stat {
   uint64_t start_ticks = 0;
 };
 
-// Fields 3, 20 and 22 of /proc/PID/stat; the name before them is in parentheses and may hold anything.
+// Fields 3, 20 and 22 of /proc/PID/stat; the name before them is in parentheses and may hold
+// anything.
 std::optional<Stat> stat_of(int pid) {
   UniqueFd fd(open(fmt::format("/proc/{}/stat", pid).c_str(), O_RDONLY | O_CLOEXEC));
   if (!fd) return std::nullopt;
