@@ -201,9 +201,10 @@ absl::Status StoreImpl::remove_staging() {
 absl::Status StoreImpl::fail(const absl::Status& status) {
   std::lock_guard lock(state_mutex_);
   if (failed_.ok()) {
+    const std::string_view until =
+        absl::IsResourceExhausted(status) ? "its disk has room" : "the node is started again";
     failed_ = with_context(
-        status, fmt::format("the store in {} takes no more writes until it is opened again",
-                            options_.folder));
+        status, fmt::format("the store in {} takes no writes until {}", options_.folder, until));
     read_only_.store(true, std::memory_order_release);
   }
   return failed_;
