@@ -6,9 +6,13 @@
 #include <rocksdb/table.h>
 #include <rocksdb/transaction_log.h>
 #include <rocksdb/write_buffer_manager.h>
+#include <spdlog/spdlog.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
+#include <cstdarg>
+#include <cstdio>
 #include <utility>
 
 #include "base/status.h"
@@ -17,14 +21,42 @@
 namespace sluice {
 namespace {
 
+constexpr size_t kLongestWarning = 1024;
+constexpr int kMostWarnings = 200;
+
+// What RocksDB has to warn of goes to the program's log. A file of its own, beside the data, would
+// stop the process: RocksDB asserts that nothing is appended to a file behind a write that failed,
+// and reports the disk that is full, once more, into that very file. The first kMostWarnings of a
+// store; what fails is told by whoever called, too.
+class WarningsToLog final : public rocksdb::Logger {
+ public:
+  explicit WarningsToLog(std::string path)
+      : rocksdb::Logger(rocksdb::InfoLogLevel::WARN_LEVEL), path_(std::move(path)) {}
+  using rocksdb::Logger::Logv;
+  void LogHeader(const char*, va_list) override {}
+  void Logv(const char*, va_list) override {}
+  void Logv(const rocksdb::InfoLogLevel level, const char* format, va_list arguments) override {
+    if (level < GetInfoLogLevel() || level >= rocksdb::InfoLogLevel::HEADER_LEVEL) return;
+    if (warnings_.load(std::memory_order_relaxed) >= kMostWarnings) return;
+    warnings_.fetch_add(1, std::memory_order_relaxed);
+    char text[kLongestWarning];
+    std::vsnprintf(text, sizeof text, format, arguments);
+    spdlog::warn("{}: {}", path_, text);
+  }
+
+ private:
+  const std::string path_;
+  std::atomic<int> warnings_{0};
+};
+
 class SilentLogger final : public rocksdb::Logger {
  public:
   using rocksdb::Logger::Logv;
   void Logv(const char*, va_list) override {}
 };
 
-// RocksDB would look for room by itself once a disk was full: it goes on with the log that a write
-// has failed on, behind the back of the store, and refuses the store's Resume() meanwhile.
+// RocksDB would try again by itself once a disk was full, and refuse the store's Resume()
+// meanwhile.
 class RecoversWhenTold final : public rocksdb::EventListener {
  public:
   void OnErrorRecoveryBegin(rocksdb::BackgroundErrorReason, rocksdb::Status,
@@ -106,8 +138,9 @@ absl::StatusOr<std::unique_ptr<StoreDb>> StoreDb::open(const std::string& path,
                                                        size_t memtable_bytes,
                                                        const std::shared_ptr<rocksdb::Cache>& cache,
                                                        rocksdb::Env* env) {
+  auto logs = std::make_unique<StoreLogs>(env != nullptr ? env : rocksdb::Env::Default());
   rocksdb::DBOptions options;
-  if (env != nullptr) options.env = env;
+  options.env = logs->env();
   options.create_if_missing = true;
   options.create_missing_column_families = true;
   options.write_buffer_manager = std::make_shared<rocksdb::WriteBufferManager>(memtable_bytes);
@@ -117,9 +150,7 @@ absl::StatusOr<std::unique_ptr<StoreDb>> StoreDb::open(const std::string& path,
   options.max_open_files = 512;
   options.bytes_per_sync = 1 << 20;
   options.listeners.push_back(std::make_shared<RecoversWhenTold>());
-  options.max_log_file_size = 4 << 20;
-  options.keep_log_file_num = 2;
-  options.info_log_level = rocksdb::WARN_LEVEL;
+  options.info_log = std::make_shared<WarningsToLog>(path);
   // Compaction waits for whoever answers: leases, calls and blocks.
   options.env->LowerThreadPoolCPUPriority(rocksdb::Env::Priority::LOW, rocksdb::CpuPriority::kLow)
       .PermitUncheckedError();
@@ -132,7 +163,7 @@ absl::StatusOr<std::unique_ptr<StoreDb>> StoreDb::open(const std::string& path,
                                path);
   }
   if (!status.ok()) return rocksdb_status(status, fmt::format("opening the record store {}", path));
-  return std::unique_ptr<StoreDb>(new StoreDb(db, std::move(handles)));
+  return std::unique_ptr<StoreDb>(new StoreDb(std::move(logs), db, std::move(handles)));
 }
 
 absl::StatusOr<std::unique_ptr<StoreDb>> StoreDb::open_read_only(
@@ -146,7 +177,7 @@ absl::StatusOr<std::unique_ptr<StoreDb>> StoreDb::open_read_only(
   const rocksdb::Status status =
       rocksdb::DB::OpenForReadOnly(options, path, families(size_t{16} << 20, cache), &handles, &db);
   if (!status.ok()) return rocksdb_status(status, fmt::format("opening the cut {}", path));
-  return std::unique_ptr<StoreDb>(new StoreDb(db, std::move(handles)));
+  return std::unique_ptr<StoreDb>(new StoreDb(nullptr, db, std::move(handles)));
 }
 
 StoreDb::~StoreDb() {
@@ -161,18 +192,23 @@ absl::Status StoreDb::flush() {
                         "writing memtables to disk");
 }
 
-absl::Status StoreDb::flush_to_new_log() {
-  rocksdb::WriteOptions unlogged;
-  unlogged.disableWAL = true;
-  SLUICE_RETURN_IF_ERROR(rocksdb_status(db_->Put(unlogged, meta(), "log", ""), "beginning a log"));
-  return flush();
-}
-
 absl::Status StoreDb::begin_flush() {
   rocksdb::FlushOptions options;
   options.wait = false;
   options.allow_write_stall = true;  // or it would wait here
   return rocksdb_status(db_->Flush(options, families_), "writing memtables to disk");
+}
+
+absl::Status StoreDb::sync_log() {
+  SLUICE_RETURN_IF_ERROR(logs_->lacks_nothing());
+  SLUICE_RETURN_IF_ERROR(rocksdb_status(db_->SyncWAL(), "syncing the write-ahead log"));
+  // What was written before, and was lacking then, was lacking still.
+  return logs_->lacks_nothing();
+}
+
+absl::Status StoreDb::resume() {
+  SLUICE_RETURN_IF_ERROR(logs_->complete());
+  return rocksdb_status(db_->Resume(), "resuming after the disk was full");
 }
 
 absl::StatusOr<uint64_t> StoreDb::log_bytes() const {

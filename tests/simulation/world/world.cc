@@ -25,6 +25,8 @@ uint64_t derive(uint64_t seed, uint64_t stream) { return Random::mix(seed ^ (str
 
 void sleep_ms(int64_t ms) { std::this_thread::sleep_for(std::chrono::milliseconds(ms)); }
 
+void spawn(std::function<void()> body) { std::thread(std::move(body)).detach(); }
+
 bool wait_until(int64_t timeout_ms, const std::function<bool()>& done, int64_t step_ms) {
   const int64_t end = now_ns() + timeout_ms * 1'000'000;
   while (!done()) {
@@ -238,8 +240,8 @@ ClusterBlockOpener World::opener(const BlockFaults& faults) {
   };
 }
 
-void World::start_client(const std::string& name, const std::string& cluster, ClientBody body,
-                         bool* ended) {
+Process& World::start_client(const std::string& name, const std::string& cluster, ClientBody body,
+                             bool* ended) {
   Process& process = Process::make(name);
   process.start("main", [this, name, cluster, body = std::move(body), ended] {
     {
@@ -258,6 +260,17 @@ void World::start_client(const std::string& name, const std::string& cluster, Cl
     }
     if (ended != nullptr) *ended = true;
   });
+  return process;
+}
+
+void World::crash_client(Process& process) {
+  const NoSwitch whole;
+  process.crash();
+  at(now_ns(), [this, name = process.name()] {
+    fabric_.crash(name);
+    calls_.crash_host(name, {}, /*dead=*/false);
+  });
+  trace(fmt::format("{} crashes", process.name()));
 }
 
 void World::with_client(const std::string& cluster, const ClientBody& body) {

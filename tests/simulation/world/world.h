@@ -99,8 +99,10 @@ class World {
 
   // A client's process; `body` runs in a thread of it, with a client of the cluster.
   using ClientBody = std::function<void(ClusterClient&)>;
-  void start_client(const std::string& name, const std::string& cluster, ClientBody body,
-                    bool* ended = nullptr);
+  Process& start_client(const std::string& name, const std::string& cluster, ClientBody body,
+                        bool* ended = nullptr);
+  // As a host's crash. Its name is not to be used again.
+  void crash_client(Process& process);
   // The same, and waits for its end.
   void with_client(const std::string& cluster, const ClientBody& body);
   // Of the harness: without faults.
@@ -137,6 +139,8 @@ RestoreRequest restore_of(std::string backup, std::string source_cluster = {});
 // Waits in simulated time; false when `done` is not true by then.
 bool wait_until(int64_t timeout_ms, const std::function<bool()>& done, int64_t step_ms = 10);
 void sleep_ms(int64_t ms);
+// On a thread of its own of the caller's process.
+void spawn(std::function<void()> body);
 // What nodes log goes into the trace: the same in every run, whether it is printed or not.
 void trace_logs();
 // Ends the run unless it is OK.

@@ -1,0 +1,163 @@
+#include "tests/simulation/world/oracle.h"
+
+#include <fmt/format.h>
+
+#include <filesystem>
+#include <optional>
+#include <system_error>
+#include <utility>
+
+#include "control/backup/backup_store.h"
+#include "control/backup/documents.h"
+#include "tests/simulation/simulation.h"
+#include "tests/simulation/world/archive_content.h"
+
+namespace sluice::simulation {
+namespace {
+
+bool is_excusable(absl::StatusCode code) {
+  switch (code) {
+    case absl::StatusCode::kDataLoss:
+    case absl::StatusCode::kInternal:
+    case absl::StatusCode::kUnknown:
+    case absl::StatusCode::kUnimplemented:
+    case absl::StatusCode::kInvalidArgument:
+    case absl::StatusCode::kOutOfRange:
+      return false;
+    default:
+      return true;
+  }
+}
+
+}  // namespace
+
+void Oracle::answered(const absl::Status& status, std::string_view what) const {
+  if (!status.ok() && !is_excusable(status.code())) {
+    fail(fmt::format("I9: {}: {}", what, status.ToString()));
+  }
+}
+
+void Oracle::answered_by_archives(const absl::Status& status, std::string_view what) const {
+  if (absl::IsDataLoss(status) && !damaged_.empty()) return;
+  answered(status, what);
+}
+
+void Oracle::answered_get(const std::string& key, const absl::StatusOr<std::string>& value,
+                          int64_t begin_ns) const {
+  std::optional<std::string> read;
+  if (value.ok()) {
+    read = *value;
+  } else if (!absl::IsNotFound(value.status())) {
+    return answered(value.status(), "a get");
+  }
+  const std::string fault = history_.fault_of(key, read, begin_ns, now_ns());
+  if (!fault.empty()) fail("I1: get: " + fault);
+}
+
+void Oracle::answered_backup(const BackupView& backup, int64_t begin_ns) {
+  if (backup.state == BackupState::kCompleted) requested_[backup.uuid] = {begin_ns, now_ns()};
+}
+
+void Oracle::answered_verification(std::string_view backup, const VerifyResult& verified) const {
+  for (const VerifyProblem& problem : verified.bad) {
+    const std::string_view file = problem.file;
+    if (damaged_.contains(file.substr(0, file.find(':')))) continue;
+    fail(fmt::format("I5: {} does not verify: {}: {}", backup, problem.file, problem.reason));
+  }
+}
+
+void Oracle::answered_restore(const RestoreOutcome& restore) const {
+  if (restore.state != RestoreState::kCompleted) return;
+  if (restore.proof.differing > 0 || restore.failed > 0) {
+    fail("I4: a restore has completed without its proof");
+  }
+}
+
+void Oracle::check_reads(ClusterClient& client) const {
+  std::map<std::string, std::string> records;
+  const int64_t begin = now_ns();
+  const auto totals = client.export_records({}, [&](std::string_view key, std::string_view value) {
+    if (!records.emplace(key, value).second) fail(fmt::format("I1: {} is exported twice", key));
+    return absl::OkStatus();
+  });
+  require_ok(totals.status(), "I8: exporting all");
+  for (const auto& [key, value] : records) {
+    if (!history_.wrote(key)) fail(fmt::format("I1: {} was never written", key));
+  }
+  for (const std::string& key : history_.keys()) {
+    const auto found = records.find(key);
+    const std::string fault = history_.fault_of(
+        key, found == records.end() ? std::nullopt : std::optional(found->second), begin, now_ns());
+    if (!fault.empty()) fail("I1: " + fault);
+  }
+}
+
+void Oracle::check_backup(ClusterClient& client, const BackupView& backup) const {
+  const auto verified = client.backup_verify(backup.backup, nullptr);
+  // A part that cannot be opened is named by the error.
+  if (absl::IsDataLoss(verified.status()) && !damaged_.empty()) return;
+  require_ok(verified.status(), "I5: verifying " + backup.backup);
+  answered_verification(backup.backup, *verified);
+  if (!verified->bad.empty()) return;
+  const auto shown = client.backup_show(backup.backup);
+  require_ok(shown.status(), "showing " + backup.backup);
+  const auto content = read_archive_content(shown->archives);
+  require_ok(content.status(), "I5: reading " + backup.backup);
+  for (const auto& [key, record] : *content) {
+    if (record.version.stamp > shown->cut) {
+      fail(fmt::format("I3: {} holds {} with a stamp above its cut", backup.backup, key));
+    }
+  }
+  const auto requested = requested_.find(backup.uuid);
+  // One that was resumed, or whose end its client did not see.
+  if (requested == requested_.end()) return;
+  for (const std::string& key : history_.keys()) {
+    const auto found = content->find(key);
+    const bool there = found != content->end() && !found->second.tombstone;
+    const std::string fault =
+        history_.fault_of(key, there ? std::optional(found->second.value) : std::nullopt,
+                          requested->second.begin_ns, requested->second.end_ns);
+    if (!fault.empty()) fail(fmt::format("I2: {}: {}", backup.backup, fault));
+  }
+}
+
+void Oracle::check_backups(ClusterClient& client, std::string_view last) const {
+  const auto backups = client.backup_list();
+  require_ok(backups.status(), "listing backups");
+  std::set<std::string> names;
+  for (const BackupView& backup : *backups) {
+    if (!names.insert(backup.backup).second) {
+      fail(fmt::format("I12: there are two backups {}", backup.backup));
+    }
+    if (backup.state == BackupState::kCompleted) {
+      check_backup(client, backup);
+    } else if (backup.backup == last) {
+      fail(fmt::format("I8: the last backup: {} {}", name_of(backup.state), backup.reason));
+    }
+  }
+}
+
+void Oracle::check_heads() const {
+  for (const auto& [key, heads] : world_.block_world(cluster_).kept) {
+    std::optional<BackupHead> before;
+    for (const auto& [revision, text] : heads) {
+      auto head = decode_backup_head(key, text);
+      require_ok(head.status(), "I6: a backup's head");
+      if (before.has_value() && before->uuid == head->uuid) {
+        // A deletion takes a completed one back.
+        const bool deleted = head->deleting && head->attempt >= before->attempt;
+        if (!deleted) require_ok(check_change(*before, *head), "I6: a change of a backup's head");
+      }
+      before = *std::move(head);
+    }
+  }
+}
+
+void Oracle::check_stopped(Host& host) const {
+  std::error_code error;
+  for (const auto& cut : std::filesystem::directory_iterator(host.data_folder() + "/cuts", error)) {
+    fail(fmt::format("I10: {} leaves a cut: {}", host.name(), cut.path().string()));
+  }
+}
+
+}  // namespace sluice::simulation

@@ -1,0 +1,96 @@
+// What DESIGN promises of a cluster, checked against what its clients were told: ends the run where
+// a promise is broken.
+//
+// I1 Every read returns the value of a write that is at least as new as each one acknowledged
+//    before it began (or concurrent with it).
+// I2 A completed backup holds each write acknowledged before it was requested, or a newer one.
+// I3 It holds nothing stamped above its cut.
+// I4 After a completed restore the cluster holds every record of the archive, or a newer one.
+// I5 Each completed backup that nobody deleted verifies.
+// I6 Attempts of a backup never fall, and its states follow each other as states.h has it.
+// I8 Everything ends; once all is healed, a read, a write, a backup, its verification and a restore
+//    succeed at once.
+// I9 Nothing is reported as damaged that is not.
+// I10 A clean stop succeeds, and leaves no cut behind.
+// I11 A node whose data directory is not the one that it served from last does not serve until that
+//     is accepted.
+// I12 Of one name there is one backup.
+//
+// What hardware did is excused where it must be, and only there. Data of one replica that is gone:
+// writes acknowledged before count as unacknowledged (I1, I2). Archives of a host that were
+// changed: a backup may fail its verification, which names a part of that host; one that verifies
+// is held to all of the above.
+//
+// Not thread-safe: to be called by threads of a run (simulation.h), which it never lets wait but in
+// the checks that take a client.
+#ifndef SLUICE_TESTS_SIMULATION_WORLD_ORACLE_H_
+#define SLUICE_TESTS_SIMULATION_WORLD_ORACLE_H_
+
+#include <cstdint>
+#include <map>
+#include <set>
+#include <string>
+#include <string_view>
+#include <utility>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "control/client/cluster_client.h"
+#include "tests/simulation/world/history.h"
+#include "tests/simulation/world/world.h"
+
+namespace sluice::simulation {
+
+class Oracle {
+ public:
+  // Of one cluster of the world.
+  Oracle(World& world, std::string cluster) : world_(world), cluster_(std::move(cluster)) {}
+
+  History& history() { return history_; }
+
+  // --- What hardware did ---
+
+  // What one replica was told between these times (both included) is not there any more.
+  void data_lost(int64_t from_ns, int64_t until_ns) { history_.lost(from_ns, until_ns); }
+  void archives_damaged(const Host& host) { damaged_.insert(host.name()); }
+
+  // --- What clients were answered, at any time ---
+
+  // I9: a failure that faults excuse, none of which is damage.
+  void answered(const absl::Status& status, std::string_view what) const;
+  // The same, of something that reads archives.
+  void answered_by_archives(const absl::Status& status, std::string_view what) const;
+  // I1, of a get that began then.
+  void answered_get(const std::string& key, const absl::StatusOr<std::string>& value,
+                    int64_t begin_ns) const;
+  // Of a backup requested then.
+  void answered_backup(const BackupView& backup, int64_t begin_ns);
+  void answered_verification(std::string_view backup, const VerifyResult& verified) const;
+  void answered_restore(const RestoreOutcome& restore) const;
+
+  // --- Once all is healed ---
+
+  void check_reads(ClusterClient& client) const;
+  // Every completed backup that the cluster lists; and that this one is among them.
+  void check_backups(ClusterClient& client, std::string_view last) const;
+  void check_heads() const;
+  // Of a host whose node has stopped.
+  void check_stopped(Host& host) const;
+
+ private:
+  void check_backup(ClusterClient& client, const BackupView& backup) const;
+
+  World& world_;
+  const std::string cluster_;
+  History history_;
+  struct Requested {
+    int64_t begin_ns;
+    int64_t end_ns;
+  };
+  std::map<std::string, Requested> requested_;  // completed backups, by UUID
+  std::set<std::string, std::less<>> damaged_;  // hosts of damaged archives
+};
+
+}  // namespace sluice::simulation
+
+#endif  // SLUICE_TESTS_SIMULATION_WORLD_ORACLE_H_

@@ -1,0 +1,214 @@
+#include "tests/simulation/world/workload.h"
+
+#include <fmt/format.h>
+
+#include <map>
+#include <utility>
+#include <vector>
+
+#include "tests/simulation/simulation.h"
+
+namespace sluice::simulation {
+namespace {
+
+constexpr size_t kImported = 12;
+
+std::string backup_name(size_t number) { return fmt::format("backup{}", number); }
+
+}  // namespace
+
+Workload::Workload(World& world, const Scenario& scenario, Oracle& oracle, std::string cluster,
+                   std::string other)
+    : world_(world),
+      scenario_(scenario),
+      oracle_(oracle),
+      cluster_(std::move(cluster)),
+      other_(std::move(other)),
+      random_(Random::mix(scenario.seed ^ 0xc1)) {}
+
+// --- Clients ---
+
+void Workload::start(const std::string& name, const std::string& cluster,
+                     std::optional<size_t> writer, World::ClientBody body) {
+  ++clients_left_;
+  Client& client = clients_.emplace_back(Client{nullptr, writer});
+  const std::string numbered = fmt::format("{}#{}", name, clients_.size());
+  client.process = &world_.start_client(
+      numbered, cluster, [this, &client, body = std::move(body)](ClusterClient& cluster_client) {
+        body(cluster_client);
+        client.ended = true;
+        --clients_left_;
+      });
+}
+
+void Workload::crash_client(const Op& op) {
+  const NoSwitch whole;
+  std::vector<Client*> living;
+  for (Client& client : clients_) {
+    if (client.ended) continue;
+    living.push_back(&client);
+    if (client.process == &Process::current()) {
+      living = {&client};
+      break;
+    }
+  }
+  if (living.empty()) return;
+  Client& client = *living[static_cast<size_t>(op.lasts_ms) % living.size()];
+  client.ended = true;
+  --clients_left_;
+  world_.crash_client(*client.process);
+  if (!client.writer.has_value()) return;
+  ++clients_left_;  // of the one that comes
+  at(now_ns(), [this, writer = *client.writer] {
+    --clients_left_;
+    start_writer(writer);
+  });
+}
+
+// --- Writers ---
+
+void Workload::put(ClusterClient& client, Random& random, const std::string& key) {
+  const size_t bytes = random.chance(0.03) ? random.below(200'000) : random.below(400);
+  size_t number = 0;
+  const std::string value = oracle_.history().begin(key, bytes, &number);
+  const absl::Status status = client.put(key, value);
+  if (status.ok()) oracle_.history().acknowledged(number);
+  oracle_.answered(status, "a put");
+}
+
+void Workload::erase(ClusterClient& client, const std::string& key) {
+  const size_t number = oracle_.history().begin_erasure(key);
+  const absl::Status status = client.erase(key);
+  if (status.ok()) oracle_.history().acknowledged(number);
+  oracle_.answered(status, "an erasure");
+}
+
+void Workload::import(ClusterClient& client, Random& random) {
+  const auto import = client.import();
+  std::map<std::string, size_t> numbers;
+  for (size_t i = 0; i < kImported; ++i) {
+    const std::string key = fmt::format("k{}", random.below(scenario_.keys));
+    if (numbers.contains(key)) continue;
+    size_t number = 0;
+    const std::string value = oracle_.history().begin(key, random.below(300), &number);
+    numbers[key] = number;
+    require_ok(import->put(key, value), "an imported put");
+  }
+  const WriteTotals totals = import->finish();
+  if (totals.failed != totals.failures.size()) fail("an import does not name what failed");
+  for (const RecordFailure& failure : totals.failures) numbers.erase(failure.key);
+  if (totals.records != numbers.size()) fail("an import's totals do not add up");
+  for (const auto& [key, number] : numbers) oracle_.history().acknowledged(number);
+}
+
+void Workload::write(ClusterClient& client, size_t writer) {
+  Random random(Random::mix(scenario_.seed ^ (0x77 + writer) ^ (clients_.size() << 32)));
+  while (!stop_writers_) {
+    const std::string key = fmt::format("k{}", random.below(scenario_.keys));
+    const double kind = random.unit();
+    if (kind < 0.6) {
+      put(client, random, key);
+    } else if (kind < 0.7) {
+      erase(client, key);
+    } else if (kind < 0.9) {
+      const int64_t begin = now_ns();
+      oracle_.answered_get(key, client.get(key), begin);
+    } else {
+      import(client, random);
+    }
+    sleep_ms(static_cast<int64_t>(random.below(static_cast<uint64_t>(scenario_.longest_pause_ms))));
+  }
+}
+
+void Workload::start_writer(size_t writer) {
+  start("writer", cluster_, writer,
+        [this, writer](ClusterClient& client) { write(client, writer); });
+}
+
+void Workload::start_writers() {
+  for (size_t i = 0; i < scenario_.writers; ++i) start_writer(i);
+}
+
+// --- Operators ---
+
+absl::Status Workload::back_up(ClusterClient& client, const std::string& name) {
+  const int64_t begin = now_ns();
+  const auto backup =
+      client.backup_create({.name = name, .targets = {}, .dry_run = false}, nullptr);
+  if (!backup.ok()) return backup.status();
+  trace(fmt::format("{}: {} {}", name, name_of(backup->state), backup->reason));
+  oracle_.answered_backup(*backup, begin);
+  ++(backup->state == BackupState::kCompleted ? backups_completed_ : backups_failed_);
+  return absl::OkStatus();
+}
+
+absl::Status Workload::restore(ClusterClient& client, const RestoreRequest& request) {
+  const auto outcome = client.restore(request, nullptr);
+  if (!outcome.ok()) return outcome.status();
+  trace(fmt::format("restore: {} {}", name_of(outcome->state), outcome->reason));
+  oracle_.answered_restore(*outcome);
+  if (outcome->state == RestoreState::kCompleted) ++restores_completed_;
+  return absl::OkStatus();
+}
+
+absl::Status Workload::operate(ClusterClient& client, const Op& op) {
+  const std::string name = backup_name(op.backup);
+  switch (op.kind) {
+    case OpKind::kBackup:
+    case OpKind::kBackupTwice:
+      return back_up(client, name);
+    case OpKind::kResume:
+      return client.backup_resume(name, nullptr).status();
+    case OpKind::kVerify: {
+      const auto verified = client.backup_verify(name, nullptr);
+      if (verified.ok()) oracle_.answered_verification(name, *verified);
+      return verified.status();
+    }
+    case OpKind::kRestore:
+      return restore(client, restore_of(name));
+    case OpKind::kRestorePrefix: {
+      RestoreRequest request = restore_of(name);
+      request.prefix = "k1";
+      return restore(client, request);
+    }
+    case OpKind::kRestoreToOther:
+      return restore(client, restore_of(name, World::url_of(cluster_)));
+    case OpKind::kRetry:
+      return client.restore_retry(nullptr).status();
+    case OpKind::kDelete:
+      return client.backup_delete(name);
+    case OpKind::kCancel:
+      return client.backup_cancel(name).status();
+    default:
+      fail("not an operator's");
+  }
+}
+
+void Workload::start_operator(const Op& op) {
+  const std::string& cluster = op.kind == OpKind::kRestoreToOther ? other_ : cluster_;
+  for (int times = op.kind == OpKind::kBackupTwice ? 2 : 1; times > 0; --times) {
+    start("operator", cluster, {}, [this, op](ClusterClient& client) {
+      const std::string what = fmt::format("{} {}", name_of(op.kind), backup_name(op.backup));
+      trace(what);
+      const absl::Status status = operate(client, op);
+      if (!status.ok()) trace(fmt::format("{}: {}", what, status.ToString()));
+      oracle_.answered_by_archives(status, what);
+    });
+  }
+}
+
+bool Workload::finish(int64_t timeout_ms) {
+  stop_writers_ = true;
+  return wait_until(
+      timeout_ms, [&] { return clients_left_ == 0; }, 100);
+}
+
+std::string Workload::describe_remaining() const {
+  std::string text;
+  for (const Client& client : clients_) {
+    if (!client.ended) text += client.process->name() + " ";
+  }
+  return text;
+}
+
+}  // namespace sluice::simulation
