@@ -98,6 +98,10 @@ absl::Status StoreImpl::arm_cut(const CutInfo& cut) {
 
 absl::Status StoreImpl::write_armed(const CutInfo& cut) {
   SLUICE_RETURN_IF_ERROR(check_backup(cut.backup));
+  if (cut.cut >= HybridClock::kPeerLimit - 1) {
+    return invalid_argument("the cut of backup {} at {:#x}: no clock passes it", cut.backup,
+                            cut.cut);
+  }
   const MutexLock lock(cut_mutex_);
   SLUICE_RETURN_IF_ERROR(check_writable());
   if (const auto known = find_cut(cut.backup); known.has_value()) {
