@@ -51,7 +51,7 @@ def test_a_node_without_address_space(scratch):
         if not alive:
             ended += 1
             log = (cluster.folder / "n2.log").read_text()[-3000:]
-            check("memory" in log or "alloc" in log or "mmap" in log or "Resource" in log, f"n2 ended without a reason: {log}")
+            check("out of memory" in log or "Cannot allocate" in log, f"n2 ended without a reason: {log}")
         harness.run("local", "kill", "--dir", cluster.folder, "n2", expect=(0, 1))
         if backup.get("state") != "completed":
             check(backup.get("error"), f"no error: {backup}")
