@@ -600,6 +600,32 @@ TEST(Scheduler, AStoppedThreadGivesBackWhatOthersWaitFor) {
   expect_all_seeds_pass(20, [] { check_shared_lock([](Process& node) { node.pause(); }); });
 }
 
+// Not to one of a process that is stopped while others wait as well, before or after it was woken.
+TEST(Scheduler, ALockThatIsLetGoOfGoesToAThreadThatRuns) {
+  for (const bool pauses_first : {true, false}) {
+    expect_all_seeds_pass(20, [=] {
+      std::mutex mutex;
+      std::atomic<bool> taken{false};
+      mutex.lock();
+      Process& node = Process::make("node");
+      node.start("waits", [&] { const std::lock_guard lock(mutex); });
+      std::thread other([&] {
+        const std::lock_guard lock(mutex);
+        taken = true;
+      });
+      std::this_thread::sleep_for(milliseconds(1));
+      if (pauses_first) node.pause();
+      mutex.unlock();
+      node.pause();
+      std::this_thread::sleep_for(milliseconds(1));
+      expect(taken, "a free lock is waited for");
+      node.resume();
+      other.join();
+      std::this_thread::sleep_for(milliseconds(1));
+    });
+  }
+}
+
 TEST(Scheduler, NobodyIsPreemptedWhereSwitchesAreForbidden) {
   Options options;
   options.preempt = 0.5;

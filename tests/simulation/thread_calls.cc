@@ -64,7 +64,8 @@ void unlock(pthread_mutex_t& mutex) {
   active()->let_go(&mutex);
   state.__lock = 0;
   state.__owner = 0;
-  active()->wake(&mutex, 1);
+  // All: one alone may be of a process that is stopped, now or before it runs.
+  active()->wake(&mutex, SIZE_MAX);
 }
 
 int wait_for_condition(pthread_cond_t* condition, pthread_mutex_t* mutex, Deadline deadline = {}) {
