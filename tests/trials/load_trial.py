@@ -142,7 +142,8 @@ class Load:
             try:
                 self.samples.take({"source": self.cluster, "second": self.other})
             except (FileNotFoundError, ProcessLookupError) as error:
-                self.findings.append({"what": f"a node ended: {error}", "trace": ""})
+                self.findings.append({"what": f"a node ended: {error}", "trace": traceback.format_exc()[-2000:]})
+                print(f"FOUND: {error}", file=sys.stderr, flush=True)
                 return
             if time.monotonic() >= due:
                 due = time.monotonic() + PROGRESS_SECONDS
