@@ -9,6 +9,7 @@
 #include <mutex>
 
 #include "absl/status/status.h"
+#include "base/defect.h"
 
 namespace sluice {
 
@@ -53,7 +54,7 @@ class GroupSync {
       lock.lock();
       syncing_ = false;
       if (status.ok()) {
-        durable_ = covered;
+        durable_ = defect(Defect::kSyncCoversLater) ? committed_ : covered;
       } else {
         failed_ = status;
       }
