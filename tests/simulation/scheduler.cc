@@ -112,7 +112,8 @@ void Scheduler::step(int64_t takes_ns) {
            fmt::format("did not end within {} steps\n{}", options_.step_limit, describe_threads()));
   }
   if (current_->no_switch > 0) return;
-  if (!may_run(*current_) || (preempt_ > 0 && random_.chance(preempt_))) switch_away();
+  const bool preempts = preempt_ > 0 && steps_ <= options_.preempted_steps;
+  if (!may_run(*current_) || (preempts && random_.chance(preempt_))) switch_away();
 }
 
 void Scheduler::yield() {
@@ -133,7 +134,7 @@ bool Scheduler::wait(Wait kind, const void* address, Deadline deadline) {
   ++me.waits;
   waiting_[bucket_of(address) % kBuckets].push_back(&me);
   set_due(me);
-  if (stopped_processes_ > 0 && may_run(me)) need_holders(me);
+  if (!stopped_holders_.empty() && may_run(me)) need_holders(me);
   switch_away();
   return me.woken;
 }
@@ -223,6 +224,11 @@ void Scheduler::advance_to_next_due() {
     finish(Result::End::kDeadlock,
            fmt::format("all threads wait, none for a time\n{}", describe_threads()));
   }
+  if (is_event_held_up(due_.top().ns)) {
+    finish(Result::End::kFailed,
+           fmt::format("all that is due waits for a callback of at(), which waits\n{}",
+                       describe_threads()));
+  }
   now_ns_ = std::max(now_ns_, due_.top().ns);
   if (now_ns_ - kStartNs > options_.time_limit_ns) {
     finish(Result::End::kDidNotEnd,
@@ -294,6 +300,11 @@ void Scheduler::forget(Thread& thread) {
   thread.fiber = nullptr;
 }
 
+void Scheduler::hold(const void* address) {
+  if (current_->held.empty() && current_->process->stopped()) stopped_holders_.push_back(current_);
+  current_->held.push_back(address);
+}
+
 void Scheduler::let_go(const void* address) {
   std::vector<const void*>& held = current_->held;
   const auto at = std::find(held.rbegin(), held.rend(), address);
@@ -302,7 +313,9 @@ void Scheduler::let_go(const void* address) {
                                              describe(*current_), address, own_stack()));
   }
   held.erase(std::next(at).base());
-  if (held.empty()) current_->needed = false;
+  if (!held.empty()) return;
+  current_->needed = false;
+  if (current_->process->stopped()) std::erase(stopped_holders_, current_);
 }
 
 // --- Processes ---
@@ -315,33 +328,39 @@ ProcessImpl& Scheduler::make_process(std::string name) {
 }
 
 void Scheduler::stopped(ProcessImpl& process) {
-  ++stopped_processes_;
   const auto stops = [&](const Thread* thread) { return !may_run(*thread); };
   std::copy_if(ready_.begin(), ready_.end(), std::back_inserter(process.parked), stops);
   std::erase_if(ready_, stops);
+  for (const auto& thread : threads_) {
+    if (thread->process == &process && !thread->held.empty()) {
+      stopped_holders_.push_back(thread.get());
+    }
+  }
+  if (stopped_holders_.empty()) return;
   for (const auto& thread : threads_) {
     if (thread->state == Thread::State::kWaiting && may_run(*thread)) need_holders(*thread);
   }
 }
 
 void Scheduler::resumed(ProcessImpl& process) {
-  --stopped_processes_;
+  std::erase_if(stopped_holders_,
+                [&](const Thread* holder) { return holder->process == &process; });
   ready_.insert(ready_.end(), process.parked.begin(), process.parked.end());
   process.parked.clear();
 }
 
 void Scheduler::need_holders(const Thread& thread) {
   const void* const address = thread.waits_for;
-  for (const auto& holder : threads_) {
-    if (holder->state == Thread::State::kEnded || may_run(*holder) ||
+  for (Thread* const holder : stopped_holders_) {
+    if (holder->needed ||
         std::find(holder->held.begin(), holder->held.end(), address) == holder->held.end()) {
       continue;
     }
     holder->needed = true;
     if (holder->state == Thread::State::kWaiting) {
       need_holders(*holder);
-    } else if (std::erase(holder->process->parked, holder.get()) > 0) {
-      ready_.push_back(holder.get());
+    } else if (std::erase(holder->process->parked, holder) > 0) {
+      ready_.push_back(holder);
     }
   }
 }
@@ -370,6 +389,12 @@ void Scheduler::at(int64_t time_ns, std::function<void()> callback) {
   } else if (events_thread_->waits_for == &events_) {
     wake(&events_, 1);
   }
+}
+
+// Whether a callback waits, and would do so for longer than a lock takes to be let go of.
+bool Scheduler::is_event_held_up(int64_t until_ns) const {
+  return events_thread_ != nullptr && events_thread_->state == Thread::State::kWaiting &&
+         events_thread_->waits_for != &events_ && until_ns > now_ns_ + kLongestEventNs;
 }
 
 void Scheduler::run_events() {

@@ -126,7 +126,7 @@ class Scheduler {
   size_t wake(const void* address, size_t most);
   bool anybody_waits_for(const void* address) const;
   // What the running thread holds, to be told and, where it is stopped, to be finished with.
-  void hold(const void* address) { current_->held.push_back(address); }
+  void hold(const void* address);
   void let_go(const void* address);
   // Whether a wait for a condition variable is to end without reason.
   bool wakes_spuriously() { return spuriously_ > 0 && random_.chance(spuriously_); }
@@ -159,6 +159,7 @@ class Scheduler {
  private:
   static constexpr int64_t kStepNs = 20;
   static constexpr int64_t kStartNs = int64_t{1000} * 1'000'000'000;
+  static constexpr int64_t kLongestEventNs = 1'000'000;
   static constexpr size_t kBuckets = 1024;
 
   struct Due {
@@ -186,6 +187,7 @@ class Scheduler {
   void go_to(Thread& next);
   // Lets stopped threads go on that hold what `thread` waits for.
   void need_holders(const Thread& thread);
+  bool is_event_held_up(int64_t until_ns) const;
   void run_events();
   std::string describe(const Thread& thread) const;
   std::string stack_of(Thread& thread);
@@ -214,7 +216,8 @@ class Scheduler {
   std::unordered_map<pthread_t, Thread*> by_handle_;
   std::vector<Fiber*> free_;
   std::deque<std::unique_ptr<ProcessImpl>> processes_;
-  size_t stopped_processes_ = 0;
+  // Threads of stopped processes that held something when they were stopped, or do since.
+  std::vector<Thread*> stopped_holders_;
   std::multimap<int64_t, std::function<void()>> events_;
   Thread* events_thread_ = nullptr;
   // While the stacks of others are looked at: whose turn it is again.

@@ -212,6 +212,18 @@ TEST(Scheduler, CallbacksComeInTheOrderOfTheirTimes) {
   EXPECT_TRUE(result.passed()) << result.failure;
 }
 
+// What waits in one delays whatever is due: messages would come late, crashes take effect late.
+TEST(Scheduler, ACallbackThatWaitsForLongIsToldAsAFailure) {
+  const Result result = run_seed(1, [] {
+    std::mutex mutex;
+    const std::lock_guard lock(mutex);
+    at(now_ns(), [&mutex] { const std::lock_guard waits(mutex); });
+    std::this_thread::sleep_for(seconds(1));
+  });
+  EXPECT_EQ(result.end, End::kFailed);
+  EXPECT_NE(result.failure.find("which waits"), std::string::npos) << result.failure;
+}
+
 TEST(Scheduler, AProcesssWallClockMayJumpAndSleepsFollowIt) {
   const Result result = run_seed(1, [] {
     Process& node = Process::make("node");

@@ -31,7 +31,8 @@ namespace sluice::simulation {
 
 struct Options {
   // Drawn where not given.
-  std::optional<double> preempt;     // chance at each scheduling point
+  std::optional<double> preempt;          // chance at each scheduling point
+  uint64_t preempted_steps = UINT64_MAX;  // no preemption behind so many scheduling points
   std::optional<double> spuriously;  // chance that a wait for a condition variable ends at once
   int64_t time_limit_ns = int64_t{24} * 3600 * 1'000'000'000;  // of the simulated clock
   uint64_t step_limit = 2'000'000'000;                         // scheduling points
@@ -72,7 +73,8 @@ void fix_addresses(char** argv);
 // Monotonic. Not a scheduling point, and takes no time.
 int64_t now_ns();
 // Calls it at that time (or now) on the harness's one thread for this: in the order of times, then
-// of calls. A callback may wait; those behind it wait with it.
+// of calls. A callback may wait for a lock, and those behind it wait with it; the run fails where
+// that takes longer than 1 ms.
 void at(int64_t time_ns, std::function<void()> callback);
 // Goes into the hash of the run, with time and thread.
 void trace(std::string_view text);

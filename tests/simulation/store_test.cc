@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <array>
 #include <chrono>
 #include <filesystem>
 #include <functional>
@@ -19,6 +20,7 @@
 #include "tests/dataplane/store/store_fixture.h"
 #include "tests/simulation/disk_store.h"
 #include "tests/simulation/mounts.h"
+#include "tests/simulation/own_calls.h"
 #include "tests/simulation/rocksdb_disk.h"
 #include "tests/simulation/simulation.h"
 
@@ -286,6 +288,14 @@ void ingest_all(Store& store, const Slots& slots, Process& node, std::vector<uin
       confirmed.push_back(slot);
     }
   }
+}
+
+// Otherwise the crash of one process could leave all others unable to close theirs.
+TEST(StoreOnDisk, SharesNoTimerWithStoresOfOtherProcesses) {
+  constexpr std::array kNames = {
+      "_ZN7rocksdb21PeriodicTaskScheduler8RegisterENS_16PeriodicTaskTypeERKSt8functionIFvvEE",
+      "_ZN7rocksdb21PeriodicTaskScheduler8RegisterENS_16PeriodicTaskTypeERKSt8functionIFvvEEm"};
+  expect_own_calls(reinterpret_cast<const void*>(&open_disk_store), kNames);
 }
 
 TEST(StoreOnDisk, AnIngestionIsWholeOrAbsent) {

@@ -2,7 +2,9 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cerrno>
+#include <string>
 #include <thread>
 #include <utility>
 
@@ -15,60 +17,36 @@ constexpr int64_t kServeMs = 120'000;
 constexpr int64_t kSuperviseMs = 250;
 constexpr uint64_t kDiskBytes = uint64_t{1} << 40;
 constexpr int64_t kSlowestSyncNs = 200'000;
+// What a node has done without the cluster knowing of it (design note 006): a quarter of a lease,
+// and what faults of the cluster block add.
+constexpr int64_t kUnpublishedNs = 10'000'000'000;
 
 }  // namespace
 
-Faults::Faults(World& world, const Scenario& scenario, std::vector<Host*> hosts)
-    : world_(world), scenario_(scenario), hosts_(std::move(hosts)), states_(hosts_.size()) {}
+Faults::Faults(World& world, const Scenario& scenario, Oracle& oracle, std::vector<Host*> hosts)
+    : world_(world),
+      scenario_(scenario),
+      oracle_(oracle),
+      hosts_(std::move(hosts)),
+      random_(Random::mix(scenario.seed ^ 0xfa)),
+      states_(hosts_.size()) {}
 
 void Faults::begin() {
   for (Host* const host : hosts_) host->block_faults = scenario_.block;
   world_.client_block_faults = scenario_.block;
   world_.calls().faults = scenario_.calls;
-  for (size_t i = 0; i < hosts_.size(); ++i) {
-    hosts_[i]->mount().before = [this, i](FileCall call, std::string_view) {
-      if (call == FileCall::kSync) count(Op::Trigger::kSync, i);
-    };
-  }
-  world_.block_world(hosts_.front()->cluster()).before_commit =
-      [this](const std::vector<ClusterOp>&) { count_of_caller(Op::Trigger::kCommit); };
-  world_.calls().before = [this](const DirectMessage&) { count_of_caller(Op::Trigger::kCall); };
   spawn([this] { supervise(); });
-}
-
-void Faults::add(const Op& op) {
-  if (op.trigger == Op::Trigger::kTime) {
-    strike(op);
-  } else {
-    armed_.push_back(std::make_unique<Armed>(Armed{op, op.count}));
-  }
-}
-
-void Faults::count_of_caller(Op::Trigger trigger) {
-  for (size_t i = 0; i < hosts_.size(); ++i) {
-    if (hosts_[i]->process() == &Process::current()) count(trigger, i);
-  }
-}
-
-void Faults::count(Op::Trigger trigger, size_t host) {
-  for (const auto& armed : armed_) {
-    if (armed->fired || armed->op.trigger != trigger || armed->op.host != host) continue;
-    if (armed->left-- > 0) continue;
-    armed->fired = true;
-    strike(armed->op);
-  }
 }
 
 void Faults::later(const Op& op, std::function<void()> undo) {
   at(now_ns() + op.lasts_ms * 1'000'000, std::move(undo));
 }
 
-void Faults::hold_down(const Op& op) {
-  states_[op.host].down = true;
-  states_[op.host].down_until_ns = now_ns() + op.lasts_ms * 1'000'000;
+void Faults::hold_down(size_t host, int64_t ms) {
+  states_[host].down = true;
+  states_[host].down_until_ns = now_ns() + ms * 1'000'000;
 }
 
-// May be on any thread, of a host's process too; waits for nothing.
 void Faults::strike(const Op& op) {
   if (healed_) return;
   ++fired_[op.kind];
@@ -77,54 +55,67 @@ void Faults::strike(const Op& op) {
   switch (op.kind) {
     case OpKind::kCrash:
     case OpKind::kPowerLoss:
-    case OpKind::kDataLoss:
-      crash(op);
-      break;
+      return crash(op);
     case OpKind::kRestart:
-      hold_down(op);
-      at(now_ns(), [&host] { spawn([&host] { host.stop(); }); });
-      break;
+      hold_down(op.host, op.lasts_ms);
+      return at(now_ns(), [&host] { spawn([&host] { host.stop(); }); });
     case OpKind::kPause:
-      if (Process* const process = host.process(); process != nullptr) {
-        process->pause();
-        paused_.push_back(process);
-        later(op, [process] { process->resume(); });
-      }
-      break;
+      return pause(op);
+    case OpKind::kSlowNode:
+      return slow_down(op.host, now_ns() + op.lasts_ms * 1'000'000);
     case OpKind::kPartition:
-      if (op.host == op.other) break;
+      if (op.host == op.other) return;
       at(now_ns(), [this, op, &host] {
         if (!healed_) world_.partition(host.name(), hosts_[op.other]->name());
       });
-      later(op, [this] { world_.heal_partitions(); });
-      break;
+      return later(op, [this] { world_.heal_partitions(); });
     case OpKind::kNoBlock:
       host.block_faults.unreachable = true;
-      later(op, [&host] { host.block_faults.unreachable = false; });
-      break;
+      return later(op, [&host] { host.block_faults.unreachable = false; });
     case OpKind::kClockJump:
-      jump_clock(op);
-      break;
+      return jump_clock(op);
     case OpKind::kDiskError:
     case OpKind::kFullDisk:
-      fail_disk(op);
-      break;
+      return fail_disk(op);
     case OpKind::kSlowDisk:
       host.mount().slowest_sync_ns = op.lasts_ms * 100'000;
-      later(op, [&host] { host.mount().slowest_sync_ns = kSlowestSyncNs; });
-      break;
+      return later(op, [&host] { host.mount().slowest_sync_ns = kSlowestSyncNs; });
+    case OpKind::kDataGone:
+      return lose_data(op);
+    case OpKind::kDataSetBack:
+      return set_data_back(op);
+    case OpKind::kArchiveRot:
+    case OpKind::kArchiveGone:
+    case OpKind::kArchiveSetBack:
+    case OpKind::kArchiveSwap:
+      return damage_archives(op);
     default:
-      fail("not a fault");
+      fail("not a fault of hosts");
   }
 }
 
 void Faults::crash(const Op& op) {
-  hold_down(op);
-  Host& host = *hosts_[op.host];
-  host.crash(/*power=*/op.kind != OpKind::kCrash);
-  if (op.kind != OpKind::kDataLoss) return;
-  states_[op.host].data_lost = true;
-  host.disk().restore("/data", nullptr);
+  hold_down(op.host, op.lasts_ms);
+  hosts_[op.host]->crash(/*power=*/op.kind == OpKind::kPowerLoss);
+}
+
+void Faults::pause(const Op& op) {
+  Process* const process = hosts_[op.host]->process();
+  if (process == nullptr) return;
+  process->pause();
+  paused_.push_back(process);
+  later(op, [process] { process->resume(); });
+}
+
+void Faults::slow_down(size_t host, int64_t until_ns) {
+  Process* const process = hosts_[host]->process();
+  if (process == nullptr || healed_ || now_ns() >= until_ns) return;
+  process->pause();
+  paused_.push_back(process);
+  const int64_t resumes_ns = now_ns() + 5'000'000 + static_cast<int64_t>(random_.below(30'000'000));
+  at(resumes_ns, [process] { process->resume(); });
+  const int64_t pauses_ns = resumes_ns + 1'000'000 + static_cast<int64_t>(random_.below(5'000'000));
+  at(pauses_ns, [this, host, until_ns] { slow_down(host, until_ns); });
 }
 
 void Faults::jump_clock(const Op& op) {
@@ -148,20 +139,123 @@ void Faults::fail_disk(const Op& op) {
   later(op, [&host] { host.mount().write_error = host.mount().sync_error = 0; });
 }
 
+// --- Damage ---
+
+// The whole of it, or all but what it had a while ago. A node that lost its data is not to serve
+// until that is accepted; what was acknowledged before may be gone then.
+void Faults::lose_data(const Op& op) {
+  HostState& state = states_[op.host];
+  if (state.data != Data::kNewest) return;
+  hold_down(op.host, op.lasts_ms);
+  hosts_[op.host]->crash(/*power=*/true);
+  hosts_[op.host]->disk().restore("/data", nullptr);
+  state.data = Data::kGone;
+  state.lost_from_ns = 0;
+  state.lost_until_ns = now_ns();
+}
+
+void Faults::set_data_back(const Op& op) {
+  Host& host = *hosts_[op.host];
+  const int64_t taken_ns = now_ns();
+  // As a snapshot of a volume has it.
+  const Disk::Tree data = host.disk().snapshot("/data");
+  later(op, [this, op, &host, data, taken_ns] {
+    HostState& state = states_[op.host];
+    if (healed_ || state.data != Data::kNewest) return;
+    hold_down(op.host, kSuperviseMs);
+    host.crash(/*power=*/true);
+    host.disk().restore("/data", data);
+    state.data = Data::kSetBack;
+    state.lost_from_ns = taken_ns;
+    state.lost_until_ns = now_ns();
+    // Even if it is not refused.
+    oracle_.data_lost(std::max(taken_ns, now_ns() - kUnpublishedNs), now_ns());
+  });
+}
+
+void Faults::damage_archives(const Op& op) {
+  Host& host = *hosts_[op.host];
+  Host& other = *hosts_[op.other];
+  if (op.kind == OpKind::kArchiveRot) return rot(host);
+  if (op.kind == OpKind::kArchiveSwap) {
+    if (op.host != op.other) {
+      hold_down(op.host, op.lasts_ms);
+      hold_down(op.other, op.lasts_ms);
+      host.crash(/*power=*/true);
+      other.crash(/*power=*/true);
+      swap_archives(host, other);
+    }
+    return;
+  }
+  const bool gone = op.kind == OpKind::kArchiveGone;
+  const Disk::Tree archives = gone ? nullptr : host.disk().snapshot("/archives");
+  later(op, [this, op, &host, archives] {
+    if (healed_) return;
+    hold_down(op.host, kSuperviseMs);
+    host.crash(/*power=*/true);
+    host.disk().restore("/archives", archives);
+    oracle_.archives_damaged(host);
+  });
+}
+
+void Faults::rot(Host& host) {
+  const std::vector<std::string> files = host.disk().files("/archives");
+  if (files.empty()) return;
+  const std::string& file = files[random_.below(files.size())];
+  InodePtr inode;
+  if (host.disk().find(host.disk().root(), file, &inode) != 0 || inode->content.size() == 0) return;
+  const uint64_t offset = random_.below(inode->content.size());
+  if (host.disk().flip_bit(file, offset, static_cast<int>(random_.below(8))) != 0) return;
+  trace(fmt::format("byte {} of {} of {} has changed", offset, file, host.name()));
+  oracle_.archives_damaged(host);
+}
+
+void Faults::swap_archives(Host& host, Host& other) {
+  const Disk::Tree archives = host.disk().snapshot("/archives");
+  host.disk().restore("/archives", other.disk().snapshot("/archives"));
+  other.disk().restore("/archives", archives);
+  oracle_.archives_damaged(host);
+  oracle_.archives_damaged(other);
+}
+
+// --- Starting ---
+
+void Faults::judge_end(size_t host) {
+  HostState& state = states_[host];
+  const absl::Status status = hosts_[host]->status();
+  if (absl::IsFailedPrecondition(status) &&
+      (state.data == Data::kGone || state.data == Data::kSetBack)) {
+    state.data = Data::kAccepted;
+    oracle_.data_lost(state.lost_from_ns, state.lost_until_ns);
+  } else if (absl::IsDataLoss(status) || absl::IsFailedPrecondition(status) ||
+             absl::IsInvalidArgument(status)) {
+    fail(fmt::format("I9: {}: {}", hosts_[host]->name(), status.ToString()));
+  }
+  trace(fmt::format("{} is started; it ended with {}", hosts_[host]->name(), status.ToString()));
+}
+
+void Faults::judge_start(size_t host) {
+  HostState& state = states_[host];
+  if (state.data == Data::kNewest || !hosts_[host]->serving()) return;
+  if (state.data == Data::kGone) {
+    fail(fmt::format("I11: {} serves without its data", hosts_[host]->name()));
+  }
+  state.data = Data::kNewest;
+}
+
+void Faults::start(size_t host) {
+  judge_end(host);
+  states_[host].down = false;
+  hosts_[host]->start(/*accept_data_loss=*/states_[host].data == Data::kAccepted);
+}
+
 void Faults::supervise() {
   while (!stops_all_) {
     for (size_t i = 0; i < hosts_.size(); ++i) {
-      HostState& state = states_[i];
+      judge_start(i);
       if (hosts_[i]->running() || stops_all_) continue;
-      if (state.down && now_ns() < state.down_until_ns) continue;
-      state.down = false;
-      const absl::Status status = hosts_[i]->status();
-      if (absl::IsDataLoss(status) || absl::IsFailedPrecondition(status) ||
-          absl::IsInvalidArgument(status)) {
-        fail(fmt::format("I9: {}: {}", hosts_[i]->name(), status.ToString()));
-      }
-      trace(fmt::format("{} is started; it ended with {}", hosts_[i]->name(), status.ToString()));
-      hosts_[i]->start(state.data_lost);
+      if (states_[i].down && now_ns() < states_[i].down_until_ns) continue;
+      start(i);
     }
     sleep_ms(kSuperviseMs);
   }

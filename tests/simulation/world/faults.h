@@ -6,10 +6,10 @@
 #include <cstdint>
 #include <functional>
 #include <map>
-#include <memory>
-#include <string_view>
 #include <vector>
 
+#include "base/random.h"
+#include "tests/simulation/world/oracle.h"
 #include "tests/simulation/world/scenario.h"
 #include "tests/simulation/world/world.h"
 
@@ -18,12 +18,12 @@ namespace sluice::simulation {
 // To be used by threads of the harness; lives until the run ends.
 class Faults {
  public:
-  Faults(World& world, const Scenario& scenario, std::vector<Host*> hosts);
+  Faults(World& world, const Scenario& scenario, Oracle& oracle, std::vector<Host*> hosts);
 
-  // Watches for what strikes at the count-th of something, and begins to start what is down.
+  // Calls and the cluster block fail from now on, and what is down is started.
   void begin();
-  // At its time: strikes, or waits for what it is to strike at.
-  void add(const Op& op);
+  // Now. May be on any thread, of a host's process too; waits for nothing.
+  void strike(const Op& op);
   // No fault from now on, and nothing of them is left. Waits until all nodes serve.
   void heal();
   void wait_until_all_serve();
@@ -33,33 +33,45 @@ class Faults {
   const std::map<OpKind, uint64_t>& fired() const { return fired_; }
 
  private:
-  struct Armed {
-    Op op;
-    uint64_t left;
-    bool fired = false;
+  // What a node's data directory is, where it is not the one that the node served from last.
+  enum class Data : uint8_t {
+    kNewest,
+    kGone,
+    kSetBack,
+    kAccepted,  // the node was refused, and is started with accept_data_loss until it serves
   };
   struct HostState {
     bool down = false;  // to be left as it is until the time
     int64_t down_until_ns = 0;
-    bool data_lost = false;
     bool disk_failed = false;  // writes of its process fail until the store is opened again
+    Data data = Data::kNewest;
+    int64_t lost_from_ns = 0;  // what was acknowledged since then, until then, it may lack
+    int64_t lost_until_ns = 0;
   };
 
-  void count(Op::Trigger trigger, size_t host);
-  void count_of_caller(Op::Trigger trigger);
-  void strike(const Op& op);
   void crash(const Op& op);
+  void pause(const Op& op);
+  void slow_down(size_t host, int64_t until_ns);
   void jump_clock(const Op& op);
   void fail_disk(const Op& op);
+  void lose_data(const Op& op);
+  void set_data_back(const Op& op);
+  void damage_archives(const Op& op);
+  void rot(Host& host);
+  void swap_archives(Host& host, Host& other);
   void later(const Op& op, std::function<void()> undo);
   void supervise();
-  void hold_down(const Op& op);
+  void judge_end(size_t host);
+  void judge_start(size_t host);
+  void start(size_t host);
+  void hold_down(size_t host, int64_t ms);
 
   World& world_;
   const Scenario& scenario_;
+  Oracle& oracle_;
   const std::vector<Host*> hosts_;
+  Random random_;
   std::vector<HostState> states_;
-  std::vector<std::unique_ptr<Armed>> armed_;
   std::vector<Process*> paused_;
   std::map<OpKind, uint64_t> fired_;
   bool healed_ = false;

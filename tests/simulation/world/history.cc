@@ -43,8 +43,15 @@ std::optional<size_t> History::write_of(std::string_view key, std::string_view v
   return number;
 }
 
+bool History::is_certain(const Write& write, int64_t end_ns) const {
+  return std::none_of(losses_.begin(), losses_.end(), [&](const Loss& loss) {
+    return loss.until_ns <= end_ns && write.begin_ns <= loss.until_ns &&
+           write.end_ns >= loss.from_ns;
+  });
+}
+
 std::string History::fault_of(std::string_view key, const std::optional<std::string>& value,
-                              int64_t read_ns) const {
+                              int64_t begin_ns, int64_t end_ns) const {
   const auto found = by_key_.find(key);
   if (found == by_key_.end()) {
     return value.has_value() ? fmt::format("{} was never written", key) : "";
@@ -54,7 +61,7 @@ std::string History::fault_of(std::string_view key, const std::optional<std::str
   size_t last_number = 0;
   for (const size_t number : found->second) {
     const Write& write = writes_[number];
-    if (write.end_ns > read_ns) continue;
+    if (write.end_ns > begin_ns || !is_certain(write, end_ns)) continue;
     if (last == nullptr || write.begin_ns > last->begin_ns) {
       last = &write;
       last_number = number;
@@ -73,7 +80,7 @@ std::string History::fault_of(std::string_view key, const std::optional<std::str
         "{} has the value of write {}, acknowledged at {} ns, though write {} ({}), begun at {} "
         "ns, was acknowledged at {} ns and the read began at {} ns",
         key, *number, writes_[*number].end_ns, last_number, last->erasure ? "an erasure" : "a put",
-        last->begin_ns, last->end_ns, read_ns);
+        last->begin_ns, last->end_ns, begin_ns);
   }
   if (last == nullptr || last->erasure) return "";
   for (const size_t number : found->second) {

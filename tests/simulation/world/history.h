@@ -32,9 +32,13 @@ class History {
   size_t begin_erasure(std::string_view key);
   void acknowledged(size_t number);
 
-  // Why a read that began then must not have had this result (nullopt: no such key); empty: it may.
+  // Of one replica, now: what it was told between these times. Acknowledged writes of that time
+  // count as unacknowledged for reads that end later.
+  void lost(int64_t from_ns, int64_t until_ns) { losses_.push_back({from_ns, until_ns}); }
+
+  // Why a read of that time must not have had this result (nullopt: no such key); empty: it may.
   std::string fault_of(std::string_view key, const std::optional<std::string>& value,
-                       int64_t read_ns) const;
+                       int64_t begin_ns, int64_t end_ns) const;
   // The write that a value is of; nullopt when it is of none to that key, or damaged.
   std::optional<size_t> write_of(std::string_view key, std::string_view value) const;
 
@@ -44,8 +48,16 @@ class History {
   size_t acknowledged_writes() const { return acknowledged_; }
 
  private:
-  std::string value_of(size_t number) const;
+  struct Loss {
+    int64_t from_ns;
+    int64_t until_ns;
+  };
 
+  std::string value_of(size_t number) const;
+  // Whether every read that began later, and ended by then, has it or a newer one.
+  bool is_certain(const Write& write, int64_t end_ns) const;
+
+  std::vector<Loss> losses_;
   std::vector<Write> writes_;
   std::map<std::string, std::vector<size_t>, std::less<>> by_key_;
   size_t acknowledged_ = 0;

@@ -12,6 +12,14 @@
 //    succeed at once.
 // I9 Nothing is reported as damaged that is not.
 // I10 A clean stop succeeds, and leaves no cut behind.
+// I11 A node whose data directory is not the one that it served from last does not serve until that
+//     is accepted.
+// I12 Of one name there is one backup.
+//
+// What hardware did is excused where it must be, and only there. Data of one replica that is gone:
+// writes acknowledged before count as unacknowledged (I1, I2). Archives of a host that were
+// changed: a backup may fail its verification, which names a part of that host; one that verifies
+// is held to all of the above.
 //
 // Not thread-safe: to be called by threads of a run (simulation.h), which it never lets wait but in
 // the checks that take a client.
@@ -20,6 +28,7 @@
 
 #include <cstdint>
 #include <map>
+#include <set>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -39,10 +48,18 @@ class Oracle {
 
   History& history() { return history_; }
 
+  // --- What hardware did ---
+
+  // What one replica was told between these times (both included) is not there any more.
+  void data_lost(int64_t from_ns, int64_t until_ns) { history_.lost(from_ns, until_ns); }
+  void archives_damaged(const Host& host) { damaged_.insert(host.name()); }
+
   // --- What clients were answered, at any time ---
 
   // I9: a failure that faults excuse, none of which is damage.
   void answered(const absl::Status& status, std::string_view what) const;
+  // The same, of something that reads archives.
+  void answered_by_archives(const absl::Status& status, std::string_view what) const;
   // I1, of a get that began then.
   void answered_get(const std::string& key, const absl::StatusOr<std::string>& value,
                     int64_t begin_ns) const;
@@ -66,7 +83,12 @@ class Oracle {
   World& world_;
   const std::string cluster_;
   History history_;
-  std::map<std::string, int64_t> requested_ns_;  // of completed backups, by UUID
+  struct Requested {
+    int64_t begin_ns;
+    int64_t end_ns;
+  };
+  std::map<std::string, Requested> requested_;  // completed backups, by UUID
+  std::set<std::string, std::less<>> damaged_;  // hosts of damaged archives
 };
 
 }  // namespace sluice::simulation

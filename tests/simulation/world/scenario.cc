@@ -9,13 +9,20 @@
 namespace sluice::simulation {
 namespace {
 
-constexpr std::array kFaults = {OpKind::kCrash,     OpKind::kPowerLoss, OpKind::kRestart,
-                                OpKind::kPause,     OpKind::kPartition, OpKind::kNoBlock,
-                                OpKind::kClockJump, OpKind::kDiskError, OpKind::kSlowDisk};
-constexpr std::array kOperators = {OpKind::kBackup, OpKind::kBackup,  OpKind::kBackup,
-                                   OpKind::kVerify, OpKind::kRestore, OpKind::kRestoreToOther,
-                                   OpKind::kRetry,  OpKind::kDelete,  OpKind::kCancel,
-                                   OpKind::kResume, OpKind::kResume};
+constexpr std::array kFaults = {OpKind::kCrash,    OpKind::kPowerLoss,  OpKind::kRestart,
+                                OpKind::kPause,    OpKind::kSlowNode,   OpKind::kPartition,
+                                OpKind::kNoBlock,  OpKind::kClockJump,  OpKind::kDiskError,
+                                OpKind::kSlowDisk, OpKind::kCrashClient};
+// After which less can be expected of what else happens.
+constexpr std::array kDamages = {OpKind::kDataGone,       OpKind::kDataSetBack,
+                                 OpKind::kArchiveRot,     OpKind::kArchiveGone,
+                                 OpKind::kArchiveSetBack, OpKind::kArchiveSwap};
+constexpr double kDamageChance = 0.06;
+constexpr std::array kOperators = {
+    OpKind::kBackup, OpKind::kBackup,  OpKind::kBackup,         OpKind::kBackupTwice,
+    OpKind::kVerify, OpKind::kRestore, OpKind::kRestoreToOther, OpKind::kRestorePrefix,
+    OpKind::kRetry,  OpKind::kDelete,  OpKind::kDelete,         OpKind::kCancel,
+    OpKind::kCancel, OpKind::kResume,  OpKind::kResume};
 constexpr size_t kBackupNames = 4;
 
 // Most often none, else by powers of ten up to `most`.
@@ -39,31 +46,63 @@ Op draw_fault(Random& random, OpKind kind, const Scenario& scenario) {
     op.trigger = static_cast<Op::Trigger>(1 + random.below(3));
     op.count = random.below(random.chance(0.5) ? 10 : 100);
   }
+  if (kind == OpKind::kCrashClient && op.trigger != Op::Trigger::kTime) {
+    op.trigger = Op::Trigger::kCall;
+  }
+  return op;
+}
+
+Op draw_damage(Random& random, OpKind kind, const Scenario& scenario) {
+  Op op = draw_fault(random, kind, scenario);
+  op.trigger = Op::Trigger::kTime;
+  if (kind == OpKind::kArchiveRot) op.at_ms = scenario.lasts_ms - draw_ms(random, 1, 5'000);
+  return op;
+}
+
+Op draw_operator(Random& random, OpKind kind, const Scenario& scenario) {
+  Op op;
+  op.kind = kind;
+  op.at_ms = draw_ms(random, 0, scenario.lasts_ms);
+  op.backup = random.below(kBackupNames);
+  // At the worst moment: while a backup goes from one state to the next.
+  if (kind != OpKind::kBackup && random.chance(0.5)) {
+    op.trigger = Op::Trigger::kState;
+    op.state = static_cast<BackupState>(random.below(8));
+    op.count = random.below(3);
+  }
   return op;
 }
 
 }  // namespace
 
 std::string_view name_of(OpKind kind) {
-  constexpr std::array<std::string_view, 19> kNames = {
-      "crash",     "power loss", "restart",    "pause",     "partition",
-      "no block",  "clock jump", "disk error", "slow disk", "full disk",
-      "data loss", "backup",     "verify",     "restore",   "restore to other",
-      "retry",     "delete",     "cancel",     "resume"};
+  constexpr std::array<std::string_view, static_cast<size_t>(OpKind::kCount)> kNames = {
+      "crash",         "power-loss",   "restart",        "pause",
+      "slow-node",     "partition",    "no-block",       "clock-jump",
+      "disk-error",    "slow-disk",    "full-disk",      "data-gone",
+      "data-set-back", "archive-rot",  "archive-gone",   "archive-set-back",
+      "archive-swap",  "crash-client", "backup",         "backup-twice",
+      "verify",        "restore",      "restore-prefix", "restore-to-other",
+      "retry",         "delete",       "cancel",         "resume"};
   return kNames[static_cast<size_t>(kind)];
 }
 
 bool is_fault(OpKind kind) { return kind < OpKind::kBackup; }
 
 std::string describe(const Op& op) {
-  constexpr std::array<std::string_view, 4> kTriggers = {"", "commit", "sync", "call"};
+  constexpr std::array<std::string_view, 5> kTriggers = {"", "commit", "sync", "call", "head"};
   std::string text = fmt::format("{} ms: {}", op.at_ms, name_of(op.kind));
-  if (!is_fault(op.kind)) return fmt::format("{} of backup {}", text, op.backup);
-  text += fmt::format(" of host {} for {} ms", op.host + 1, op.lasts_ms);
-  if (op.kind == OpKind::kPartition) text += fmt::format(" from host {}", op.other + 1);
-  if (op.trigger != Op::Trigger::kTime) {
-    text += fmt::format(", behind {} {}s", op.count, kTriggers[static_cast<size_t>(op.trigger)]);
+  if (!is_fault(op.kind)) {
+    text += fmt::format(" of backup {}", op.backup);
+  } else if (op.kind != OpKind::kCrashClient) {
+    text += fmt::format(" of host {} for {} ms", op.host + 1, op.lasts_ms);
   }
+  if (op.kind == OpKind::kPartition || op.kind == OpKind::kArchiveSwap) {
+    text += fmt::format(", host {}", op.other + 1);
+  }
+  if (op.trigger == Op::Trigger::kTime) return text;
+  text += fmt::format(", behind {} {}s", op.count, kTriggers[static_cast<size_t>(op.trigger)]);
+  if (op.trigger == Op::Trigger::kState) text += fmt::format(" that are {}", name_of(op.state));
   return text;
 }
 
@@ -93,14 +132,17 @@ Scenario make_scenario(uint64_t seed, bool full_disks) {
       scenario.ops.push_back(draw_fault(random, kind, scenario));
     }
   }
+  for (const OpKind kind : kDamages) {
+    if (random.chance(kDamageChance)) scenario.ops.push_back(draw_damage(random, kind, scenario));
+  }
   if (full_disks) scenario.ops.push_back(draw_fault(random, OpKind::kFullDisk, scenario));
   const size_t operators = 2 + random.below(6);
   for (size_t i = 0; i < operators; ++i) {
-    Op op;
     // The others have nothing to work on without one.
-    op.kind = i == 0 ? OpKind::kBackup : kOperators[random.below(kOperators.size())];
-    op.at_ms = draw_ms(random, 0, i == 0 ? scenario.lasts_ms / 3 : scenario.lasts_ms);
-    op.backup = random.below(kBackupNames);
+    const bool first = i == 0;
+    Op op = draw_operator(
+        random, first ? OpKind::kBackup : kOperators[random.below(kOperators.size())], scenario);
+    if (first) op.at_ms = draw_ms(random, 0, scenario.lasts_ms / 3);
     if (op.kind == OpKind::kRestoreToOther) {
       scenario.other = {.nodes = 1 + random.below(2), .replicas = 1, .slot_bits = 2};
     }

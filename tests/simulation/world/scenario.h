@@ -6,8 +6,10 @@
 #include <cstdint>
 #include <set>
 #include <string>
+#include <string_view>
 #include <vector>
 
+#include "control/schedule/states.h"
 #include "tests/simulation/world/sim_block.h"
 #include "tests/simulation/world/sim_calls.h"
 #include "tests/simulation/world/world.h"
@@ -20,29 +22,40 @@ enum class OpKind : uint8_t {
   kPowerLoss,  // the same
   kRestart,    // stops cleanly
   kPause,
+  kSlowNode,   // runs a fraction of the time
   kPartition,  // from one other
   kNoBlock,    // the host does not reach the cluster block
-  kClockJump,  // of the wall clock
+  kClockJump,  // of the wall clock, by seconds or hours, either way
   kDiskError,  // of writes and syncs
   kSlowDisk,
   kFullDisk,
-  kDataLoss,  // its data directory is gone when it starts again, and that is accepted
+  kDataGone,        // crashes, and its data directory is not there when it starts again
+  kDataSetBack,     // crashes after the time, and has the data directory that it had before it
+  kArchiveRot,      // a bit of one of its archive files changes
+  kArchiveGone,     // crashes, and its archive directory is not there when it starts again
+  kArchiveSetBack,  // crashes after the time, and has the archive directory that it had before it
+  kArchiveSwap,     // crashes with another host, and each has the other's archive directory
+  kCrashClient,     // of any writer or operator
   // What operators do.
   kBackup,
+  kBackupTwice,  // two at once under one name
   kVerify,
   kRestore,
+  kRestorePrefix,
   kRestoreToOther,
   kRetry,
   kDelete,
   kCancel,
   kResume,
+  kCount,
 };
 std::string_view name_of(OpKind kind);
 bool is_fault(OpKind kind);
 
 struct Op {
-  // A fault happens at this time, or at the count-th of these after it.
-  enum class Trigger : uint8_t { kTime, kCommit, kSync, kCall };
+  // It happens at this time, or at the count-th of these after it: of the host, or of any client
+  // for one of clients. kState: when a backup's head is about to be stored in the state.
+  enum class Trigger : uint8_t { kTime, kCommit, kSync, kCall, kState };
   OpKind kind = OpKind::kBackup;
   int64_t at_ms = 0;
   size_t host = 0;
@@ -50,6 +63,7 @@ struct Op {
   int64_t lasts_ms = 0;
   Trigger trigger = Trigger::kTime;
   uint64_t count = 0;
+  BackupState state = BackupState::kPlanning;
   size_t backup = 0;  // of an operator: number of a name
 };
 std::string describe(const Op& op);
@@ -64,7 +78,8 @@ struct Scenario {
   int64_t lasts_ms = 20'000;      // until everything is healed
   CallFaults calls;
   BlockFaults block;
-  std::vector<Op> ops;  // by time
+  uint64_t preempted_steps = UINT64_MAX;  // Options::preempted_steps
+  std::vector<Op> ops;                    // by time
 };
 // With `full_disks` disks also run full. Not by default: a store may then have to be opened again
 // before it takes writes, and RocksDB built with its assertions may end the process.

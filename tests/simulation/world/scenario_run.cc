@@ -3,10 +3,14 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <map>
+#include <utility>
+#include <vector>
 
 #include "control/backup/backup_store.h"
 #include "tests/simulation/world/faults.h"
 #include "tests/simulation/world/oracle.h"
+#include "tests/simulation/world/triggers.h"
 #include "tests/simulation/world/workload.h"
 #include "tests/simulation/world/world.h"
 
@@ -58,53 +62,107 @@ void count(std::string_view name, uint64_t number) {
   output(fmt::format("count {} {}\n", name, number));
 }
 
-void count_all(const Workload& workload, Oracle& oracle, const Faults& faults) {
-  const History& history = oracle.history();
-  count("acknowledged", history.acknowledged_writes());
-  count("unacknowledged", history.writes().size() - history.acknowledged_writes());
-  count("backups completed", workload.backups_completed());
-  count("backups failed", workload.backups_failed());
-  count("restores completed", workload.restores_completed());
-  for (const auto& [kind, times] : faults.fired()) count(name_of(kind), times);
-}
+// Lives until the run ends: threads of its world go on until then.
+class ScenarioRun {
+ public:
+  ScenarioRun(const Scenario& scenario, OpHook before)
+      : scenario_(scenario),
+        before_(std::move(before)),
+        world_(Random::mix(scenario.seed)),
+        hosts_(make_clusters()),
+        oracle_(world_, kCluster),
+        faults_(world_, scenario_, oracle_, hosts_),
+        workload_(world_, scenario_, oracle_, kCluster, kOther),
+        triggers_(world_, hosts_, [this](const Op& op) { happen(op); }) {}
+
+  void run() {
+    live();
+    triggers_.disarm();
+    faults_.heal();
+    if (!workload_.finish(kEndMs)) {
+      fail(fmt::format("I8: {}do not end\n{}", workload_.describe_remaining(), describe_threads()));
+    }
+    // Nodes that lost their leases, or were being stopped, come back; what is left behind ends.
+    sleep_ms(kSettleMs);
+    faults_.wait_until_all_serve();
+    wait_for_backups_to_end(world_);
+    check_all(world_, workload_, oracle_);
+    faults_.stop_all();
+    for (Host& host : world_.all_hosts()) oracle_.check_stopped(host);
+    count_all();
+  }
+
+ private:
+  std::vector<Host*> make_clusters() {
+    world_.make_cluster(kCluster, scenario_.shape);
+    if (scenario_.other.nodes > 0) world_.make_cluster(kOther, scenario_.other);
+    return world_.hosts(kCluster);
+  }
+
+  void live() {
+    faults_.begin();
+    workload_.start_writers();
+    const int64_t begin_ns = now_ns();
+    for (const Op& op : scenario_.ops) {
+      sleep_until_ms(begin_ns, op.at_ms);
+      if (op.trigger == Op::Trigger::kTime) {
+        happen(op);
+      } else {
+        triggers_.arm(op);
+      }
+    }
+    sleep_until_ms(begin_ns, scenario_.lasts_ms);
+  }
+
+  // May be on the thread of any process; waits for nothing.
+  void happen(const Op& op) {
+    if (before_) before_(op);
+    if (!is_fault(op.kind)) {
+      ++happened_[op.kind];
+      at(now_ns(), [this, op] { workload_.start_operator(op); });
+    } else if (op.kind == OpKind::kCrashClient) {
+      ++happened_[op.kind];
+      workload_.crash_client(op);
+    } else {
+      faults_.strike(op);
+    }
+  }
+
+  void count_all() {
+    const History& history = oracle_.history();
+    count("acknowledged", history.acknowledged_writes());
+    count("unacknowledged", history.writes().size() - history.acknowledged_writes());
+    count("backups-completed", workload_.backups_completed());
+    count("backups-failed", workload_.backups_failed());
+    count("restores-completed", workload_.restores_completed());
+    for (const auto& [kind, times] : faults_.fired()) count(name_of(kind), times);
+    for (const auto& [kind, times] : happened_) count(name_of(kind), times);
+  }
+
+  const Scenario scenario_;
+  const OpHook before_;
+  World world_;
+  const std::vector<Host*> hosts_;
+  Oracle oracle_;
+  Faults faults_;
+  Workload workload_;
+  Triggers triggers_;
+  std::map<OpKind, uint64_t> happened_;
+};
 
 }  // namespace
 
-void live_through(const Scenario& scenario) {
-  auto& world = *new World(Random::mix(scenario.seed));
-  world.make_cluster(kCluster, scenario.shape);
-  if (scenario.other.nodes > 0) world.make_cluster(kOther, scenario.other);
-  const int64_t begin_ns = now_ns();
-  auto& oracle = *new Oracle(world, kCluster);
-  auto& faults = *new Faults(world, scenario, world.hosts(kCluster));
-  auto& workload = *new Workload(world, scenario, oracle, kCluster, kOther);
-  faults.begin();
-  workload.start_writers();
-  for (const Op& op : scenario.ops) {
-    sleep_until_ms(begin_ns, op.at_ms);
-    is_fault(op.kind) ? faults.add(op) : workload.start_operator(op);
-  }
-  sleep_until_ms(begin_ns, scenario.lasts_ms);
-  faults.heal();
-  if (!workload.finish(kEndMs)) {
-    fail(fmt::format("I8: {} do not end\n{}", workload.describe_remaining(), describe_threads()));
-  }
-  // Nodes that lost their leases, or were being stopped, come back; what is left behind ends.
-  sleep_ms(kSettleMs);
-  faults.wait_until_all_serve();
-  wait_for_backups_to_end(world);
-  check_all(world, workload, oracle);
-  faults.stop_all();
-  for (Host& host : world.all_hosts()) oracle.check_stopped(host);
-  count_all(workload, oracle, faults);
+void live_through(const Scenario& scenario, const OpHook& before) {
+  (new ScenarioRun(scenario, before))->run();
 }
 
-Result run_scenario(const Scenario& scenario, bool print) {
+Result run_scenario(const Scenario& scenario, bool print, const OpHook& before) {
   Options options;
   options.print_trace = print;
+  options.preempted_steps = scenario.preempted_steps;
   return run(scenario.seed, options, [&] {
     trace_logs();
-    live_through(scenario);
+    live_through(scenario, before);
   });
 }
 

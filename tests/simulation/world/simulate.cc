@@ -1,19 +1,25 @@
 // Runs whole clusters in simulated time, a scenario for each seed, and tells which seeds break what
-// is promised:
-//   simulate --seeds FROM..TO [--jobs N]    those seeds
-//   simulate --hours H [--jobs N]           new seeds, for that long
-//   simulate --replay SEED [--trace]        one, again
-//   simulate --shrink SEED                  the fewest operations with which it still fails alike
+// is promised, and how often each kind of fault struck:
+//   simulate --seeds FROM..TO [--jobs N]     those seeds
+//   simulate --hours H [--jobs N]            new seeds, for that long
+//   simulate --replay SEED|FILE [--trace]    one, again
+//   simulate --shrink SEED|FILE [--out FILE] the least with which it still fails alike, as a file
 // With --full-disks disks run full as well (scenario.h).
 #include <fmt/format.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <cerrno>
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <fstream>
+#include <functional>
+#include <map>
+#include <sstream>
 #include <string>
 #include <vector>
 
@@ -21,13 +27,13 @@
 #include "tests/simulation/simulation.h"
 #include "tests/simulation/world/scenario.h"
 #include "tests/simulation/world/scenario_run.h"
+#include "tests/simulation/world/scenario_text.h"
+#include "tests/simulation/world/shrink.h"
 
 namespace sluice::simulation {
 namespace {
 
-bool full_disks = false;
-
-Scenario scenario_of(uint64_t seed) { return make_scenario(seed, full_disks); }
+constexpr size_t kMostShrinkingRuns = 1000;
 
 using Clock = std::chrono::steady_clock;
 
@@ -35,25 +41,66 @@ double seconds_since(Clock::time_point begin) {
   return std::chrono::duration<double>(Clock::now() - begin).count();
 }
 
-// What makes two failures the same: the promise that is broken, or how the run ended.
-std::string kind_of(const Result& result) {
-  if (result.end != Result::End::kFailed) {
-    return fmt::format("end {}", static_cast<int>(result.end));
-  }
-  return result.failure.substr(0, result.failure.find(':'));
+struct Arguments {
+  std::string mode;
+  std::string value;
+  std::string out;
+  size_t jobs = 1;
+  bool trace = false;
+  bool full_disks = false;
+};
+
+// By name, over all seeds.
+using Counts = std::map<std::string, uint64_t>;
+
+void add_counts(const std::string& lines, Counts& counts) {
+  std::istringstream words(lines);
+  std::string word;
+  std::string name;
+  uint64_t number = 0;
+  while (words >> word >> name >> number) counts[name] += number;
 }
 
-void print_failure(uint64_t seed, const Result& result) {
-  fmt::print("seed {} FAILS\n{}{}\nreplay: simulate --replay {} --trace\n", seed,
-             describe(scenario_of(seed)), result.failure, seed);
+void print_failure(const Scenario& scenario, const Result& result, bool full_disks) {
+  fmt::print("seed {} FAILS\n{}{}\nreplay: simulate --replay {} --trace{}\n", scenario.seed,
+             describe(scenario), result.failure, scenario.seed, full_disks ? " --full-disks" : "");
   std::fflush(stdout);
 }
 
-struct Totals {
-  uint64_t seeds = 0;
-  uint64_t failed = 0;
-  double simulated_s = 0;
-};
+// Seeds first, first + step, ... up to last, for at most so long.
+Counts run_seeds(uint64_t first, uint64_t last, uint64_t step, double most_s, bool full_disks) {
+  const auto begin = Clock::now();
+  Counts counts;
+  for (uint64_t seed = first; seed <= last && seconds_since(begin) < most_s; seed += step) {
+    const Scenario scenario = make_scenario(seed, full_disks);
+    const Result result = run_scenario(scenario);
+    ++counts["seeds"];
+    counts["simulated-ms"] += static_cast<uint64_t>(result.simulated_ns / 1'000'000);
+    add_counts(result.output, counts);
+    if (result.passed()) continue;
+    ++counts["failed"];
+    print_failure(scenario, result, full_disks);
+  }
+  return counts;
+}
+
+// Its counts, through a pipe, from a process of its own.
+FILE* start_job(const std::function<Counts()>& work) {
+  int ends[2];
+  std::fflush(nullptr);
+  if (pipe(ends) != 0) std::abort();
+  const pid_t child = fork();
+  if (child < 0) std::abort();
+  if (child > 0) {
+    close(ends[1]);
+    return fdopen(ends[0], "r");
+  }
+  close(ends[0]);
+  std::string lines;
+  for (const auto& [name, number] : work()) lines += fmt::format("count {} {}\n", name, number);
+  if (write(ends[1], lines.data(), lines.size()) != static_cast<ssize_t>(lines.size())) _exit(1);
+  _exit(0);
+}
 
 double cpu_s() {
   rusage usage{};
@@ -62,135 +109,144 @@ double cpu_s() {
          static_cast<double>(usage.ru_utime.tv_usec + usage.ru_stime.tv_usec) / 1e6;
 }
 
-// Seeds first, first + step, ... up to last, for at most so long.
-Totals run_seeds(uint64_t first, uint64_t last, uint64_t step, double most_s) {
+void print_counts(Counts counts, double seconds) {
+  const auto seeds = static_cast<double>(counts["seeds"]);
+  const double simulated_s = static_cast<double>(counts["simulated-ms"]) / 1e3;
+  fmt::print(
+      "{} seeds, {} failed, {:.1f} s: {:.1f} seeds/s, {:.0f} ms of CPU a seed, {:.2f} simulated "
+      "hours, {:.0f} an hour\n",
+      counts["seeds"], counts["failed"], seconds, seeds / seconds, cpu_s() * 1e3 / seeds,
+      simulated_s / 3600, simulated_s / seconds);
+  for (const char* const name : {"seeds", "failed", "simulated-ms"}) counts.erase(name);
+  fmt::print("in 1,000 seeds:");
+  for (const auto& [name, number] : counts) {
+    fmt::print(" {} {:.0f}", name, static_cast<double>(number) * 1e3 / seeds);
+  }
+  fmt::print("\n");
+}
+
+int run_jobs(uint64_t first, uint64_t last, double most_s, const Arguments& arguments) {
   const auto begin = Clock::now();
-  Totals totals;
-  for (uint64_t seed = first; seed <= last && seconds_since(begin) < most_s; seed += step) {
-    const Result result = run_scenario(scenario_of(seed));
-    ++totals.seeds;
-    totals.simulated_s += static_cast<double>(result.simulated_ns) / 1e9;
-    if (result.passed()) continue;
-    ++totals.failed;
-    print_failure(seed, result);
+  std::vector<FILE*> jobs;
+  for (size_t job = 0; job < arguments.jobs; ++job) {
+    jobs.push_back(start_job([&] {
+      return run_seeds(first + job, last, arguments.jobs, most_s, arguments.full_disks);
+    }));
   }
-  fmt::print("{} seeds, {} failed, {:.1f} s, {:.0f} ms of CPU a seed, {:.2f} simulated hours\n",
-             totals.seeds, totals.failed, seconds_since(begin),
-             totals.seeds == 0 ? 0 : cpu_s() * 1e3 / static_cast<double>(totals.seeds),
-             totals.simulated_s / 3600);
-  std::fflush(stdout);
-  return totals;
-}
-
-int run_jobs(uint64_t first, uint64_t last, size_t jobs, double most_s) {
-  std::vector<pid_t> children;
-  for (size_t job = 0; job < jobs; ++job) {
-    std::fflush(nullptr);
-    const pid_t child = fork();
-    if (child < 0) std::abort();
-    if (child == 0) {
-      _exit(run_seeds(first + job, last, jobs, most_s).failed == 0 ? 0 : 1);
+  Counts counts;
+  for (FILE* const job : jobs) {
+    std::string lines;
+    for (int byte = std::fgetc(job); byte != EOF; byte = std::fgetc(job)) {
+      lines += static_cast<char>(byte);
     }
-    children.push_back(child);
+    std::fclose(job);
+    add_counts(lines, counts);
   }
-  int failed = 0;
-  for (const pid_t child : children) {
+  bool died = false;
+  for (size_t job = 0; job < jobs.size(); ++job) {
     int status = 0;
-    waitpid(child, &status, 0);
-    if (!WIFEXITED(status) || WEXITSTATUS(status) != 0) failed = 1;
+    wait(&status);
+    died = died || status != 0;
   }
-  return failed;
+  print_counts(counts, seconds_since(begin));
+  return died || counts["failed"] > 0 ? 1 : 0;
 }
 
-int replay(uint64_t seed, bool trace) {
-  const Scenario scenario = scenario_of(seed);
+// Of a seed, or of a file that --shrink wrote.
+Scenario scenario_named(const Arguments& arguments) {
+  const bool is_seed = arguments.value.find_first_not_of("0123456789") == std::string::npos;
+  if (is_seed) {
+    return make_scenario(std::strtoull(arguments.value.c_str(), nullptr, 10), arguments.full_disks);
+  }
+  std::ifstream file(arguments.value);
+  std::ostringstream text;
+  text << file.rdbuf();
+  const auto scenario = parse_scenario(text.str());
+  if (!file || !scenario.ok()) {
+    fmt::print(stderr, "{}: {}\n", arguments.value, scenario.status().ToString());
+    std::exit(2);
+  }
+  return *scenario;
+}
+
+int replay(const Arguments& arguments) {
+  const Scenario scenario = scenario_named(arguments);
   fmt::print("{}", describe(scenario));
   std::fflush(stdout);
-  const Result result = run_scenario(scenario, trace);
+  const Result result = run_scenario(scenario, arguments.trace);
   fmt::print("{}{}hash {:016x}, {} steps, {:.1f} simulated s\n", result.output,
              result.passed() ? "passes\n" : "FAILS\n" + result.failure + "\n", result.trace_hash,
              result.steps, static_cast<double>(result.simulated_ns) / 1e9);
   return result.passed() ? 0 : 1;
 }
 
-// Leaves out operations, in ever smaller pieces, as long as it fails in the same way.
-int shrink(uint64_t seed) {
-  Scenario scenario = scenario_of(seed);
-  const Result first = run_scenario(scenario);
-  if (first.passed()) {
-    fmt::print("seed {} passes\n", seed);
+int shrink_one(const Arguments& arguments) {
+  const Scenario scenario = scenario_named(arguments);
+  const auto run = [](const Scenario& smaller) { return run_scenario(smaller); };
+  const Result result = run(scenario);
+  if (result.passed()) {
+    fmt::print("{} passes\n", arguments.value);
     return 0;
   }
-  const std::string kind = kind_of(first);
-  std::string failure = first.failure;
-  const auto try_it = [&](const Scenario& smaller) {
-    const Result result = run_scenario(smaller);
-    if (result.passed() || kind_of(result) != kind) return false;
-    failure = result.failure;
-    scenario = smaller;
-    return true;
-  };
-  Scenario calm = scenario;
-  calm.calls = {};
-  try_it(calm);
-  calm = scenario;
-  calm.block = {};
-  try_it(calm);
-  for (size_t piece = scenario.ops.size(); piece > 0; piece /= 2) {
-    for (size_t at = 0; at < scenario.ops.size();) {
-      Scenario smaller = scenario;
-      const size_t end = std::min(at + piece, smaller.ops.size());
-      smaller.ops.erase(smaller.ops.begin() + static_cast<ptrdiff_t>(at),
-                        smaller.ops.begin() + static_cast<ptrdiff_t>(end));
-      if (!try_it(smaller)) at += piece;
-    }
+  const Shrunk shrunk = shrink(scenario, result, run, kMostShrinkingRuns);
+  const std::string out =
+      arguments.out.empty() ? fmt::format("{}.sim", scenario.seed) : arguments.out;
+  std::ofstream file(out);
+  file << scenario_text(shrunk.scenario);
+  file.close();
+  fmt::print("{}{}\n{} of {} operations are left after {} runs\n", describe(shrunk.scenario),
+             shrunk.result.failure, shrunk.scenario.ops.size(), scenario.ops.size(), shrunk.runs);
+  if (!file) {
+    fmt::print(stderr, "cannot write {}: {}\n", out, std::strerror(errno));
+    return 2;
   }
-  Scenario fewer = scenario;
-  for (fewer.writers = 1; fewer.writers < scenario.writers; ++fewer.writers) {
-    if (try_it(fewer)) break;
-  }
-  fmt::print("{}{}\n", describe(scenario), failure);
+  fmt::print("replay: simulate --replay {} --trace\n", out);
   return 1;
 }
 
 int usage() {
   fmt::print(stderr,
-             "usage: simulate --seeds FROM..TO [--jobs N] | --hours H [--jobs N] | --replay SEED "
-             "[--trace] | --shrink SEED [--full-disks]\n");
+             "usage: simulate --seeds FROM..TO [--jobs N] | --hours H [--jobs N] | --replay "
+             "SEED|FILE [--trace] | --shrink SEED|FILE [--out FILE]; [--full-disks]\n");
   return 2;
 }
 
-int run_program(int argc, char** argv) {
-  std::string mode;
-  std::string value;
-  size_t jobs = 1;
-  bool trace = false;
+bool parse(int argc, char** argv, Arguments* arguments) {
   for (int i = 1; i < argc; ++i) {
     const std::string argument = argv[i];
     if (argument == "--full-disks") {
-      full_disks = true;
+      arguments->full_disks = true;
     } else if (argument == "--trace") {
-      trace = true;
+      arguments->trace = true;
     } else if (i + 1 == argc) {
-      return usage();
+      return false;
     } else if (argument == "--jobs") {
-      jobs = std::max<size_t>(std::strtoull(argv[++i], nullptr, 10), 1);
+      arguments->jobs = std::max<size_t>(std::strtoull(argv[++i], nullptr, 10), 1);
+    } else if (argument == "--out") {
+      arguments->out = argv[++i];
     } else {
-      mode = argument;
-      value = argv[++i];
+      arguments->mode = argument;
+      arguments->value = argv[++i];
     }
   }
-  const uint64_t number = std::strtoull(value.c_str(), nullptr, 10);
-  if (mode == "--replay") return replay(number, trace);
-  if (mode == "--shrink") return shrink(number);
-  if (mode == "--hours") {
+  return true;
+}
+
+int run_program(int argc, char** argv) {
+  Arguments arguments;
+  if (!parse(argc, argv, &arguments)) return usage();
+  if (arguments.mode == "--replay") return replay(arguments);
+  if (arguments.mode == "--shrink") return shrink_one(arguments);
+  const char* const value = arguments.value.c_str();
+  if (arguments.mode == "--hours") {
     const uint64_t first = entropy() >> 24;
     fmt::print("seeds from {}\n", first);
-    return run_jobs(first, UINT64_MAX, jobs, std::strtod(value.c_str(), nullptr) * 3600);
+    return run_jobs(first, UINT64_MAX, std::strtod(value, nullptr) * 3600, arguments);
   }
-  const size_t dots = value.find("..");
-  if (mode != "--seeds" || dots == std::string::npos) return usage();
-  return run_jobs(number, std::strtoull(value.c_str() + dots + 2, nullptr, 10), jobs, 1e12);
+  const char* const dots = std::strstr(value, "..");
+  if (arguments.mode != "--seeds" || dots == nullptr) return usage();
+  return run_jobs(std::strtoull(value, nullptr, 10), std::strtoull(dots + 2, nullptr, 10), 1e12,
+                  arguments);
 }
 
 }  // namespace

@@ -4,6 +4,7 @@
 
 #include <map>
 #include <utility>
+#include <vector>
 
 #include "tests/simulation/simulation.h"
 
@@ -22,7 +23,47 @@ Workload::Workload(World& world, const Scenario& scenario, Oracle& oracle, std::
       scenario_(scenario),
       oracle_(oracle),
       cluster_(std::move(cluster)),
-      other_(std::move(other)) {}
+      other_(std::move(other)),
+      random_(Random::mix(scenario.seed ^ 0xc1)) {}
+
+// --- Clients ---
+
+void Workload::start(const std::string& name, const std::string& cluster,
+                     std::optional<size_t> writer, World::ClientBody body) {
+  ++clients_left_;
+  Client& client = clients_.emplace_back(Client{nullptr, writer});
+  const std::string numbered = fmt::format("{}#{}", name, clients_.size());
+  client.process = &world_.start_client(
+      numbered, cluster, [this, &client, body = std::move(body)](ClusterClient& cluster_client) {
+        body(cluster_client);
+        client.ended = true;
+        --clients_left_;
+      });
+}
+
+void Workload::crash_client(const Op& op) {
+  const NoSwitch whole;
+  std::vector<Client*> living;
+  for (Client& client : clients_) {
+    if (client.ended) continue;
+    living.push_back(&client);
+    if (client.process == &Process::current()) {
+      living = {&client};
+      break;
+    }
+  }
+  if (living.empty()) return;
+  Client& client = *living[static_cast<size_t>(op.lasts_ms) % living.size()];
+  client.ended = true;
+  --clients_left_;
+  world_.crash_client(*client.process);
+  if (!client.writer.has_value()) return;
+  ++clients_left_;  // of the one that comes
+  at(now_ns(), [this, writer = *client.writer] {
+    --clients_left_;
+    start_writer(writer);
+  });
+}
 
 // --- Writers ---
 
@@ -61,7 +102,7 @@ void Workload::import(ClusterClient& client, Random& random) {
 }
 
 void Workload::write(ClusterClient& client, size_t writer) {
-  Random random(Random::mix(scenario_.seed ^ (0x77 + writer)));
+  Random random(Random::mix(scenario_.seed ^ (0x77 + writer) ^ (clients_.size() << 32)));
   while (!stop_writers_) {
     const std::string key = fmt::format("k{}", random.below(scenario_.keys));
     const double kind = random.unit();
@@ -77,15 +118,15 @@ void Workload::write(ClusterClient& client, size_t writer) {
     }
     sleep_ms(static_cast<int64_t>(random.below(static_cast<uint64_t>(scenario_.longest_pause_ms))));
   }
-  --writers_left_;
+}
+
+void Workload::start_writer(size_t writer) {
+  start("writer", cluster_, writer,
+        [this, writer](ClusterClient& client) { write(client, writer); });
 }
 
 void Workload::start_writers() {
-  writers_left_ = scenario_.writers;
-  for (size_t i = 0; i < scenario_.writers; ++i) {
-    world_.start_client(fmt::format("writer{}", i + 1), cluster_,
-                        [this, i](ClusterClient& client) { write(client, i); });
-  }
+  for (size_t i = 0; i < scenario_.writers; ++i) start_writer(i);
 }
 
 // --- Operators ---
@@ -114,6 +155,7 @@ absl::Status Workload::operate(ClusterClient& client, const Op& op) {
   const std::string name = backup_name(op.backup);
   switch (op.kind) {
     case OpKind::kBackup:
+    case OpKind::kBackupTwice:
       return back_up(client, name);
     case OpKind::kResume:
       return client.backup_resume(name, nullptr).status();
@@ -124,6 +166,11 @@ absl::Status Workload::operate(ClusterClient& client, const Op& op) {
     }
     case OpKind::kRestore:
       return restore(client, restore_of(name));
+    case OpKind::kRestorePrefix: {
+      RestoreRequest request = restore_of(name);
+      request.prefix = "k1";
+      return restore(client, request);
+    }
     case OpKind::kRestoreToOther:
       return restore(client, restore_of(name, World::url_of(cluster_)));
     case OpKind::kRetry:
@@ -138,27 +185,30 @@ absl::Status Workload::operate(ClusterClient& client, const Op& op) {
 }
 
 void Workload::start_operator(const Op& op) {
-  ++operators_left_;
   const std::string& cluster = op.kind == OpKind::kRestoreToOther ? other_ : cluster_;
-  world_.start_client(
-      fmt::format("operator{}", operators_++), cluster, [this, op](ClusterClient& client) {
-        const std::string what = fmt::format("{} {}", name_of(op.kind), backup_name(op.backup));
-        trace(what);
-        const absl::Status status = operate(client, op);
-        if (!status.ok()) trace(fmt::format("{}: {}", what, status.ToString()));
-        oracle_.answered(status, what);
-        --operators_left_;
-      });
+  for (int times = op.kind == OpKind::kBackupTwice ? 2 : 1; times > 0; --times) {
+    start("operator", cluster, {}, [this, op](ClusterClient& client) {
+      const std::string what = fmt::format("{} {}", name_of(op.kind), backup_name(op.backup));
+      trace(what);
+      const absl::Status status = operate(client, op);
+      if (!status.ok()) trace(fmt::format("{}: {}", what, status.ToString()));
+      oracle_.answered_by_archives(status, what);
+    });
+  }
 }
 
 bool Workload::finish(int64_t timeout_ms) {
   stop_writers_ = true;
   return wait_until(
-      timeout_ms, [&] { return writers_left_ == 0 && operators_left_ == 0; }, 100);
+      timeout_ms, [&] { return clients_left_ == 0; }, 100);
 }
 
 std::string Workload::describe_remaining() const {
-  return fmt::format("{} writers and {} operators", writers_left_, operators_left_);
+  std::string text;
+  for (const Client& client : clients_) {
+    if (!client.ended) text += client.process->name() + " ";
+  }
+  return text;
 }
 
 }  // namespace sluice::simulation

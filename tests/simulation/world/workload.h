@@ -5,6 +5,8 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <deque>
+#include <optional>
 #include <string>
 
 #include "absl/status/status.h"
@@ -23,8 +25,10 @@ class Workload {
            std::string other);
 
   void start_writers();
-  // In a client of its own.
+  // In a client of its own; returns at once.
   void start_operator(const Op& op);
+  // The calling process, if it is a client of this, or any one.
+  void crash_client(const Op& op);
   // Waits until all have ended; false when they do not.
   bool finish(int64_t timeout_ms);
 
@@ -35,9 +39,18 @@ class Workload {
   uint64_t backups_completed() const { return backups_completed_; }
   uint64_t backups_failed() const { return backups_failed_; }
   uint64_t restores_completed() const { return restores_completed_; }
-  std::string describe_remaining() const;
+  std::string describe_remaining() const;  // the clients that have not ended
 
  private:
+  struct Client {
+    Process* process;
+    std::optional<size_t> writer;
+    bool ended = false;
+  };
+
+  void start_writer(size_t writer);
+  void start(const std::string& name, const std::string& cluster, std::optional<size_t> writer,
+             World::ClientBody body);
   void write(ClusterClient& client, size_t writer);
   void put(ClusterClient& client, Random& random, const std::string& key);
   void erase(ClusterClient& client, const std::string& key);
@@ -49,10 +62,10 @@ class Workload {
   Oracle& oracle_;
   const std::string cluster_;
   const std::string other_;
+  Random random_;
+  std::deque<Client> clients_;  // all that ever were
+  size_t clients_left_ = 0;
   bool stop_writers_ = false;
-  size_t writers_left_ = 0;
-  size_t operators_ = 0;
-  size_t operators_left_ = 0;
   uint64_t backups_completed_ = 0;
   uint64_t backups_failed_ = 0;
   uint64_t restores_completed_ = 0;

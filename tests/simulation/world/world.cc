@@ -240,8 +240,8 @@ ClusterBlockOpener World::opener(const BlockFaults& faults) {
   };
 }
 
-void World::start_client(const std::string& name, const std::string& cluster, ClientBody body,
-                         bool* ended) {
+Process& World::start_client(const std::string& name, const std::string& cluster, ClientBody body,
+                             bool* ended) {
   Process& process = Process::make(name);
   process.start("main", [this, name, cluster, body = std::move(body), ended] {
     {
@@ -260,6 +260,17 @@ void World::start_client(const std::string& name, const std::string& cluster, Cl
     }
     if (ended != nullptr) *ended = true;
   });
+  return process;
+}
+
+void World::crash_client(Process& process) {
+  const NoSwitch whole;
+  process.crash();
+  at(now_ns(), [this, name = process.name()] {
+    fabric_.crash(name);
+    calls_.crash_host(name, {}, /*dead=*/false);
+  });
+  trace(fmt::format("{} crashes", process.name()));
 }
 
 void World::with_client(const std::string& cluster, const ClientBody& body) {

@@ -99,8 +99,10 @@ class World {
 
   // A client's process; `body` runs in a thread of it, with a client of the cluster.
   using ClientBody = std::function<void(ClusterClient&)>;
-  void start_client(const std::string& name, const std::string& cluster, ClientBody body,
-                    bool* ended = nullptr);
+  Process& start_client(const std::string& name, const std::string& cluster, ClientBody body,
+                        bool* ended = nullptr);
+  // As a host's crash. Its name is not to be used again.
+  void crash_client(Process& process);
   // The same, and waits for its end.
   void with_client(const std::string& cluster, const ClientBody& body);
   // Of the harness: without faults.
