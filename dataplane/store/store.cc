@@ -49,11 +49,9 @@ absl::StatusOr<std::unique_ptr<Store>> Store::open(const Options& options) {
 StoreImpl::StoreImpl(const Options& options, std::shared_ptr<rocksdb::Cache> cache,
                      std::shared_ptr<StoreDb> db)
     : options_(options), cache_(std::move(cache)), db_(std::move(db)), sync_([this] {
-        // A log that a write has failed on is not touched again: RocksDB built with its assertions,
-        // as distributions ship it, ends the process.
         SLUICE_RETURN_IF_ERROR(check_writable());
         const uint64_t written = (*db_)->GetLatestSequenceNumber();
-        SLUICE_RETURN_IF_ERROR(rocksdb_status((*db_)->SyncWAL(), "syncing the write-ahead log"));
+        SLUICE_RETURN_IF_ERROR(db_->sync_log());
         durable_sequence_.store(written, std::memory_order_release);
         return absl::OkStatus();
       }) {}
@@ -228,10 +226,7 @@ absl::Status StoreImpl::resume() {
     return resource_exhausted("{}: {} MiB are free, {} are needed to take writes again",
                               options_.folder, room >> 20, kResumeBytes >> 20);
   }
-  SLUICE_RETURN_IF_ERROR(rocksdb_status((*db_)->Resume(), "resuming after the disk was full"));
-  // What the log may lack is in the memtables: it becomes durable with them. The log itself takes
-  // nothing more, because a write has failed on it.
-  SLUICE_RETURN_IF_ERROR(db_->flush_to_new_log());
+  SLUICE_RETURN_IF_ERROR(db_->resume());
   sync_.restart();
   const std::lock_guard lock(state_mutex_);
   failed_ = absl::OkStatus();

@@ -23,8 +23,8 @@ class SilentLogger final : public rocksdb::Logger {
   void Logv(const char*, va_list) override {}
 };
 
-// RocksDB would look for room by itself once a disk was full: it goes on with the log that a write
-// has failed on, behind the back of the store, and refuses the store's Resume() meanwhile.
+// RocksDB would try again by itself once a disk was full, and refuse the store's Resume()
+// meanwhile.
 class RecoversWhenTold final : public rocksdb::EventListener {
  public:
   void OnErrorRecoveryBegin(rocksdb::BackgroundErrorReason, rocksdb::Status,
@@ -106,8 +106,9 @@ absl::StatusOr<std::unique_ptr<StoreDb>> StoreDb::open(const std::string& path,
                                                        size_t memtable_bytes,
                                                        const std::shared_ptr<rocksdb::Cache>& cache,
                                                        rocksdb::Env* env) {
+  auto logs = std::make_unique<StoreLogs>(env != nullptr ? env : rocksdb::Env::Default());
   rocksdb::DBOptions options;
-  if (env != nullptr) options.env = env;
+  options.env = logs->env();
   options.create_if_missing = true;
   options.create_missing_column_families = true;
   options.write_buffer_manager = std::make_shared<rocksdb::WriteBufferManager>(memtable_bytes);
@@ -132,7 +133,7 @@ absl::StatusOr<std::unique_ptr<StoreDb>> StoreDb::open(const std::string& path,
                                path);
   }
   if (!status.ok()) return rocksdb_status(status, fmt::format("opening the record store {}", path));
-  return std::unique_ptr<StoreDb>(new StoreDb(db, std::move(handles)));
+  return std::unique_ptr<StoreDb>(new StoreDb(std::move(logs), db, std::move(handles)));
 }
 
 absl::StatusOr<std::unique_ptr<StoreDb>> StoreDb::open_read_only(
@@ -146,7 +147,7 @@ absl::StatusOr<std::unique_ptr<StoreDb>> StoreDb::open_read_only(
   const rocksdb::Status status =
       rocksdb::DB::OpenForReadOnly(options, path, families(size_t{16} << 20, cache), &handles, &db);
   if (!status.ok()) return rocksdb_status(status, fmt::format("opening the cut {}", path));
-  return std::unique_ptr<StoreDb>(new StoreDb(db, std::move(handles)));
+  return std::unique_ptr<StoreDb>(new StoreDb(nullptr, db, std::move(handles)));
 }
 
 StoreDb::~StoreDb() {
@@ -161,18 +162,23 @@ absl::Status StoreDb::flush() {
                         "writing memtables to disk");
 }
 
-absl::Status StoreDb::flush_to_new_log() {
-  rocksdb::WriteOptions unlogged;
-  unlogged.disableWAL = true;
-  SLUICE_RETURN_IF_ERROR(rocksdb_status(db_->Put(unlogged, meta(), "log", ""), "beginning a log"));
-  return flush();
-}
-
 absl::Status StoreDb::begin_flush() {
   rocksdb::FlushOptions options;
   options.wait = false;
   options.allow_write_stall = true;  // or it would wait here
   return rocksdb_status(db_->Flush(options, families_), "writing memtables to disk");
+}
+
+absl::Status StoreDb::sync_log() {
+  SLUICE_RETURN_IF_ERROR(logs_->lacks_nothing());
+  SLUICE_RETURN_IF_ERROR(rocksdb_status(db_->SyncWAL(), "syncing the write-ahead log"));
+  // What was written before, and was lacking then, was lacking still.
+  return logs_->lacks_nothing();
+}
+
+absl::Status StoreDb::resume() {
+  SLUICE_RETURN_IF_ERROR(logs_->complete());
+  return rocksdb_status(db_->Resume(), "resuming after the disk was full");
 }
 
 absl::StatusOr<uint64_t> StoreDb::log_bytes() const {

@@ -4,6 +4,7 @@
 
 #include <rocksdb/cache.h>
 #include <rocksdb/db.h>
+#include <rocksdb/env.h>
 
 #include <cstdint>
 #include <memory>
@@ -13,6 +14,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "dataplane/store/store_logs.h"
 
 namespace sluice {
 
@@ -50,11 +52,12 @@ class StoreDb {
 
   // Writes all memtables to files, durably.
   absl::Status flush();
-  // The same, and nothing more is written to the log that was written to before: a flush of empty
-  // memtables alone would go on with it.
-  absl::Status flush_to_new_log();
   // Has it done in the background.
   absl::Status begin_flush();
+  // Makes durable what was written before the call.
+  absl::Status sync_log();
+  // After the disk was full: everything that was written is durable when this succeeds.
+  absl::Status resume();
   // Of the write-ahead log that is kept: more than what is in memtables alone, because a family
   // that is seldom written keeps it.
   absl::StatusOr<uint64_t> log_bytes() const;
@@ -77,9 +80,11 @@ class StoreDb {
   }
 
  private:
-  StoreDb(rocksdb::DB* db, std::vector<rocksdb::ColumnFamilyHandle*> families)
-      : db_(db), families_(std::move(families)) {}
+  StoreDb(std::unique_ptr<StoreLogs> logs, rocksdb::DB* db,
+          std::vector<rocksdb::ColumnFamilyHandle*> families)
+      : logs_(std::move(logs)), db_(db), families_(std::move(families)) {}
 
+  const std::unique_ptr<StoreLogs> logs_;  // null when nothing is written
   std::unique_ptr<rocksdb::DB> db_;
   const std::vector<rocksdb::ColumnFamilyHandle*> families_;
 };
