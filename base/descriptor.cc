@@ -5,7 +5,10 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cerrno>
+#include <climits>
+#include <ctime>
 
 namespace sluice {
 namespace {
@@ -23,6 +26,26 @@ bool may_go_on(int error, int fd, short events) {
 }
 
 }  // namespace
+
+size_t wait_for_events(int epoll, std::span<epoll_event> events, int64_t timeout_ns) {
+  static std::atomic<bool> is_refused{false};
+  const auto most = static_cast<int>(events.size());
+  constexpr int64_t kSecond = 1'000'000'000;
+  constexpr int64_t kMillisecond = 1'000'000;
+  int count = -1;
+  if (!is_refused.load(std::memory_order_relaxed)) {
+    const timespec timeout{timeout_ns / kSecond, timeout_ns % kSecond};
+    count = epoll_pwait2(epoll, events.data(), most, &timeout, nullptr);
+    // EPERM is what containers answer that do not know it.
+    if (count < 0 && (errno == ENOSYS || errno == EPERM)) is_refused = true;
+  }
+  if (is_refused.load(std::memory_order_relaxed)) {
+    const int64_t timeout_ms = (timeout_ns + kMillisecond - 1) / kMillisecond;
+    count = epoll_wait(epoll, events.data(), most,
+                       static_cast<int>(std::min<int64_t>(timeout_ms, INT_MAX)));
+  }
+  return count < 0 ? 0 : static_cast<size_t>(count);
+}
 
 int write_all(int fd, std::string_view bytes) {
   while (!bytes.empty()) {

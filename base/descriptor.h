@@ -3,9 +3,12 @@
 #ifndef SLUICE_BASE_DESCRIPTOR_H_
 #define SLUICE_BASE_DESCRIPTOR_H_
 
+#include <sys/epoll.h>
 #include <sys/types.h>
 
 #include <cstddef>
+#include <cstdint>
+#include <span>
 #include <string_view>
 
 namespace sluice {
@@ -15,6 +18,11 @@ namespace sluice {
 int write_all(int fd, std::string_view bytes);
 // One read(), which waits in the same way; at the end of the file 0, for an error -errno.
 ssize_t read_some(int fd, void* into, size_t size);
+
+// Waits for events of an epoll set, at most `timeout_ns`, and returns how many it wrote; 0 also
+// when a signal came. Where the kernel cannot wait for less than a millisecond (before 5.11, or
+// where a container forbids it) a time is rounded up to one.
+size_t wait_for_events(int epoll, std::span<epoll_event> events, int64_t timeout_ns);
 
 // Descriptors are a bounded resource: connections that strangers make must leave some for files and
 // for connections of the process's own making.

@@ -7,13 +7,14 @@
 #include <cstring>
 
 #include "base/status.h"
+#include "base/text.h"
 
 namespace sluice {
 namespace {
 
 absl::Status unreadable(std::string_view text, std::string_view why) {
   return invalid_argument("address \"{}\": {}; give HOST:PORT such as 127.0.0.1:7001 or [::1]:7001",
-                          text, why);
+                          printable(text), why);
 }
 
 const sockaddr_in& as_v4(const SocketAddress& address) {
@@ -29,6 +30,8 @@ const sockaddr_in6& as_v6(const SocketAddress& address) {
 absl::StatusOr<SocketAddress> parse_address(std::string_view text) {
   const size_t colon = text.rfind(':');
   if (colon == std::string_view::npos) return unreadable(text, "it has no port");
+  // It would end what the C library reads.
+  if (text.find('\0') != std::string_view::npos) return unreadable(text, "it has a zero byte");
   const std::string_view port_text = text.substr(colon + 1);
   uint16_t port = 0;
   const auto [end, error] =

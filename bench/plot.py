@@ -39,8 +39,8 @@ def bars(title, unit, rows):
     return "\n".join([*parts, "</svg>", ""])
 
 
-def lines(title, along, up, series):
-    """series: (label, [(x, part of 1)...], "ours", "other" or "limit"). Returns the SVG's text."""
+def lines(title, along, up, series, top="100 %"):
+    """series: (label, [(x, part of 1)...], "ours", "other" or "limit"); 1 stands for `top`. Returns the SVG's text."""
     left, right, bottom, height = 60, WIDTH - 130, 300, 340
     longest = max(x for _, points, _ in series for x, _ in points)
     at = lambda x, y: (left + (right - left) * x / longest, bottom - (bottom - TOP) * y)  # noqa: E731
@@ -48,7 +48,7 @@ def lines(title, along, up, series):
              f'  <rect width="{WIDTH}" height="{height}" fill="#ffffff"/>',
              f'  <text x="16" y="26" font-size="15" font-weight="bold">{escape(title)}</text>',
              f'  <path d="M{left} {TOP} V{bottom} H{right}" fill="none" stroke="#333"/>',
-             f'  <text x="{left - 8}" y="{TOP + 5}" text-anchor="end">100 %</text>',
+             f'  <text x="{left - 8}" y="{TOP + 5}" text-anchor="end">{escape(top)}</text>',
              f'  <text x="{left - 8}" y="{bottom}" text-anchor="end">0</text>',
              f'  <text x="{right}" y="{bottom + 18}" text-anchor="end">{number(longest)} {escape(along)}</text>',
              f'  <text x="{left + 8}" y="{TOP + 5}" fill="#444">{escape(up)}</text>']

@@ -12,7 +12,7 @@ if(SLUICE_CCACHE)
   set(CMAKE_CXX_COMPILER_LAUNCHER ${SLUICE_CCACHE})
 endif()
 
-set(SLUICE_SANITIZE "" CACHE STRING "address, thread or empty")
+set(SLUICE_SANITIZE "" CACHE STRING "address, thread, fuzzer (needs clang) or empty")
 
 add_library(sluice_options INTERFACE)
 target_include_directories(sluice_options INTERFACE ${PROJECT_SOURCE_DIR})
@@ -31,6 +31,11 @@ if(SLUICE_SANITIZE STREQUAL "address")
 elseif(SLUICE_SANITIZE STREQUAL "thread")
   target_compile_options(sluice_options INTERFACE -fsanitize=thread -fno-omit-frame-pointer -Wno-tsan)
   target_link_options(sluice_options INTERFACE -fsanitize=thread)
+elseif(SLUICE_SANITIZE STREQUAL "fuzzer")
+  # What libFuzzer counts is compiled into everything; its main() is linked into the fuzzers alone (tests/fuzz).
+  target_compile_options(sluice_options INTERFACE -fsanitize=fuzzer-no-link,address,undefined
+    -fno-sanitize-recover=all -fno-omit-frame-pointer)
+  target_link_options(sluice_options INTERFACE -fsanitize=address,undefined)
 endif()
 
 # Most of a file's compilation is headers, so compiling the sources of a library ten at a time takes a third of the

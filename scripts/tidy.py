@@ -1,7 +1,9 @@
 #!/usr/bin/env python3
 """Runs clang-tidy on the library sources that changed since it last found nothing in them.
 
-    scripts/tidy.py BUILD_FOLDER [--deep] [FILE...]     FILE: only these; --deep: the path-sensitive analyzer as well
+    scripts/tidy.py BUILD_FOLDER [--deep | --thread-safety] [FILE...]
+                        FILE: only these; --deep: the path-sensitive analyzer as well; --thread-safety: instead of all
+                        this clang's check of annotated locks (base/mutex.h), of the sources that have any
 
 BUILD_FOLDER compiles each source by itself and has its generated headers, as scripts/check prepares build/dev.
 
@@ -14,6 +16,7 @@ import hashlib
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -32,31 +35,53 @@ def closure(path, seen):
     return seen
 
 
-def stamp_of(path, deep):
-    digest = hashlib.sha256(Path(".clang-tidy").read_bytes() + (b"deep" if deep else b""))
+def stamp_of(path, mode):
+    digest = hashlib.sha256(Path(".clang-tidy").read_bytes() + mode.encode())
     for name, content in sorted(closure(path, {}).items()):
         digest.update(str(name).encode() + b"\0" + content)
     return digest.hexdigest()
 
 
 def compiled_in(build):
-    """The sources that the build compiles one by one."""
+    """The sources that the build compiles one by one, and how."""
     commands = json.loads((build / "compile_commands.json").read_text())
-    return {Path(command["file"]).resolve() for command in commands}
+    return {Path(command["file"]).resolve(): command for command in commands}
 
 
-def tidy(build, path, deep):
+def has_annotated_locks(path):
+    """In itself, or in a header that it includes."""
+    content = path.read_bytes()
+    headers = [Path(name.decode()) for name in INCLUDE.findall(content)]
+    return any(b'"base/mutex.h"' in text for text in [content, *(h.read_bytes() for h in headers if h.exists())])
+
+
+def check_locks(compiled, path):
+    command = compiled[path.resolve()]
+    words = shlex.split(command["command"])
+    options = [word for word in words if word.startswith(("-I", "-D", "-std="))]
+    for at, word in enumerate(words):
+        if word == "-isystem":
+            options += words[at:at + 2]
+    checks = ["-fsyntax-only", "-Wthread-safety", "-Wthread-safety-beta", "-Werror=thread-safety"]
+    done = subprocess.run(["clang++-14", *options, *checks, command["file"]], capture_output=True, text=True, check=False,
+                          cwd=command["directory"])
+    return done.returncode == 0, done.stderr
+
+
+def tidy(build, path, mode):
     command = ["clang-tidy-14", "--quiet", "-p", str(build)]
-    if deep:
+    if mode == "--deep":
         command.append("--checks=clang-analyzer-*,-clang-analyzer-optin.*")
     done = subprocess.run(command + [str(path)], capture_output=True, text=True, check=False)
     return done.returncode == 0, done.stdout
 
 
 def main():
-    arguments = sys.argv[1:]
-    deep = "--deep" in arguments
-    arguments = [a for a in arguments if a != "--deep"]
+    arguments = [a for a in sys.argv[1:] if not a.startswith("--")]
+    mode = "".join(a for a in sys.argv[1:] if a.startswith("--"))
+    if mode not in ("", "--deep", "--thread-safety"):
+        print(f"tidy.py: unknown option {mode}", file=sys.stderr)
+        return 2
     build = Path(arguments[0])
     files = [Path(a) for a in arguments[1:]]
     if not files:
@@ -69,13 +94,17 @@ def main():
         print(f"tidy.py: {build} does not compile {unknown[0]} by itself ({len(unknown)} such files); use build/dev, "
               "which scripts/check prepares", file=sys.stderr)
         return 2
+    what = "clang-tidy" if mode != "--thread-safety" else "locks"
+    run = tidy if mode != "--thread-safety" else lambda _, path, __: check_locks(compiled, path)
+    if mode == "--thread-safety":
+        files = [path for path in files if has_annotated_locks(path)]
     stamps = build / "tidy"
     stamps.mkdir(parents=True, exist_ok=True)
-    wanted = [(path, stamps / stamp_of(path, deep)) for path in files if path.exists()]
+    wanted = [(path, stamps / stamp_of(path, mode)) for path in files if path.exists()]
     wanted = [(path, stamp) for path, stamp in wanted if not stamp.exists()]
     found = False
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-        running = {pool.submit(tidy, build, path, deep): (path, stamp) for path, stamp in wanted}
+        running = {pool.submit(run, build, path, mode): (path, stamp) for path, stamp in wanted}
         for number, future in enumerate(concurrent.futures.as_completed(running), 1):
             path, stamp = running[future]
             clean, text = future.result()
@@ -85,7 +114,7 @@ def main():
                 found = True
                 print(text, end="", flush=True)
             if sys.stderr.isatty():
-                print(f"\rclang-tidy: {number} of {len(wanted)}", end="", file=sys.stderr, flush=True)
+                print(f"\r{what}: {number} of {len(wanted)}", end="", file=sys.stderr, flush=True)
     if sys.stderr.isatty() and wanted:
         print(file=sys.stderr)
     return 1 if found else 0

@@ -335,11 +335,15 @@ absl::Status BackupRun::commit_everywhere(const Manifest& manifest) {
 void BackupRun::add_progress_totals(BackupTotals* totals) {
   totals->wire_bytes = 0;
   totals->local_bytes = 0;
+  totals->repeated_bytes = 0;
+  totals->dropped_bytes = 0;
   totals->divergence = {};
   stages_.clear();
   for (const auto& [name, node] : table_.all()) {
     totals->wire_bytes += node.sent_bytes;
     totals->local_bytes += node.local_bytes;
+    totals->repeated_bytes += node.repeated_bytes;
+    totals->dropped_bytes += node.dropped_bytes;
     totals->divergence += node.divergence;
     stages_.insert(stages_.end(), node.stages.begin(), node.stages.end());
   }

@@ -29,6 +29,8 @@ void put(const BackupTotals& totals, v1::BackupTotals* to) {
   to->set_bytes(totals.bytes);
   to->set_wire_bytes(totals.wire_bytes);
   to->set_local_bytes(totals.local_bytes);
+  to->set_repeated_bytes(totals.repeated_bytes);
+  to->set_dropped_bytes(totals.dropped_bytes);
   to->set_slots(totals.slots);
   to->set_slots_agreed(totals.slots_agreed);
   to->set_slots_divergent(totals.slots_divergent);
@@ -42,6 +44,8 @@ BackupTotals totals_of(const v1::BackupTotals& from) {
   totals.bytes = from.bytes();
   totals.wire_bytes = from.wire_bytes();
   totals.local_bytes = from.local_bytes();
+  totals.repeated_bytes = from.repeated_bytes();
+  totals.dropped_bytes = from.dropped_bytes();
   totals.slots = from.slots();
   totals.slots_agreed = from.slots_agreed();
   totals.slots_divergent = from.slots_divergent();
@@ -193,6 +197,8 @@ std::string encode(const NodeProgress& progress) {
   document.set_done_slots(progress.done_slots);
   document.set_done_bytes(progress.done_bytes);
   document.set_received_bytes(progress.received_bytes);
+  document.set_repeated_bytes(progress.repeated_bytes);
+  document.set_dropped_bytes(progress.dropped_bytes);
   document.set_records(progress.records);
   put(progress.divergence, document.mutable_divergence());
   put(progress.stages, document.mutable_stages());
@@ -223,6 +229,8 @@ absl::StatusOr<NodeProgress> decode_node_progress(std::string_view key, std::str
   progress.done_slots = document.done_slots();
   progress.done_bytes = document.done_bytes();
   progress.received_bytes = document.received_bytes();
+  progress.repeated_bytes = document.repeated_bytes();
+  progress.dropped_bytes = document.dropped_bytes();
   progress.records = document.records();
   progress.divergence = divergence_of(document.divergence());
   progress.stages = stages_of(document.stages());

@@ -45,11 +45,13 @@ struct Divergence {
 };
 
 struct BackupTotals {
-  uint64_t records = 0;      // live, of the consolidated copy
-  uint64_t bytes = 0;        // their keys and values
-  uint64_t wire_bytes = 0;   // sent, to nodes' own targets as well
-  uint64_t local_bytes = 0;  // of these: to nodes' own targets, on no wire
-  uint32_t slots = 0;        // of the cluster
+  uint64_t records = 0;         // live, of the consolidated copy
+  uint64_t bytes = 0;           // their keys and values
+  uint64_t wire_bytes = 0;      // sent, to nodes' own targets as well
+  uint64_t local_bytes = 0;     // of these: to nodes' own targets, on no wire
+  uint64_t repeated_bytes = 0;  // sent to targets that had these blocks already
+  uint64_t dropped_bytes = 0;   // sent, not durable yet, and for nothing: their slots began again
+  uint32_t slots = 0;           // of the cluster
   uint32_t slots_agreed = 0;
   uint32_t slots_divergent = 0;
   uint32_t slots_empty = 0;
@@ -100,7 +102,9 @@ struct NodeProgress {
   uint64_t done_slots = 0;   // durable here, as target
   uint64_t done_bytes = 0;
   uint64_t received_bytes = 0;  // on the wire
-  uint64_t records = 0;         // live, as target
+  uint64_t repeated_bytes = 0;  // of all attempts, as target: see BackupTotals
+  uint64_t dropped_bytes = 0;
+  uint64_t records = 0;  // live, as target
   Divergence divergence;
   std::vector<StageReport> stages;
   int64_t changed_ms = 0;

@@ -46,6 +46,8 @@ ProgressReport::ProgressReport(const NodeContext& context, const BackupHead& hea
   document_.node = context.name;
   document_.attempt = head.attempt;
   document_.divergence = before_.divergence;
+  document_.repeated_bytes = before_.repeated_bytes;
+  document_.dropped_bytes = before_.dropped_bytes;
   thread_ = guarded_thread("reporting progress", [this] { run(); });
 }
 

@@ -111,6 +111,8 @@ void BackupRole::report_target(const Consolidation::Progress& now) {
     progress.done_slots = now.slots_durable;
     progress.done_bytes = now.record_bytes;
     progress.received_bytes = now.received_bytes;
+    progress.repeated_bytes = report_.before().repeated_bytes + now.repeated_bytes;
+    progress.dropped_bytes = report_.before().dropped_bytes + now.dropped_bytes;
     progress.records = now.records;
     progress.divergence = report_.before().divergence;
     progress.divergence +=

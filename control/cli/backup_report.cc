@@ -68,6 +68,8 @@ Json backup_json(const BackupView& view) {
   json["bytes"] = view.bytes;
   json["wire_bytes"] = view.wire_bytes;
   json["local_bytes"] = view.local_bytes;
+  json["repeated_bytes"] = view.repeated_bytes;
+  json["dropped_bytes"] = view.dropped_bytes;
   json["slots"] = view.slots;
   json["slots_agreed"] = view.slots_agreed;
   json["slots_divergent"] = view.slots_divergent;

@@ -124,11 +124,26 @@ Outcome outcome_of(const absl::StatusOr<BackupView>& view) {
   return outcome;
 }
 
+// Of a command that ends when the backup does. Its end may be missing: the cluster block took it
+// from no coordinator.
+Outcome outcome_of_run(const absl::StatusOr<BackupView>& view) {
+  Outcome outcome = outcome_of(view);
+  if (view.ok() && outcome.code == kExitDone && view->state != BackupState::kCompleted &&
+      !view->dry_run) {
+    outcome.code = kExitFailed;
+    outcome.error = fmt::format(
+        "backup {} is not completed, it is {}{}; 'sluice backup resume {}' goes on with it",
+        view->backup, name_of(view->state), view->reason.empty() ? "" : ": " + view->reason,
+        view->backup);
+  }
+  return outcome;
+}
+
 Outcome create(const Invocation& invocation, const BackupArguments& arguments) {
   return with_client(invocation, [&](ClusterClient& client) {
     JobWatch watch;
     const CancelOnInterrupt cancel(client, watch);
-    return outcome_of(
+    return outcome_of_run(
         client.backup_create(arguments.create, [&](const BackupProgress& p) { watch.report(p); }));
   });
 }
@@ -137,7 +152,7 @@ Outcome resume(const Invocation& invocation, const BackupArguments& arguments) {
   return with_client(invocation, [&](ClusterClient& client) {
     JobWatch watch;
     const CancelOnInterrupt cancel(client, watch);
-    return outcome_of(
+    return outcome_of_run(
         client.backup_resume(arguments.backup, [&](const BackupProgress& p) { watch.report(p); }));
   });
 }

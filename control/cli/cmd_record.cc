@@ -233,7 +233,8 @@ Outcome export_tree_command(ClusterClient& client, const RecordArguments& argume
   Stream stream("export");
   ClusterStore source(client);
   const auto result = export_tree({arguments.tree, arguments.prefix}, source, stream.progress);
-  if (!result.ok()) return failure(result.status());
+  if (!result.ok())
+    return failure(with_context(result.status(), fmt::format("export to {}", arguments.tree)));
   Outcome outcome;
   describe(&outcome, "exported", result->records, result->bytes, stream.seconds());
   outcome.fields["files"] = result->files;
@@ -258,7 +259,8 @@ Outcome export_tree_command(ClusterClient& client, const RecordArguments& argume
     outcome.fields["failures"] = failures_json(result->failures);
     outcome.code = kExitFailed;
     outcome.error =
-        fmt::format("{} entries could not be exported, the first is {}: {}", result->failures.count,
+        fmt::format("{} entries could not be exported to {}, the first is {}: {}",
+                    result->failures.count, arguments.tree,
                     printable(result->failures.first[0].path), result->failures.first[0].reason);
   }
   if (result->damaged.count > 0) {

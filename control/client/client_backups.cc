@@ -26,6 +26,8 @@ BackupView view_of(const BackupHead& head, const BackupDetails& details) {
   view.records = head.totals.records;
   view.bytes = head.totals.bytes;
   view.wire_bytes = head.totals.wire_bytes;
+  view.repeated_bytes = head.totals.repeated_bytes;
+  view.dropped_bytes = head.totals.dropped_bytes;
   view.local_bytes = head.totals.local_bytes;
   view.slots = head.totals.slots;
   view.slots_agreed = head.totals.slots_agreed;

@@ -83,6 +83,10 @@ struct BackupView {
   uint64_t wire_bytes = 0;   // all that the backup's streams sent, framing, acknowledgements and
                              // what nodes sent to themselves included
   uint64_t local_bytes = 0;  // of wire_bytes: what nodes sent to themselves, on no wire
+  // Of wire_bytes, what was sent in vain, over all attempts as far as was reported: to targets that
+  // had these blocks already, and of slots that began again because a stream broke off.
+  uint64_t repeated_bytes = 0;
+  uint64_t dropped_bytes = 0;
   uint64_t slots = 0;
   uint64_t slots_agreed = 0;
   uint64_t slots_divergent = 0;

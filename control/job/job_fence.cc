@@ -25,7 +25,7 @@ absl::StatusOr<JobFence::Pass> JobFence::enter(std::string_view name_of_job, uin
     return failed_precondition("{} {} is at attempt {} here; attempt {} is over", kind_, name,
                                job.attempt, attempt);
   };
-  std::unique_lock lock(mutex_);
+  MutexLock lock(mutex_);
   // An entry that somebody uses is not forgotten, and map entries stay in place.
   Job& job = jobs_[name];
   ++job.waiting;
@@ -59,14 +59,14 @@ absl::StatusOr<JobFence::Pass> JobFence::enter(std::string_view name_of_job, uin
 
 void JobFence::leave(const std::string& job) {
   {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     --jobs_.find(job)->second.at_work;
   }
   changed_.notify_all();
 }
 
 void JobFence::forget_except(const std::set<std::string>& known) {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   for (auto it = jobs_.begin(); it != jobs_.end();) {
     const Job& job = it->second;
     if (known.contains(it->first) || job.at_work > 0 || job.waiting > 0 || job.raising) {

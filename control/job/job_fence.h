@@ -15,11 +15,9 @@
 #ifndef SLUICE_CONTROL_JOB_JOB_FENCE_H_
 #define SLUICE_CONTROL_JOB_JOB_FENCE_H_
 
-#include <condition_variable>
 #include <cstdint>
 #include <functional>
 #include <map>
-#include <mutex>
 #include <set>
 #include <string>
 #include <string_view>
@@ -27,6 +25,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "base/mutex.h"
 #include "dataplane/store/store.h"
 
 namespace sluice {
@@ -79,9 +78,9 @@ class JobFence {
   Store& store_;
   const std::string kind_;
   const AttemptCheck check_;
-  std::mutex mutex_;
-  std::condition_variable changed_;
-  std::map<std::string, Job, std::less<>> jobs_;
+  Mutex mutex_;
+  Condition changed_;
+  std::map<std::string, Job, std::less<>> jobs_ SLUICE_GUARDED_BY(mutex_);
 };
 
 }  // namespace sluice

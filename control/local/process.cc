@@ -33,10 +33,12 @@ constexpr uint16_t kPorts = 12'000;  // the kernel's own begin at 32768
 
 struct Stat {
   char state = 0;
+  int threads = 0;
   uint64_t start_ticks = 0;
 };
 
-// Fields 3 and 22 of /proc/PID/stat; the name before them is in parentheses and may hold anything.
+// Fields 3, 20 and 22 of /proc/PID/stat; the name before them is in parentheses and may hold
+// anything.
 std::optional<Stat> stat_of(int pid) {
   UniqueFd fd(open(fmt::format("/proc/{}/stat", pid).c_str(), O_RDONLY | O_CLOEXEC));
   if (!fd) return std::nullopt;
@@ -51,9 +53,9 @@ std::optional<Stat> stat_of(int pid) {
   unsigned long long ticks = 0;
   const int fields =
       std::sscanf(text + end + 2,
-                  "%c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %*u %*u %*d %*d %*d %*d %*d %*d %llu",
-                  &stat.state, &ticks);
-  if (fields != 2) return std::nullopt;
+                  "%c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %*u %*u %*d %*d %*d %*d %d %*d %llu",
+                  &stat.state, &stat.threads, &ticks);
+  if (fields != 3) return std::nullopt;
   stat.start_ticks = ticks;
   return stat;
 }
@@ -134,8 +136,10 @@ absl::StatusOr<ProcessId> spawn_daemon(const std::vector<std::string>& arguments
 
 bool is_running(const ProcessId& process) {
   const std::optional<Stat> stat = stat_of(process.pid);
-  return stat && stat->start_ticks == process.start_ticks && stat->state != 'Z' &&
-         stat->state != 'X';
+  if (!stat || stat->start_ticks != process.start_ticks || stat->state == 'X') return false;
+  // A process whose first thread has ended is shown as a zombie while others run, and hold files
+  // and locks.
+  return stat->state != 'Z' || stat->threads > 1;
 }
 
 bool wait_until_gone(const ProcessId& process, int64_t timeout_ms) {

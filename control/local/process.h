@@ -25,7 +25,7 @@ absl::StatusOr<std::string> own_executable();
 // to `log`. No signal is blocked there, and no descriptor but these three is handed on.
 absl::StatusOr<ProcessId> spawn_daemon(const std::vector<std::string>& arguments,
                                        const std::string& log);
-// Zombies do not run.
+// Zombies do not run. A process runs until its last thread has ended.
 bool is_running(const ProcessId& process);
 // False when it does not run any more. Waits at most timeout_ms for it to go.
 bool wait_until_gone(const ProcessId& process, int64_t timeout_ms);

@@ -10,6 +10,7 @@
 
 #include "base/file.h"
 #include "base/status.h"
+#include "base/text.h"
 #include "control/membership/documents.h"
 
 namespace sluice {
@@ -108,7 +109,8 @@ absl::Status read_keys(const toml::table& table, const std::string& prefix, cons
       continue;
     }
     const auto key = keys.find(name);
-    if (key == keys.end()) return invalid_argument("{}:{}: unknown key '{}'", source, line, name);
+    if (key == keys.end())
+      return invalid_argument("{}:{}: unknown key '{}'", source, line, printable(name));
     if (!key->second.read(value)) {
       return invalid_argument("{}:{}: key '{}' must be {}{}", source, line, name,
                               key->second.expected, value_text(value));
@@ -133,7 +135,7 @@ absl::Status check_config(const NodeConfig& config, std::string_view source) {
   if (is_within(config.archive_folder, config.data_folder) ||
       is_within(config.data_folder, config.archive_folder)) {
     return invalid_argument("{}: archive_folder {} and data_folder {} must be apart", source,
-                            config.archive_folder, config.data_folder);
+                            printable(config.archive_folder), printable(config.data_folder));
   }
   if (config.arena_bytes < (uint64_t{48} << 20)) {
     return invalid_argument("{}: arena_bytes {}: at least {}", source, config.arena_bytes,
@@ -152,7 +154,8 @@ absl::StatusOr<NodeConfig> parse_node_config(std::string_view document, std::str
   try {
     table = toml::parse(document, source);
   } catch (const toml::parse_error& error) {
-    return invalid_argument("{}:{}: {}", source, error.source().begin.line, error.description());
+    return invalid_argument("{}:{}: {}", source, error.source().begin.line,
+                            printable(error.description()));
   }
   NodeConfig config;
   SLUICE_RETURN_IF_ERROR(read_keys(table, "", keys_of(config), source));

@@ -5,15 +5,14 @@
 
 #include <atomic>
 #include <chrono>
-#include <condition_variable>
 #include <ctime>
-#include <mutex>
 #include <thread>
 #include <utility>
 
 #include "base/defect.h"
 #include "base/descriptor.h"
 #include "base/file.h"
+#include "base/mutex.h"
 #include "base/parallel.h"
 #include "base/status.h"
 #include "control/backup/backup_job.h"
@@ -62,13 +61,13 @@ class NodeImpl final : public Node {
   const std::string& data_address() const override { return data_address_; }
   bool serving() const override { return serving_; }
   bool wait_until_serving(int64_t timeout_ms) override {
-    std::unique_lock lock(mutex_);
+    MutexLock lock(mutex_);
     return changed_.wait_for(lock, std::chrono::milliseconds(timeout_ms),
                              [this] { return serving_.load(); });
   }
   absl::Status status() const override {
     {
-      const std::lock_guard lock(mutex_);
+      const MutexLock lock(mutex_);
       if (!unfit_.ok()) return unfit_;
     }
     return membership_ == nullptr ? absl::OkStatus() : membership_->status();
@@ -114,11 +113,12 @@ class NodeImpl final : public Node {
   std::unique_ptr<CallServer> server_;
   std::unique_ptr<Membership> membership_;
 
-  mutable std::mutex mutex_;
-  absl::Status unfit_;  // why it does not serve the table that it found
-  std::condition_variable changed_;
-  bool stopping_ = false;
-  bool stopped_ = false;
+  mutable Mutex mutex_;
+  // Why it does not serve the table that it found.
+  absl::Status unfit_ SLUICE_GUARDED_BY(mutex_);
+  Condition changed_;
+  bool stopping_ SLUICE_GUARDED_BY(mutex_) = false;
+  bool stopped_ SLUICE_GUARDED_BY(mutex_) = false;
   std::atomic<bool> serving_{false};
   std::atomic<bool> confirmed_{false};
   std::thread timer_;
@@ -327,10 +327,10 @@ absl::Status NodeImpl::begin() {
 
 // Takes cuts that are due, and notices the first distribution table.
 void NodeImpl::keep_time() {
-  std::unique_lock lock(mutex_);
+  MutexLock lock(mutex_);
   std::string reported;
   const auto tick = std::chrono::milliseconds(options_.ticks.timer_ms);
-  while (!changed_.wait_for(lock, tick, [this] { return stopping_; })) {
+  while (!changed_.wait_for(lock, tick, [this]() SLUICE_REQUIRES(mutex_) { return stopping_; })) {
     lock.unlock();
     guarded("the node's timer", [&] {
       const auto taken = store_->take_due_cut();
@@ -354,7 +354,7 @@ void NodeImpl::look_for_table() {
   const absl::Status fits =
       check_arena(options_.config.arena_bytes, snapshot->table->members().size());
   {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     if (!unfit_.ok()) return;
     unfit_ = fits;
     if (!fits.ok()) {
@@ -387,7 +387,7 @@ void NodeImpl::look_after_disk() {
 
 void NodeImpl::stop() {
   {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     if (stopped_) return;
     stopped_ = stopping_ = true;
     serving_ = false;

@@ -180,6 +180,18 @@ void ConsolidationImpl::count_block(uint32_t message_bytes) {
   unsynced_bytes_ += message_bytes;
 }
 
+// Under the mutex.
+void ConsolidationImpl::count_repeated(const Envelope& envelope) {
+  ++progress_.duplicate_blocks;
+  progress_.repeated_bytes += envelope.payload_bytes + Envelope::kBytes;
+}
+
+void ConsolidationImpl::drop(uint32_t slot) {
+  writer_.drop_slot(slot);
+  const std::lock_guard lock(mutex_);
+  progress_.dropped_bytes += std::exchange(slots_[slot].taken_bytes, 0);
+}
+
 bool ConsolidationImpl::slot_received(uint32_t slot, const SlotDigest& digest,
                                       uint64_t newest_stamp) {
   {

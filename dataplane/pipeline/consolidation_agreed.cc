@@ -86,7 +86,7 @@ absl::Status ConsolidationImpl::on_agreed(Lane& lane, Message message) {
     }
     Slot& slot = found->second;
     if (slot.phase != Slot::Phase::kMissing || (slot.owner != nullptr && slot.owner != &lane)) {
-      ++progress_.duplicate_blocks;
+      count_repeated(envelope);
       return absl::OkStatus();
     }
     slot.owner = &lane;
@@ -100,7 +100,7 @@ absl::Status ConsolidationImpl::on_agreed(Lane& lane, Message message) {
 
   const bool restart = envelope.sequence == 0 && (envelope.flags & Envelope::kRestart) != 0;
   if (restart) {
-    if (arriving.next_sequence > 0) writer_.drop_slot(envelope.slot);
+    if (arriving.next_sequence > 0) drop(envelope.slot);
     arriving.digester->reset();
     arriving.next_sequence = 0;
     arriving.refused = false;
@@ -108,7 +108,7 @@ absl::Status ConsolidationImpl::on_agreed(Lane& lane, Message message) {
   if (arriving.refused) return absl::OkStatus();  // sent before the source heard of the refusal
   if (envelope.sequence < arriving.next_sequence) {
     std::lock_guard lock(mutex_);
-    ++progress_.duplicate_blocks;
+    count_repeated(envelope);
     return absl::OkStatus();
   }
   absl::Status status;
@@ -140,6 +140,10 @@ absl::Status ConsolidationImpl::take_block(Lane& lane, Arriving& arriving, Messa
     work.add(envelope.payload_bytes);
   }
   ++arriving.next_sequence;
+  {
+    const std::lock_guard lock(mutex_);
+    slots_[envelope.slot].taken_bytes += envelope.payload_bytes + Envelope::kBytes;
+  }
   if (absl::Status status = writer_.append(std::move(message.buffer), envelope.payload_bytes);
       !status.ok()) {
     end(State::kFailed,
@@ -164,7 +168,7 @@ absl::Status ConsolidationImpl::finish_agreed(Lane& lane, uint32_t slot, Arrivin
 
 void ConsolidationImpl::refuse(Lane& lane, uint32_t slot, Arriving& arriving,
                                const absl::Status& why) {
-  if (arriving.next_sequence > 0) writer_.drop_slot(slot);
+  if (arriving.next_sequence > 0) drop(slot);
   arriving.next_sequence = 0;
   arriving.refused = true;
   slot_failed(slot, lane.node, why);
@@ -173,7 +177,7 @@ void ConsolidationImpl::refuse(Lane& lane, uint32_t slot, Arriving& arriving,
 
 void ConsolidationImpl::drop_arriving(Lane& lane) {
   for (auto& [slot, arriving] : lane.arriving) {
-    if (arriving.next_sequence > 0) writer_.drop_slot(slot);
+    if (arriving.next_sequence > 0) drop(slot);
     std::lock_guard lock(mutex_);
     slots_[slot].owner = nullptr;
   }

@@ -75,6 +75,7 @@ class ConsolidationImpl final : public Consolidation, public StreamHandler, publ
     Phase phase = Phase::kMissing;
     size_t tries = 0;
     const Lane* owner = nullptr;  // agreed: the lane that is sending it
+    uint64_t taken_bytes = 0;     // while it is missing: what its blocks that have come so far took
   };
 
   // consolidation.cc
@@ -88,6 +89,9 @@ class ConsolidationImpl final : public Consolidation, public StreamHandler, publ
   // Gives a finished slot to the archive; false when the job ends of it.
   bool slot_received(uint32_t slot, const SlotDigest& digest, uint64_t newest_stamp);
   void count_block(uint32_t message_bytes);
+  void count_repeated(const Envelope& envelope);
+  // What the slot has so far is for nothing.
+  void drop(uint32_t slot);
   void slot_failed(uint32_t slot, const std::string& source, const absl::Status& why);
 
   // consolidation_sync.cc

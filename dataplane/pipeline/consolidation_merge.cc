@@ -18,6 +18,10 @@ absl::Status ConsolidationImpl::start_merging() {
 void ConsolidationImpl::told_to_wait() { last_block_ns_ = exchange_.clock().monotonic_ns(); }
 
 absl::Status ConsolidationImpl::append(uint32_t slot, BlockBuffer block, uint32_t bytes) {
+  {
+    const std::lock_guard lock(mutex_);
+    slots_[slot].taken_bytes += bytes;
+  }
   absl::Status status = writer_.append(std::move(block), bytes);
   if (!status.ok()) {
     status = with_context(status, fmt::format("archiving merged slot {}", slot));
@@ -27,7 +31,7 @@ absl::Status ConsolidationImpl::append(uint32_t slot, BlockBuffer block, uint32_
 }
 
 void ConsolidationImpl::start_over(uint32_t slot, const absl::Status& why) {
-  writer_.drop_slot(slot);
+  drop(slot);
   // A broken stream is its source's bad luck, as often as it happens. What was wrong with the data
   // counts.
   if (absl::IsDataLoss(why)) {

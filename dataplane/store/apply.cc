@@ -61,7 +61,7 @@ absl::StatusOr<std::shared_lock<WriteGate>> StoreImpl::enter(uint64_t largest_st
         return gate;
       }
     }
-    std::lock_guard cut(cut_mutex_);
+    const MutexLock cut(cut_mutex_);
     // Somebody else may have taken it, and another may be armed by now: only one that this write
     // must not be in is due.
     if (armed_.has_value() && largest_stamp > armed_->cut)

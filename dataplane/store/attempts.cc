@@ -12,6 +12,7 @@ absl::Status StoreImpl::load_attempts() {
     if (!decode_u64(row, &attempt)) {
       return data_loss("the attempt of job {} in {} is unreadable", job, options_.folder);
     }
+    const MutexLock lock(attempts_mutex_);
     attempts_.emplace(job, attempt);
     return absl::OkStatus();
   });
@@ -21,7 +22,7 @@ absl::Status StoreImpl::raise_attempt(std::string_view job, uint64_t attempt, Sy
   if (job.empty() || job.size() > kMaxJobBytes) {
     return invalid_argument("a job's name of {} bytes: 1 to {}", job.size(), kMaxJobBytes);
   }
-  const std::lock_guard lock(attempts_mutex_);
+  const MutexLock lock(attempts_mutex_);
   const auto known = attempts_.find(job);
   if (known != attempts_.end() && known->second >= attempt) {
     if (known->second == attempt) return absl::OkStatus();
@@ -37,12 +38,12 @@ absl::Status StoreImpl::raise_attempt(std::string_view job, uint64_t attempt, Sy
 }
 
 std::map<std::string, uint64_t, std::less<>> StoreImpl::attempts() const {
-  const std::lock_guard lock(attempts_mutex_);
+  const MutexLock lock(attempts_mutex_);
   return attempts_;
 }
 
 absl::Status StoreImpl::forget_attempt(std::string_view job) {
-  const std::lock_guard lock(attempts_mutex_);
+  const MutexLock lock(attempts_mutex_);
   const auto known = attempts_.find(job);
   if (known == attempts_.end()) return absl::OkStatus();
   rocksdb::WriteBatch batch;

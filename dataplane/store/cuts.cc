@@ -56,6 +56,12 @@ std::string StoreImpl::cut_folder(std::string_view backup) const {
   return fmt::format("{}/cuts/{}", options_.folder, backup);
 }
 
+std::optional<CutInfo> StoreImpl::find_cut(std::string_view backup) const {
+  const MutexLock lock(state_mutex_);
+  const auto known = cuts_.find(backup);
+  return known == cuts_.end() ? std::nullopt : std::optional(known->second);
+}
+
 absl::Status StoreImpl::load_cuts() {
   std::string row;
   SLUICE_ASSIGN_OR_RETURN(bool has_last, db_->get_meta(kLastCutRow, &row));
@@ -69,18 +75,19 @@ absl::Status StoreImpl::load_cuts() {
           return data_loss("a cut in {} is unreadable", options_.folder);
         }
         if (!cut.taken) armed_ = cut;
+        const MutexLock state(state_mutex_);
         cuts_[cut.backup] = cut;
         return absl::OkStatus();
       }));
   // Folders without a row are of cuts whose dropping was interrupted.
   std::error_code error;
   for (const auto& folder : std::filesystem::directory_iterator(options_.folder + "/cuts", error)) {
-    const auto known = cuts_.find(folder.path().filename().string());
-    if (known == cuts_.end() || !known->second.taken)
+    const auto known = find_cut(folder.path().filename().string());
+    if (!known.has_value() || !known->taken)
       SLUICE_RETURN_IF_ERROR(remove_folder(folder.path().string()));
   }
   if (error) return errno_status(error.value(), fmt::format("reading {}/cuts", options_.folder));
-  std::lock_guard lock(cut_mutex_);
+  const MutexLock lock(cut_mutex_);
   return armed_.has_value() ? take_cut_locked() : absl::OkStatus();
 }
 
@@ -93,15 +100,19 @@ absl::Status StoreImpl::arm_cut(const CutInfo& cut) {
 
 absl::Status StoreImpl::write_armed(const CutInfo& cut) {
   SLUICE_RETURN_IF_ERROR(check_backup(cut.backup));
-  std::lock_guard lock(cut_mutex_);
+  if (cut.cut >= HybridClock::kPeerLimit - 1) {
+    return invalid_argument("the cut of backup {} at {:#x}: no clock passes it", cut.backup,
+                            cut.cut);
+  }
+  const MutexLock lock(cut_mutex_);
   SLUICE_RETURN_IF_ERROR(check_writable());
-  if (const auto known = cuts_.find(cut.backup); known != cuts_.end()) {
-    if (known->second.cut == cut.cut && known->second.epoch == cut.epoch) return absl::OkStatus();
-    if (known->second.taken) {
+  if (const auto known = find_cut(cut.backup); known.has_value()) {
+    if (known->cut == cut.cut && known->epoch == cut.epoch) return absl::OkStatus();
+    if (known->taken) {
       return already_exists(
           "the cut of backup {} was taken at {:#x}, epoch {}: it cannot be armed at {:#x}, epoch "
           "{}",
-          cut.backup, known->second.cut, known->second.epoch, cut.cut, cut.epoch);
+          cut.backup, known->cut, known->epoch, cut.cut, cut.epoch);
     }
   } else if (armed_.has_value()) {
     return already_exists("the cut of backup {} is armed and not taken", armed_->backup);
@@ -125,7 +136,7 @@ absl::Status StoreImpl::write_armed(const CutInfo& cut) {
   };
   SLUICE_RETURN_IF_ERROR(clock_->reserve(armed.cut + 1, write));
   {
-    const std::lock_guard state(state_mutex_);
+    const MutexLock state(state_mutex_);
     cuts_[armed.backup] = armed;
   }
   armed_ = std::move(armed);
@@ -133,7 +144,7 @@ absl::Status StoreImpl::write_armed(const CutInfo& cut) {
 }
 
 absl::StatusOr<bool> StoreImpl::take_due_cut() {
-  std::lock_guard lock(cut_mutex_);
+  const MutexLock lock(cut_mutex_);
   if (!armed_.has_value()) return true;
   SLUICE_RETURN_IF_ERROR(check_writable());
   if (clock_->now() <= armed_->cut) return false;
@@ -169,13 +180,13 @@ absl::Status StoreImpl::record_taken(const CutInfo& cut) {
       batch.Put(db_->meta(), to_slice(kLastCutRow), encode_u64(std::max(last_cut_, cut.cut))),
       "making a batch"));
   SLUICE_RETURN_IF_ERROR(write_durably(batch));
-  std::lock_guard lock(state_mutex_);
+  const MutexLock lock(state_mutex_);
   cuts_[cut.backup] = cut;
   return absl::OkStatus();
 }
 
 std::vector<CutInfo> StoreImpl::cuts() const {
-  std::lock_guard lock(state_mutex_);
+  const MutexLock lock(state_mutex_);
   std::vector<CutInfo> copy;
   copy.reserve(cuts_.size());
   for (const auto& [backup, cut] : cuts_) copy.push_back(cut);
@@ -183,11 +194,10 @@ std::vector<CutInfo> StoreImpl::cuts() const {
 }
 
 absl::StatusOr<std::shared_ptr<CutReader>> StoreImpl::open_cut(std::string_view backup) {
-  std::lock_guard lock(cut_mutex_);
-  const auto known = cuts_.find(backup);
-  if (known == cuts_.end()) return not_found("no cut of backup {} is here", backup);
-  if (!known->second.taken)
-    return failed_precondition("the cut of backup {} is armed, not taken", backup);
+  const MutexLock lock(cut_mutex_);
+  const auto known = find_cut(backup);
+  if (!known.has_value()) return not_found("no cut of backup {} is here", backup);
+  if (!known->taken) return failed_precondition("the cut of backup {} is armed, not taken", backup);
   if (const auto open = readers_.find(backup); open != readers_.end()) {
     if (std::shared_ptr<CutReader> reader = open->second.reader.lock()) return reader;
   }
@@ -212,7 +222,7 @@ absl::StatusOr<std::shared_ptr<CutReader>> StoreImpl::open_cut(std::string_view 
 
 absl::StatusOr<std::vector<SlotDigest>> StoreImpl::cut_digests(std::string_view backup) {
   {
-    const std::lock_guard lock(cut_mutex_);
+    const MutexLock lock(cut_mutex_);
     if (last_taken_.backup == backup) return last_taken_.digests;
   }
   SLUICE_ASSIGN_OR_RETURN(const auto open, open_cut(backup));
@@ -221,22 +231,22 @@ absl::StatusOr<std::vector<SlotDigest>> StoreImpl::cut_digests(std::string_view 
 
 absl::Status StoreImpl::drop_cut(std::string_view backup) {
   SLUICE_RETURN_IF_ERROR(check_backup(backup));
-  std::lock_guard lock(cut_mutex_);
+  const MutexLock lock(cut_mutex_);
   if (const auto open = readers_.find(backup); open != readers_.end()) {
     if (!open->second.db.expired())
       return failed_precondition("the cut of backup {} is being read", backup);
     readers_.erase(open);
   }
   if (last_taken_.backup == backup) last_taken_ = {};
-  if (const auto known = cuts_.find(backup); known != cuts_.end()) {
+  if (find_cut(backup).has_value()) {
     rocksdb::WriteBatch batch;
     SLUICE_RETURN_IF_ERROR(
         rocksdb_status(batch.Delete(db_->meta(), cut_row_key(backup)), "making a batch"));
     std::lock_guard gate(gate_);
     SLUICE_RETURN_IF_ERROR(write_durably(batch));
     if (armed_.has_value() && armed_->backup == backup) armed_.reset();
-    std::lock_guard state(state_mutex_);
-    cuts_.erase(known);
+    const MutexLock state(state_mutex_);
+    cuts_.erase(std::string(backup));
   }
   // The row goes first: a crash in between leaves a folder that nobody knows, which the next start
   // removes.

@@ -3,13 +3,12 @@
 #ifndef SLUICE_DATAPLANE_STORE_GROUP_SYNC_H_
 #define SLUICE_DATAPLANE_STORE_GROUP_SYNC_H_
 
-#include <condition_variable>
 #include <cstdint>
 #include <functional>
-#include <mutex>
 
 #include "absl/status/status.h"
 #include "base/defect.h"
+#include "base/mutex.h"
 
 namespace sluice {
 
@@ -22,25 +21,25 @@ class GroupSync {
 
   // Called after a batch was committed (written to the WAL, not synced). Returns its ticket.
   uint64_t committed() {
-    std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     return ++committed_;
   }
   // The ticket of the last batch, for a call that changed nothing but relies on what others wrote.
   uint64_t last() const {
-    std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     return committed_;
   }
 
   // All that was committed so far was made durable in another way; nothing is committed meanwhile.
   void restart() {
-    std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     durable_ = committed_;
     failed_ = absl::OkStatus();
   }
 
   // Returns when the ticket's batch is durable.
   absl::Status wait(uint64_t ticket) {
-    std::unique_lock lock(mutex_);
+    MutexLock lock(mutex_);
     while (durable_ < ticket) {
       if (!failed_.ok()) return failed_;
       if (syncing_) {
@@ -65,12 +64,12 @@ class GroupSync {
 
  private:
   const std::function<absl::Status()> sync_;
-  mutable std::mutex mutex_;
-  std::condition_variable done_;
-  uint64_t committed_ = 0;
-  uint64_t durable_ = 0;
-  bool syncing_ = false;
-  absl::Status failed_;
+  mutable Mutex mutex_;
+  Condition done_;
+  uint64_t committed_ SLUICE_GUARDED_BY(mutex_) = 0;
+  uint64_t durable_ SLUICE_GUARDED_BY(mutex_) = 0;
+  bool syncing_ SLUICE_GUARDED_BY(mutex_) = false;
+  absl::Status failed_ SLUICE_GUARDED_BY(mutex_);
 };
 
 }  // namespace sluice

@@ -25,26 +25,26 @@ HybridClock::HybridClock(Clock& wall, uint64_t ceiling,
     : wall_(wall), persist_(std::move(persist)), last_(ceiling), ceiling_(ceiling) {}
 
 absl::StatusOr<uint64_t> HybridClock::stamp() {
-  std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   const uint64_t next = std::max(last_ + 1, wall_stamp(wall_));
   SLUICE_RETURN_IF_ERROR(advance_locked(next));
   return next;
 }
 
 uint64_t HybridClock::now() const {
-  std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   return std::max(last_, wall_stamp(wall_));
 }
 
 int64_t HybridClock::ahead_ms() const {
-  std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   const uint64_t wall = wall_stamp(wall_);
   return last_ <= wall ? 0
                        : static_cast<int64_t>(Version::stamp_ms(last_) - Version::stamp_ms(wall));
 }
 
 uint64_t HybridClock::ceiling() const {
-  std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   return ceiling_;
 }
 
@@ -55,7 +55,7 @@ absl::Status HybridClock::reserve(uint64_t stamp,
   if (stamp >= kPeerLimit) {
     return invalid_argument("stamp {:#x} is beyond any possible time: it is damaged", stamp);
   }
-  std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   const uint64_t ceiling = std::max(ceiling_, stamp + Version::make_stamp(kCeilingStepMs, 0));
   SLUICE_RETURN_IF_ERROR(persist(ceiling));
   ceiling_ = ceiling;
@@ -70,7 +70,7 @@ absl::Status HybridClock::observe_below(uint64_t limit, uint64_t stamp) {
   if (stamp >= limit) {
     return invalid_argument("stamp {:#x} is beyond any possible time: it is damaged", stamp);
   }
-  std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   if (defect(Defect::kStampsAheadAreRefused) &&
       Version::stamp_ms(stamp) > Version::stamp_ms(wall_stamp(wall_)) + kMostAheadMs) {
     return invalid_argument("stamp {:#x} is ahead of this node's clock", stamp);

@@ -13,11 +13,11 @@
 
 #include <cstdint>
 #include <functional>
-#include <mutex>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "base/clock.h"
+#include "base/mutex.h"
 
 namespace sluice {
 
@@ -57,13 +57,13 @@ class HybridClock {
 
  private:
   absl::Status observe_below(uint64_t limit, uint64_t stamp);
-  absl::Status advance_locked(uint64_t stamp);
+  absl::Status advance_locked(uint64_t stamp) SLUICE_REQUIRES(mutex_);
 
   Clock& wall_;
   const std::function<absl::Status(uint64_t)> persist_;
-  mutable std::mutex mutex_;
-  uint64_t last_;
-  uint64_t ceiling_;
+  mutable Mutex mutex_;
+  uint64_t last_ SLUICE_GUARDED_BY(mutex_);
+  uint64_t ceiling_ SLUICE_GUARDED_BY(mutex_);
 };
 
 }  // namespace sluice

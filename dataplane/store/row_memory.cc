@@ -8,7 +8,7 @@ RowMemory::Piece RowMemory::take(size_t bytes) {
   const size_t rounded = may_be_kept ? (bytes + kUnit - 1) / kUnit * kUnit : bytes;
   std::unique_ptr<char[]> piece;
   if (may_be_kept) {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     if (const auto kept = kept_.find(rounded); kept != kept_.end()) {
       piece = std::move(kept->second);
       kept_.erase(kept);
@@ -16,7 +16,7 @@ RowMemory::Piece RowMemory::take(size_t bytes) {
     }
   }
   if (piece == nullptr) piece = std::make_unique_for_overwrite<char[]>(rounded);
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   ++in_use_;
   return {piece.release(), GiveBack(shared_from_this(), rounded)};
 }
@@ -24,7 +24,7 @@ RowMemory::Piece RowMemory::take(size_t bytes) {
 void RowMemory::give_back(char* piece, size_t bytes) {
   std::unique_ptr<char[]> freed(piece);
   std::multimap<size_t, std::unique_ptr<char[]>> idle;  // freed without the lock
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   if (--in_use_ == 0) {
     idle.swap(kept_);
     kept_bytes_ = 0;

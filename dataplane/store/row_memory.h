@@ -5,8 +5,9 @@
 #include <cstddef>
 #include <map>
 #include <memory>
-#include <mutex>
 #include <utility>
+
+#include "base/mutex.h"
 
 namespace sluice {
 
@@ -31,7 +32,7 @@ class RowMemory : public std::enable_shared_from_this<RowMemory> {
   // At least so many bytes, of any content.
   Piece take(size_t bytes);
   size_t kept_bytes() const {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     return kept_bytes_;
   }
 
@@ -42,10 +43,11 @@ class RowMemory : public std::enable_shared_from_this<RowMemory> {
   static constexpr size_t kLeastKept = size_t{128} << 10;
   void give_back(char* piece, size_t bytes);
 
-  mutable std::mutex mutex_;  // guards what follows
-  size_t in_use_ = 0;         // pieces
-  size_t kept_bytes_ = 0;
-  std::multimap<size_t, std::unique_ptr<char[]>> kept_;  // by size
+  mutable Mutex mutex_;
+  size_t in_use_ SLUICE_GUARDED_BY(mutex_) = 0;  // pieces
+  size_t kept_bytes_ SLUICE_GUARDED_BY(mutex_) = 0;
+  // By size.
+  std::multimap<size_t, std::unique_ptr<char[]>> kept_ SLUICE_GUARDED_BY(mutex_);
 };
 
 }  // namespace sluice

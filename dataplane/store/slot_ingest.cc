@@ -9,6 +9,7 @@
 
 #include "base/defect.h"
 #include "base/file.h"
+#include "base/mutex.h"
 #include "base/status.h"
 #include "dataplane/store/ingest_rows.h"
 #include "dataplane/store/store_impl.h"
@@ -126,7 +127,7 @@ class SlotIngestImpl final : public SlotIngest {
     SLUICE_ASSIGN_OR_RETURN(const CheckedBlock checked, store_.check_block(block));
     if (checked.value_digests.empty()) return 0;
     SLUICE_ASSIGN_OR_RETURN(BlockRows rows, BlockRows::from(checked, store_.row_memory()));
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     const uint64_t bytes = rows.bytes;
     bytes_ += bytes;
     slots_[checked.slot()].add(std::move(rows));
@@ -134,17 +135,21 @@ class SlotIngestImpl final : public SlotIngest {
   }
 
   uint64_t bytes() const override {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     return bytes_;
   }
 
-  absl::StatusOr<Result> commit() override { return store_.ingest(slots_); }
+  // Nobody adds to it meanwhile, so nobody waits for what this takes its time for.
+  absl::StatusOr<Result> commit() override {
+    const MutexLock lock(mutex_);
+    return store_.ingest(slots_);
+  }
 
  private:
   StoreImpl& store_;
-  mutable std::mutex mutex_;
-  std::map<uint32_t, SlotRows> slots_;
-  uint64_t bytes_ = 0;
+  mutable Mutex mutex_;
+  std::map<uint32_t, SlotRows> slots_ SLUICE_GUARDED_BY(mutex_);
+  uint64_t bytes_ SLUICE_GUARDED_BY(mutex_) = 0;
 };
 
 std::unique_ptr<SlotIngest> StoreImpl::begin_ingest() {

@@ -220,7 +220,7 @@ std::unique_ptr<SlotScan> CutScans::scan(uint32_t slot) {
 
 CutScans::Rows CutScans::take(uint32_t slot) {
   {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     auto best = kept_.begin();
     const auto rank = [slot](const Rows& rows) {
       return rows.next_slot <= slot ? rows.next_slot : 0;
@@ -241,7 +241,7 @@ CutScans::Rows CutScans::take(uint32_t slot) {
 void CutScans::put(Rows rows) {
   if (!rows.at->Valid()) rows.next_slot = 0;
   if (!rows.at->status().ok()) return;
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   if (kept_.size() < kKept) kept_.push_back(std::move(rows));
 }
 

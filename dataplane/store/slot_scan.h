@@ -7,7 +7,6 @@
 
 #include <cstdint>
 #include <memory>
-#include <mutex>
 #include <span>
 #include <string>
 #include <string_view>
@@ -16,6 +15,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "base/mutex.h"
 #include "dataplane/store/store.h"
 #include "dataplane/store/store_db.h"
 
@@ -66,8 +66,8 @@ class CutScans : public std::enable_shared_from_this<CutScans> {
   // Each holds a block of each sorted run.
   static constexpr size_t kKept = 8;
   const std::shared_ptr<const StoreDb> db_;
-  std::mutex mutex_;
-  std::vector<Rows> kept_;
+  Mutex mutex_;
+  std::vector<Rows> kept_ SLUICE_GUARDED_BY(mutex_);
 };
 
 // From a snapshot of the live store. Holds on to the StoreDb.

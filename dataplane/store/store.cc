@@ -199,11 +199,12 @@ absl::Status StoreImpl::remove_staging() {
 }
 
 absl::Status StoreImpl::fail(const absl::Status& status) {
-  std::lock_guard lock(state_mutex_);
+  const MutexLock lock(state_mutex_);
   if (failed_.ok()) {
+    const std::string_view until =
+        absl::IsResourceExhausted(status) ? "its disk has room" : "the node is started again";
     failed_ = with_context(
-        status, fmt::format("the store in {} takes no more writes until it is opened again",
-                            options_.folder));
+        status, fmt::format("the store in {} takes no writes until {}", options_.folder, until));
     read_only_.store(true, std::memory_order_release);
   }
   return failed_;
@@ -211,12 +212,12 @@ absl::Status StoreImpl::fail(const absl::Status& status) {
 
 absl::Status StoreImpl::check_writable() const {
   if (!read_only_.load(std::memory_order_acquire)) return absl::OkStatus();
-  std::lock_guard lock(state_mutex_);
+  const MutexLock lock(state_mutex_);
   return failed_;
 }
 
 absl::Status StoreImpl::resume() {
-  const std::lock_guard cut(cut_mutex_);
+  const MutexLock cut(cut_mutex_);
   const std::unique_lock gate(gate_);
   if (const absl::Status failed = check_writable(); !absl::IsResourceExhausted(failed)) {
     return failed;
@@ -228,7 +229,7 @@ absl::Status StoreImpl::resume() {
   }
   SLUICE_RETURN_IF_ERROR(db_->resume());
   sync_.restart();
-  const std::lock_guard lock(state_mutex_);
+  const MutexLock lock(state_mutex_);
   failed_ = absl::OkStatus();
   read_only_.store(false, std::memory_order_release);
   return absl::OkStatus();

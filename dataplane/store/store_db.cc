@@ -6,9 +6,13 @@
 #include <rocksdb/table.h>
 #include <rocksdb/transaction_log.h>
 #include <rocksdb/write_buffer_manager.h>
+#include <spdlog/spdlog.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
+#include <cstdarg>
+#include <cstdio>
 #include <utility>
 
 #include "base/status.h"
@@ -16,6 +20,34 @@
 
 namespace sluice {
 namespace {
+
+constexpr size_t kLongestWarning = 1024;
+constexpr int kMostWarnings = 200;
+
+// What RocksDB has to warn of goes to the program's log. A file of its own, beside the data, would
+// stop the process: RocksDB asserts that nothing is appended to a file behind a write that failed,
+// and reports the disk that is full, once more, into that very file. The first kMostWarnings of a
+// store; what fails is told by whoever called, too.
+class WarningsToLog final : public rocksdb::Logger {
+ public:
+  explicit WarningsToLog(std::string path)
+      : rocksdb::Logger(rocksdb::InfoLogLevel::WARN_LEVEL), path_(std::move(path)) {}
+  using rocksdb::Logger::Logv;
+  void LogHeader(const char*, va_list) override {}
+  void Logv(const char*, va_list) override {}
+  void Logv(const rocksdb::InfoLogLevel level, const char* format, va_list arguments) override {
+    if (level < GetInfoLogLevel() || level >= rocksdb::InfoLogLevel::HEADER_LEVEL) return;
+    if (warnings_.load(std::memory_order_relaxed) >= kMostWarnings) return;
+    warnings_.fetch_add(1, std::memory_order_relaxed);
+    char text[kLongestWarning];
+    std::vsnprintf(text, sizeof text, format, arguments);
+    spdlog::warn("{}: {}", path_, text);
+  }
+
+ private:
+  const std::string path_;
+  std::atomic<int> warnings_{0};
+};
 
 class SilentLogger final : public rocksdb::Logger {
  public:
@@ -118,9 +150,7 @@ absl::StatusOr<std::unique_ptr<StoreDb>> StoreDb::open(const std::string& path,
   options.max_open_files = 512;
   options.bytes_per_sync = 1 << 20;
   options.listeners.push_back(std::make_shared<RecoversWhenTold>());
-  options.max_log_file_size = 4 << 20;
-  options.keep_log_file_num = 2;
-  options.info_log_level = rocksdb::WARN_LEVEL;
+  options.info_log = std::make_shared<WarningsToLog>(path);
   // Compaction waits for whoever answers: leases, calls and blocks.
   options.env->LowerThreadPoolCPUPriority(rocksdb::Env::Priority::LOW, rocksdb::CpuPriority::kLow)
       .PermitUncheckedError();

@@ -20,6 +20,7 @@
 #include <string_view>
 #include <vector>
 
+#include "base/mutex.h"
 #include "dataplane/store/group_sync.h"
 #include "dataplane/store/mutation.h"
 #include "dataplane/store/row_memory.h"
@@ -162,7 +163,8 @@ class StoreImpl final : public Store {
 
   // cuts.cc
   absl::Status load_cuts();
-  absl::Status take_cut_locked();
+  std::optional<CutInfo> find_cut(std::string_view backup) const;
+  absl::Status take_cut_locked() SLUICE_REQUIRES(cut_mutex_);
   absl::Status write_armed(const CutInfo& cut);
   absl::Status put_cut(const CutInfo& cut, rocksdb::WriteBatch& batch) const;
   absl::Status record_taken(const CutInfo& cut);
@@ -197,24 +199,25 @@ class StoreImpl final : public Store {
       armed_;              // written under cut_mutex_ and gate_ exclusively, read under either
   uint64_t last_cut_ = 0;  // same
 
-  std::mutex cut_mutex_;
+  Mutex cut_mutex_ SLUICE_ACQUIRED_BEFORE(state_mutex_);
   struct OpenCut {
     std::weak_ptr<CutReader> reader;
     std::weak_ptr<const StoreDb> db;  // held by the reader and by every scan of it
   };
-  std::map<std::string, OpenCut, std::less<>> readers_;  // under cut_mutex_
+  std::map<std::string, OpenCut, std::less<>> readers_ SLUICE_GUARDED_BY(cut_mutex_);
   // What the cut that was taken last holds, for as long as it is there.
   struct TakenCut {
     std::string backup;
     std::vector<SlotDigest> digests;
   };
-  TakenCut last_taken_;                                    // under cut_mutex_
-  mutable std::mutex attempts_mutex_;                      // before state_mutex_
-  std::map<std::string, uint64_t, std::less<>> attempts_;  // by job
-  mutable std::mutex state_mutex_;
-  std::map<std::string, CutInfo, std::less<>>
-      cuts_;             // under state_mutex_; written under cut_mutex_ too
-  absl::Status failed_;  // under state_mutex_
+  TakenCut last_taken_ SLUICE_GUARDED_BY(cut_mutex_);
+  mutable Mutex attempts_mutex_ SLUICE_ACQUIRED_BEFORE(state_mutex_);
+  // By job.
+  std::map<std::string, uint64_t, std::less<>> attempts_ SLUICE_GUARDED_BY(attempts_mutex_);
+  mutable Mutex state_mutex_;
+  // Written under cut_mutex_ too.
+  std::map<std::string, CutInfo, std::less<>> cuts_ SLUICE_GUARDED_BY(state_mutex_);
+  absl::Status failed_ SLUICE_GUARDED_BY(state_mutex_);
   std::atomic<bool> read_only_ = false;
 };
 

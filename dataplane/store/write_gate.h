@@ -4,10 +4,11 @@
 
 #include <algorithm>
 #include <array>
-#include <condition_variable>
 #include <cstdint>
 #include <mutex>
 #include <vector>
+
+#include "base/mutex.h"
 
 namespace sluice {
 
@@ -17,33 +18,33 @@ namespace sluice {
 class WriteGate {
  public:
   void lock_shared() {
-    std::unique_lock lock(mutex_);
-    free_.wait(lock, [this] { return !exclusive_ && waiting_ == 0; });
+    MutexLock lock(mutex_);
+    free_.wait(lock, [this]() SLUICE_REQUIRES(mutex_) { return !exclusive_ && waiting_ == 0; });
     ++sharers_;
   }
   void unlock_shared() {
-    std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     if (--sharers_ == 0 && waiting_ > 0) free_.notify_all();
   }
   void lock() {
-    std::unique_lock lock(mutex_);
+    MutexLock lock(mutex_);
     ++waiting_;
-    free_.wait(lock, [this] { return !exclusive_ && sharers_ == 0; });
+    free_.wait(lock, [this]() SLUICE_REQUIRES(mutex_) { return !exclusive_ && sharers_ == 0; });
     --waiting_;
     exclusive_ = true;
   }
   void unlock() {
-    std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     exclusive_ = false;
     free_.notify_all();
   }
 
  private:
-  std::mutex mutex_;
-  std::condition_variable free_;
-  uint32_t sharers_ = 0;
-  uint32_t waiting_ = 0;
-  bool exclusive_ = false;
+  Mutex mutex_;
+  Condition free_;
+  uint32_t sharers_ SLUICE_GUARDED_BY(mutex_) = 0;
+  uint32_t waiting_ SLUICE_GUARDED_BY(mutex_) = 0;
+  bool exclusive_ SLUICE_GUARDED_BY(mutex_) = false;
 };
 
 // Mutexes for slots, shared by slots that fall into one stripe. Thread-safe.

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "base/status.h"
+#include "base/text.h"
 #include "drivers/dpdk/frame.h"
 
 namespace sluice::dpdk {
@@ -39,7 +40,8 @@ std::optional<uint32_t> parse_ip(std::string_view text) {
   return ip;
 }
 
-absl::Status read_option(std::string_view text, std::string_view option, PortSettings* settings) {
+// `shown` is the whole text, for messages.
+absl::Status read_option(std::string_view shown, std::string_view option, PortSettings* settings) {
   const size_t equals = option.find('=');
   const std::string_view name = option.substr(0, equals);
   const std::string_view value =
@@ -47,14 +49,16 @@ absl::Status read_option(std::string_view text, std::string_view option, PortSet
   if (name == "gateway") {
     const std::optional<uint32_t> gateway = parse_ip(value);
     if (!gateway)
-      return invalid_argument("{}: gateway={}: an IPv4 address of a host expected", text, value);
+      return invalid_argument("{}: gateway={}: an IPv4 address of a host expected", shown,
+                              printable(value));
     settings->gateway = *gateway;
     return absl::OkStatus();
   }
   if (name == "mtu") {
     const std::optional<int> mtu = number(value, kMinMtu, kMaxMtu);
     if (!mtu)
-      return invalid_argument("{}: mtu={}: {} to {} expected", text, value, kMinMtu, kMaxMtu);
+      return invalid_argument("{}: mtu={}: {} to {} expected", shown, printable(value), kMinMtu,
+                              kMaxMtu);
     settings->mtu = static_cast<uint16_t>(*mtu);
     return absl::OkStatus();
   }
@@ -64,27 +68,27 @@ absl::Status read_option(std::string_view text, std::string_view option, PortSet
   }
   return invalid_argument(
       "{}: \"{}\" is no option; there are gateway=ADDRESS, mtu=BYTES, poll=adaptive and poll=busy",
-      text, option);
+      shown, printable(option));
 }
 
 // ADDRESS[/PREFIX]:PORT
-absl::Status read_place(std::string_view text, std::string_view place, PortSettings* settings) {
+absl::Status read_place(std::string_view shown, std::string_view place, PortSettings* settings) {
   const size_t colon = place.rfind(':');
   std::string_view host = place.substr(0, colon);
   const size_t slash = host.find('/');
   if (slash != std::string_view::npos) {
     const std::optional<int> prefix = number(host.substr(slash + 1), 1, 32);
-    if (!prefix) return invalid_argument("{}: a prefix of 1 to 32 bits expected after /", text);
+    if (!prefix) return invalid_argument("{}: a prefix of 1 to 32 bits expected after /", shown);
     settings->prefix = *prefix;
     host = host.substr(0, slash);
   }
   const std::optional<uint32_t> ip = parse_ip(host);
   if (!ip)
-    return invalid_argument("{}: no IPv4 address of a host before the port; {}", text, kExample);
+    return invalid_argument("{}: no IPv4 address of a host before the port; {}", shown, kExample);
   settings->ip = *ip;
   if (colon == std::string_view::npos) return absl::OkStatus();
   const std::optional<int> port = number(place.substr(colon + 1), 0, 65535);
-  if (!port) return invalid_argument("{}: a UDP port of 0 to 65535 expected; {}", text, kExample);
+  if (!port) return invalid_argument("{}: a UDP port of 0 to 65535 expected; {}", shown, kExample);
   settings->udp_port = static_cast<uint16_t>(*port);
   return absl::OkStatus();
 }
@@ -93,10 +97,11 @@ absl::Status read_place(std::string_view text, std::string_view place, PortSetti
 
 absl::StatusOr<PortSettings> parse_settings(std::string_view text) {
   PortSettings settings;
+  const std::string shown = printable(text);
   const size_t percent = text.find('%');
   if (percent == std::string_view::npos)
-    return invalid_argument("\"{}\" names no device; {}", text, kExample);
-  SLUICE_RETURN_IF_ERROR(read_place(text, text.substr(0, percent), &settings));
+    return invalid_argument("\"{}\" names no device; {}", shown, kExample);
+  SLUICE_RETURN_IF_ERROR(read_place(shown, text.substr(0, percent), &settings));
   std::string_view rest = text.substr(percent + 1);
   std::vector<std::string_view> parts;
   for (size_t end = rest.find(';'); end != std::string_view::npos; end = rest.find(';')) {
@@ -109,11 +114,11 @@ absl::StatusOr<PortSettings> parse_settings(std::string_view text) {
   settings.device = device.substr(0, comma);
   if (comma != std::string_view::npos) settings.arguments = device.substr(comma + 1);
   if (settings.device.empty() || device.size() > kMaxDeviceBytes)
-    return invalid_argument("{}: no device after %; {}", text, kExample);
+    return invalid_argument("{}: no device after %; {}", shown, kExample);
   for (size_t i = 1; i < parts.size(); ++i)
-    SLUICE_RETURN_IF_ERROR(read_option(text, parts[i], &settings));
+    SLUICE_RETURN_IF_ERROR(read_option(shown, parts[i], &settings));
   if (settings.gateway != 0 && settings.prefix == 0)
-    return invalid_argument("{}: a gateway needs a /PREFIX: which peers are on the link?", text);
+    return invalid_argument("{}: a gateway needs a /PREFIX: which peers are on the link?", shown);
   return settings;
 }
 
@@ -124,7 +129,8 @@ absl::StatusOr<Ipv4Port> parse_address(std::string_view text, bool any_port) {
   const std::optional<int> port =
       ip ? number(text.substr(colon + 1), any_port ? 0 : 1, 65535) : std::nullopt;
   if (!port)
-    return invalid_argument("address \"{}\": ADDRESS:PORT expected, as 10.12.0.1:7001", text);
+    return invalid_argument("address \"{}\": ADDRESS:PORT expected, as 10.12.0.1:7001",
+                            printable(text));
   return Ipv4Port{*ip, static_cast<uint16_t>(*port)};
 }
 

@@ -11,10 +11,13 @@
 #include <algorithm>
 #include <cassert>
 #include <cerrno>
+#include <span>
 #include <utility>
 
 #include "base/clock.h"
+#include "base/descriptor.h"
 #include "base/status.h"
+#include "base/text.h"
 #include "drivers/rdma/probe.h"
 
 namespace sluice::rdma {
@@ -83,8 +86,8 @@ absl::StatusOr<RdmaAddress> parse_rdma_address(std::string_view text, std::strin
     parsed.device = text.substr(percent + 1);
     text = text.substr(0, percent);
     if (parsed.device.empty()) {
-      return invalid_argument("address \"{}%\": no device after the %; for example {}%mlx5_0", text,
-                              text);
+      return invalid_argument("address \"{}%\": no device after the %; for example {}%mlx5_0",
+                              printable(text), printable(text));
     }
   }
   SLUICE_ASSIGN_OR_RETURN(parsed.address, parse_address(text));
@@ -485,12 +488,11 @@ TransportCounters RdmaEndpoint::counters() const {
 // True: wake() was called.
 bool RdmaEndpoint::collect_events(int64_t timeout_ns) {
   std::array<epoll_event, 16> events;
-  const timespec timeout{timeout_ns / 1'000'000'000, timeout_ns % 1'000'000'000};
   ++shared_.counters.system_calls;
   bool woken = false;
-  const int count = epoll_pwait2(epoll_.get(), events.data(), events.size(), &timeout, nullptr);
-  for (int i = 0; i < count; ++i) {
-    const uint64_t token = events[static_cast<size_t>(i)].data.u64;
+  const size_t count = wait_for_events(epoll_.get(), events, timeout_ns);
+  for (const epoll_event& event : std::span(events).first(count)) {
+    const uint64_t token = event.data.u64;
     Device* const device =
         token / kTokenKinds < devices_.size() ? devices_[token / kTokenKinds].get() : nullptr;
     if (token == kWakeToken) {

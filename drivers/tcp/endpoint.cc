@@ -12,6 +12,7 @@
 #include <cerrno>
 #include <csignal>
 #include <mutex>
+#include <span>
 #include <utility>
 
 #include "base/clock.h"
@@ -262,11 +263,9 @@ void TcpEndpoint::progress() {
 
 void TcpEndpoint::collect_events(int64_t timeout_ns) {
   std::array<epoll_event, 128> events;
-  const timespec timeout{timeout_ns / 1'000'000'000, timeout_ns % 1'000'000'000};
   ++shared_.counters.system_calls;
-  const int count = epoll_pwait2(epoll_.get(), events.data(), events.size(), &timeout, nullptr);
-  for (int i = 0; i < count; ++i) {
-    const epoll_event& event = events[static_cast<size_t>(i)];
+  const size_t count = wait_for_events(epoll_.get(), events, timeout_ns);
+  for (const epoll_event& event : std::span(events).first(count)) {
     if (event.data.u64 == kWakeId) woken_ = true;
     if (event.data.u64 == kListenerId) accept_ready_ = true;
     if (event.data.u64 < kFirstConnection) continue;

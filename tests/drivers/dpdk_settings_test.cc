@@ -52,6 +52,9 @@ TEST(DpdkSettings, ErrorsSayWhatIsWrong) {
   EXPECT_THAT(error_of("10.12.0.1:7001%net_tap0;mtu=100"), HasSubstr("mtu=100"));
   EXPECT_THAT(error_of("10.12.0.1:7001%net_tap0;speed=9"), HasSubstr("\"speed=9\" is no option"));
   EXPECT_THAT(error_of("10.12.0.1:7001%net_tap0;gateway=10.12.0.254"), HasSubstr("/PREFIX"));
+  // They go to terminals.
+  EXPECT_THAT(error_of("10.12.0.1:7001\x1b[2J\xff"), HasSubstr("\\x1b[2J\\xff"));
+  EXPECT_THAT(error_of("10.12.0.1:7001%net_tap0;\x1b=9"), HasSubstr("\"\\x1b=9\" is no option"));
 }
 
 TEST(DpdkSettings, AddressesAreReadStrictly) {

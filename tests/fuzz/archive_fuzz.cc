@@ -2,7 +2,6 @@
 // is, and with the right digest written at its end.
 #include <cstddef>
 #include <cstdint>
-#include <cstdlib>
 #include <string>
 
 #include "base/bytes.h"
@@ -11,27 +10,35 @@
 #include "dataplane/archive/journal.h"
 #include "dataplane/archive/manifest.h"
 #include "dataplane/archive/runs.h"
+#include "tests/fuzz/oracle.h"
 
 namespace {
 
 using namespace sluice;
+using sluice::testing::require;
+using sluice::testing::require_readable;
 
 // What can be read can be written, and is the same bytes.
 void read_all(const std::string& bytes) {
-  if (const auto manifest = Manifest::decode(bytes); manifest.ok()) {
-    if (manifest->encode() != bytes) std::abort();
+  const auto manifest = Manifest::decode(bytes);
+  require_readable(manifest.status());
+  if (manifest.ok()) {
+    require(manifest->encode() == bytes);
     (void)manifest->records();
     (void)manifest->bytes();
   }
-  if (const auto part = PartManifest::decode(bytes); part.ok() && part->encode() != bytes)
-    std::abort();
-  if (auto index = SegmentIndex::decode(bytes); index.ok()) {
-    if (index->encode() != bytes) std::abort();
-    (void)order_runs(std::move(index->blocks)).ok();
+  const auto part = PartManifest::decode(bytes);
+  require_readable(part.status());
+  require(!part.ok() || part->encode() == bytes);
+  auto index = SegmentIndex::decode(bytes);
+  require_readable(index.status());
+  if (index.ok()) {
+    require(index->encode() == bytes);
+    require_readable(order_runs(std::move(index->blocks)).status());
   }
-  if (const auto journal = JournalContent::decode(bytes); journal.ok()) {
-    if (journal->whole_bytes > bytes.size()) std::abort();
-  }
+  const auto journal = JournalContent::decode(bytes);
+  require_readable(journal.status());
+  require(!journal.ok() || journal->whole_bytes <= bytes.size());
 }
 
 void redo_frame(std::string& bytes, size_t begin, size_t end) {

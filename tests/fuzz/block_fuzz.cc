@@ -3,23 +3,26 @@
 // into it.
 #include <cstddef>
 #include <cstdint>
-#include <cstdlib>
 #include <string>
 
 #include "base/bytes.h"
 #include "base/checksum.h"
 #include "dataplane/block/block.h"
+#include "tests/fuzz/oracle.h"
 
 namespace {
 
 using namespace sluice;
+using sluice::testing::require;
+using sluice::testing::require_readable;
 
 // What the reader hands out must keep the format's promises, whatever the input was.
 void read_block(std::string_view input) {
   const std::span<const uint8_t> bytes(reinterpret_cast<const uint8_t*>(input.data()),
                                        input.size());
-  (void)peek_block_header(bytes).ok();
+  require_readable(peek_block_header(bytes).status());
   auto reader = BlockReader::open(bytes);
+  require_readable(reader.status());
   if (!reader.ok()) return;
   const auto first_key = reader->first_key();
   const auto last_key = reader->last_key();
@@ -28,20 +31,19 @@ void read_block(std::string_view input) {
   BlockEntry entry;
   for (;;) {
     const auto more = reader->next(&entry);
+    require_readable(more.status());
     if (!more.ok()) return;
     if (!*more) break;
-    if (entry.key.empty() || entry.key.size() > kMaxKeyBytes ||
-        entry.value_bytes > kMaxValueBytes ||
-        entry.fragment_offset + entry.fragment.size() > entry.value_bytes || entry.key <= last ||
-        slot_of(entry.key, reader->header().slot_bits) != reader->header().slot) {
-      std::abort();
-    }
+    require(!entry.key.empty() && entry.key.size() <= kMaxKeyBytes && entry.key > last);
+    require(entry.value_bytes <= kMaxValueBytes &&
+            entry.fragment_offset + entry.fragment.size() <= entry.value_bytes);
+    require(slot_of(entry.key, reader->header().slot_bits) == reader->header().slot);
     // Every byte can be read.
     (void)xxh3_64(entry.fragment);
     last = entry.key;
-    if (entries++ == 0 && (!first_key.ok() || *first_key != last)) std::abort();
+    require(entries++ > 0 || (first_key.ok() && *first_key == last));
   }
-  if (entries != reader->header().entries || !last_key.ok() || *last_key != last) std::abort();
+  require(entries == reader->header().entries && last_key.ok() && *last_key == last);
 }
 
 }  // namespace

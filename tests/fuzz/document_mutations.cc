@@ -3,34 +3,12 @@
 #include "control/backup/documents.h"
 #include "control/membership/documents.h"
 #include "tests/fuzz/mutations.h"
+#include "tests/fuzz/stored_documents.h"
 
 namespace sluice::testing {
 namespace {
 
 constexpr char kUuid[] = "00000000-0000-4000-8000-000000000000";
-
-Plan some_plan() {
-  Plan plan;
-  for (const char* name : {"n1", "n2", "n3"}) {
-    plan.nodes.push_back({name, 1e9, 2e9});
-    plan.loads.push_back({1, 2, 3});
-  }
-  plan.targets = {0, 2};
-  for (uint32_t s = 0; s < 6; ++s) {
-    SlotPlan slot;
-    slot.slot = s;
-    slot.agreed = s % 3 != 0;
-    slot.target = s % 2 * 2;
-    slot.first_copy = static_cast<uint32_t>(plan.copies.size());
-    slot.copies = 2;
-    plan.copies.push_back({0, s});
-    plan.copies.push_back({1, s});
-    if (slot.agreed) slot.expected.records = s;
-    ++(slot.agreed ? plan.slots_agreed : plan.slots_divergent);
-    plan.slots.push_back(slot);
-  }
-  return plan;
-}
 
 TEST(Fuzz, DecodersOfDocumentsSurviveMutations) {
   BackupHead head;

@@ -2,15 +2,17 @@
 // keep the formats' promises.
 #include <cstddef>
 #include <cstdint>
-#include <cstdlib>
 #include <string>
 
 #include "base/arena.h"
 #include "dataplane/pipeline/merge_lists.h"
+#include "tests/fuzz/oracle.h"
 
 namespace {
 
 using namespace sluice;
+using sluice::testing::require;
+using sluice::testing::require_readable;
 
 constexpr uint32_t kSlot = 1;
 constexpr uint32_t kSlotBits = 1;
@@ -26,32 +28,30 @@ void read_summaries(std::string_view page) {
   bool fits = true;
   for (;;) {
     const auto more = reader.next();
+    require_readable(more.status());
     if (!more.ok()) return;
     if (!*more) break;
-    if (reader.key().empty() || reader.key().size() > kMaxKeyBytes ||
-        (!last.empty() && reader.key() <= last) || slot_of(reader.key(), kSlotBits) != kSlot ||
-        reader.summary().value_bytes > kMaxValueBytes ||
-        (reader.summary().tombstone && reader.summary().value_bytes > 0)) {
-      std::abort();
-    }
+    require(!reader.key().empty() && reader.key().size() <= kMaxKeyBytes && reader.key() > last);
+    require(slot_of(reader.key(), kSlotBits) == kSlot);
+    require(reader.summary().value_bytes <= kMaxValueBytes);
+    require(!reader.summary().tombstone || reader.summary().value_bytes == 0);
     last = reader.key();
     fits = fits && builder.add(reader.key(), reader.summary());
   }
   // There is one encoding of what was read.
-  if (fits &&
-      (builder.bytes() != page.size() || std::string_view(again.data(), page.size()) != page)) {
-    std::abort();
-  }
+  require(!fits ||
+          (builder.bytes() == page.size() && std::string_view(again.data(), page.size()) == page));
 }
 
 void read_list(std::string_view bytes) {
   auto list = RunList::decode(bytes);
+  require_readable(list.status());
   if (!list.ok()) return;
   RunListBuilder builder;
   builder.begin(0);
   uint64_t steps = 0;
   for (; !list->done() && steps < kMaxSteps; ++steps) builder.add(list->next());
-  if (list->done() && builder.encode() != bytes) std::abort();
+  require(!list->done() || builder.encode() == bytes);
 }
 
 }  // namespace
@@ -61,9 +61,9 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   const std::string_view input(reinterpret_cast<const char*>(data), size);
   read_summaries(input);
   read_list(input);
-  if (const auto request = SummaryRequest::decode(input); request.ok()) {
-    if (request->slots.empty() || request->encode() != input) std::abort();
-  }
+  const auto request = SummaryRequest::decode(input);
+  require_readable(request.status());
+  require(!request.ok() || (!request->slots.empty() && request->encode() == input));
   MergeSectionReader sections({data, size});
   MergeSection section;
   for (;;) {

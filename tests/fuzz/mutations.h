@@ -1,4 +1,8 @@
-// Drives a fuzz entry point with seeded mutations of valid inputs, for compilers without libFuzzer.
+// Drives a fuzz entry point in every build: with valid inputs, with the corpus of its fuzzer, where
+// every input that ever failed stays, and with seeded mutations of both.
+//
+// With SLUICE_FUZZ_SEEDS=DIRECTORY in the environment it writes the valid inputs there instead:
+// what a fuzzer begins with (scripts/fuzz).
 #ifndef SLUICE_TESTS_FUZZ_MUTATIONS_H_
 #define SLUICE_TESTS_FUZZ_MUTATIONS_H_
 
@@ -6,7 +10,12 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <iterator>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "base/random.h"
@@ -51,10 +60,39 @@ inline std::string mutate(std::string bytes, const std::vector<std::string>& inp
   return bytes;
 }
 
-inline void run_mutations(const std::vector<std::string>& inputs, uint64_t rounds) {
+inline std::vector<std::string> read_corpus() {
+  std::vector<std::filesystem::path> files;
+  for (const auto& file : std::filesystem::directory_iterator(SLUICE_FUZZ_CORPUS)) {
+    files.push_back(file.path());
+  }
+  std::sort(files.begin(), files.end());
+  std::vector<std::string> corpus;
+  for (const std::filesystem::path& file : files) {
+    std::ifstream in(file, std::ios::binary);
+    corpus.emplace_back(std::istreambuf_iterator<char>(in), std::istreambuf_iterator<char>());
+  }
+  return corpus;
+}
+
+inline void write_seeds(const std::vector<std::string>& inputs, const std::string& directory) {
+  for (size_t i = 0; i < inputs.size(); ++i) {
+    std::ofstream(directory + "/seed-" + std::to_string(i), std::ios::binary) << inputs[i];
+  }
+}
+
+// The inputs are valid ones.
+inline void run_mutations(std::vector<std::string> inputs, uint64_t rounds) {
+  if (const char* seeds = std::getenv("SLUICE_FUZZ_SEEDS"); seeds != nullptr) {
+    write_seeds(inputs, seeds);
+    return;
+  }
+  std::vector<std::string> corpus = read_corpus();
+  EXPECT_FALSE(corpus.empty()) << SLUICE_FUZZ_CORPUS;
+  std::move(corpus.begin(), corpus.end(), std::back_inserter(inputs));
   for (const std::string& input : inputs) {
     LLVMFuzzerTestOneInput(reinterpret_cast<const uint8_t*>(input.data()), input.size());
   }
+  std::erase(inputs, "");
   for (uint64_t seed = 0; seed < rounds; ++seed) {
     SCOPED_TRACE(seed);
     Random random(seed);

@@ -5,17 +5,19 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
-#include <cstdlib>
 #include <span>
 #include <string>
 
 #include "base/bytes.h"
 #include "drivers/rdma/wire.h"
+#include "tests/fuzz/oracle.h"
 
 namespace {
 
 using namespace sluice;
 using namespace sluice::rdma;
+using sluice::testing::require;
+using sluice::testing::require_readable;
 
 constexpr uint64_t kLimit = 1'052'672;
 constexpr uint64_t kPosted = 1000;
@@ -23,16 +25,12 @@ constexpr uint64_t kReceived = 500;
 constexpr uint32_t kControlSent = 40;
 constexpr uint32_t kDepth = 256;
 
-void require(bool holds) {
-  if (!holds) std::abort();
-}
-
 // A hello that is taken is one that this side could have sent.
 void read_hello(std::span<const uint8_t> data) {
   RefusalCode code{};
   const auto hello = check_hello(data, kLimit, &code);
   if (!hello.ok()) {
-    require(!hello.status().message().empty());
+    require_readable(hello.status());
     require(code >= RefusalCode::kNotSluice && code <= RefusalCode::kMessageLimit);
     return;
   }
@@ -45,7 +43,8 @@ void read_hello(std::span<const uint8_t> data) {
 
 void read_refusal(std::span<const uint8_t> data) {
   const absl::Status status = describe_refusal(data, kLimit);
-  require(!status.ok() && !status.message().empty());
+  require(!status.ok());
+  require_readable(status);
 }
 
 // Whatever frames come, the counts stay within what was sent and posted, and never go back. A
@@ -57,8 +56,9 @@ void read_frames(std::span<const uint8_t> data) {
     const Frame frame = decode_frame(data.data() + 1);
     const absl::Status status = state.take(frame, data[0], kPosted, kControlSent, kReceived);
     if (!status.ok()) {
-      require(!status.message().empty() && state.granted() == before.granted() &&
-              state.received() == before.received() && state.closed() == before.closed());
+      require_readable(status);
+      require(state.granted() == before.granted() && state.received() == before.received() &&
+              state.closed() == before.closed());
       return;
     }
     require(data[0] == kFrameBytes);

@@ -26,7 +26,7 @@ BackupHead some_head(const std::string& name = "nightly") {
   head.slot_bits = 12;
   head.makespan_s = 1.25;
   head.lower_bound_s = 1;
-  head.totals = {1, 2, 3, 4, 5, 6, 7, 8, {9, 10, 11}};
+  head.totals = {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, {11, 12, 13}};
   head.parts = 3;
   head.manifest_digest = {1, 2};
   head.created_ms = 17;
@@ -84,6 +84,8 @@ TEST(ScheduleDocuments, RoundTrip) {
   progress.source_state = BackupState::kSent;
   progress.target_state = BackupState::kConsolidated;
   progress.sent_slots = 1;
+  progress.repeated_bytes = 8;
+  progress.dropped_bytes = 9;
   progress.divergence = {1, 2, 3};
   progress.stages = {{"n3", DataStage::kScan, 1, 2, 3, 0}, {"n3", DataStage::kDisk, 4, 50, 6, 7}};
   progress.error = "x";

@@ -1,12 +1,18 @@
 #include "control/local/process.h"
 
 #include <gtest/gtest.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <csignal>
 #include <filesystem>
+#include <fstream>
+#include <iterator>
 #include <set>
+#include <sstream>
+#include <string>
+#include <thread>
 
 #include "base/clock.h"
 #include "base/file.h"
@@ -14,6 +20,26 @@
 
 namespace sluice {
 namespace {
+
+// What /proc says of a process, from its state on.
+std::istringstream stat_text(pid_t pid) {
+  std::ifstream file("/proc/" + std::to_string(pid) + "/stat");
+  const std::string line((std::istreambuf_iterator<char>(file)), {});
+  return std::istringstream(line.substr(line.rfind(')') + 2));
+}
+
+bool first_thread_runs(pid_t pid) {
+  std::string state;
+  stat_text(pid) >> state;
+  return state != "Z";
+}
+
+uint64_t start_ticks_of(pid_t pid) {
+  std::istringstream text = stat_text(pid);
+  std::string field;
+  for (int i = 3; i <= 22; ++i) text >> field;
+  return std::stoull(field);
+}
 
 class Process : public testing::Test {
  protected:
@@ -37,6 +63,30 @@ TEST_F(Process, RunsInASessionOfItsOwnUntilItIsSignalled) {
   EXPECT_TRUE(wait_until_gone(*process, 10'000));
   EXPECT_FALSE(is_running(*process));
   EXPECT_FALSE(send_signal(*process, SIGTERM).ok());
+}
+
+// As when a process is killed: its first thread may be gone before those that hold its files.
+TEST_F(Process, RunsUntilItsLastThreadHasEnded) {
+  int ready[2];
+  ASSERT_EQ(pipe(ready), 0);
+  const pid_t child = fork();
+  if (child == 0) {
+    std::thread([&ready] {
+      while (first_thread_runs(getpid())) usleep(1000);
+      (void)!write(ready[1], "x", 1);
+      pause();
+    }).detach();
+    syscall(SYS_exit, 0);  // of this thread alone
+  }
+  char byte = 0;
+  ASSERT_EQ(read(ready[0], &byte, 1), 1);
+  const ProcessId process{child, start_ticks_of(child)};
+  EXPECT_TRUE(is_running(process));
+  EXPECT_FALSE(wait_until_gone(process, 0));
+  EXPECT_TRUE(send_signal(process, SIGKILL).ok());
+  EXPECT_TRUE(wait_until_gone(process, 10'000));
+  close(ready[0]);
+  close(ready[1]);
 }
 
 TEST_F(Process, WritesItsOutputToTheLog) {

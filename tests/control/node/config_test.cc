@@ -52,6 +52,8 @@ TEST(NodeConfig, WhatIsWrongIsNamedWithItsLine) {
   EXPECT_THAT(refusal("arena_bytes = 1024"), HasSubstr("arena_bytes"));
   EXPECT_THAT(refusal("archive_folder = '/d/archives'"), HasSubstr("apart"));
   EXPECT_THAT(refusal("rack = "), HasSubstr("n1.toml:4"));
+  // It goes to terminals.
+  EXPECT_THAT(refusal("\"\\u001b[2J\" = 1"), HasSubstr("unknown key '\\x1b[2J'"));
   EXPECT_THAT(std::string(message_of(parse_node_config("name = 'n1'", "x").status())),
               HasSubstr("missing"));
 }

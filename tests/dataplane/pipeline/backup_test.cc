@@ -229,6 +229,7 @@ TEST(BackupTest, DivergentCopiesAreMergedAndCounted) {
 TEST(BackupTest, BrokenStreamsAreOpenedAgainAndNothingDurableIsSentTwice) {
   uint64_t reconnects = 0;
   uint64_t merges_again = 0;
+  uint64_t dropped = 0;
   for (const uint64_t seed : {1, 2, 3}) {
     SCOPED_TRACE(fmt::format("seed {}", seed));
     ClusterOptions options;
@@ -253,7 +254,17 @@ TEST(BackupTest, BrokenStreamsAreOpenedAgainAndNothingDurableIsSentTwice) {
     backup.commit();
     reconnects += backup.sent.reconnects;
     for (const Backup::Target& target : backup.targets) {
-      if (divergent) merges_again += target.consolidation->progress().slots_refused;
+      const Consolidation::Progress progress = target.consolidation->progress();
+      if (divergent) {
+        merges_again += progress.slots_refused;
+      } else {
+        // What was taken is what is kept, and what is told to have been for nothing.
+        dropped += progress.dropped_bytes;
+        EXPECT_NEAR(static_cast<double>(progress.received_bytes - progress.dropped_bytes),
+                    static_cast<double>(progress.record_bytes),
+                    static_cast<double>(progress.record_bytes) / 50);
+      }
+      EXPECT_LE(progress.repeated_bytes, (backup.sent.reconnects + 1) * 4 * kMaxBlockBytes);
     }
     expect_verifies(cluster, backup);
     for (auto& node : cluster.nodes) EXPECT_GT(node->exchange->counters().sent_bytes, 0);
@@ -261,6 +272,7 @@ TEST(BackupTest, BrokenStreamsAreOpenedAgainAndNothingDurableIsSentTwice) {
   }
   EXPECT_GT(reconnects, 0u);
   EXPECT_GT(merges_again, 0u);
+  EXPECT_GT(dropped, 0u);
 }
 
 // A cut that is read slowly, the first slot more so.

@@ -54,6 +54,18 @@ TEST_F(CutTest, IsTakenOnceTheClockHasPassedT) {
   EXPECT_TRUE(*store_->take_due_cut());
 }
 
+// The largest number of all has no successor: as a cut it would never be due, and let no other one
+// be armed.
+TEST_F(CutTest, OfAStampThatNoClockReachesIsRefused) {
+  for (const uint64_t stamp :
+       {~uint64_t{0}, ~uint64_t{0} - 1, HybridClock::kPeerLimit, HybridClock::kPeerLimit - 1}) {
+    const absl::Status armed = store_->arm_cut({std::string(kBackup), stamp, 7, false});
+    EXPECT_EQ(armed.code(), absl::StatusCode::kInvalidArgument) << stamp << ": " << armed;
+  }
+  EXPECT_TRUE(store_->cuts().empty());
+  ASSERT_TRUE(arm(100).ok());
+}
+
 TEST_F(CutTest, WithNothingArmedNothingIsDue) {
   EXPECT_TRUE(*store_->take_due_cut());
   EXPECT_TRUE(store_->cuts().empty());
