@@ -9,6 +9,7 @@
 
 #include <cerrno>
 
+#include "base/defect.h"
 #include "base/descriptor.h"
 #include "base/parallel.h"
 #include "base/random.h"
@@ -67,7 +68,7 @@ absl::Status write_files_durably(const std::vector<NewFile>& files) {
     status = aside.status();
     if (status.ok()) asides.push_back(*std::move(aside));
   }
-  if (status.ok()) status = sync_together(asides);
+  if (status.ok() && !defect(Defect::kRenamedBeforeSync)) status = sync_together(asides);
   for (size_t i = 0; i < files.size() && status.ok(); ++i) {
     if (rename(asides[i].path.c_str(), files[i].path.c_str()) != 0) {
       status = errno_status(errno, fmt::format("rename {} to {}", asides[i].path, files[i].path));
@@ -112,6 +113,7 @@ absl::Status remove_file(const std::string& path) {
 }
 
 absl::Status sync_folder(const std::string& path) {
+  if (defect(Defect::kNamesAreNotSynced)) return absl::OkStatus();
   std::vector<Unsynced> folder(1);
   SLUICE_ASSIGN_OR_RETURN(folder[0], open_folder(path));
   return sync_together(folder);
@@ -126,7 +128,8 @@ absl::Status make_folders(const std::string& path) {
     }
     // Whoever made it may have been killed before its name was durable. In a directory that this
     // process may not read, or that cannot be synced, others have made it.
-    const absl::Status synced = sync_folder(parent);
+    const absl::Status synced =
+        defect(Defect::kFoundDirectoryIsDurable) ? absl::OkStatus() : sync_folder(parent);
     const bool is_others = absl::IsPermissionDenied(synced) || absl::IsInvalidArgument(synced);
     return is_others ? absl::OkStatus() : synced;
   }

@@ -19,6 +19,11 @@ target_include_directories(sluice_options INTERFACE ${PROJECT_SOURCE_DIR})
 target_compile_options(sluice_options INTERFACE -Wall -Wextra -Wshadow -Wnon-virtual-dtor
   -Woverloaded-virtual -Werror)
 target_compile_definitions(sluice_options INTERFACE SLUICE_VERSION="${PROJECT_VERSION}")
+# Of the preset "simulation" alone: a program built with it is for tests (base/defect.h).
+option(SLUICE_DEFECTS "Build the seeded defects in" OFF)
+if(SLUICE_DEFECTS)
+  target_compile_definitions(sluice_options INTERFACE SLUICE_DEFECTS)
+endif()
 if(SLUICE_SANITIZE STREQUAL "address")
   target_compile_options(sluice_options INTERFACE -fsanitize=address,undefined
     -fno-sanitize-recover=all -fno-omit-frame-pointer)

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "base/deadline.h"
+#include "base/defect.h"
 #include "base/parallel.h"
 #include "base/status.h"
 #include "control/backup/backup_run.h"
@@ -297,6 +298,7 @@ absl::Status BackupRun::check_manifest(const Manifest& manifest) const {
       }
     }
   }
+  if (defect(Defect::kDeadTargetIsDone)) return absl::OkStatus();
   for (const SlotPlan& slot : plan_.slots) {
     const auto found = stored.find(slot.slot);
     if (found == stored.end()) return data_loss("slot {} is in no target's part", slot.slot);
@@ -323,7 +325,10 @@ absl::Status BackupRun::commit_everywhere(const Manifest& manifest) {
         v1::Empty reply;
         return node.peer().CommitArchive(&call, request, &reply);
       });
-  for (const absl::Status& status : statuses) SLUICE_RETURN_IF_ERROR(status);
+  for (const absl::Status& status : statuses) {
+    if (status.ok() && defect(Defect::kOneManifestIsEnough)) return absl::OkStatus();
+    SLUICE_RETURN_IF_ERROR(status);
+  }
   return absl::OkStatus();
 }
 

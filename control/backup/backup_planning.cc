@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "base/deadline.h"
+#include "base/defect.h"
 #include "base/parallel.h"
 #include "base/status.h"
 #include "control/backup/backup_run.h"
@@ -97,7 +98,7 @@ absl::Status BackupRun::plan_backup() {
     return aborted("the distribution table changed while the cut was taken");
   }
   PlanInput input;
-  input.quorum = context_.cluster().read_quorum();
+  input.quorum = defect(Defect::kOneDigestIsEnough) ? 1 : context_.cluster().read_quorum();
   input.table = snapshot->table.get();
   const double unit = unit_of(snapshot->members);
   for (const Member& member : snapshot->members) {
@@ -244,7 +245,8 @@ absl::Status BackupRun::replan_without(const std::set<std::string>& dead, std::s
     next = std::move(without_dead->plan);
   }
   for (size_t i = 0; i < durable.done.size(); ++i) {
-    if (dead.contains(plan_.nodes[plan_.slots[i].target].name)) durable.done[i] = 0;
+    if (dead.contains(plan_.nodes[plan_.slots[i].target].name))
+      durable.done[i] = defect(Defect::kDeadTargetIsDone);
   }
   return follow_replan(*std::move(next), std::move(durable.done), std::move(message));
 }

@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "base/deadline.h"
+#include "base/defect.h"
 #include "base/file.h"
 #include "base/guard.h"
 #include "base/status.h"
@@ -156,7 +157,7 @@ absl::Status BackupRoles::delete_part(const v1::ArchiveReference& reference) {
   if (absl::IsNotFound(stored.status())) return absl::OkStatus();
   SLUICE_RETURN_IF_ERROR(stored.status());
   const BackupHead& head = stored->head;
-  if (!head.deleting) {
+  if (!head.deleting && !defect(Defect::kPartsGoFirst)) {
     return failed_precondition("backup {} is {}: it is not being deleted", head.name,
                                name_of(head.state));
   }
@@ -200,6 +201,10 @@ void BackupRoles::remove_left_parts(const BackupList& list) {
 // What was committed goes with the backup's deletion alone.
 absl::Status BackupRoles::remove_left_part(const BackupHead& head) {
   SLUICE_ASSIGN_OR_RETURN(const bool holds, is_holder(*context_.block, head.uuid, context_.name));
+  if (defect(Defect::kFinishedPartsAreTidied) && !head.deleting &&
+      head.state == BackupState::kCompleted) {
+    return delete_archive(archive_path(context_, head));
+  }
   if (holds && (head.state == BackupState::kCompleted || head.deleting)) return absl::OkStatus();
   const ArchivePartId id{context_.cluster().uuid, head.uuid, context_.name, {}};
   const absl::Status removed = context_.archives->remove(

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "base/deadline.h"
+#include "base/defect.h"
 #include "base/guard.h"
 #include "base/status.h"
 #include "control/backup/cut_round.h"
@@ -150,7 +151,9 @@ absl::Status BackupRun::drive() {
   last_change_ns_ = context_.clock->monotonic_ns();
   if (resumed_) {
     BackupHead head = head_;
-    head.attempt = next_attempt();
+    if (!defect(Defect::kTakeoverKeepsAttempt) || has_ended(head.state)) {
+      head.attempt = next_attempt();
+    }
     if (!has_ended(head.state) && head.state != BackupState::kPlanning) {
       SLUICE_ASSIGN_OR_RETURN(plan_, load_plan(*context_.block, head));
       offer_plan(head.attempt, head.plan_attempt);

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "base/defect.h"
 #include "base/status.h"
 #include "base/text.h"
 #include "control/backup/plan_reader.h"
@@ -276,6 +277,10 @@ absl::Status erase_backup(ClusterBlock& block, std::string_view uuid) {
     SLUICE_ASSIGN_OR_RETURN(const auto entry, block.get(backup_head_key(uuid)));
     if (!entry) return not_found("no backup {}", printable(uuid));
     SLUICE_RETURN_IF_ERROR(erase_all(block, backup_folder_key(uuid)));
+    if (defect(Defect::kAnyNameIsErased)) {
+      SLUICE_ASSIGN_OR_RETURN(const BackupHead head, decode_backup_head(entry->key, entry->value));
+      SLUICE_RETURN_IF_ERROR(block.erase(backup_name_key(head.name)));
+    }
     // As they were read: when others have erased them, the name may be a later backup's.
     std::vector<ClusterOp> ops{ClusterOp::erase(entry->key, entry->revision)};
     // A head that cannot be read is erased all the same; its name is found by what it points to.

@@ -4,6 +4,7 @@
 #include <mutex>
 #include <utility>
 
+#include "base/defect.h"
 #include "base/parallel.h"
 #include "base/status.h"
 #include "control/client/cluster_client_impl.h"
@@ -166,7 +167,8 @@ absl::Status ClusterClientImpl::write_once(v1::WriteRequest& request, Deadline& 
         v1::WriteReply reply;
         const grpc::Status status = node.serving().Write(&context, request, &reply);
         if (!status.ok()) {
-          if (may_have_been_applied(status)) request.set_in_doubt(true);
+          request.set_in_doubt((request.in_doubt() || may_have_been_applied(status)) &&
+                               !defect(Defect::kClientNeverInDoubt));
           return status;
         }
         acknowledged(reply.stamp());

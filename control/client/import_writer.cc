@@ -8,6 +8,7 @@
 
 #include "base/backoff.h"
 #include "base/checksum.h"
+#include "base/defect.h"
 #include "base/status.h"
 #include "control/peers/rpc.h"
 #include "dataplane/block/record_batch.h"
@@ -272,7 +273,7 @@ void ImportWriterImpl::pump(bool wait) {
 bool ImportWriterImpl::enqueue(std::unique_ptr<Batch>& batch) {
   for (const Batch::Writes& writes : batch->writes) {
     Batch*& last = last_[writes.hash];
-    if (last != nullptr) {
+    if (last != nullptr && !defect(Defect::kImportForgetsOrder)) {
       last->successors.push_back(batch.get());
       ++batch->predecessors;
     }

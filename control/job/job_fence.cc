@@ -5,6 +5,7 @@
 #include <chrono>
 #include <utility>
 
+#include "base/defect.h"
 #include "base/status.h"
 
 namespace sluice {
@@ -32,7 +33,7 @@ absl::StatusOr<JobFence::Pass> JobFence::enter(std::string_view name_of_job, uin
     return job.attempt > attempt || (!job.raising && (job.attempt == attempt || job.at_work == 0));
   });
   --job.waiting;
-  if (job.attempt > attempt) return over(job);
+  if (job.attempt > attempt && !defect(Defect::kLowerAttemptPasses)) return over(job);
   if (!settled) {
     return unavailable("attempt {} of {} {} is still at work here", job.attempt, kind_, name);
   }

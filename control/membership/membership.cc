@@ -9,6 +9,7 @@
 #include <chrono>
 
 #include "base/deadline.h"
+#include "base/defect.h"
 #include "base/guard.h"
 #include "base/random.h"
 #include "base/status.h"
@@ -107,6 +108,7 @@ absl::Status check_store(const StoreInfo& known, const Membership::Options& opti
   const Membership::Options::Found& found = options.found;
   const NodeInfo& node = options.node;
   if (known.store_id != node.store_id || found.joining.empty()) return absl::OkStatus();
+  if (defect(Defect::kEarlierDataJoins)) return absl::OkStatus();
   if (known.token != found.joined && known.token != found.joining) {
     return rolled_back(node, fmt::format("the directory of join {}", known.token),
                        found.joined.empty() ? "one that never joined"
@@ -147,8 +149,9 @@ absl::StatusOr<NodeInfo> merged(const KnownNode& known, const Membership::Option
 // The process that holds the name must be gone: it had the lock on the data folder that this one
 // has now. (The store's identity alone says nothing: a copy of the folder has it too.)
 bool is_surely_dead(const LiveInfo& holder, const Membership::Options& options) {
-  return !options.found.lock.empty() && holder.lock == options.found.lock &&
-         holder.store_id == options.node.store_id && holder.incarnation < options.node.incarnation;
+  const bool same_lock = holder.lock == options.found.lock || defect(Defect::kCopyTakesTheName);
+  return !options.found.lock.empty() && same_lock && holder.store_id == options.node.store_id &&
+         holder.incarnation < options.node.incarnation;
 }
 
 }  // namespace
@@ -263,7 +266,8 @@ absl::StatusOr<std::unique_ptr<Membership>> Membership::join(ClusterBlock& block
     absl::StatusOr<LiveInfo> other = not_found("nobody");
     if (*holder) other = decode_live_info((*holder)->key, (*holder)->value);
     // After a commit whose answer was lost: what is known of the store is what it wrote.
-    const bool is_own = other.ok() && other->instance == live.instance;
+    const bool is_own =
+        other.ok() && other->instance == live.instance && !defect(Defect::kLostJoinIsAnothers);
     if (store->info && !options.accept_data_loss && !is_own) {
       if (absl::Status status = check_store(*store->info, options); !status.ok()) {
         return give_up(status);
@@ -458,7 +462,8 @@ absl::Status Membership::revive(Revision held) {
   }
   // Another process may have joined and gone meanwhile: what it acknowledged is not here.
   const auto store = load_store(block_, options_.node.name, true);
-  if (store.ok() && store->info && store->info->token != store_.token) {
+  if (store.ok() && store->info && store->info->token != store_.token &&
+      !defect(Defect::kLapsedNodeReturns)) {
     return already_exists("node '{}' was joined by another process, in incarnation {}",
                           options_.node.name, store->info->incarnation);
   }

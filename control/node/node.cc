@@ -9,6 +9,7 @@
 #include <thread>
 #include <utility>
 
+#include "base/defect.h"
 #include "base/descriptor.h"
 #include "base/file.h"
 #include "base/mutex.h"
@@ -218,8 +219,9 @@ absl::Status NodeImpl::join() {
   joining.clock = &clock_;
   SLUICE_ASSIGN_OR_RETURN(membership_, Membership::join(*context_.block, std::move(joining)));
   const NodeInfo joined = membership_->info();
-  SLUICE_RETURN_IF_ERROR(store_->clock().observe(membership_->clock_floor()));
-  SLUICE_RETURN_IF_ERROR(store_->confirm_join());
+  const uint64_t floor = defect(Defect::kClockFloorIsIgnored) ? 0 : membership_->clock_floor();
+  SLUICE_RETURN_IF_ERROR(store_->clock().observe(floor));
+  if (!defect(Defect::kJoinIsNotConfirmed)) SLUICE_RETURN_IF_ERROR(store_->confirm_join());
   rates_->work().resume(joined.rates);
   confirmed_ = true;
   context_.number = joined.number;
@@ -232,7 +234,7 @@ absl::Status NodeImpl::join() {
 // cluster block may be behind by one renewal of the lease.
 uint64_t NodeImpl::ask_peers_of_store() {
   const Store::Found& found = store_->found();
-  if (found.joined.empty()) return 0;
+  if (found.joined.empty() || defect(Defect::kPeersAreNotAsked)) return 0;
   std::vector<std::string> names = directory_->snapshot()->live_names();
   std::erase(names, context_.name);
   std::atomic<uint64_t> largest{0};

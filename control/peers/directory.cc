@@ -5,6 +5,7 @@
 #include <chrono>
 #include <utility>
 
+#include "base/defect.h"
 #include "base/status.h"
 #include "control/membership/table_store.h"
 
@@ -96,7 +97,7 @@ void Directory::follow() {
     lock.unlock();
     const absl::Status status = refresh();
     if (!status.ok() && !told) spdlog::warn("cluster block: {}", message_of(status));
-    if (!absl::IsUnavailable(status)) return;
+    if (!absl::IsUnavailable(status) || defect(Defect::kMissedChangeStays)) return;
     lock.lock();
     changed_.wait_for(lock, kRetry, [this] { return stopping_; });
   }

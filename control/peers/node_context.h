@@ -11,6 +11,7 @@
 
 #include "absl/status/status.h"
 #include "base/clock.h"
+#include "base/defect.h"
 #include "base/status.h"
 #include "control/cluster_block/cluster_block.h"
 #include "control/peers/directory.h"
@@ -51,7 +52,9 @@ struct NodeContext {
   std::atomic<bool> ready{false};
 
   absl::Status check_ready() const {
-    return ready ? absl::OkStatus() : unavailable("node {} is starting, or stopping", name);
+    return ready || defect(Defect::kServesBeforeJoining)
+               ? absl::OkStatus()
+               : unavailable("node {} is starting, or stopping", name);
   }
   const ClusterInfo& cluster() const { return directory->cluster(); }
 };

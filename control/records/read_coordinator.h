@@ -17,6 +17,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "base/defect.h"
 #include "control/peers/node_context.h"
 #include "control/proto/peer.pb.h"
 #include "control/records/slot_cursor.h"
@@ -33,7 +34,9 @@ class ReadCoordinator {
   };
   explicit ReadCoordinator(const NodeContext& context) : ReadCoordinator(context, Options()) {}
   ReadCoordinator(const NodeContext& context, const Options& options)
-      : context_(context), options_(options), quorum_(context.cluster().read_quorum()) {}
+      : context_(context),
+        options_(options),
+        quorum_(defect(Defect::kReadsAskOne) ? 1 : context.cluster().read_quorum()) {}
 
   // The newest record, which may be a tombstone; nullopt where no replica has one.
   absl::StatusOr<std::optional<Record>> get(std::string_view key);

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "base/defect.h"
 #include "base/status.h"
 #include "control/peers/rpc.h"
 #include "control/restore/restore_stages.h"
@@ -87,7 +88,7 @@ absl::Status RestoreJob::begin(const RestoreHead& wanted) {
     head.driven = true;
     head.state = RestoreState::kRunning;
     // What is listed stays listed until this attempt has ended.
-    if (same_archive) {
+    if (same_archive && !defect(Defect::kListsGoAtTheBeginning)) {
       head.lists = before.lists;
       head.failed = before.failed;
       head.failed_deletions = before.failed_deletions;
@@ -175,7 +176,7 @@ absl::Status RestoreJob::run_parts(bool retry) {
     if (!each.status.ok() && !absl::IsCancelled(each.status)) continue;
     add(each.result);
     // A retry that was cancelled has stored no list: the one before holds.
-    if (retry && each.result.cancelled()) continue;
+    if (retry && each.result.cancelled() && !defect(Defect::kCancelledRetryLosesList)) continue;
     std::erase_if(lists_, [&](const RestoreList& list) {
       return std::find(each.parts.begin(), each.parts.end(), list.part) != each.parts.end();
     });
@@ -216,6 +217,7 @@ void RestoreJob::add(const v1::RestorePartResult& part) {
 // it, at its version or a newer one: others may have written meanwhile, also into a cluster that
 // was empty.
 absl::Status RestoreJob::prove() {
+  if (defect(Defect::kProgressBySlot)) return absl::OkStatus();
   SLUICE_RETURN_IF_ERROR(
       with_patience(cluster_.clock(), [this] { return cluster_.directory().refresh(); }));
   SLUICE_ASSIGN_OR_RETURN(const NodeDigests digests, read_digests(cluster_, cluster_.patience()));

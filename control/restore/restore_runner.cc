@@ -12,6 +12,7 @@
 #include <thread>
 #include <utility>
 
+#include "base/defect.h"
 #include "base/guard.h"
 #include "base/parallel.h"
 #include "base/status.h"
@@ -61,6 +62,7 @@ class Superseded {
 bool is_durable(const DurableSlots& progress, const DurableSlots::Slot& slot, uint32_t archive_slot,
                 uint32_t archive_bits, const Directory::Snapshot& now) {
   if (now.table == nullptr) return false;
+  if (defect(Defect::kProgressBySlot)) return true;
   const uint32_t bits = now.table->slot_bits();
   const auto has = [&](const std::string& node) {
     const Member* member = now.find(node);
@@ -428,7 +430,7 @@ absl::StatusOr<v1::RestorePartResult> send_part(const RestoreRun& run, const Res
   SLUICE_RETURN_IF_ERROR(result.status());
   result->kept_newer += kept_newer;
   // A retry that was cancelled leaves the list as it was: nothing on it is lost.
-  if (!(run.retry && result->cancelled)) {
+  if (!(run.retry && result->cancelled) || defect(Defect::kCancelledRetryLosesList)) {
     SLUICE_RETURN_IF_ERROR(store_failures(run, fence, archive, result->failed, &answer));
   }
   // A retry has seen only some records of the archive.

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "base/defect.h"
 #include "base/status.h"
 #include "control/schedule/assigner.h"
 #include "control/schedule/paces.h"
@@ -25,6 +26,7 @@ struct Change {
   schedule::Lateness late;      // empty: nobody
 
   bool is_done(size_t index) const {
+    if (defect(Defect::kDeadTargetIsDone) && is_dead[before.slots[index].target] != 0) return true;
     return !done.empty() && done[index] != 0 && is_dead[before.slots[index].target] == 0;
   }
 };

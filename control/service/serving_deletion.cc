@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "base/defect.h"
 #include "base/parallel.h"
 #include "base/status.h"
 #include "control/backup/backup_deletion.h"
@@ -124,16 +125,22 @@ absl::Status ServingService::mark_deleted(const std::string& backup, StoredBacku
 }
 
 absl::Status ServingService::erase(const std::string& backup) {
+  const auto remove_parts = [this](const BackupHead& head) {
+    return ask_holders(context_, head, kDeleteMs,
+                       [](v1::Peer::StubInterface& peer, grpc::ClientContext& call,
+                          const v1::ArchiveReference& request) {
+                         v1::Empty reply;
+                         return peer.DeleteArchive(&call, request, &reply);
+                       });
+  };
   if (absl::IsDataLoss(load_backup(*context_.block, backup).status())) return erase_damaged(backup);
   StoredBackup stored;
+  if (defect(Defect::kPartsGoFirst)) {
+    SLUICE_ASSIGN_OR_RETURN(stored, load_backup(*context_.block, backup));
+    SLUICE_RETURN_IF_ERROR(remove_parts(stored.head).status());
+  }
   SLUICE_RETURN_IF_ERROR(mark_deleted(backup, &stored));
-  SLUICE_ASSIGN_OR_RETURN(const auto failed,
-                          ask_holders(context_, stored.head, kDeleteMs,
-                                      [](v1::Peer::StubInterface& peer, grpc::ClientContext& call,
-                                         const v1::ArchiveReference& request) {
-                                        v1::Empty reply;
-                                        return peer.DeleteArchive(&call, request, &reply);
-                                      }));
+  SLUICE_ASSIGN_OR_RETURN(const auto failed, remove_parts(stored.head));
   // Cuts, and what nodes have of it that are not its holders.
   drop_backup(context_, stored.head.uuid, stored.head.attempt);
   std::map<std::string, std::string> reasons;

@@ -8,6 +8,7 @@
 #include <cerrno>
 #include <utility>
 
+#include "base/defect.h"
 #include "base/random.h"
 #include "base/status.h"
 #include "dataplane/archive/folder.h"
@@ -169,6 +170,7 @@ absl::StatusOr<std::unique_ptr<Journal>> Journal::open(const std::string& folder
     return already_exists("{} holds the unfinished part of node {} of backup {} ({})", folder,
                           content->node, content->identity.name, content->identity.backup);
   }
+  if (defect(Defect::kTornEntryStays)) content->whole_bytes = bytes.size();
   if (content->whole_bytes < bytes.size()) {
     if (ftruncate(file.get(), static_cast<off_t>(content->whole_bytes)) != 0 ||
         fdatasync(file.get()) != 0) {

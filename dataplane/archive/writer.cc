@@ -13,6 +13,7 @@
 #include <utility>
 #include <vector>
 
+#include "base/defect.h"
 #include "base/file.h"
 #include "base/status.h"
 #include "dataplane/archive/folder.h"
@@ -253,6 +254,7 @@ absl::StatusOr<std::vector<uint32_t>> Writer::sync_serialized() {
 }
 
 absl::Status Writer::sync_segments(const std::set<uint32_t>& dirty, bool names) {
+  if (defect(Defect::kSegmentsAreNotSynced)) return absl::OkStatus();
   std::vector<Unsynced> unsynced;
   for (const uint32_t number : dirty) {
     const std::string file = path(segment_file(number));
@@ -444,6 +446,7 @@ absl::Status drop_unplanned(const std::optional<std::set<uint32_t>>& planned, Jo
                             Slots* slots) {
   std::vector<uint32_t> unplanned;
   for (const auto& [number, slot] : *slots) {
+    if (defect(Defect::kUnplannedSlotsStay)) break;
     if (planned && !planned->contains(number)) unplanned.push_back(number);
   }
   return drop_slots(unplanned, journal, slots);

@@ -5,6 +5,7 @@
 
 #include "base/bytes.h"
 #include "base/clock.h"
+#include "base/defect.h"
 #include "base/status.h"
 #include "dataplane/pipeline/cancellation.h"
 
@@ -163,7 +164,10 @@ SlotMerge::Cursor* SlotMerge::winner() {
     if (cursor.done) continue;
     if (best != nullptr) {
       const int order = cursor.page->key().compare(best->page->key());
-      if (order > 0 || (order == 0 && cursor.page->summary() <= best->page->summary())) continue;
+      if (order > 0 || (order == 0 && (cursor.page->summary() <= best->page->summary() ||
+                                       defect(Defect::kMergeTakesTheFirst)))) {
+        continue;
+      }
     }
     best = &cursor;
   }

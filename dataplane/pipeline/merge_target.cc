@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "base/clock.h"
+#include "base/defect.h"
 #include "base/status.h"
 #include "dataplane/pipeline/cancellation.h"
 
@@ -232,6 +233,7 @@ void MergeTarget::put_back(const Job& job, size_t finished, const uint32_t* fail
   for (const ConsolidationSlot::Sender& sender : job.pending.front().plan->senders) {
     group.push_back(sender.node);
   }
+  if (defect(Defect::kMergePutsBackAll)) finished = 0;
   const std::lock_guard lock(mutex_);
   for (size_t i = job.pending.size(); i > finished; --i) {
     Pending pending = job.pending[i - 1];

@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "base/defect.h"
 #include "dataplane/store/store.h"
 
 namespace sluice {
@@ -26,7 +27,9 @@ struct WriteTally {
 
   size_t acknowledged() const { return held + overtaken; }
   // A new version can undo no acknowledged write.
-  bool may_restamp(size_t quorum) const { return !in_doubt || held + late >= quorum; }
+  bool may_restamp(size_t quorum) const {
+    return !in_doubt || defect(Defect::kInDoubtIsRestamped) || held + late >= quorum;
+  }
   bool must_restamp(size_t quorum) const {
     return may_restamp(quorum) && (superseded > 0 || (late > 0 && acknowledged() < quorum));
   }
@@ -43,15 +46,17 @@ struct WriteTally {
     return held + late + overtaken + superseded + unknown + open > 0;
   }
   void take(const std::string& node, const ApplyResult& result) {
-    const bool beaten = result.outcome == ApplyResult::Outcome::kSuperseded;
+    const bool beaten =
+        result.outcome == ApplyResult::Outcome::kSuperseded && !defect(Defect::kSupersededCounts);
+    const bool after_cut = result.after_cut && !defect(Defect::kAfterCutCounts);
     const bool again = std::find(answered.begin(), answered.end(), node) != answered.end();
     if (beaten) above = std::max(above, result.newer.stamp);
-    if (result.after_cut) above = std::max(above, result.cut);
+    if (after_cut) above = std::max(above, result.cut);
     if (!again) (beaten ? behind : answered).push_back(node);
     if (!beaten) {
-      ++(result.after_cut ? late : held);
+      ++(after_cut ? late : held);
     } else {
-      ++(again && !result.after_cut ? overtaken : superseded);
+      ++(again && !after_cut ? overtaken : superseded);
     }
   }
 };

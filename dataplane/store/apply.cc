@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "base/defect.h"
 #include "base/status.h"
 #include "dataplane/store/store_impl.h"
 
@@ -55,7 +56,10 @@ absl::StatusOr<std::shared_lock<WriteGate>> StoreImpl::enter(uint64_t largest_st
     SLUICE_RETURN_IF_ERROR(check_writable());
     {
       std::shared_lock gate(gate_);
-      if (!armed_.has_value() || largest_stamp <= armed_->cut) return gate;
+      if (!armed_.has_value() || largest_stamp <= armed_->cut ||
+          defect(Defect::kWritePassesTheCut)) {
+        return gate;
+      }
     }
     const MutexLock cut(cut_mutex_);
     // Somebody else may have taken it, and another may be armed by now: only one that this write
@@ -100,7 +104,7 @@ absl::StatusOr<std::vector<ApplyResult>> StoreImpl::apply(std::span<const Record
     const SlotGates::Hold hold(slot_gates_, slots);
     // A record that is here already may have come with another call that is not durable yet, so an
     // answer that changes nothing waits for it as well.
-    ticket = sync_.last();
+    if (!defect(Defect::kRepeatWaitsForNothing)) ticket = sync_.last();
     Mutation mutation(*db_, *sets_, digests_, /*repeats=*/has_repeats(std::move(hashes)),
                       std::min(bytes + records.size() * kRowOverhead, kBatchBytes));
     for (size_t i = 0; i < records.size(); ++i) {
@@ -116,6 +120,7 @@ absl::StatusOr<std::vector<ApplyResult>> StoreImpl::apply(std::span<const Record
     }
     SLUICE_RETURN_IF_ERROR(commit(mutation, &ticket));
   }
+  if (defect(Defect::kAckBeforeSync)) return results;
   if (absl::Status status = sync_.wait(ticket); !status.ok()) return fail(status);
   return results;
 }

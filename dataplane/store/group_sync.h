@@ -7,6 +7,7 @@
 #include <functional>
 
 #include "absl/status/status.h"
+#include "base/defect.h"
 #include "base/mutex.h"
 
 namespace sluice {
@@ -52,7 +53,7 @@ class GroupSync {
       lock.lock();
       syncing_ = false;
       if (status.ok()) {
-        durable_ = covered;
+        durable_ = defect(Defect::kSyncCoversLater) ? committed_ : covered;
       } else {
         failed_ = status;
       }

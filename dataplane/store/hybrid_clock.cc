@@ -3,11 +3,15 @@
 #include <algorithm>
 #include <utility>
 
+#include "base/defect.h"
 #include "base/status.h"
 #include "dataplane/block/record.h"
 
 namespace sluice {
 namespace {
+
+// What kStampsAheadAreRefused allows: as far as clocks may be off.
+constexpr uint64_t kMostAheadMs = 2'000;
 
 uint64_t wall_stamp(const Clock& wall) {
   const int64_t ms = std::clamp<int64_t>(wall.wall_ms(), 0, HybridClock::kLatestWallMs - 1);
@@ -67,6 +71,10 @@ absl::Status HybridClock::observe_below(uint64_t limit, uint64_t stamp) {
     return invalid_argument("stamp {:#x} is beyond any possible time: it is damaged", stamp);
   }
   const MutexLock lock(mutex_);
+  if (defect(Defect::kStampsAheadAreRefused) &&
+      Version::stamp_ms(stamp) > Version::stamp_ms(wall_stamp(wall_)) + kMostAheadMs) {
+    return invalid_argument("stamp {:#x} is ahead of this node's clock", stamp);
+  }
   return advance_locked(stamp);
 }
 
@@ -74,7 +82,7 @@ absl::Status HybridClock::advance_locked(uint64_t stamp) {
   if (stamp <= last_) return absl::OkStatus();
   if (stamp >= ceiling_) {
     const uint64_t ceiling = stamp + Version::make_stamp(kCeilingStepMs, 0);
-    SLUICE_RETURN_IF_ERROR(persist_(ceiling));
+    if (!defect(Defect::kCeilingIsNotKept)) SLUICE_RETURN_IF_ERROR(persist_(ceiling));
     ceiling_ = ceiling;
   }
   last_ = stamp;

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 
+#include "base/defect.h"
 #include "base/status.h"
 #include "dataplane/store/store_format.h"
 
@@ -124,6 +125,10 @@ absl::Status Mutation::delete_fragments(uint32_t slot, std::string_view key, uin
 
 absl::Status Mutation::commit() {
   if (empty()) return absl::OkStatus();
+  if (defect(Defect::kDigestCommittedApart)) {
+    SLUICE_RETURN_IF_ERROR(rocksdb_status(db_->Write({}, &batch_), "writing records"));
+    batch_.Clear();
+  }
   for (const auto& [slot, digest] : changed_digests_) {
     SLUICE_RETURN_IF_ERROR(
         rocksdb_status(batch_.Put(db_.meta(), digest_row_key(slot), encode_digest(digest)),

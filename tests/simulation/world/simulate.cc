@@ -4,6 +4,9 @@
 //   simulate --hours H [--jobs N]            new seeds, for that long
 //   simulate --replay SEED|FILE [--trace]    one, again
 //   simulate --shrink SEED|FILE [--out FILE] the least with which it still fails alike, as a file
+//   simulate --defects                       defects that can be put back (calibration.h)
+//   simulate --calibrate [--defect NAME] [--first SEED] [--limit N] [--jobs N] [--out FILE]
+//   simulate --calibrate --table FILE        whether the seeds of a table still find their defects
 // With --full-disks disks run full as well (scenario.h).
 #include <fmt/format.h>
 #include <sys/resource.h>
@@ -25,6 +28,7 @@
 
 #include "base/random.h"
 #include "tests/simulation/simulation.h"
+#include "tests/simulation/world/calibration.h"
 #include "tests/simulation/world/scenario.h"
 #include "tests/simulation/world/scenario_run.h"
 #include "tests/simulation/world/scenario_text.h"
@@ -48,6 +52,7 @@ struct Arguments {
   size_t jobs = 1;
   bool trace = false;
   bool full_disks = false;
+  CalibrationOptions calibration;
 };
 
 // By name, over all seeds.
@@ -207,14 +212,18 @@ int shrink_one(const Arguments& arguments) {
 int usage() {
   fmt::print(stderr,
              "usage: simulate --seeds FROM..TO [--jobs N] | --hours H [--jobs N] | --replay "
-             "SEED|FILE [--trace] | --shrink SEED|FILE [--out FILE]; [--full-disks]\n");
+             "SEED|FILE [--trace] | --shrink SEED|FILE [--out FILE] | --defects | --calibrate "
+             "[--defect NAME] [--first SEED] [--limit N] [--jobs N] [--out FILE] [--table FILE]; "
+             "[--full-disks]\n");
   return 2;
 }
 
 bool parse(int argc, char** argv, Arguments* arguments) {
   for (int i = 1; i < argc; ++i) {
     const std::string argument = argv[i];
-    if (argument == "--full-disks") {
+    if (argument == "--defects" || argument == "--calibrate") {
+      arguments->mode = argument;
+    } else if (argument == "--full-disks") {
       arguments->full_disks = true;
     } else if (argument == "--trace") {
       arguments->trace = true;
@@ -224,6 +233,14 @@ bool parse(int argc, char** argv, Arguments* arguments) {
       arguments->jobs = std::max<size_t>(std::strtoull(argv[++i], nullptr, 10), 1);
     } else if (argument == "--out") {
       arguments->out = argv[++i];
+    } else if (argument == "--defect") {
+      arguments->calibration.only = argv[++i];
+    } else if (argument == "--first") {
+      arguments->calibration.first_seed = std::strtoull(argv[++i], nullptr, 10);
+    } else if (argument == "--limit") {
+      arguments->calibration.limit = std::strtoull(argv[++i], nullptr, 10);
+    } else if (argument == "--table") {
+      arguments->calibration.table = argv[++i];
     } else {
       arguments->mode = argument;
       arguments->value = argv[++i];
@@ -232,11 +249,24 @@ bool parse(int argc, char** argv, Arguments* arguments) {
   return true;
 }
 
+int run_calibration(const Arguments& arguments) {
+  CalibrationOptions options = arguments.calibration;
+  options.jobs = arguments.jobs;
+  options.out = arguments.out;
+  options.scenario_of = [&](uint64_t seed) { return make_scenario(seed, arguments.full_disks); };
+  return calibrate(options);
+}
+
 int run_program(int argc, char** argv) {
   Arguments arguments;
   if (!parse(argc, argv, &arguments)) return usage();
   if (arguments.mode == "--replay") return replay(arguments);
   if (arguments.mode == "--shrink") return shrink_one(arguments);
+  if (arguments.mode == "--calibrate") return run_calibration(arguments);
+  if (arguments.mode == "--defects") {
+    list_defects();
+    return 0;
+  }
   const char* const value = arguments.value.c_str();
   if (arguments.mode == "--hours") {
     const uint64_t first = entropy() >> 24;
