@@ -36,6 +36,7 @@ absl::StatusOr<std::unique_ptr<Store>> Store::open(const Options& options) {
     return invalid_argument("{} slot bits: 1 to {} are possible", options.slot_bits, kMaxSlotBits);
   }
   SLUICE_RETURN_IF_ERROR(make_folders(options.folder + "/cuts"));
+  SLUICE_RETURN_IF_ERROR(make_folders(options.folder + "/records"));
   std::shared_ptr<rocksdb::Cache> cache = rocksdb::NewLRUCache(options.block_cache_bytes);
   SLUICE_ASSIGN_OR_RETURN(
       std::shared_ptr<StoreDb> db,
@@ -76,6 +77,7 @@ absl::Status StoreImpl::start() {
     return write_durably(batch);
   });
   SLUICE_RETURN_IF_ERROR(load_digests());
+  if (!db_->list_was_whole()) SLUICE_RETURN_IF_ERROR(compare_digests());
   SLUICE_RETURN_IF_ERROR(load_attempts());
   SLUICE_RETURN_IF_ERROR(remove_staging());
   SLUICE_RETURN_IF_ERROR(remove_table_files());
@@ -172,6 +174,26 @@ absl::Status StoreImpl::load_digests() {
     }
     return absl::OkStatus();
   });
+}
+
+absl::Status StoreImpl::compare_digests() {
+  for (uint32_t slot = 0; slot < digests_.size(); ++slot) {
+    const std::unique_ptr<SlotScan> records = scan(slot, {});
+    SlotDigest digest;
+    SlotScan::Item item;
+    for (;;) {
+      SLUICE_ASSIGN_OR_RETURN(const bool more, records->next(&item));
+      if (!more) break;
+      digest.add(item.key, item.summary);
+    }
+    if (digest != digests_[slot]) {
+      return data_loss(
+          "the record store {} is damaged: the list of its files is cut short, and slot {} is not "
+          "what it was",
+          options_.folder, slot);
+    }
+  }
+  return absl::OkStatus();
 }
 
 absl::Status StoreImpl::remove_staging() {

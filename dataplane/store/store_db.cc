@@ -16,37 +16,40 @@
 #include <utility>
 
 #include "base/status.h"
+#include "dataplane/store/manifest_end.h"
 #include "dataplane/store/slot_blocks.h"
 
 namespace sluice {
 namespace {
 
-constexpr size_t kLongestWarning = 1024;
-constexpr int kMostWarnings = 200;
+constexpr size_t kLongestError = 1024;
+constexpr int kMostErrors = 200;
 
-// What RocksDB has to warn of goes to the program's log. A file of its own, beside the data, would
+// What fails in RocksDB goes to the program's log. A file of its own, beside the data, would
 // stop the process: RocksDB asserts that nothing is appended to a file behind a write that failed,
-// and reports the disk that is full, once more, into that very file. The first kMostWarnings of a
+// and reports the disk that is full, once more, into that very file. The first kMostErrors of a
 // store; what fails is told by whoever called, too.
-class WarningsToLog final : public rocksdb::Logger {
+class ErrorsToLog final : public rocksdb::Logger {
  public:
-  explicit WarningsToLog(std::string path)
-      : rocksdb::Logger(rocksdb::InfoLogLevel::WARN_LEVEL), path_(std::move(path)) {}
+  explicit ErrorsToLog(std::string path)
+      : rocksdb::Logger(rocksdb::InfoLogLevel::ERROR_LEVEL), path_(std::move(path)) {}
   using rocksdb::Logger::Logv;
   void LogHeader(const char*, va_list) override {}
   void Logv(const char*, va_list) override {}
   void Logv(const rocksdb::InfoLogLevel level, const char* format, va_list arguments) override {
     if (level < GetInfoLogLevel() || level >= rocksdb::InfoLogLevel::HEADER_LEVEL) return;
-    if (warnings_.load(std::memory_order_relaxed) >= kMostWarnings) return;
-    warnings_.fetch_add(1, std::memory_order_relaxed);
-    char text[kLongestWarning];
+    if (errors_.load(std::memory_order_relaxed) >= kMostErrors) return;
+    errors_.fetch_add(1, std::memory_order_relaxed);
+    char text[kLongestError];
     std::vsnprintf(text, sizeof text, format, arguments);
-    spdlog::warn("{}: {}", path_, text);
+    std::string_view line = text;
+    while (line.ends_with('\n')) line.remove_suffix(1);
+    spdlog::warn("{}: {}", path_, line);
   }
 
  private:
   const std::string path_;
-  std::atomic<int> warnings_{0};
+  std::atomic<int> errors_{0};
 };
 
 class SilentLogger final : public rocksdb::Logger {
@@ -138,6 +141,7 @@ absl::StatusOr<std::unique_ptr<StoreDb>> StoreDb::open(const std::string& path,
                                                        size_t memtable_bytes,
                                                        const std::shared_ptr<rocksdb::Cache>& cache,
                                                        rocksdb::Env* env) {
+  SLUICE_ASSIGN_OR_RETURN(const bool list_is_whole, manifest_ends_whole(path));
   auto logs = std::make_unique<StoreLogs>(env != nullptr ? env : rocksdb::Env::Default());
   rocksdb::DBOptions options;
   options.env = logs->env();
@@ -150,7 +154,7 @@ absl::StatusOr<std::unique_ptr<StoreDb>> StoreDb::open(const std::string& path,
   options.max_open_files = 512;
   options.bytes_per_sync = 1 << 20;
   options.listeners.push_back(std::make_shared<RecoversWhenTold>());
-  options.info_log = std::make_shared<WarningsToLog>(path);
+  options.info_log = std::make_shared<ErrorsToLog>(path);
   // Compaction waits for whoever answers: leases, calls and blocks.
   options.env->LowerThreadPoolCPUPriority(rocksdb::Env::Priority::LOW, rocksdb::CpuPriority::kLow)
       .PermitUncheckedError();
@@ -163,7 +167,8 @@ absl::StatusOr<std::unique_ptr<StoreDb>> StoreDb::open(const std::string& path,
                                path);
   }
   if (!status.ok()) return rocksdb_status(status, fmt::format("opening the record store {}", path));
-  return std::unique_ptr<StoreDb>(new StoreDb(std::move(logs), db, std::move(handles)));
+  return std::unique_ptr<StoreDb>(
+      new StoreDb(std::move(logs), db, std::move(handles), list_is_whole));
 }
 
 absl::StatusOr<std::unique_ptr<StoreDb>> StoreDb::open_read_only(
@@ -177,7 +182,7 @@ absl::StatusOr<std::unique_ptr<StoreDb>> StoreDb::open_read_only(
   const rocksdb::Status status =
       rocksdb::DB::OpenForReadOnly(options, path, families(size_t{16} << 20, cache), &handles, &db);
   if (!status.ok()) return rocksdb_status(status, fmt::format("opening the cut {}", path));
-  return std::unique_ptr<StoreDb>(new StoreDb(nullptr, db, std::move(handles)));
+  return std::unique_ptr<StoreDb>(new StoreDb(nullptr, db, std::move(handles), true));
 }
 
 StoreDb::~StoreDb() {

@@ -61,6 +61,8 @@ class StoreDb {
   // Of the write-ahead log that is kept: more than what is in memtables alone, because a family
   // that is seldom written keeps it.
   absl::StatusOr<uint64_t> log_bytes() const;
+  // False when what was opened may lack table files (manifest_end.h).
+  bool list_was_whole() const { return list_was_whole_; }
   // A row of `meta`; false when it is not there.
   absl::StatusOr<bool> get_meta(std::string_view row, std::string* value) const;
   // Calls `visit` with (row key behind the prefix, value) for each row of `meta` that begins with
@@ -81,12 +83,16 @@ class StoreDb {
 
  private:
   StoreDb(std::unique_ptr<StoreLogs> logs, rocksdb::DB* db,
-          std::vector<rocksdb::ColumnFamilyHandle*> families)
-      : logs_(std::move(logs)), db_(db), families_(std::move(families)) {}
+          std::vector<rocksdb::ColumnFamilyHandle*> families, bool list_was_whole)
+      : logs_(std::move(logs)),
+        db_(db),
+        families_(std::move(families)),
+        list_was_whole_(list_was_whole) {}
 
   const std::unique_ptr<StoreLogs> logs_;  // null when nothing is written
   std::unique_ptr<rocksdb::DB> db_;
   const std::vector<rocksdb::ColumnFamilyHandle*> families_;
+  const bool list_was_whole_;
 };
 
 }  // namespace sluice

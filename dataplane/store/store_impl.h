@@ -117,6 +117,8 @@ class StoreImpl final : public Store {
   absl::Status find_state();
   absl::Status begin_incarnation();
   absl::Status load_digests();
+  // With all records. DATA_LOSS when a slot's digest is another.
+  absl::Status compare_digests();
   absl::Status remove_staging();
 
   // store.cc: durability. Every failure of the WAL ends in fail(): the store is read-only from then
