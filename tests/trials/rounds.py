@@ -22,6 +22,7 @@ KEPT_BACKUPS = 2
 JOB_SECONDS = 240  # an attempt of a job, with everything back
 RESUMES = 8
 PATIENCE_SECONDS = 60
+WINDOW_BLOCKS = 12  # of a stream, at most: SendCopiesOptions::kLocalBuffers
 STATES = ("planning", "enabled", "sent", "copy_completed", "consolidated", "all parts are durable")
 
 
@@ -179,6 +180,10 @@ class Round:
         self.follow_cut(durable, shown)
         seen, again, left_out = durable.outcome()
         world.tally.backup(shown, seen, again, left_out)
+        window = WINDOW_BLOCKS * max(block[3] for block in durable.blocks())
+        streams = len(world.cluster.names) * len(shown["archives"])
+        if shown["repeated_bytes"] > streams * window:
+            raise Wrong("twice", f"backup {self.backup}: {shown['repeated_bytes']} bytes went to targets that had them")
         if again:
             raise Wrong("twice", f"backup {self.backup}: {again} of {seen} bytes that were durable were done again")
 
