@@ -62,13 +62,14 @@ struct Route {
   absl::Status have_answered(const NodeServices& services,
                              const Method<Service, Request, Reply>& method, DirectCall& call,
                              const Request& request, Reply* reply) const {
+    call.begin_work();
     Guarded<Service>& guarded = guarded_of(services, static_cast<const Service*>(nullptr));
     return guarded.answer(method.name, method.kind, method.handler, call, request, reply);
   }
   void ask(const char* method, const std::shared_ptr<DirectCall>& call,
-           DirectNetwork::Work work) const {
+           const google::protobuf::Message& request, DirectNetwork::Work work) const {
     network.carry(
-        {from, to, DirectMessage::Kind::kRequest, method, call},
+        {from, to, DirectMessage::Kind::kRequest, method, call, &request},
         [&net = network, address = to, call, work = std::move(work)] {
           if (net.post(address, call, work)) return;
           call->answer({grpc::StatusCode::UNAVAILABLE, "is not running (connection refused)"});
@@ -223,16 +224,16 @@ class Caller {
     streaming.call->on_end([pages = std::weak_ptr(streaming.pages)] {
       if (const auto read = pages.lock()) read->wake();
     });
-    route_->ask(
-        method.name, streaming.call,
-        [route = route_, method, request, streaming](const NodeServices& services) {
-          DirectSink<Page> sink(route, method.name, streaming.call, streaming.pages);
-          const grpc::Status status = to_grpc(route->have_answered(
-              services, method, *streaming.call, request, static_cast<PageSink<Page>*>(&sink)));
-          route->network.carry(
-              {route->to, route->from, DirectMessage::Kind::kAnswer, method.name, streaming.call},
-              [call = streaming.call, status] { call->answer(status); });
-        });
+    route_->ask(method.name, streaming.call, request,
+                [route = route_, method, request, streaming](const NodeServices& services) {
+                  DirectSink<Page> sink(route, method.name, streaming.call, streaming.pages);
+                  const grpc::Status status =
+                      to_grpc(route->have_answered(services, method, *streaming.call, request,
+                                                   static_cast<PageSink<Page>*>(&sink)));
+                  route->network.carry({route->to, route->from, DirectMessage::Kind::kAnswer,
+                                        method.name, streaming.call, &request, &status},
+                                       [call = streaming.call, status] { call->answer(status); });
+                });
     return streaming;
   }
   OpenCalls& open() { return open_; }
@@ -244,18 +245,18 @@ class Caller {
   template <typename Service, typename Request, typename Reply>
   void begin(const Method<Service, Request, Reply>& method, const std::shared_ptr<DirectCall>& call,
              const Request& request, Reply* reply) {
-    route_->ask(method.name, call,
+    route_->ask(method.name, call, request,
                 [route = route_, method, call, request, reply](const NodeServices& services) {
                   const auto answer = std::make_shared<Reply>();
                   const grpc::Status status =
                       to_grpc(route->have_answered(services, method, *call, request, answer.get()));
-                  route->network.carry(
-                      {route->to, route->from, DirectMessage::Kind::kAnswer, method.name, call},
-                      [call, status, answer, reply] {
-                        call->answer(status, [&] {
-                          if (status.ok()) reply->Swap(answer.get());
-                        });
-                      });
+                  route->network.carry({route->to, route->from, DirectMessage::Kind::kAnswer,
+                                        method.name, call, &request, &status},
+                                       [call, status, answer, reply] {
+                                         call->answer(status, [&] {
+                                           if (status.ok()) reply->Swap(answer.get());
+                                         });
+                                       });
                 });
   }
 

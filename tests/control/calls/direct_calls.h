@@ -32,6 +32,8 @@ struct DirectMessage {
   Kind kind;
   const char* method;  // the call's
   const std::shared_ptr<DirectCall>& call;
+  const google::protobuf::Message* request = nullptr;  // the call's; not of a page
+  const grpc::Status* status = nullptr;                // of an answer
 };
 
 // Thread-safe. Outlives its servers and dialers.

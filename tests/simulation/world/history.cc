@@ -26,7 +26,15 @@ std::string History::begin(std::string_view key, size_t value_bytes, size_t* num
 size_t History::begin_erasure(std::string_view key) {
   writes_.push_back({std::string(key), true, 0, now_ns()});
   by_key_[std::string(key)].push_back(writes_.size() - 1);
+  erasures_[&Process::current()] = writes_.size() - 1;
   return writes_.size() - 1;
+}
+
+std::string History::begin_behind(size_t before, size_t value_bytes, size_t* number) {
+  const std::string key = writes_[before].key;
+  std::string value = begin(key, value_bytes, number);
+  writes_[before].followed_by = *number;
+  return value;
 }
 
 void History::acknowledged(size_t number) {
@@ -68,6 +76,10 @@ std::string History::fault_of(std::string_view key, const std::optional<std::str
     }
   }
   const auto is_over = [&](const Write& write) {
+    if (write.followed_by.has_value()) {
+      const Write& next = writes_[*write.followed_by];
+      if (next.end_ns <= begin_ns && is_certain(next, end_ns)) return true;
+    }
     return last != nullptr && write.end_ns < last->begin_ns;
   };
   if (value.has_value()) {
@@ -88,6 +100,31 @@ std::string History::fault_of(std::string_view key, const std::optional<std::str
   }
   return fmt::format("{} is missing: write {}, begun at {} ns, was acknowledged at {} ns", key,
                      last_number, last->begin_ns, last->end_ns);
+}
+
+void History::sent_with(std::string_view key, std::string_view value, bool erasure,
+                        const Version& version) {
+  if (!erasure) {
+    if (const auto number = write_of(key, value)) writes_[*number].version = version;
+    return;
+  }
+  const auto began = erasures_.find(&Process::current());
+  if (began != erasures_.end() && writes_[began->second].key == key) {
+    writes_[began->second].version = version;
+  }
+}
+
+const History::Write* History::newest_at(std::string_view key, uint64_t stamp) const {
+  const Write* newest = nullptr;
+  const auto found = by_key_.find(key);
+  if (found == by_key_.end()) return nullptr;
+  for (const size_t number : found->second) {
+    const Write& write = writes_[number];
+    if (!write.acknowledged() || !is_certain(write, INT64_MAX)) continue;
+    if (write.version.stamp == 0 || write.version.stamp > stamp) continue;
+    if (newest == nullptr || newest->version < write.version) newest = &write;
+  }
+  return newest;
 }
 
 std::vector<std::string> History::keys() const {

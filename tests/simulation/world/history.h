@@ -14,7 +14,11 @@
 #include <string_view>
 #include <vector>
 
+#include "dataplane/block/record.h"
+
 namespace sluice::simulation {
+
+class Process;
 
 class History {
  public:
@@ -24,12 +28,20 @@ class History {
     size_t value_bytes = 0;
     int64_t begin_ns = 0;
     int64_t end_ns = INT64_MAX;  // of one that was acknowledged
+    Version version = {};        // that it was sent with last; stamp 0: not known
+    // The client's next write of the key, which is in order behind it.
+    std::optional<size_t> followed_by = std::nullopt;
     bool acknowledged() const { return end_ns != INT64_MAX; }
   };
 
   // The value to write; `number` is the write's.
   std::string begin(std::string_view key, size_t value_bytes, size_t* number);
   size_t begin_erasure(std::string_view key);
+  // As begin(), by the client that wrote `before` to the key, which may not be acknowledged yet.
+  std::string begin_behind(size_t before, size_t value_bytes, size_t* number);
+  // With which version it is on its way; an erasure by the process that began it.
+  void sent_with(std::string_view key, std::string_view value, bool erasure,
+                 const Version& version);
   void acknowledged(size_t number);
 
   // Of one replica, now: what it was told between these times. Acknowledged writes of that time
@@ -44,6 +56,8 @@ class History {
 
   const std::vector<Write>& writes() const { return writes_; }
   std::vector<std::string> keys() const;
+  // The newest acknowledged write to the key with a known stamp of at most `stamp`; nullptr: none.
+  const Write* newest_at(std::string_view key, uint64_t stamp) const;
   bool wrote(std::string_view key) const { return by_key_.find(key) != by_key_.end(); }
   size_t acknowledged_writes() const { return acknowledged_; }
 
@@ -60,6 +74,7 @@ class History {
   std::vector<Loss> losses_;
   std::vector<Write> writes_;
   std::map<std::string, std::vector<size_t>, std::less<>> by_key_;
+  std::map<const Process*, size_t> erasures_;  // the last that each began
   size_t acknowledged_ = 0;
 };
 

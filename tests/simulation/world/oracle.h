@@ -3,14 +3,17 @@
 //
 // I1 Every read returns the value of a write that is at least as new as each one acknowledged
 //    before it began (or concurrent with it).
-// I2 A completed backup holds each write acknowledged before it was requested, or a newer one.
+// I2 A completed backup holds each write acknowledged before it was requested, or a newer one; and
+//    each acknowledged write stamped up to its cut, at its version or a newer one.
 // I3 It holds nothing stamped above its cut.
 // I4 After a completed restore the cluster holds every record of the archive, or a newer one.
 // I5 Each completed backup that nobody deleted verifies.
-// I6 Attempts of a backup never fall, and its states follow each other as states.h has it.
+// I6 Attempts of a backup never fall, its states follow each other as states.h has it, and each
+//    attempt has one coordinator.
+// I7 What a restore with failures has not brought is on its lists.
 // I8 Everything ends; once all is healed, a read, a write, a backup, its verification and a restore
 //    succeed at once.
-// I9 Nothing is reported as damaged that is not.
+// I9 Nothing is reported as damaged that is not, and no backup fails but by faults.
 // I10 A clean stop succeeds, and leaves no cut behind.
 // I11 A node whose data directory is not the one that it served from last does not serve until that
 //     is accepted.
@@ -37,6 +40,7 @@
 #include "absl/status/statusor.h"
 #include "control/client/cluster_client.h"
 #include "tests/simulation/world/history.h"
+#include "tests/simulation/world/restored.h"
 #include "tests/simulation/world/world.h"
 
 namespace sluice::simulation {
@@ -67,6 +71,8 @@ class Oracle {
   void answered_backup(const BackupView& backup, int64_t begin_ns);
   void answered_verification(std::string_view backup, const VerifyResult& verified) const;
   void answered_restore(const RestoreOutcome& restore) const;
+  // Of restores from another cluster into this one.
+  Restored& restored() { return restored_; }
 
   // --- Once all is healed ---
 
@@ -79,10 +85,16 @@ class Oracle {
 
  private:
   void check_backup(ClusterClient& client, const BackupView& backup) const;
+  void check_versions(const std::string& backup, uint64_t cut,
+                      const std::map<std::string, Record>& content) const;
+  void check_restored(ClusterClient& client,
+                      const std::map<std::string, std::string>& records) const;
+  void check_reason(const std::string& backup, std::string_view reason) const;
 
   World& world_;
   const std::string cluster_;
   History history_;
+  Restored restored_;
   struct Requested {
     int64_t begin_ns;
     int64_t end_ns;

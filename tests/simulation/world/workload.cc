@@ -2,16 +2,23 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <filesystem>
 #include <map>
+#include <system_error>
 #include <utility>
 #include <vector>
 
 #include "tests/simulation/simulation.h"
+#include "tests/simulation/world/archive_content.h"
 
 namespace sluice::simulation {
 namespace {
 
 constexpr size_t kImported = 12;
+constexpr size_t kImportedVersions = 3;
+// More than an import sends together.
+constexpr size_t kLargeBytes = size_t{800} << 10;
 
 std::string backup_name(size_t number) { return fmt::format("backup{}", number); }
 
@@ -101,6 +108,25 @@ void Workload::import(ClusterClient& client, Random& random) {
   for (const auto& [key, number] : numbers) oracle_.history().acknowledged(number);
 }
 
+// Several versions of one key, each so large that it goes by itself: the last one counts.
+void Workload::import_versions(ClusterClient& client, Random& random) {
+  const auto import = client.import();
+  const std::string key = fmt::format("k{}", random.below(scenario_.keys));
+  size_t number = 0;
+  for (size_t i = 0; i < kImportedVersions; ++i) {
+    const size_t bytes = kLargeBytes + random.below(1'000);
+    const size_t before = number;
+    History& history = oracle_.history();
+    const std::string value =
+        i == 0 ? history.begin(key, bytes, &number) : history.begin_behind(before, bytes, &number);
+    require_ok(import->put(key, value), "an imported put");
+  }
+  const WriteTotals totals = import->finish();
+  if (totals.failed == 0 && totals.records == kImportedVersions) {
+    oracle_.history().acknowledged(number);
+  }
+}
+
 void Workload::write(ClusterClient& client, size_t writer) {
   Random random(Random::mix(scenario_.seed ^ (0x77 + writer) ^ (clients_.size() << 32)));
   while (!stop_writers_) {
@@ -113,8 +139,10 @@ void Workload::write(ClusterClient& client, size_t writer) {
     } else if (kind < 0.9) {
       const int64_t begin = now_ns();
       oracle_.answered_get(key, client.get(key), begin);
-    } else {
+    } else if (kind < 0.985) {
       import(client, random);
+    } else {
+      import_versions(client, random);
     }
     sleep_ms(static_cast<int64_t>(random.below(static_cast<uint64_t>(scenario_.longest_pause_ms))));
   }
@@ -142,13 +170,46 @@ absl::Status Workload::back_up(ClusterClient& client, const std::string& name) {
   return absl::OkStatus();
 }
 
-absl::Status Workload::restore(ClusterClient& client, const RestoreRequest& request) {
+absl::Status Workload::restore(ClusterClient& client, const RestoreRequest& request,
+                               Restored::End* end) {
   const auto outcome = client.restore(request, nullptr);
   if (!outcome.ok()) return outcome.status();
   trace(fmt::format("restore: {} {}", name_of(outcome->state), outcome->reason));
   oracle_.answered_restore(*outcome);
   if (outcome->state == RestoreState::kCompleted) ++restores_completed_;
+  if (end == nullptr) return absl::OkStatus();
+  if (outcome->state == RestoreState::kCompleted) *end = Restored::End::kCompleted;
+  if (outcome->state == RestoreState::kCompletedWithFailures) *end = Restored::End::kWithFailures;
   return absl::OkStatus();
+}
+
+// Of an archive that is the same before and after: another backup may have had the name since.
+absl::Status Workload::restore_to_other(ClusterClient& client, const std::string& name) {
+  const auto read = [&] {
+    std::vector<ArchivePlace> places;
+    for (Host* const host : world_.hosts(cluster_)) {
+      std::error_code error;
+      const std::string path = host->archive_folder() + "/" + name;
+      if (std::filesystem::exists(path, error)) places.push_back({host->name(), path});
+    }
+    return read_archive_content(places);
+  };
+  const auto is_same = [](const auto& a, const auto& b) {
+    return a.first == b.first && a.second.version == b.second.version;
+  };
+  Restored& restored = other_oracle_->restored();
+  restored.begin();
+  const auto before = read();
+  Restored::End end = Restored::End::kOther;
+  const absl::Status status = restore(client, restore_of(name, World::url_of(cluster_)), &end);
+  const auto after = read();
+  if (before.ok() && after.ok() &&
+      std::equal(before->begin(), before->end(), after->begin(), after->end(), is_same)) {
+    restored.add(name, *after, end);
+  } else {
+    restored.add_unknown();
+  }
+  return status;
 }
 
 absl::Status Workload::operate(ClusterClient& client, const Op& op) {
@@ -172,7 +233,7 @@ absl::Status Workload::operate(ClusterClient& client, const Op& op) {
       return restore(client, request);
     }
     case OpKind::kRestoreToOther:
-      return restore(client, restore_of(name, World::url_of(cluster_)));
+      return restore_to_other(client, name);
     case OpKind::kRetry:
       return client.restore_retry(nullptr).status();
     case OpKind::kDelete:

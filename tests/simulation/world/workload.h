@@ -32,9 +32,13 @@ class Workload {
   // Waits until all have ended; false when they do not.
   bool finish(int64_t timeout_ms);
 
+  // The oracle of the other cluster, which is told what is restored into it.
+  void set_other(Oracle& oracle) { other_oracle_ = &oracle; }
+
   // What it comes to goes to the oracle; the status where there is no answer.
   absl::Status back_up(ClusterClient& client, const std::string& name);
-  absl::Status restore(ClusterClient& client, const RestoreRequest& request);
+  absl::Status restore(ClusterClient& client, const RestoreRequest& request,
+                       Restored::End* end = nullptr);
 
   uint64_t backups_completed() const { return backups_completed_; }
   uint64_t backups_failed() const { return backups_failed_; }
@@ -55,6 +59,8 @@ class Workload {
   void put(ClusterClient& client, Random& random, const std::string& key);
   void erase(ClusterClient& client, const std::string& key);
   void import(ClusterClient& client, Random& random);
+  void import_versions(ClusterClient& client, Random& random);
+  absl::Status restore_to_other(ClusterClient& client, const std::string& name);
   absl::Status operate(ClusterClient& client, const Op& op);
 
   World& world_;
@@ -62,6 +68,7 @@ class Workload {
   Oracle& oracle_;
   const std::string cluster_;
   const std::string other_;
+  Oracle* other_oracle_ = nullptr;
   Random random_;
   std::deque<Client> clients_;  // all that ever were
   size_t clients_left_ = 0;
