@@ -467,7 +467,16 @@ void DirectNetwork::carry(const DirectMessage&, std::function<void()> deliver) {
 
 void DirectNetwork::crash(const std::string& address) {
   const std::lock_guard lock(mutex_);
-  servers_.erase(address);
+  const auto found = servers_.find(address);
+  if (found == servers_.end()) return;
+  std::erase_if(servers_,
+                [server = found->second](const auto& each) { return each.second == server; });
+}
+
+void DirectNetwork::take_over(const std::string& address, const std::string& by) {
+  const std::lock_guard lock(mutex_);
+  const auto found = servers_.find(by);
+  if (found != servers_.end()) servers_.emplace(address, found->second);
 }
 
 bool DirectNetwork::post(const std::string& address, std::shared_ptr<DirectCall> call, Work work) {

@@ -51,6 +51,8 @@ class DirectNetwork {
 
   // Whoever listens there is gone without having stopped: callers are refused from now on.
   void crash(const std::string& address);
+  // Who listens at `by` is reached at this address too, at which nobody listens any more.
+  void take_over(const std::string& address, const std::string& by);
 
   // The default delivers it at once. May be called from any thread; messages of one call are to be
   // delivered in their order. One that is not delivered is lost, and so must be all that follow it:

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <array>
 #include <filesystem>
 #include <optional>
@@ -52,8 +53,17 @@ constexpr std::array<std::string_view, 17> kNotByFaults = {"damaged",
 
 }  // namespace
 
+// Whether a damaged part of the backup explains what names the part's host.
+bool Oracle::is_damage(std::string_view backup, std::string_view text) const {
+  const auto damaged = archives_->damaged_.find(backup);
+  return damaged != archives_->damaged_.end() &&
+         std::any_of(damaged->second.begin(), damaged->second.end(), [&](const std::string& host) {
+           return text.find(host) != std::string_view::npos;
+         });
+}
+
 void Oracle::check_reason(const std::string& backup, std::string_view reason) const {
-  if (!damaged_.empty()) return;
+  if (is_damage(backup, reason)) return;
   for (const std::string_view words : kNotByFaults) {
     if (reason.find(words) == std::string_view::npos) continue;
     fail(fmt::format("I9: {} has failed: {}", backup, reason));
@@ -66,8 +76,9 @@ void Oracle::answered(const absl::Status& status, std::string_view what) const {
   }
 }
 
-void Oracle::answered_by_archives(const absl::Status& status, std::string_view what) const {
-  if (absl::IsDataLoss(status) && !damaged_.empty()) return;
+void Oracle::answered_by_archives(const absl::Status& status, std::string_view backup,
+                                  std::string_view what) const {
+  if (absl::IsDataLoss(status) && is_damage(backup, std::string(status.message()))) return;
   answered(status, what);
 }
 
@@ -90,8 +101,7 @@ void Oracle::answered_backup(const BackupView& backup, int64_t begin_ns) {
 
 void Oracle::answered_verification(std::string_view backup, const VerifyResult& verified) const {
   for (const VerifyProblem& problem : verified.bad) {
-    const std::string_view file = problem.file;
-    if (damaged_.contains(file.substr(0, file.find(':')))) continue;
+    if (is_damage(backup, problem.file.substr(0, problem.file.find(':')))) continue;
     fail(fmt::format("I5: {} does not verify: {}: {}", backup, problem.file, problem.reason));
   }
 }
@@ -128,12 +138,14 @@ void Oracle::check_reads(ClusterClient& client) const {
 void Oracle::check_restored(ClusterClient& client,
                             const std::map<std::string, std::string>& records) const {
   if (const std::string fault = restored_.fault_of(records); !fault.empty()) fail("I4: " + fault);
-  std::set<std::string> listed;
+  Restored::Listed listed;
   const absl::Status read = client.restore_failed([&](const FailedRecord& record) {
-    listed.insert(record.key);
+    listed.keys.insert(record.key);
+    if (record.key.empty()) listed.others += record.records + record.deletions;
     return absl::OkStatus();
   });
-  answered_by_archives(read, "I7: the lists of what restores have left");
+  if (absl::IsDataLoss(read) && !archives_->damaged_.empty()) return;
+  answered(read, "I7: the lists of what restores have left");
   if (!read.ok()) return;
   const std::string fault = restored_.fault_of_lists(records, listed);
   if (!fault.empty()) fail("I7: " + fault);
@@ -142,7 +154,10 @@ void Oracle::check_restored(ClusterClient& client,
 void Oracle::check_backup(ClusterClient& client, const BackupView& backup) const {
   const auto verified = client.backup_verify(backup.backup, nullptr);
   // A part that cannot be opened is named by the error.
-  if (absl::IsDataLoss(verified.status()) && !damaged_.empty()) return;
+  if (absl::IsDataLoss(verified.status()) &&
+      is_damage(backup.backup, std::string(verified.status().message()))) {
+    return;
+  }
   require_ok(verified.status(), "I5: verifying " + backup.backup);
   answered_verification(backup.backup, *verified);
   if (!verified->bad.empty()) return;

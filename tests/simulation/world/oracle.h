@@ -51,19 +51,25 @@ class Oracle {
   Oracle(World& world, std::string cluster) : world_(world), cluster_(std::move(cluster)) {}
 
   History& history() { return history_; }
+  // What is restored here are backups of that one's cluster.
+  void restores_from(const Oracle& other) { archives_ = &other; }
 
   // --- What hardware did ---
 
   // What one replica was told between these times (both included) is not there any more.
   void data_lost(int64_t from_ns, int64_t until_ns) { history_.lost(from_ns, until_ns); }
-  void archives_damaged(const Host& host) { damaged_.insert(host.name()); }
+  // Its parts of these backups.
+  void archives_damaged(const Host& host, const std::set<std::string>& backups) {
+    for (const std::string& backup : backups) damaged_[backup].insert(host.name());
+  }
 
   // --- What clients were answered, at any time ---
 
   // I9: a failure that faults excuse, none of which is damage.
   void answered(const absl::Status& status, std::string_view what) const;
-  // The same, of something that reads archives.
-  void answered_by_archives(const absl::Status& status, std::string_view what) const;
+  // The same, of something that reads a backup.
+  void answered_by_archives(const absl::Status& status, std::string_view backup,
+                            std::string_view what) const;
   // I1, of a get that began then.
   void answered_get(const std::string& key, const absl::StatusOr<std::string>& value,
                     int64_t begin_ns) const;
@@ -89,18 +95,21 @@ class Oracle {
                       const std::map<std::string, Record>& content) const;
   void check_restored(ClusterClient& client,
                       const std::map<std::string, std::string>& records) const;
+  bool is_damage(std::string_view backup, std::string_view text) const;
   void check_reason(const std::string& backup, std::string_view reason) const;
 
   World& world_;
   const std::string cluster_;
   History history_;
   Restored restored_;
+  const Oracle* archives_ = this;
   struct Requested {
     int64_t begin_ns;
     int64_t end_ns;
   };
   std::map<std::string, Requested> requested_;  // completed backups, by UUID
-  std::set<std::string, std::less<>> damaged_;  // hosts of damaged archives
+  // Hosts whose part was damaged, by the backup's name.
+  std::map<std::string, std::set<std::string>, std::less<>> damaged_;
 };
 
 }  // namespace sluice::simulation

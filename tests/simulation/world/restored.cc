@@ -6,13 +6,20 @@
 
 namespace sluice::simulation {
 
-void Restored::add(const std::string& backup, const Content& archive, End end) {
-  --open_;
-  with_failures_.erase(backup);
+void Restored::begin(const Content* archive) {
+  if (archive == nullptr) {
+    ++unknown_;
+    return;
+  }
+  for (const auto& [key, record] : *archive) possible_[key].push_back(record);
+}
+
+void Restored::end(const std::string& backup, const Content& archive, End end) {
+  // One that ends otherwise leaves the lists as they are.
+  if (end == End::kCompleted) with_failures_.erase(backup);
   if (end == End::kWithFailures) with_failures_[backup] = archive;
+  if (end != End::kCompleted) return;
   for (const auto& [key, record] : archive) {
-    possible_[key].push_back(record);
-    if (end != End::kCompleted) continue;
     const auto [newest, added] = completed_.try_emplace(key, record);
     if (!added && newest->second.version < record.version) newest->second = record;
   }
@@ -50,14 +57,17 @@ std::string Restored::fault_of(const std::map<std::string, std::string>& records
 }
 
 std::string Restored::fault_of_lists(const std::map<std::string, std::string>& records,
-                                     const std::set<std::string>& listed) const {
+                                     const Listed& listed) const {
   if (is_unknown()) return "";
   for (const auto& [backup, archive] : with_failures_) {
+    uint64_t missing = 0;
     for (const auto& [key, record] : archive) {
       const auto found = records.find(key);
       const std::string* const value = found == records.end() ? nullptr : &found->second;
-      if (has_newer(key, record, value) || listed.contains(key)) continue;
-      return fmt::format("{} of {} was not restored, and is on no list", key, backup);
+      if (has_newer(key, record, value) || listed.keys.contains(key)) continue;
+      if (++missing <= listed.others) continue;
+      return fmt::format("{} and {} more of {} were not restored, and are on no list", key,
+                         missing - 1, backup);
     }
   }
   return "";

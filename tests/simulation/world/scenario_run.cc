@@ -81,6 +81,7 @@ class ScenarioRun {
   void run() {
     wire_.watch(kCluster, oracle_.history());
     workload_.set_other(other_oracle_);
+    other_oracle_.restores_from(oracle_);
     live();
     triggers_.disarm();
     faults_.heal();

@@ -9,6 +9,8 @@
 #include <utility>
 #include <vector>
 
+#include "control/backup/backup_store.h"
+#include "control/backup/documents.h"
 #include "tests/simulation/simulation.h"
 #include "tests/simulation/world/archive_content.h"
 
@@ -166,7 +168,9 @@ absl::Status Workload::back_up(ClusterClient& client, const std::string& name) {
   if (!backup.ok()) return backup.status();
   trace(fmt::format("{}: {} {}", name, name_of(backup->state), backup->reason));
   oracle_.answered_backup(*backup, begin);
-  ++(backup->state == BackupState::kCompleted ? backups_completed_ : backups_failed_);
+  const bool completed = backup->state == BackupState::kCompleted;
+  ++(completed ? backups_completed_ : backups_failed_);
+  if (completed && scenario_.other.nodes > 0) read_content(name, backup->uuid);
   return absl::OkStatus();
 }
 
@@ -183,37 +187,80 @@ absl::Status Workload::restore(ClusterClient& client, const RestoreRequest& requ
   return absl::OkStatus();
 }
 
-// Of an archive that is the same before and after: another backup may have had the name since.
+// The newest of the name, whatever it is by now.
+std::optional<BackupHead> Workload::head_of(const std::string& name) const {
+  const NoSwitch whole;
+  std::optional<BackupHead> newest;
+  Revision newest_revision = 0;
+  for (const auto& [key, heads] : world_.block_world(cluster_).kept) {
+    const auto& [revision, text] = *heads.rbegin();
+    auto head = decode_backup_head(key, text);
+    if (!head.ok() || head->name != name || revision < newest_revision) continue;
+    newest_revision = revision;
+    newest = *std::move(head);
+  }
+  return newest;
+}
+
+// What the backup of this UUID holds, which never changes; false where that is not known.
+bool Workload::read_content(const std::string& name, const std::string& uuid) {
+  if (contents_.contains(uuid)) return true;
+  std::vector<ArchivePlace> places;
+  for (Host* const host : world_.hosts(cluster_)) {
+    std::error_code error;
+    const std::string path = host->archive_folder() + "/" + name;
+    if (std::filesystem::exists(path, error)) places.push_back({host->name(), path});
+  }
+  auto content = read_archive_content(places);
+  const auto head = head_of(name);
+  if (!content.ok() || !head.has_value() || head->uuid != uuid) return false;
+  contents_[uuid] = *std::move(content);
+  return true;
+}
+
 absl::Status Workload::restore_to_other(ClusterClient& client, const std::string& name) {
-  const auto read = [&] {
-    std::vector<ArchivePlace> places;
-    for (Host* const host : world_.hosts(cluster_)) {
-      std::error_code error;
-      const std::string path = host->archive_folder() + "/" + name;
-      if (std::filesystem::exists(path, error)) places.push_back({host->name(), path});
-    }
-    return read_archive_content(places);
-  };
-  const auto is_same = [](const auto& a, const auto& b) {
-    return a.first == b.first && a.second.version == b.second.version;
-  };
   Restored& restored = other_oracle_->restored();
-  restored.begin();
-  const auto before = read();
+  const auto before = head_of(name);
+  const bool is_known = before.has_value() && read_content(name, before->uuid);
+  restored.begin(is_known ? &contents_[before->uuid] : nullptr);
   Restored::End end = Restored::End::kOther;
   const absl::Status status = restore(client, restore_of(name, World::url_of(cluster_)), &end);
-  const auto after = read();
-  if (before.ok() && after.ok() &&
-      std::equal(before->begin(), before->end(), after->begin(), after->end(), is_same)) {
-    restored.add(name, *after, end);
-  } else {
-    restored.add_unknown();
+  const auto after = head_of(name);
+  if (!after.has_value()) {
+    restored.end_unknown();
+  } else if (is_known && before->uuid == after->uuid) {
+    restored.end(after->uuid, contents_[after->uuid], end);
+  } else if (is_known) {
+    restored.begin(nullptr);  // of which of the two is not known
   }
   return status;
 }
 
-absl::Status Workload::operate(ClusterClient& client, const Op& op) {
-  const std::string name = backup_name(op.backup);
+std::vector<std::string> Workload::completed_backups() const {
+  const NoSwitch whole;
+  std::vector<std::string> names;
+  for (const auto& [key, heads] : world_.block_world(cluster_).kept) {
+    const auto head = decode_backup_head(key, heads.rbegin()->second);
+    if (!head.ok() || head->state != BackupState::kCompleted || head->deleting) continue;
+    names.push_back(head->name);
+  }
+  return names;
+}
+
+std::string Workload::name_for(const Op& op) {
+  if (op.backup < kBackupNames) return backup_name(op.backup);
+  std::vector<std::string> names;
+  const auto is_one_completed = [&] {
+    names = completed_backups();
+    return !names.empty();
+  };
+  if (!wait_until(scenario_.lasts_ms, is_one_completed, 100)) {
+    return backup_name(op.backup % kBackupNames);
+  }
+  return names[op.backup % names.size()];
+}
+
+absl::Status Workload::operate(ClusterClient& client, const Op& op, const std::string& name) {
   switch (op.kind) {
     case OpKind::kBackup:
     case OpKind::kBackupTwice:
@@ -235,6 +282,7 @@ absl::Status Workload::operate(ClusterClient& client, const Op& op) {
     case OpKind::kRestoreToOther:
       return restore_to_other(client, name);
     case OpKind::kRetry:
+    case OpKind::kRetryInOther:
       return client.restore_retry(nullptr).status();
     case OpKind::kDelete:
       return client.backup_delete(name);
@@ -246,14 +294,15 @@ absl::Status Workload::operate(ClusterClient& client, const Op& op) {
 }
 
 void Workload::start_operator(const Op& op) {
-  const std::string& cluster = op.kind == OpKind::kRestoreToOther ? other_ : cluster_;
+  const std::string& cluster = is_in_other(op.kind) ? other_ : cluster_;
   for (int times = op.kind == OpKind::kBackupTwice ? 2 : 1; times > 0; --times) {
     start("operator", cluster, {}, [this, op](ClusterClient& client) {
-      const std::string what = fmt::format("{} {}", name_of(op.kind), backup_name(op.backup));
+      const std::string name = name_for(op);
+      const std::string what = fmt::format("{} {}", name_of(op.kind), name);
       trace(what);
-      const absl::Status status = operate(client, op);
+      const absl::Status status = operate(client, op, name);
       if (!status.ok()) trace(fmt::format("{}: {}", what, status.ToString()));
-      oracle_.answered_by_archives(status, what);
+      oracle_.answered_by_archives(status, name, what);
     });
   }
 }

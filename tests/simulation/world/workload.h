@@ -6,11 +6,14 @@
 #include <cstddef>
 #include <cstdint>
 #include <deque>
+#include <map>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "base/random.h"
+#include "control/backup/documents.h"
 #include "tests/simulation/world/oracle.h"
 #include "tests/simulation/world/scenario.h"
 #include "tests/simulation/world/world.h"
@@ -61,7 +64,11 @@ class Workload {
   void import(ClusterClient& client, Random& random);
   void import_versions(ClusterClient& client, Random& random);
   absl::Status restore_to_other(ClusterClient& client, const std::string& name);
-  absl::Status operate(ClusterClient& client, const Op& op);
+  absl::Status operate(ClusterClient& client, const Op& op, const std::string& name);
+  std::string name_for(const Op& op);
+  std::optional<BackupHead> head_of(const std::string& name) const;
+  bool read_content(const std::string& name, const std::string& uuid);
+  std::vector<std::string> completed_backups() const;
 
   World& world_;
   const Scenario& scenario_;
@@ -73,6 +80,7 @@ class Workload {
   std::deque<Client> clients_;  // all that ever were
   size_t clients_left_ = 0;
   bool stop_writers_ = false;
+  std::map<std::string, Restored::Content> contents_;  // of archives, by UUID
   uint64_t backups_completed_ = 0;
   uint64_t backups_failed_ = 0;
   uint64_t restores_completed_ = 0;
