@@ -215,7 +215,8 @@ void Faults::run_copy(size_t host, Host& copy, int64_t until_ns) {
   bool has_served = false;
   int64_t alone_ns = from_ns;  // the last time that only one served
   copy.start();
-  while (now_ns() < until_ns && !healed_) {
+  // One that is refused stays away; while the name is in use, it tries again.
+  while (now_ns() < until_ns && !healed_ && !absl::IsFailedPrecondition(copy.status())) {
     if (!copy.running()) copy.start();
     if (copy.serving() && !has_served) copy_serves(host, from_ns);
     has_served = has_served || copy.serving();

@@ -42,6 +42,13 @@ void History::acknowledged(size_t number) {
   ++acknowledged_;
 }
 
+void History::seen(std::string_view key, std::string_view value) {
+  const auto number = write_of(key, value);
+  if (!number.has_value() || writes_[*number].seen_ns != INT64_MAX) return;
+  writes_[*number].seen_ns = now_ns();
+  writes_[*number].seen_version = writes_[*number].version;
+}
+
 std::optional<size_t> History::write_of(std::string_view key, std::string_view value) const {
   size_t number = 0;
   const auto parsed = std::from_chars(value.data(), value.data() + value.size(), number);
@@ -80,7 +87,7 @@ std::string History::fault_of(std::string_view key, const std::optional<std::str
       const Write& next = writes_[*write.followed_by];
       if (next.end_ns <= begin_ns && is_certain(next, end_ns)) return true;
     }
-    return last != nullptr && write.end_ns < last->begin_ns;
+    return last != nullptr && write.effective_ns() < last->begin_ns;
   };
   if (value.has_value()) {
     const auto number = write_of(key, *value);
@@ -89,10 +96,10 @@ std::string History::fault_of(std::string_view key, const std::optional<std::str
     }
     if (!is_over(writes_[*number])) return "";
     return fmt::format(
-        "{} has the value of write {}, acknowledged at {} ns, though write {} ({}), begun at {} "
-        "ns, was acknowledged at {} ns and the read began at {} ns",
-        key, *number, writes_[*number].end_ns, last_number, last->erasure ? "an erasure" : "a put",
-        last->begin_ns, last->end_ns, begin_ns);
+        "{} has the value of write {}, acknowledged at {} ns and seen at {} ns, though write {} "
+        "({}), begun at {} ns, was acknowledged at {} ns and the read began at {} ns",
+        key, *number, writes_[*number].end_ns, writes_[*number].seen_ns, last_number,
+        last->erasure ? "an erasure" : "a put", last->begin_ns, last->end_ns, begin_ns);
   }
   if (last == nullptr || last->erasure) return "";
   for (const size_t number : found->second) {

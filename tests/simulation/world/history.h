@@ -6,6 +6,7 @@
 #ifndef SLUICE_TESTS_SIMULATION_WORLD_HISTORY_H_
 #define SLUICE_TESTS_SIMULATION_WORLD_HISTORY_H_
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <map>
@@ -27,11 +28,17 @@ class History {
     bool erasure = false;
     size_t value_bytes = 0;
     int64_t begin_ns = 0;
-    int64_t end_ns = INT64_MAX;  // of one that was acknowledged
-    Version version = {};        // that it was sent with last; stamp 0: not known
+    int64_t end_ns = INT64_MAX;   // of one that was acknowledged
+    int64_t seen_ns = INT64_MAX;  // the first end of a get that returned it
+    Version seen_version = {};    // that it was sent with last by then
+    Version version = {};         // that it was sent with last; stamp 0: not known
     // The client's next write of the key, which is in order behind it.
     std::optional<size_t> followed_by = std::nullopt;
     bool acknowledged() const { return end_ns != INT64_MAX; }
+    // What begins later is newer: it has ended, or was given another version after it was seen.
+    int64_t effective_ns() const {
+      return version == seen_version ? end_ns : std::min(end_ns, seen_ns);
+    }
   };
 
   // The value to write; `number` is the write's.
@@ -43,6 +50,9 @@ class History {
   void sent_with(std::string_view key, std::string_view value, bool erasure,
                  const Version& version);
   void acknowledged(size_t number);
+  // A get that ends now has returned the value: with another version it must not undo what was
+  // written since.
+  void seen(std::string_view key, std::string_view value);
 
   // Of one replica, now: what it was told between these times. Acknowledged writes of that time
   // count as unacknowledged for reads that end later.

@@ -83,7 +83,7 @@ void Oracle::answered_by_archives(const absl::Status& status, std::string_view b
 }
 
 void Oracle::answered_get(const std::string& key, const absl::StatusOr<std::string>& value,
-                          int64_t begin_ns) const {
+                          int64_t begin_ns) {
   std::optional<std::string> read;
   if (value.ok()) {
     read = *value;
@@ -92,6 +92,7 @@ void Oracle::answered_get(const std::string& key, const absl::StatusOr<std::stri
   }
   const std::string fault = history_.fault_of(key, read, begin_ns, now_ns());
   if (!fault.empty()) fail("I1: get: " + fault);
+  if (read.has_value()) history_.seen(key, *read);
 }
 
 void Oracle::answered_backup(const BackupView& backup, int64_t begin_ns) {

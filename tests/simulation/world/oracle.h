@@ -72,7 +72,7 @@ class Oracle {
                             std::string_view what) const;
   // I1, of a get that began then.
   void answered_get(const std::string& key, const absl::StatusOr<std::string>& value,
-                    int64_t begin_ns) const;
+                    int64_t begin_ns);
   // Of a backup requested then.
   void answered_backup(const BackupView& backup, int64_t begin_ns);
   void answered_verification(std::string_view backup, const VerifyResult& verified) const;

@@ -90,10 +90,10 @@ Op draw_operator(Random& random, OpKind kind, const Scenario& scenario) {
     op.backup += kBackupNames;
   }
   // At the worst moment: while a backup goes from one state to the next.
-  if (kind != OpKind::kBackup && random.chance(0.5)) {
+  if (kind != OpKind::kBackup && random.chance(reads_backup(kind) ? 0.2 : 0.5)) {
     op.trigger = Op::Trigger::kState;
     op.state = static_cast<BackupState>(random.below(8));
-    op.count = random.below(3);
+    op.count = random.below(reads_backup(kind) ? 2 : 3);
   }
   return op;
 }
@@ -174,10 +174,10 @@ Scenario make_scenario(uint64_t seed, bool full_disks) {
   Scenario scenario;
   scenario.seed = seed;
   scenario.shape.nodes = 1 + random.below(4);
-  if (random.chance(0.5)) scenario.shape.nodes = 3;
+  if (random.chance(0.4)) scenario.shape.nodes = 3;
   scenario.shape.replicas =
       static_cast<uint32_t>(1 + random.below(std::min<size_t>(scenario.shape.nodes, 3)));
-  if (scenario.shape.nodes >= 3 && random.chance(0.6)) scenario.shape.replicas = 3;
+  if (scenario.shape.nodes >= 3 && random.chance(0.5)) scenario.shape.replicas = 3;
   scenario.shape.slot_bits = static_cast<uint32_t>(2 + random.below(3));
   scenario.writers = 1 + random.below(3);
   scenario.keys = size_t{8} << random.below(4);
@@ -201,12 +201,14 @@ Scenario make_scenario(uint64_t seed, bool full_disks) {
     if (kind == OpKind::kDataCopied && random.chance(0.5)) draw_standstill(random, scenario);
   }
   if (full_disks) scenario.ops.push_back(draw_fault(random, OpKind::kFullDisk, scenario));
-  const size_t operators = 2 + random.below(6);
+  const size_t operators = 3 + random.below(6);
   for (size_t i = 0; i < operators; ++i) {
     // The others have nothing to work on without one.
     const bool first = i == 0;
-    Op op = draw_operator(
-        random, first ? OpKind::kBackup : kOperators[random.below(kOperators.size())], scenario);
+    OpKind kind = kOperators[random.below(kOperators.size())];
+    if (first) kind = OpKind::kBackup;
+    if (i == 1 && random.chance(0.3)) kind = OpKind::kRestore;
+    Op op = draw_operator(random, kind, scenario);
     if (first) op.at_ms = draw_ms(random, 0, scenario.lasts_ms / 3);
     if (op.kind == OpKind::kRestoreToOther) {
       scenario.other = {.nodes = 1 + random.below(2), .replicas = 1, .slot_bits = 2};

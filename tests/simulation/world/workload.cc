@@ -141,7 +141,7 @@ void Workload::write(ClusterClient& client, size_t writer) {
     } else if (kind < 0.9) {
       const int64_t begin = now_ns();
       oracle_.answered_get(key, client.get(key), begin);
-    } else if (kind < 0.985) {
+    } else if (kind < 0.996) {
       import(client, random);
     } else {
       import_versions(client, random);
