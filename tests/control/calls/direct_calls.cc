@@ -469,22 +469,26 @@ void DirectNetwork::crash(const std::string& address) {
   const std::lock_guard lock(mutex_);
   const auto found = servers_.find(address);
   if (found == servers_.end()) return;
-  std::erase_if(servers_,
+  std::erase_if(taken_over_,
                 [server = found->second](const auto& each) { return each.second == server; });
+  servers_.erase(found);
 }
 
 void DirectNetwork::take_over(const std::string& address, const std::string& by) {
   const std::lock_guard lock(mutex_);
   const auto found = servers_.find(by);
-  if (found != servers_.end()) servers_.emplace(address, found->second);
+  if (found != servers_.end()) taken_over_[address] = found->second;
 }
 
 bool DirectNetwork::post(const std::string& address, std::shared_ptr<DirectCall> call, Work work) {
   const std::lock_guard lock(mutex_);
-  const auto found = servers_.find(address);
-  if (found == servers_.end()) return false;
-  found->second->accept(std::move(call), std::move(work));
-  return true;
+  for (const auto* const servers : {&servers_, &taken_over_}) {
+    const auto found = servers->find(address);
+    if (found == servers->end()) continue;
+    found->second->accept(std::move(call), std::move(work));
+    return true;
+  }
+  return false;
 }
 
 bool DirectNetwork::wait_for(const std::string& address, int64_t timeout_ms) {
@@ -508,7 +512,9 @@ absl::StatusOr<std::string> DirectNetwork::listen(const std::string& listen, Dir
 
 void DirectNetwork::leave(const DirectServer* server) {
   const std::lock_guard lock(mutex_);
-  std::erase_if(servers_, [server](const auto& each) { return each.second == server; });
+  for (auto* const servers : {&servers_, &taken_over_}) {
+    std::erase_if(*servers, [server](const auto& each) { return each.second == server; });
+  }
 }
 
 }  // namespace sluice

@@ -77,6 +77,8 @@ void Faults::strike(const Op& op) {
     case OpKind::kCrash:
     case OpKind::kPowerLoss:
       return crash(op);
+    case OpKind::kBlackout:
+      return black_out(op);
     case OpKind::kRestart:
       hold_down(op.host, op.lasts_ms);
       return at(now_ns(), [&host] { spawn([&host] { host.stop(); }); });
@@ -121,6 +123,20 @@ void Faults::crash(const Op& op) {
   hold_down(op.host, op.lasts_ms);
   hosts_[op.host]->crash(/*power=*/op.kind == OpKind::kPowerLoss);
   if (op.lasts_ms % 4 == 0) hosts_[op.host]->give_address_to(*hosts_[op.other]);
+}
+
+void Faults::black_out(const Op& op) {
+  for (size_t i = 0; i < hosts_.size(); ++i) {
+    const int64_t later_ms = static_cast<int64_t>(random_.below(4)) * op.lasts_ms / 2;
+    hold_down(i, op.lasts_ms + later_ms);
+    hosts_[i]->crash(/*power=*/true);
+    // A clock whose battery is empty begins with an earlier time.
+    if (op.lasts_ms % 4 == 0) hosts_[i]->wall_offset_ns = -random_hours_ns();
+  }
+}
+
+int64_t Faults::random_hours_ns() {
+  return static_cast<int64_t>(random_.below(7'200)) * 1'000'000'000;
 }
 
 void Faults::pause(const Op& op) {
@@ -174,6 +190,7 @@ void Faults::lose_data(const Op& op) {
   hold_down(op.host, op.lasts_ms);
   hosts_[op.host]->crash(/*power=*/true);
   hosts_[op.host]->disk().restore("/data", nullptr);
+  if (op.lasts_ms % 2 == 0) hosts_[op.host]->wall_offset_ns = -random_hours_ns();
   state.data = Data::kGone;
   state.lost_from_ns = 0;
   state.lost_until_ns = now_ns();
@@ -231,6 +248,8 @@ void Faults::run_copy(size_t host, Host& copy, int64_t until_ns) {
   if (!has_served) return;
   states_[host].lost_until_ns = now_ns();
   oracle_.data_lost(from_ns, now_ns());
+  // It may have been a target.
+  oracle_.archives_damaged(*hosts_[host], backups_of(copy));
 }
 
 void Faults::copy_serves(size_t host, int64_t from_ns) {

@@ -53,6 +53,8 @@ class Faults {
   };
 
   void crash(const Op& op);
+  void black_out(const Op& op);
+  int64_t random_hours_ns();
   void pause(const Op& op);
   void slow_down(size_t host, int64_t until_ns);
   void jump_clock(const Op& op);

@@ -58,10 +58,19 @@ std::optional<size_t> History::write_of(std::string_view key, std::string_view v
   return number;
 }
 
-bool History::is_certain(const Write& write, int64_t end_ns) const {
+void History::restored(std::string_view key, std::string_view value, int64_t begin_ns) {
+  const auto number = write_of(key, value);
+  if (!number.has_value()) return;
+  writes_[*number].restore_begin_ns = begin_ns;
+  writes_[*number].restore_end_ns = now_ns();
+}
+
+bool History::is_certain(const Write& write, int64_t begin_ns, int64_t end_ns) const {
   return std::none_of(losses_.begin(), losses_.end(), [&](const Loss& loss) {
+    const bool is_restored =
+        write.restore_end_ns <= begin_ns && loss.until_ns < write.restore_begin_ns;
     return loss.until_ns <= end_ns && write.begin_ns <= loss.until_ns &&
-           write.end_ns >= loss.from_ns;
+           write.end_ns >= loss.from_ns && !is_restored;
   });
 }
 
@@ -76,7 +85,7 @@ std::string History::fault_of(std::string_view key, const std::optional<std::str
   size_t last_number = 0;
   for (const size_t number : found->second) {
     const Write& write = writes_[number];
-    if (write.end_ns > begin_ns || !is_certain(write, end_ns)) continue;
+    if (write.end_ns > begin_ns || !is_certain(write, begin_ns, end_ns)) continue;
     if (last == nullptr || write.begin_ns > last->begin_ns) {
       last = &write;
       last_number = number;
@@ -85,7 +94,7 @@ std::string History::fault_of(std::string_view key, const std::optional<std::str
   const auto is_over = [&](const Write& write) {
     if (write.followed_by.has_value()) {
       const Write& next = writes_[*write.followed_by];
-      if (next.end_ns <= begin_ns && is_certain(next, end_ns)) return true;
+      if (next.end_ns <= begin_ns && is_certain(next, begin_ns, end_ns)) return true;
     }
     return last != nullptr && write.effective_ns() < last->begin_ns;
   };
@@ -127,7 +136,7 @@ const History::Write* History::newest_at(std::string_view key, uint64_t stamp) c
   if (found == by_key_.end()) return nullptr;
   for (const size_t number : found->second) {
     const Write& write = writes_[number];
-    if (!write.acknowledged() || !is_certain(write, INT64_MAX)) continue;
+    if (!write.acknowledged() || !is_certain(write, 0, INT64_MAX)) continue;
     if (write.version.stamp == 0 || write.version.stamp > stamp) continue;
     if (newest == nullptr || newest->version < write.version) newest = &write;
   }

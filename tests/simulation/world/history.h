@@ -34,6 +34,9 @@ class History {
     Version version = {};         // that it was sent with last; stamp 0: not known
     // The client's next write of the key, which is in order behind it.
     std::optional<size_t> followed_by = std::nullopt;
+    // Of the last completed restore of an archive that holds it.
+    int64_t restore_begin_ns = -1;
+    int64_t restore_end_ns = INT64_MAX;
     bool acknowledged() const { return end_ns != INT64_MAX; }
     // What begins later is newer: it has ended, or was given another version after it was seen.
     int64_t effective_ns() const {
@@ -57,6 +60,8 @@ class History {
   // Of one replica, now: what it was told between these times. Acknowledged writes of that time
   // count as unacknowledged for reads that end later.
   void lost(int64_t from_ns, int64_t until_ns) { losses_.push_back({from_ns, until_ns}); }
+  // A restore that began then has completed: all replicas have it again.
+  void restored(std::string_view key, std::string_view value, int64_t begin_ns);
 
   // Why a read of that time must not have had this result (nullopt: no such key); empty: it may.
   std::string fault_of(std::string_view key, const std::optional<std::string>& value,
@@ -78,8 +83,8 @@ class History {
   };
 
   std::string value_of(size_t number) const;
-  // Whether every read that began later, and ended by then, has it or a newer one.
-  bool is_certain(const Write& write, int64_t end_ns) const;
+  // Whether every read of that time, behind the write, has it or a newer one.
+  bool is_certain(const Write& write, int64_t begin_ns, int64_t end_ns) const;
 
   std::vector<Loss> losses_;
   std::vector<Write> writes_;

@@ -9,15 +9,16 @@
 namespace sluice::simulation {
 namespace {
 
-constexpr std::array kFaults = {OpKind::kCrash,    OpKind::kPowerLoss,  OpKind::kRestart,
-                                OpKind::kPause,    OpKind::kSlowNode,   OpKind::kPartition,
-                                OpKind::kNoBlock,  OpKind::kClockJump,  OpKind::kDiskError,
-                                OpKind::kSlowDisk, OpKind::kCrashClient};
+constexpr std::array kFaults = {OpKind::kBlackout,  OpKind::kCrash,    OpKind::kPowerLoss,
+                                OpKind::kRestart,   OpKind::kPause,    OpKind::kSlowNode,
+                                OpKind::kPartition, OpKind::kNoBlock,  OpKind::kClockJump,
+                                OpKind::kDiskError, OpKind::kSlowDisk, OpKind::kCrashClient};
 // After which less can be expected of what else happens.
 constexpr std::array kDamages = {OpKind::kDataGone,   OpKind::kDataCopied,  OpKind::kDataSetBack,
                                  OpKind::kArchiveRot, OpKind::kArchiveGone, OpKind::kArchiveSetBack,
                                  OpKind::kArchiveSwap};
 constexpr double kDamageChance = 0.06;
+constexpr double kCopyChance = 0.12;
 constexpr std::array kOperators = {
     OpKind::kBackup,         OpKind::kBackup,        OpKind::kBackup,  OpKind::kBackupTwice,
     OpKind::kVerify,         OpKind::kRestore,       OpKind::kRestore, OpKind::kRestoreToOther,
@@ -45,8 +46,10 @@ Op draw_fault(Random& random, OpKind kind, const Scenario& scenario) {
   op.other = random.below(scenario.shape.nodes);
   op.lasts_ms = draw_ms(random, 10, random.chance(0.3) ? 12'000 : 3'000);
   if (random.chance(0.5)) {
-    op.trigger = static_cast<Op::Trigger>(1 + random.below(3));
+    op.trigger = static_cast<Op::Trigger>(1 + random.below(4));
     op.count = random.below(random.chance(0.5) ? 10 : 100);
+    op.state = static_cast<BackupState>(random.below(8));
+    if (op.trigger == Op::Trigger::kState) op.count = random.below(2);
   }
   if (kind == OpKind::kCrashClient && op.trigger != Op::Trigger::kTime) {
     op.trigger = Op::Trigger::kCall;
@@ -73,6 +76,17 @@ void draw_standstill(Random& random, Scenario& scenario) {
   pause.lasts_ms = draw_ms(random, 3'000, 12'000);
   scenario.ops.back().lasts_ms = pause.lasts_ms + draw_ms(random, 1'000, 15'000);
   scenario.ops.push_back(pause);
+}
+
+// After the loss of data that was drawn last.
+void draw_restores(Random& random, Scenario& scenario) {
+  Op restore = scenario.ops.back();
+  restore.kind = OpKind::kRestore;
+  for (size_t n = random.below(3); n > 0; --n) {
+    restore.at_ms += draw_ms(random, 0, 4'000);
+    restore.backup = kBackupNames + random.below(kBackupNames);
+    scenario.ops.push_back(restore);
+  }
 }
 
 // Of one that has to be there.
@@ -136,12 +150,14 @@ Op draw_deletion(Random& random, const Op& reads) {
 
 std::string_view name_of(OpKind kind) {
   constexpr std::array<std::string_view, static_cast<size_t>(OpKind::kCount)> kNames = {
-      "crash",        "power-loss",       "restart",      "pause",          "slow-node",
-      "partition",    "no-block",         "clock-jump",   "disk-error",     "slow-disk",
-      "full-disk",    "data-gone",        "data-copied",  "data-set-back",  "archive-rot",
-      "archive-gone", "archive-set-back", "archive-swap", "crash-client",   "backup",
-      "backup-twice", "verify",           "restore",      "restore-prefix", "restore-to-other",
-      "retry",        "retry-in-other",   "delete",       "cancel",         "resume"};
+      "crash",          "power-loss",       "blackout",      "restart",
+      "pause",          "slow-node",        "partition",     "no-block",
+      "clock-jump",     "disk-error",       "slow-disk",     "full-disk",
+      "data-gone",      "data-copied",      "data-set-back", "archive-rot",
+      "archive-gone",   "archive-set-back", "archive-swap",  "crash-client",
+      "backup",         "backup-twice",     "verify",        "restore",
+      "restore-prefix", "restore-to-other", "retry",         "retry-in-other",
+      "delete",         "cancel",           "resume"};
   return kNames[static_cast<size_t>(kind)];
 }
 
@@ -196,9 +212,10 @@ Scenario make_scenario(uint64_t seed, bool full_disks) {
     }
   }
   for (const OpKind kind : kDamages) {
-    if (!random.chance(kDamageChance)) continue;
+    if (!random.chance(kind == OpKind::kDataCopied ? kCopyChance : kDamageChance)) continue;
     scenario.ops.push_back(draw_damage(random, kind, scenario));
     if (kind == OpKind::kDataCopied && random.chance(0.5)) draw_standstill(random, scenario);
+    if (kind == OpKind::kDataGone) draw_restores(random, scenario);
   }
   if (full_disks) scenario.ops.push_back(draw_fault(random, OpKind::kFullDisk, scenario));
   const size_t operators = 3 + random.below(6);

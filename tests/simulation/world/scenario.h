@@ -20,6 +20,7 @@ enum class OpKind : uint8_t {
   // Faults, of a host, for a time.
   kCrash,      // started again after it
   kPowerLoss,  // the same
+  kBlackout,   // the same, of all hosts, which come back one after the other
   kRestart,    // stops cleanly
   kPause,
   kSlowNode,   // runs a fraction of the time

@@ -218,6 +218,25 @@ bool Workload::read_content(const std::string& name, const std::string& uuid) {
   return true;
 }
 
+absl::Status Workload::restore_here(ClusterClient& client, const std::string& name,
+                                    const std::string& prefix) {
+  const auto before = head_of(name);
+  const bool is_known = before.has_value() && read_content(name, before->uuid);
+  const int64_t begin = now_ns();
+  RestoreRequest request = restore_of(name);
+  request.prefix = prefix;
+  Restored::End end = Restored::End::kOther;
+  const absl::Status status = restore(client, request, &end);
+  const auto after = head_of(name);
+  if (!is_known || end != Restored::End::kCompleted || before->uuid != after->uuid) return status;
+  for (const auto& [key, record] : contents_[before->uuid]) {
+    if (key.starts_with(prefix) && !record.tombstone) {
+      oracle_.history().restored(key, record.value, begin);
+    }
+  }
+  return status;
+}
+
 absl::Status Workload::restore_to_other(ClusterClient& client, const std::string& name) {
   Restored& restored = other_oracle_->restored();
   const auto before = head_of(name);
@@ -273,12 +292,9 @@ absl::Status Workload::operate(ClusterClient& client, const Op& op, const std::s
       return verified.status();
     }
     case OpKind::kRestore:
-      return restore(client, restore_of(name));
-    case OpKind::kRestorePrefix: {
-      RestoreRequest request = restore_of(name);
-      request.prefix = "k1";
-      return restore(client, request);
-    }
+      return restore_here(client, name, "");
+    case OpKind::kRestorePrefix:
+      return restore_here(client, name, "k1");
     case OpKind::kRestoreToOther:
       return restore_to_other(client, name);
     case OpKind::kRetry:

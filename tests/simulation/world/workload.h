@@ -63,6 +63,8 @@ class Workload {
   void erase(ClusterClient& client, const std::string& key);
   void import(ClusterClient& client, Random& random);
   void import_versions(ClusterClient& client, Random& random);
+  absl::Status restore_here(ClusterClient& client, const std::string& name,
+                            const std::string& prefix);
   absl::Status restore_to_other(ClusterClient& client, const std::string& name);
   absl::Status operate(ClusterClient& client, const Op& op, const std::string& name);
   std::string name_for(const Op& op);

@@ -55,6 +55,7 @@ Host::Host(World& world, std::string name, std::string node, std::string cluster
       name_(std::move(name)),
       node_(std::move(node)),
       cluster_(std::move(cluster)),
+      has_fixed_port_(world.random_.chance(0.5)),
       disk_(number),
       mount_(simulation::mount(name_, disk_)) {}
 
@@ -65,7 +66,7 @@ NodeOptions Host::options(bool accept_data_loss) const {
   config.cluster = World::url_of(cluster_);
   config.data_folder = data_folder();
   config.archive_folder = archive_folder();
-  config.control_listen = name_ + ":0";
+  config.control_listen = name_ + (has_fixed_port_ ? ":7000" : ":0");
   config.data_listen = name_;
   config.driver = "sim";
   config.weight = 1.0;

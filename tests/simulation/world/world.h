@@ -87,6 +87,7 @@ class Host {
   const std::string name_;
   const std::string node_;
   const std::string cluster_;
+  const bool has_fixed_port_;  // or another one after each start
   Disk disk_;
   Mount& mount_;
   NodeProcess* process_ = nullptr;
