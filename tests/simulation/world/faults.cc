@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <iterator>
 #include <set>
 #include <string>
 #include <string_view>
@@ -245,7 +246,11 @@ void Faults::run_copy(size_t host, Host& copy, int64_t until_ns) {
     sleep_ms(kCopyStepMs);
   }
   copy.crash(/*power=*/true);
-  if (!has_served) return;
+  if (!has_served) {
+    // It may have joined all the same.
+    if (states_[host].data == Data::kNewest) overtake(host, now_ns());
+    return;
+  }
   states_[host].lost_until_ns = now_ns();
   oracle_.data_lost(from_ns, now_ns());
   // It may have been a target.
@@ -258,10 +263,14 @@ void Faults::copy_serves(size_t host, int64_t from_ns) {
   if (now_ns() > state.trouble_until_ns) {
     fail(fmt::format("I11: a copy of the data of {} serves in its place", hosts_[host]->name()));
   }
-  state.data = Data::kOvertaken;
-  state.lost_from_ns = from_ns;
-  state.lost_until_ns = now_ns();
+  overtake(host, from_ns);
   oracle_.data_lost(from_ns, now_ns());
+}
+
+void Faults::overtake(size_t host, int64_t from_ns) {
+  states_[host].data = Data::kOvertaken;
+  states_[host].lost_from_ns = from_ns;
+  states_[host].lost_until_ns = now_ns();
 }
 
 void Faults::damage_archives(const Op& op) {
@@ -269,14 +278,12 @@ void Faults::damage_archives(const Op& op) {
   Host& other = *hosts_[op.other];
   if (op.kind == OpKind::kArchiveRot) return rot(host);
   if (op.kind == OpKind::kArchiveSwap) {
-    if (op.host != op.other) {
-      hold_down(op.host, op.lasts_ms);
-      hold_down(op.other, op.lasts_ms);
-      host.crash(/*power=*/true);
-      other.crash(/*power=*/true);
-      swap_archives(host, other);
-    }
-    return;
+    hold_down(op.host, op.lasts_ms);
+    host.crash(/*power=*/true);
+    if (op.host == op.other) return swap_backups(host);
+    hold_down(op.other, op.lasts_ms);
+    other.crash(/*power=*/true);
+    return swap_archives(host, other);
   }
   const bool gone = op.kind == OpKind::kArchiveGone;
   const Disk::Tree archives = gone ? nullptr : host.disk().snapshot("/archives");
@@ -303,13 +310,33 @@ void Faults::rot(Host& host) {
 }
 
 void Faults::swap_archives(Host& host, Host& other) {
+  const std::set<std::string> here = backups_of(host);
+  const std::set<std::string> there = backups_of(other);
   const Disk::Tree archives = host.disk().snapshot("/archives");
   host.disk().restore("/archives", other.disk().snapshot("/archives"));
   other.disk().restore("/archives", archives);
-  std::set<std::string> backups = backups_of(host);
-  backups.merge(backups_of(other));
-  oracle_.archives_damaged(host, backups);
-  oracle_.archives_damaged(other, backups);
+  std::set<std::string> both;
+  std::set_intersection(here.begin(), here.end(), there.begin(), there.end(),
+                        std::inserter(both, both.end()));
+  for (const std::set<std::string>& backups : {here, there}) {
+    oracle_.archives_damaged(host, backups);
+    oracle_.archives_damaged(other, backups);
+  }
+  oracle_.parts_exchanged(both);
+}
+
+// The directories of two backups.
+void Faults::swap_backups(Host& host) {
+  const std::set<std::string> backups = backups_of(host);
+  if (backups.size() < 2) return;
+  const std::string first = std::string(kArchives) + *backups.begin();
+  const std::string last = std::string(kArchives) + *backups.rbegin();
+  const Disk::Tree tree = host.disk().snapshot(first);
+  host.disk().restore(first, host.disk().snapshot(last));
+  host.disk().restore(last, tree);
+  const std::set<std::string> exchanged = {*backups.begin(), *backups.rbegin()};
+  oracle_.archives_damaged(host, exchanged);
+  oracle_.parts_exchanged(exchanged);
 }
 
 // --- Starting ---

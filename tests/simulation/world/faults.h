@@ -64,9 +64,11 @@ class Faults {
   void copy_data(const Op& op);
   void run_copy(size_t host, Host& copy, int64_t until_ns);
   void copy_serves(size_t host, int64_t from_ns);
+  void overtake(size_t host, int64_t from_ns);
   void damage_archives(const Op& op);
   void rot(Host& host);
   void swap_archives(Host& host, Host& other);
+  void swap_backups(Host& host);
   void later(const Op& op, std::function<void()> undo);
   void supervise();
   void judge_end(size_t host);
