@@ -193,6 +193,7 @@ void Faults::lose_data(const Op& op) {
   hosts_[op.host]->disk().restore("/data", nullptr);
   if (op.lasts_ms % 2 == 0) hosts_[op.host]->wall_offset_ns = -random_hours_ns();
   state.data = Data::kGone;
+  state.accepted_from_ns = now_ns() + 2 * op.lasts_ms * 1'000'000;
   state.lost_from_ns = 0;
   state.lost_until_ns = now_ns();
 }
@@ -209,6 +210,7 @@ void Faults::set_data_back(const Op& op) {
     host.crash(/*power=*/true);
     host.disk().restore("/data", data);
     state.data = Data::kSetBack;
+    state.accepted_from_ns = now_ns() + op.lasts_ms * 1'000'000 / 4;
     state.lost_from_ns = taken_ns;
     state.lost_until_ns = now_ns();
     // Even if it is not refused.
@@ -346,8 +348,10 @@ void Faults::judge_end(size_t host) {
   const absl::Status status = hosts_[host]->status();
   if (absl::IsFailedPrecondition(status) && state.data != Data::kNewest &&
       state.data != Data::kAccepted) {
-    state.data = Data::kAccepted;
-    oracle_.data_lost(state.lost_from_ns, state.lost_until_ns);
+    if (now_ns() >= state.accepted_from_ns || healed_) {
+      state.data = Data::kAccepted;
+      oracle_.data_lost(state.lost_from_ns, state.lost_until_ns);
+    }
   } else if (absl::IsDataLoss(status) || absl::IsFailedPrecondition(status) ||
              absl::IsInvalidArgument(status)) {
     fail(fmt::format("I9: {}: {}", hosts_[host]->name(), status.ToString()));
