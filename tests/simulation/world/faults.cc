@@ -4,14 +4,12 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <iterator>
 #include <set>
-#include <string>
-#include <string_view>
 #include <thread>
 #include <utility>
 
 #include "tests/simulation/simulation.h"
+#include "tests/simulation/world/archive_damage.h"
 
 namespace sluice::simulation {
 namespace {
@@ -26,18 +24,6 @@ constexpr int64_t kUnpublishedNs = 10'000'000'000;
 // How long a node may be without its lease after a fault.
 constexpr int64_t kTroubleNs = 10'000'000'000;
 constexpr int64_t kCopyStepMs = 50;
-constexpr std::string_view kArchives = "/archives/";
-
-// Whose part a file of an archive directory belongs to, by its path on the disk.
-std::string backup_of(const std::string& file) {
-  return file.substr(kArchives.size(), file.find('/', kArchives.size()) - kArchives.size());
-}
-
-std::set<std::string> backups_of(Host& host) {
-  std::set<std::string> backups;
-  for (const std::string& file : host.disk().files("/archives")) backups.insert(backup_of(file));
-  return backups;
-}
 
 }  // namespace
 
@@ -70,6 +56,7 @@ void Faults::strike(const Op& op) {
   ++fired_[op.kind];
   trace(describe(op));
   for (const size_t struck : {op.host, op.other}) {
+    if (op.kind == OpKind::kDataCopied) break;
     int64_t& until_ns = states_[struck].trouble_until_ns;
     until_ns = std::max(until_ns, now_ns() + op.lasts_ms * 1'000'000 + kTroubleNs);
   }
@@ -219,6 +206,8 @@ void Faults::set_data_back(const Op& op) {
 }
 
 void Faults::copy_data(const Op& op) {
+  // Of a node that has not joined yet, whichever joins first may.
+  if (!hosts_[op.host]->serving() || states_[op.host].data != Data::kNewest) return;
   const Disk::Tree data = hosts_[op.host]->disk().snapshot("/data");
   const int64_t until_ns = now_ns() + op.lasts_ms * 1'000'000;
   at(now_ns(), [this, op, data, until_ns] {
@@ -238,6 +227,8 @@ void Faults::run_copy(size_t host, Host& copy, int64_t until_ns) {
   // One that is refused stays away; while the name is in use, it tries again.
   while (now_ns() < until_ns && !healed_ && !absl::IsFailedPrecondition(copy.status())) {
     if (!copy.running()) copy.start();
+    // It may have joined before it is seen to serve.
+    if (states_[host].data == Data::kNewest) overtake(host, has_served ? from_ns : now_ns());
     if (copy.serving() && !has_served) copy_serves(host, from_ns);
     has_served = has_served || copy.serving();
     if (!copy.serving() || !hosts_[host]->serving() || now_ns() < states_[host].paused_until_ns) {
@@ -248,11 +239,7 @@ void Faults::run_copy(size_t host, Host& copy, int64_t until_ns) {
     sleep_ms(kCopyStepMs);
   }
   copy.crash(/*power=*/true);
-  if (!has_served) {
-    // It may have joined all the same.
-    if (states_[host].data == Data::kNewest) overtake(host, now_ns());
-    return;
-  }
+  if (!has_served) return;
   states_[host].lost_until_ns = now_ns();
   oracle_.data_lost(from_ns, now_ns());
   // It may have been a target.
@@ -260,9 +247,7 @@ void Faults::run_copy(size_t host, Host& copy, int64_t until_ns) {
 }
 
 void Faults::copy_serves(size_t host, int64_t from_ns) {
-  HostState& state = states_[host];
-  if (state.data != Data::kNewest) return;
-  if (now_ns() > state.trouble_until_ns) {
+  if (now_ns() > states_[host].trouble_until_ns) {
     fail(fmt::format("I11: a copy of the data of {} serves in its place", hosts_[host]->name()));
   }
   overtake(host, from_ns);
@@ -278,14 +263,14 @@ void Faults::overtake(size_t host, int64_t from_ns) {
 void Faults::damage_archives(const Op& op) {
   Host& host = *hosts_[op.host];
   Host& other = *hosts_[op.other];
-  if (op.kind == OpKind::kArchiveRot) return rot(host);
+  if (op.kind == OpKind::kArchiveRot) return rot(host, oracle_, random_);
   if (op.kind == OpKind::kArchiveSwap) {
     hold_down(op.host, op.lasts_ms);
     host.crash(/*power=*/true);
-    if (op.host == op.other) return swap_backups(host);
+    if (op.host == op.other) return swap_backups(host, oracle_);
     hold_down(op.other, op.lasts_ms);
     other.crash(/*power=*/true);
-    return swap_archives(host, other);
+    return swap_archives(host, other, oracle_);
   }
   const bool gone = op.kind == OpKind::kArchiveGone;
   const Disk::Tree archives = gone ? nullptr : host.disk().snapshot("/archives");
@@ -297,48 +282,6 @@ void Faults::damage_archives(const Op& op) {
     host.disk().restore("/archives", archives);
     oracle_.archives_damaged(host, backups_of(host));
   });
-}
-
-void Faults::rot(Host& host) {
-  const std::vector<std::string> files = host.disk().files("/archives");
-  if (files.empty()) return;
-  const std::string& file = files[random_.below(files.size())];
-  InodePtr inode;
-  if (host.disk().find(host.disk().root(), file, &inode) != 0 || inode->content.size() == 0) return;
-  const uint64_t offset = random_.below(inode->content.size());
-  if (host.disk().flip_bit(file, offset, static_cast<int>(random_.below(8))) != 0) return;
-  trace(fmt::format("byte {} of {} of {} has changed", offset, file, host.name()));
-  oracle_.archives_damaged(host, {backup_of(file)});
-}
-
-void Faults::swap_archives(Host& host, Host& other) {
-  const std::set<std::string> here = backups_of(host);
-  const std::set<std::string> there = backups_of(other);
-  const Disk::Tree archives = host.disk().snapshot("/archives");
-  host.disk().restore("/archives", other.disk().snapshot("/archives"));
-  other.disk().restore("/archives", archives);
-  std::set<std::string> both;
-  std::set_intersection(here.begin(), here.end(), there.begin(), there.end(),
-                        std::inserter(both, both.end()));
-  for (const std::set<std::string>& backups : {here, there}) {
-    oracle_.archives_damaged(host, backups);
-    oracle_.archives_damaged(other, backups);
-  }
-  oracle_.parts_exchanged(both);
-}
-
-// The directories of two backups.
-void Faults::swap_backups(Host& host) {
-  const std::set<std::string> backups = backups_of(host);
-  if (backups.size() < 2) return;
-  const std::string first = std::string(kArchives) + *backups.begin();
-  const std::string last = std::string(kArchives) + *backups.rbegin();
-  const Disk::Tree tree = host.disk().snapshot(first);
-  host.disk().restore(first, host.disk().snapshot(last));
-  host.disk().restore(last, tree);
-  const std::set<std::string> exchanged = {*backups.begin(), *backups.rbegin()};
-  oracle_.archives_damaged(host, exchanged);
-  oracle_.parts_exchanged(exchanged);
 }
 
 // --- Starting ---

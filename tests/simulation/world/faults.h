@@ -67,9 +67,6 @@ class Faults {
   void copy_serves(size_t host, int64_t from_ns);
   void overtake(size_t host, int64_t from_ns);
   void damage_archives(const Op& op);
-  void rot(Host& host);
-  void swap_archives(Host& host, Host& other);
-  void swap_backups(Host& host);
   void later(const Op& op, std::function<void()> undo);
   void supervise();
   void judge_end(size_t host);
