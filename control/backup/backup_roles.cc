@@ -20,6 +20,7 @@
 #include "control/job/job_fence.h"
 #include "control/peers/archive_reference.h"
 #include "control/peers/rpc.h"
+#include "dataplane/archive/folder.h"
 #include "dataplane/archive/part_identity.h"
 #include "dataplane/archive/writer.h"
 
@@ -36,6 +37,26 @@ constexpr size_t kLargestManifest = size_t{1} << 30;
 bool is_running(BackupState state) {
   return state == BackupState::kEnabled || state == BackupState::kSent ||
          state == BackupState::kCopyCompleted || state == BackupState::kConsolidated;
+}
+
+// Beside a committed part: committing ends with the removal of the journal, which a crash may
+// prevent and a loss of power undo.
+absl::Status remove_left_files(const NodeContext& context, const BackupHead& head) {
+  const std::string directory = archive_path(context, head);
+  const auto left = left_of_writing(directory);
+  if (!left.ok() || left->empty()) return absl::OkStatus();  // whoever needs the part reports it
+  const ArchivePartId id{context.cluster().uuid, head.uuid, context.name, head.manifest_digest};
+  const auto found = identify_part(directory);
+  if (!found.ok() || found->state != FoundPart::State::kFinished ||
+      !check_identity(directory, *found, id).ok()) {
+    return absl::OkStatus();
+  }
+  for (const std::string& name : *left) {
+    SLUICE_RETURN_IF_ERROR(remove_file(directory + "/" + name));
+  }
+  spdlog::info("{}: removed what was left of writing its part of backup {}", context.name,
+               head.name);
+  return absl::OkStatus();
 }
 
 // A part that is not in this node's archive directory is gone, unless it stands where it was made:
@@ -205,7 +226,8 @@ absl::Status BackupRoles::remove_left_part(const BackupHead& head) {
       head.state == BackupState::kCompleted) {
     return delete_archive(archive_path(context_, head));
   }
-  if (holds && (head.state == BackupState::kCompleted || head.deleting)) return absl::OkStatus();
+  if (holds && head.deleting) return absl::OkStatus();
+  if (holds && head.state == BackupState::kCompleted) return remove_left_files(context_, head);
   const ArchivePartId id{context_.cluster().uuid, head.uuid, context_.name, {}};
   const absl::Status removed = context_.archives->remove(
       head.name, id, head.deleting ? Removable::kAny : Removable::kUnfinished);

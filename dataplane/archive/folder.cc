@@ -51,6 +51,13 @@ bool is_leftover(std::string_view name) {
   return of == kManifestFile || of == kPartFile || of == kJournalFile || numbered(of, kIndexPrefix);
 }
 
+absl::StatusOr<std::vector<std::string>> left_of_writing(const std::string& folder) {
+  SLUICE_ASSIGN_OR_RETURN(std::vector<std::string> names, list_folder(folder));
+  std::erase_if(names,
+                [](const std::string& name) { return name != kJournalFile && !is_leftover(name); });
+  return names;
+}
+
 bool is_archive_file(std::string_view name) {
   return name == kManifestFile || name == kPartFile || name == kJournalFile ||
          name == kRemovedFile || numbered(name, kSegmentPrefix) || numbered(name, kIndexPrefix) ||

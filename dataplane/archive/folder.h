@@ -27,6 +27,9 @@ inline constexpr std::string_view kIndexPrefix = "index-";
 
 // Left by a crash in the middle of write_file_durably() of one of the archive's own files.
 bool is_leftover(std::string_view name);
+// Names in the folder of a part that is committed which count for nothing there: its journal, and
+// leftovers. NOT_FOUND when there is no such folder.
+absl::StatusOr<std::vector<std::string>> left_of_writing(const std::string& folder);
 // Any file that an archive or an unfinished part has.
 bool is_archive_file(std::string_view name);
 

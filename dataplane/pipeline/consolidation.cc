@@ -186,8 +186,8 @@ void ConsolidationImpl::count_repeated(const Envelope& envelope) {
   progress_.repeated_bytes += envelope.payload_bytes + Envelope::kBytes;
 }
 
-void ConsolidationImpl::drop(uint32_t slot) {
-  writer_.drop_slot(slot);
+void ConsolidationImpl::drop(uint32_t slot, bool archived) {
+  if (archived) writer_.drop_slot(slot);
   const std::lock_guard lock(mutex_);
   progress_.dropped_bytes += std::exchange(slots_[slot].taken_bytes, 0);
 }

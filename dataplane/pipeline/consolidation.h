@@ -94,7 +94,7 @@ class Consolidation {
     uint64_t received_bytes = 0;    // payloads and envelopes, with repeats
     uint64_t duplicate_blocks = 0;  // of what was here already; ignored
     uint64_t repeated_bytes = 0;    // of these, payloads and envelopes
-    uint64_t dropped_bytes = 0;     // of blocks that were taken, and whose slot then began again
+    uint64_t dropped_bytes = 0;     // in vain otherwise: slots that were not whole began again
     uint64_t slots_refused = 0;     // asked for again, with the divergent ones that started over
     DivergenceReport
         divergence;  // of slots durable in this life; a resumed job adds up those of its lives

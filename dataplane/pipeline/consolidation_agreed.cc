@@ -100,17 +100,22 @@ absl::Status ConsolidationImpl::on_agreed(Lane& lane, Message message) {
 
   const bool restart = envelope.sequence == 0 && (envelope.flags & Envelope::kRestart) != 0;
   if (restart) {
-    if (arriving.next_sequence > 0) drop(envelope.slot);
+    drop(envelope.slot, arriving.next_sequence > 0);
     arriving.digester->reset();
     arriving.next_sequence = 0;
     arriving.refused = false;
   }
-  if (arriving.refused) return absl::OkStatus();  // sent before the source heard of the refusal
-  if (envelope.sequence < arriving.next_sequence) {
-    std::lock_guard lock(mutex_);
-    count_repeated(envelope);
-    return absl::OkStatus();
+  const bool repeated = !arriving.refused && envelope.sequence < arriving.next_sequence;
+  {
+    const std::lock_guard lock(mutex_);
+    if (repeated) {
+      count_repeated(envelope);
+    } else {
+      slots_[envelope.slot].taken_bytes += envelope.payload_bytes + Envelope::kBytes;
+    }
   }
+  // Refused: sent before the source heard of it.
+  if (repeated || arriving.refused) return absl::OkStatus();
   absl::Status status;
   if (envelope.sequence > arriving.next_sequence) {
     status = data_loss("block {} came where {} was due", envelope.sequence, arriving.next_sequence);
@@ -140,10 +145,6 @@ absl::Status ConsolidationImpl::take_block(Lane& lane, Arriving& arriving, Messa
     work.add(envelope.payload_bytes);
   }
   ++arriving.next_sequence;
-  {
-    const std::lock_guard lock(mutex_);
-    slots_[envelope.slot].taken_bytes += envelope.payload_bytes + Envelope::kBytes;
-  }
   if (absl::Status status = writer_.append(std::move(message.buffer), envelope.payload_bytes);
       !status.ok()) {
     end(State::kFailed,
@@ -168,7 +169,7 @@ absl::Status ConsolidationImpl::finish_agreed(Lane& lane, uint32_t slot, Arrivin
 
 void ConsolidationImpl::refuse(Lane& lane, uint32_t slot, Arriving& arriving,
                                const absl::Status& why) {
-  if (arriving.next_sequence > 0) drop(slot);
+  drop(slot, arriving.next_sequence > 0);
   arriving.next_sequence = 0;
   arriving.refused = true;
   slot_failed(slot, lane.node, why);
@@ -177,7 +178,7 @@ void ConsolidationImpl::refuse(Lane& lane, uint32_t slot, Arriving& arriving,
 
 void ConsolidationImpl::drop_arriving(Lane& lane) {
   for (auto& [slot, arriving] : lane.arriving) {
-    if (arriving.next_sequence > 0) drop(slot);
+    drop(slot, arriving.next_sequence > 0);
     std::lock_guard lock(mutex_);
     slots_[slot].owner = nullptr;
   }

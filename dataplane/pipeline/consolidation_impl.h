@@ -90,8 +90,8 @@ class ConsolidationImpl final : public Consolidation, public StreamHandler, publ
   bool slot_received(uint32_t slot, const SlotDigest& digest, uint64_t newest_stamp);
   void count_block(uint32_t message_bytes);
   void count_repeated(const Envelope& envelope);
-  // What the slot has so far is for nothing.
-  void drop(uint32_t slot);
+  // What came of the slot so far was for nothing; `archived`: some of it is with the archive.
+  void drop(uint32_t slot, bool archived);
   void slot_failed(uint32_t slot, const std::string& source, const absl::Status& why);
 
   // consolidation_sync.cc

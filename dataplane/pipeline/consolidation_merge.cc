@@ -31,7 +31,7 @@ absl::Status ConsolidationImpl::append(uint32_t slot, BlockBuffer block, uint32_
 }
 
 void ConsolidationImpl::start_over(uint32_t slot, const absl::Status& why) {
-  drop(slot);
+  drop(slot, true);
   // A broken stream is its source's bad luck, as often as it happens. What was wrong with the data
   // counts.
   if (absl::IsDataLoss(why)) {

@@ -225,6 +225,23 @@ def test_a_backup_is_interrupted_before_it_has_told_its_name(scratch):
     check_equal(cluster.json("backup", "create", "--name", "after")["state"], "completed", "a backup afterwards")
 
 
+def test_what_a_commit_that_was_cut_short_left_is_removed(scratch):
+    """A node that is killed after its manifest is stored, and before its journal is removed, has both."""
+    cluster, _ = filled_cluster(scratch, "c", SEED + 4, records=50)
+    cluster.json("backup", "create", "--name", "b")
+    part = cluster.folder / "n1-archive" / "b"
+    cluster.kill("n1")
+    left = [part / "journal", part / "manifest.4f.tmp"]
+    others = [part / "notes", cluster.folder / "n1-archive" / "journal"]  # no archive's
+    for path in left + others:
+        path.write_bytes(b"what was there")
+    cluster.start("n1")
+    harness.wait_for(lambda: not any(path.exists() for path in left), "what was left is removed")
+    check(all(path.exists() for path in others), "what is not of the archive is gone")
+    others[0].unlink()  # which a verification reports
+    check_equal(cluster.json("backup", "verify", "b")["bad"], [], "bad blocks")
+
+
 def test_lost_data_folder_is_noticed(scratch):
     cluster = scratch.cluster("c", 3)
     cluster.put_lines(harness.random_records(50, 100, 5))

@@ -36,13 +36,16 @@ class Host:
     """A network namespace that lasts as long as a process in it."""
 
     def __init__(self, number):
-        self.number = number
         self.address = f"10.77.0.{number}"
-        self.holder = subprocess.Popen(["unshare", "--net", "sleep", "infinity"])
+        self.link = f"p{number}"
+        self.holder = subprocess.Popen(["setpriv", "--pdeathsig", "KILL", "unshare", "--net", "sleep", "infinity"],
+                                       stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+    def attach(self):
         harness.wait_for(lambda: os.readlink(f"/proc/{self.holder.pid}/ns/net") != os.readlink("/proc/self/ns/net"),
                          "a network namespace")
-        command("ip", "link", "add", f"p{number}", "type", "veth", "peer", "name", "eth0", "netns", self.holder.pid)
-        command("ip", "link", "set", f"p{number}", "master", "br0", "up")
+        command("ip", "link", "add", self.link, "type", "veth", "peer", "name", "eth0", "netns", self.holder.pid)
+        command("ip", "link", "set", self.link, "master", "br0", "up")
         self.run("ip", "link", "set", "lo", "up")
         self.run("ip", "addr", "add", f"{self.address}/24", "dev", "eth0")
         self.run("ip", "link", "set", "eth0", "up")
@@ -126,6 +129,7 @@ class Network:
         scratch.closers.append(self.close)
         for number in range(1, len(NODES) + 1):
             self.hosts.append(Host(number))
+            self.hosts[-1].attach()
         self.faults = {
             "partition": self.partition, "one way to": self.one_way_to, "one way from": self.one_way_from,
             "between two": self.between_two, "without the client": self.without_the_client, "resets": self.resets,
@@ -136,6 +140,8 @@ class Network:
         for host in self.hosts:
             host.holder.kill()
             host.holder.wait()
+            # The kernel removes it with the namespace, but later.
+            subprocess.run(["ip", "link", "del", host.link], check=False, capture_output=True)
         subprocess.run(["ip", "link", "del", "br0"], check=False)
 
     def lossy(self, directions):

@@ -38,6 +38,7 @@ class Fault:
         self.pause = pause  # seconds until it is brought back
         self.relapse = relapse  # seconds after its restart when a node is killed again, or None
         self.struck = None  # the victim's name
+        self.relapsed = False
         self.on_strike = lambda: None
         self.error = None
         self.thread = None
@@ -69,7 +70,7 @@ class Fault:
             self.on_strike()
             time.sleep(self.pause)
             if self.relapse is not None:
-                victim.relapse(self.relapse)
+                self.relapsed = victim.relapse(self.relapse)
         finally:
             try:
                 if self.struck:

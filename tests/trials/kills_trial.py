@@ -41,7 +41,7 @@ class Tally:
     def count(self, phase, fault):
         with self.lock:
             self.struck[phase, fault.role, fault.moment.name, "stop" if fault.stops else "kill"] += 1
-            if fault.relapse is not None and fault.role not in ("client", "driver", "etcd"):
+            if fault.relapsed:
                 self.struck[phase, fault.role, "restart", "kill"] += 1
 
     def kills(self):
@@ -61,7 +61,7 @@ class Tally:
         with self.lock:
             self.backups += 1
             self.bytes.update(backed_up=shown["bytes"], seen_durable=durable, durable_again=again, durable_left_out=left_out,
-                              repeated=shown.get("repeated_bytes", 0), dropped=shown.get("dropped_bytes", 0))
+                              repeated=shown["repeated_bytes"], dropped=shown["dropped_bytes"])
 
     def finding(self, world, number, error, trace, folder):
         with self.lock:
@@ -129,5 +129,6 @@ def show_progress(tally, workers, wanted):
         due = time.monotonic() + PROGRESS_SECONDS
         free = shutil.disk_usage("/tmp").free >> 30
         of = f" of {wanted}" if wanted < 1 << 30 else ""
-        print(f"kills: {tally.kills()}{of}, {tally.rounds} rounds, {tally.backups} backups, {len(tally.findings)} findings, {time.monotonic() - tally.begun:.0f} s, "
+        print(f"kills: {tally.kills()}{of}, {tally.rounds} rounds, {tally.backups} backups, {len(tally.findings)} findings, "
+              f"{time.monotonic() - tally.begun:.0f} s, "
               f"{free} GiB free", file=sys.stderr, flush=True)

@@ -100,6 +100,11 @@ class Durable:
         """The backup took another cut: nothing from before counts."""
         self.seen = {name: set() for name in self.parts}
 
+    def blocks(self):
+        """Of the finished archive."""
+        return [block for part in self.parts.values() for index in part.glob("index-*")
+                for block in index_blocks(index.read_bytes())]
+
     def outcome(self):
         """Of the finished archive, in bytes that were durable at some time: all of them; those that were done again although their
         node has a part of it; those whose node was left out of it, because it was dead."""

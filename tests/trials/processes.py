@@ -49,7 +49,8 @@ class Victim:
         """After kill()."""
 
     def relapse(self, delay):
-        """After kill(): fails once more on its way back. Of those that are restarted."""
+        """After kill(): is killed once more on its way back. Whether it was: clients are not restarted, for one."""
+        return False
 
     def bring_back(self):
         if self.stopped:
@@ -88,6 +89,7 @@ class Node(Victim):
             self.cluster.pids[self.name] = self.written_pid()
             self.kill()
             start.finish(START_SECONDS)
+        return True
 
     def written_pid(self):
         try:

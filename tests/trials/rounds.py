@@ -21,7 +21,19 @@ from world import KEYS, World, Writer
 KEPT_BACKUPS = 2
 JOB_SECONDS = 240  # an attempt of a job, with everything back
 RESUMES = 8
+PATIENCE_SECONDS = 60
+WINDOW_BLOCKS = 12  # of a stream, at most: SendCopiesOptions::kLocalBuffers
 STATES = ("planning", "enabled", "sent", "copy_completed", "consolidated", "all parts are durable")
+
+
+def attempts():
+    """Numbers of attempts at a job: so many, and for so long. The lock of one that was killed is held until its lease ends."""
+    begun = time.monotonic()
+    number = 0
+    while number < RESUMES or time.monotonic() < begun + PATIENCE_SECONDS:
+        yield number
+        number += 1
+        time.sleep(min(0.1 * number, 1))
 
 
 class Wrong(Failed):
@@ -126,7 +138,7 @@ class Round:
             return cluster.nodes.get(shown.get("coordinator"))
 
         durable, since, outcome = Durable(cluster, name), None, {}
-        for attempt in range(RESUMES):
+        for attempt in attempts():
             shown = cluster.json("backup", "show", name, expect=None) if attempt else {}
             state = shown.get("state")
             if state == "completed":
@@ -148,7 +160,7 @@ class Round:
                 _, outcome = command.finish(JOB_SECONDS)
             if outcome.get("state") == "completed":
                 break
-        check_equal(outcome.get("state"), "completed", f"stuck: backup {name} after {RESUMES} attempts: {outcome}")
+        check_equal(outcome.get("state"), "completed", f"stuck: backup {name} after {attempt + 1} attempts: {outcome}")
         self.examine_backup(outcome, since, durable)
 
     @staticmethod
@@ -168,6 +180,10 @@ class Round:
         self.follow_cut(durable, shown)
         seen, again, left_out = durable.outcome()
         world.tally.backup(shown, seen, again, left_out)
+        window = WINDOW_BLOCKS * max(block[3] for block in durable.blocks())
+        streams = len(world.cluster.names) * len(shown["archives"])
+        if shown["repeated_bytes"] > streams * window:
+            raise Wrong("twice", f"backup {self.backup}: {shown['repeated_bytes']} bytes went to targets that had them")
         if again:
             raise Wrong("twice", f"backup {self.backup}: {again} of {seen} bytes that were durable were done again")
 
@@ -196,7 +212,7 @@ class Round:
         world = self.world
         arguments = ["restore", self.backup, "--from", world.cluster.url]
         outcome = {}
-        for attempt in range(RESUMES):
+        for attempt in attempts():
             command = Command(other, *arguments)
             if attempt < 2:
                 begins = self.soon("ingest", lambda: any(any((other.folder / name / "ingest").glob("*")) for name in other.names))
@@ -211,7 +227,7 @@ class Round:
                 break
             if attempt >= 1:
                 other.json("restore", "failed", "--retry", expect=None)
-        check_equal(outcome.get("state"), "completed", f"stuck: restore of {self.backup} after {RESUMES} attempts: {outcome}")
+        check_equal(outcome.get("state"), "completed", f"stuck: restore of {self.backup} after {attempt + 1} attempts: {outcome}")
         check_equal(outcome["proof"]["differing"], 0, "wrong: copies that differ")
         check_equal(other.json("restore", "failed")["failed"], [], "the retry list of a completed restore")
 
@@ -236,7 +252,7 @@ class Round:
 
     def delete(self, name):
         world = self.world
-        for attempt in range(RESUMES):
+        for attempt in attempts():
             listed = [one["backup"] for one in world.cluster.json("backup", "list")["backups"]]
             if name not in listed:
                 break
@@ -247,7 +263,7 @@ class Round:
             else:
                 command.finish(JOB_SECONDS)
         else:
-            raise Failed(f"stuck: backup {name} is not deleted after {RESUMES} attempts")
+            raise Failed(f"stuck: backup {name} is not deleted after {attempt + 1} attempts")
         del world.backups[name]
 
     # The oracle.

@@ -34,6 +34,7 @@ class World:
         self.agrees = self.source.random() < 0.5
         nodes, others = self.source.choice((3, 4, 5)), self.source.choice((3, 4))
         replicas = self.source.choice((2, 3, 3))
+        self.slots = self.source.choice((4, 64, 64))  # of a few blocks each, or of one
         try:
             if transport == "dpdk":
                 nodes = others = replicas = 3
@@ -43,8 +44,8 @@ class World:
         except BaseException:
             self.close(True)
             raise
-        self.description = (f"{nodes} nodes, R {replicas}, restored into {others}, {'etcd' if self.etcd else 'SQLite'}, "
-                            f"{transport}")
+        self.description = (f"{nodes} nodes, R {replicas}, {self.slots} slots, restored into {others}, "
+                            f"{'etcd' if self.etcd else 'SQLite'}, {transport}")
 
     def make(self, name, nodes, replicas):
         if self.network:
@@ -52,8 +53,8 @@ class World:
         rate = self.source.choice((None, 2, 3, 6))
         limits = ["--limit", ",".join(f"n{i + 1}={rate}MB/s" for i in range(nodes))] if rate else []
         self.scratch.clusters.append(self.scratch.path(name))
-        return Cluster(self.scratch.path(name), nodes, "--slots", "64", "--replicas", str(replicas), "--driver", self.transport,
-                       *limits, block=self.etcd.url(name) if self.etcd else None)
+        return Cluster(self.scratch.path(name), nodes, "--slots", str(self.slots), "--replicas", str(replicas),
+                       "--driver", self.transport, *limits, block=self.etcd.url(name) if self.etcd else None)
 
     def close(self, keep):
         self.scratch.close(keep)

@@ -25,7 +25,7 @@ namespace sluice {
 class DirectCall final : public IncomingCall {
  public:
   DirectCall(Callee callee, Clock& clock, int64_t timeout_ms)
-      : callee_(std::move(callee)), deadline_(clock, timeout_ms) {}
+      : callee_(std::move(callee)), clock_(clock), deadline_(clock, timeout_ms) {}
 
   const Callee& callee() const override { return callee_; }
   bool cancelled() const override {
@@ -61,6 +61,9 @@ class DirectCall final : public IncomingCall {
   void lose() { lost_ = true; }
   bool lost() const { return lost_; }
   int64_t left_ms() const { return deadline_.left_ms(); }
+  // A node begins to answer it.
+  void begin_work() { begun_ns_ = clock_.monotonic_ns(); }
+  int64_t begun_ns() const { return begun_ns_; }
 
  private:
   void end(const grpc::Status& status, const std::function<void()>& take_reply, bool given_up) {
@@ -79,6 +82,7 @@ class DirectCall final : public IncomingCall {
   }
 
   const Callee callee_;
+  Clock& clock_;
   const Deadline deadline_;
   std::function<void()> hook_;
   mutable std::mutex mutex_;
@@ -86,6 +90,7 @@ class DirectCall final : public IncomingCall {
   std::optional<grpc::Status> status_;
   bool given_up_ = false;
   std::atomic<bool> lost_{false};
+  std::atomic<int64_t> begun_ns_{0};
 };
 
 // The pages of a stream, between the node that writes them and the reader. Thread-safe; one thread

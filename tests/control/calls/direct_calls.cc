@@ -62,13 +62,14 @@ struct Route {
   absl::Status have_answered(const NodeServices& services,
                              const Method<Service, Request, Reply>& method, DirectCall& call,
                              const Request& request, Reply* reply) const {
+    call.begin_work();
     Guarded<Service>& guarded = guarded_of(services, static_cast<const Service*>(nullptr));
     return guarded.answer(method.name, method.kind, method.handler, call, request, reply);
   }
   void ask(const char* method, const std::shared_ptr<DirectCall>& call,
-           DirectNetwork::Work work) const {
+           const google::protobuf::Message& request, DirectNetwork::Work work) const {
     network.carry(
-        {from, to, DirectMessage::Kind::kRequest, method, call},
+        {from, to, DirectMessage::Kind::kRequest, method, call, &request},
         [&net = network, address = to, call, work = std::move(work)] {
           if (net.post(address, call, work)) return;
           call->answer({grpc::StatusCode::UNAVAILABLE, "is not running (connection refused)"});
@@ -223,16 +224,16 @@ class Caller {
     streaming.call->on_end([pages = std::weak_ptr(streaming.pages)] {
       if (const auto read = pages.lock()) read->wake();
     });
-    route_->ask(
-        method.name, streaming.call,
-        [route = route_, method, request, streaming](const NodeServices& services) {
-          DirectSink<Page> sink(route, method.name, streaming.call, streaming.pages);
-          const grpc::Status status = to_grpc(route->have_answered(
-              services, method, *streaming.call, request, static_cast<PageSink<Page>*>(&sink)));
-          route->network.carry(
-              {route->to, route->from, DirectMessage::Kind::kAnswer, method.name, streaming.call},
-              [call = streaming.call, status] { call->answer(status); });
-        });
+    route_->ask(method.name, streaming.call, request,
+                [route = route_, method, request, streaming](const NodeServices& services) {
+                  DirectSink<Page> sink(route, method.name, streaming.call, streaming.pages);
+                  const grpc::Status status =
+                      to_grpc(route->have_answered(services, method, *streaming.call, request,
+                                                   static_cast<PageSink<Page>*>(&sink)));
+                  route->network.carry({route->to, route->from, DirectMessage::Kind::kAnswer,
+                                        method.name, streaming.call, &request, &status},
+                                       [call = streaming.call, status] { call->answer(status); });
+                });
     return streaming;
   }
   OpenCalls& open() { return open_; }
@@ -244,18 +245,18 @@ class Caller {
   template <typename Service, typename Request, typename Reply>
   void begin(const Method<Service, Request, Reply>& method, const std::shared_ptr<DirectCall>& call,
              const Request& request, Reply* reply) {
-    route_->ask(method.name, call,
+    route_->ask(method.name, call, request,
                 [route = route_, method, call, request, reply](const NodeServices& services) {
                   const auto answer = std::make_shared<Reply>();
                   const grpc::Status status =
                       to_grpc(route->have_answered(services, method, *call, request, answer.get()));
-                  route->network.carry(
-                      {route->to, route->from, DirectMessage::Kind::kAnswer, method.name, call},
-                      [call, status, answer, reply] {
-                        call->answer(status, [&] {
-                          if (status.ok()) reply->Swap(answer.get());
-                        });
-                      });
+                  route->network.carry({route->to, route->from, DirectMessage::Kind::kAnswer,
+                                        method.name, call, &request, &status},
+                                       [call, status, answer, reply] {
+                                         call->answer(status, [&] {
+                                           if (status.ok()) reply->Swap(answer.get());
+                                         });
+                                       });
                 });
   }
 
@@ -466,15 +467,28 @@ void DirectNetwork::carry(const DirectMessage&, std::function<void()> deliver) {
 
 void DirectNetwork::crash(const std::string& address) {
   const std::lock_guard lock(mutex_);
-  servers_.erase(address);
+  const auto found = servers_.find(address);
+  if (found == servers_.end()) return;
+  std::erase_if(taken_over_,
+                [server = found->second](const auto& each) { return each.second == server; });
+  servers_.erase(found);
+}
+
+void DirectNetwork::take_over(const std::string& address, const std::string& by) {
+  const std::lock_guard lock(mutex_);
+  const auto found = servers_.find(by);
+  if (found != servers_.end()) taken_over_[address] = found->second;
 }
 
 bool DirectNetwork::post(const std::string& address, std::shared_ptr<DirectCall> call, Work work) {
   const std::lock_guard lock(mutex_);
-  const auto found = servers_.find(address);
-  if (found == servers_.end()) return false;
-  found->second->accept(std::move(call), std::move(work));
-  return true;
+  for (const auto* const servers : {&servers_, &taken_over_}) {
+    const auto found = servers->find(address);
+    if (found == servers->end()) continue;
+    found->second->accept(std::move(call), std::move(work));
+    return true;
+  }
+  return false;
 }
 
 bool DirectNetwork::wait_for(const std::string& address, int64_t timeout_ms) {
@@ -498,7 +512,9 @@ absl::StatusOr<std::string> DirectNetwork::listen(const std::string& listen, Dir
 
 void DirectNetwork::leave(const DirectServer* server) {
   const std::lock_guard lock(mutex_);
-  std::erase_if(servers_, [server](const auto& each) { return each.second == server; });
+  for (auto* const servers : {&servers_, &taken_over_}) {
+    std::erase_if(*servers, [server](const auto& each) { return each.second == server; });
+  }
 }
 
 }  // namespace sluice

@@ -32,6 +32,8 @@ struct DirectMessage {
   Kind kind;
   const char* method;  // the call's
   const std::shared_ptr<DirectCall>& call;
+  const google::protobuf::Message* request = nullptr;  // the call's; not of a page
+  const grpc::Status* status = nullptr;                // of an answer
 };
 
 // Thread-safe. Outlives its servers and dialers.
@@ -49,6 +51,8 @@ class DirectNetwork {
 
   // Whoever listens there is gone without having stopped: callers are refused from now on.
   void crash(const std::string& address);
+  // Who listens at `by` is reached at this address too, while nobody listens there.
+  void take_over(const std::string& address, const std::string& by);
 
   // The default delivers it at once. May be called from any thread; messages of one call are to be
   // delivered in their order. One that is not delivered is lost, and so must be all that follow it:
@@ -72,6 +76,7 @@ class DirectNetwork {
   std::mutex mutex_;  // before a server's
   std::condition_variable changed_;
   std::map<std::string, DirectServer*> servers_;
+  std::map<std::string, DirectServer*> taken_over_;  // the same servers, by other addresses
   int last_port_ = 0;
 };
 

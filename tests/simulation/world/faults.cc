@@ -4,7 +4,9 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <set>
 #include <string>
+#include <string_view>
 #include <thread>
 #include <utility>
 
@@ -20,6 +22,21 @@ constexpr int64_t kSlowestSyncNs = 200'000;
 // What a node has done without the cluster knowing of it (design note 006): a quarter of a lease,
 // and what faults of the cluster block add.
 constexpr int64_t kUnpublishedNs = 10'000'000'000;
+// How long a node may be without its lease after a fault.
+constexpr int64_t kTroubleNs = 10'000'000'000;
+constexpr int64_t kCopyStepMs = 50;
+constexpr std::string_view kArchives = "/archives/";
+
+// Whose part a file of an archive directory belongs to, by its path on the disk.
+std::string backup_of(const std::string& file) {
+  return file.substr(kArchives.size(), file.find('/', kArchives.size()) - kArchives.size());
+}
+
+std::set<std::string> backups_of(Host& host) {
+  std::set<std::string> backups;
+  for (const std::string& file : host.disk().files("/archives")) backups.insert(backup_of(file));
+  return backups;
+}
 
 }  // namespace
 
@@ -51,11 +68,17 @@ void Faults::strike(const Op& op) {
   if (healed_) return;
   ++fired_[op.kind];
   trace(describe(op));
+  for (const size_t struck : {op.host, op.other}) {
+    int64_t& until_ns = states_[struck].trouble_until_ns;
+    until_ns = std::max(until_ns, now_ns() + op.lasts_ms * 1'000'000 + kTroubleNs);
+  }
   Host& host = *hosts_[op.host];
   switch (op.kind) {
     case OpKind::kCrash:
     case OpKind::kPowerLoss:
       return crash(op);
+    case OpKind::kBlackout:
+      return black_out(op);
     case OpKind::kRestart:
       hold_down(op.host, op.lasts_ms);
       return at(now_ns(), [&host] { spawn([&host] { host.stop(); }); });
@@ -82,6 +105,8 @@ void Faults::strike(const Op& op) {
       return later(op, [&host] { host.mount().slowest_sync_ns = kSlowestSyncNs; });
     case OpKind::kDataGone:
       return lose_data(op);
+    case OpKind::kDataCopied:
+      return copy_data(op);
     case OpKind::kDataSetBack:
       return set_data_back(op);
     case OpKind::kArchiveRot:
@@ -97,6 +122,21 @@ void Faults::strike(const Op& op) {
 void Faults::crash(const Op& op) {
   hold_down(op.host, op.lasts_ms);
   hosts_[op.host]->crash(/*power=*/op.kind == OpKind::kPowerLoss);
+  if (op.lasts_ms % 4 == 0) hosts_[op.host]->give_address_to(*hosts_[op.other]);
+}
+
+void Faults::black_out(const Op& op) {
+  for (size_t i = 0; i < hosts_.size(); ++i) {
+    const int64_t later_ms = static_cast<int64_t>(random_.below(4)) * op.lasts_ms / 2;
+    hold_down(i, op.lasts_ms + later_ms);
+    hosts_[i]->crash(/*power=*/true);
+    // A clock whose battery is empty begins with an earlier time.
+    if (op.lasts_ms % 4 == 0) hosts_[i]->wall_offset_ns = -random_hours_ns();
+  }
+}
+
+int64_t Faults::random_hours_ns() {
+  return static_cast<int64_t>(random_.below(7'200)) * 1'000'000'000;
 }
 
 void Faults::pause(const Op& op) {
@@ -104,6 +144,7 @@ void Faults::pause(const Op& op) {
   if (process == nullptr) return;
   process->pause();
   paused_.push_back(process);
+  states_[op.host].paused_until_ns = now_ns() + op.lasts_ms * 1'000'000;
   later(op, [process] { process->resume(); });
 }
 
@@ -149,6 +190,7 @@ void Faults::lose_data(const Op& op) {
   hold_down(op.host, op.lasts_ms);
   hosts_[op.host]->crash(/*power=*/true);
   hosts_[op.host]->disk().restore("/data", nullptr);
+  if (op.lasts_ms % 2 == 0) hosts_[op.host]->wall_offset_ns = -random_hours_ns();
   state.data = Data::kGone;
   state.lost_from_ns = 0;
   state.lost_until_ns = now_ns();
@@ -173,6 +215,55 @@ void Faults::set_data_back(const Op& op) {
   });
 }
 
+void Faults::copy_data(const Op& op) {
+  const Disk::Tree data = hosts_[op.host]->disk().snapshot("/data");
+  const int64_t until_ns = now_ns() + op.lasts_ms * 1'000'000;
+  at(now_ns(), [this, op, data, until_ns] {
+    if (healed_) return;
+    Host& copy = world_.make_copy(*hosts_[op.host], data);
+    spawn([this, op, &copy, until_ns] { run_copy(op.host, copy, until_ns); });
+  });
+}
+
+// It may serve in the node's place where that has lost its lease and nothing was written since; the
+// node is then the one that has earlier data.
+void Faults::run_copy(size_t host, Host& copy, int64_t until_ns) {
+  const int64_t from_ns = now_ns();
+  bool has_served = false;
+  int64_t alone_ns = from_ns;  // the last time that only one served
+  copy.start();
+  // One that is refused stays away; while the name is in use, it tries again.
+  while (now_ns() < until_ns && !healed_ && !absl::IsFailedPrecondition(copy.status())) {
+    if (!copy.running()) copy.start();
+    if (copy.serving() && !has_served) copy_serves(host, from_ns);
+    has_served = has_served || copy.serving();
+    if (!copy.serving() || !hosts_[host]->serving() || now_ns() < states_[host].paused_until_ns) {
+      alone_ns = now_ns();
+    } else if (now_ns() - alone_ns > kTroubleNs) {
+      fail(fmt::format("I11: {} and a copy of its data serve together", copy.node()));
+    }
+    sleep_ms(kCopyStepMs);
+  }
+  copy.crash(/*power=*/true);
+  if (!has_served) return;
+  states_[host].lost_until_ns = now_ns();
+  oracle_.data_lost(from_ns, now_ns());
+  // It may have been a target.
+  oracle_.archives_damaged(*hosts_[host], backups_of(copy));
+}
+
+void Faults::copy_serves(size_t host, int64_t from_ns) {
+  HostState& state = states_[host];
+  if (state.data != Data::kNewest) return;
+  if (now_ns() > state.trouble_until_ns) {
+    fail(fmt::format("I11: a copy of the data of {} serves in its place", hosts_[host]->name()));
+  }
+  state.data = Data::kOvertaken;
+  state.lost_from_ns = from_ns;
+  state.lost_until_ns = now_ns();
+  oracle_.data_lost(from_ns, now_ns());
+}
+
 void Faults::damage_archives(const Op& op) {
   Host& host = *hosts_[op.host];
   Host& other = *hosts_[op.other];
@@ -193,8 +284,9 @@ void Faults::damage_archives(const Op& op) {
     if (healed_) return;
     hold_down(op.host, kSuperviseMs);
     host.crash(/*power=*/true);
+    oracle_.archives_damaged(host, backups_of(host));
     host.disk().restore("/archives", archives);
-    oracle_.archives_damaged(host);
+    oracle_.archives_damaged(host, backups_of(host));
   });
 }
 
@@ -207,15 +299,17 @@ void Faults::rot(Host& host) {
   const uint64_t offset = random_.below(inode->content.size());
   if (host.disk().flip_bit(file, offset, static_cast<int>(random_.below(8))) != 0) return;
   trace(fmt::format("byte {} of {} of {} has changed", offset, file, host.name()));
-  oracle_.archives_damaged(host);
+  oracle_.archives_damaged(host, {backup_of(file)});
 }
 
 void Faults::swap_archives(Host& host, Host& other) {
   const Disk::Tree archives = host.disk().snapshot("/archives");
   host.disk().restore("/archives", other.disk().snapshot("/archives"));
   other.disk().restore("/archives", archives);
-  oracle_.archives_damaged(host);
-  oracle_.archives_damaged(other);
+  std::set<std::string> backups = backups_of(host);
+  backups.merge(backups_of(other));
+  oracle_.archives_damaged(host, backups);
+  oracle_.archives_damaged(other, backups);
 }
 
 // --- Starting ---
@@ -223,8 +317,8 @@ void Faults::swap_archives(Host& host, Host& other) {
 void Faults::judge_end(size_t host) {
   HostState& state = states_[host];
   const absl::Status status = hosts_[host]->status();
-  if (absl::IsFailedPrecondition(status) &&
-      (state.data == Data::kGone || state.data == Data::kSetBack)) {
+  if (absl::IsFailedPrecondition(status) && state.data != Data::kNewest &&
+      state.data != Data::kAccepted) {
     state.data = Data::kAccepted;
     oracle_.data_lost(state.lost_from_ns, state.lost_until_ns);
   } else if (absl::IsDataLoss(status) || absl::IsFailedPrecondition(status) ||
@@ -236,9 +330,14 @@ void Faults::judge_end(size_t host) {
 
 void Faults::judge_start(size_t host) {
   HostState& state = states_[host];
-  if (state.data == Data::kNewest || !hosts_[host]->serving()) return;
+  if (state.data == Data::kNewest || state.data == Data::kOvertaken) return;
+  if (!hosts_[host]->serving()) return;
   if (state.data == Data::kGone) {
     fail(fmt::format("I11: {} serves without its data", hosts_[host]->name()));
+  }
+  if (state.data == Data::kSetBack && state.lost_until_ns - state.lost_from_ns > kUnpublishedNs) {
+    fail(fmt::format("I11: {} serves with the data that it had {} s before", hosts_[host]->name(),
+                     (state.lost_until_ns - state.lost_from_ns) / 1'000'000'000));
   }
   state.data = Data::kNewest;
 }
@@ -246,6 +345,7 @@ void Faults::judge_start(size_t host) {
 void Faults::start(size_t host) {
   judge_end(host);
   states_[host].down = false;
+  if (states_[host].data == Data::kOvertaken) states_[host].data = Data::kSetBack;
   hosts_[host]->start(/*accept_data_loss=*/states_[host].data == Data::kAccepted);
 }
 

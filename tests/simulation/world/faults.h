@@ -38,11 +38,14 @@ class Faults {
     kNewest,
     kGone,
     kSetBack,
-    kAccepted,  // the node was refused, and is started with accept_data_loss until it serves
+    kOvertaken,  // the node's process ran when another one on a copy took its name
+    kAccepted,   // the node was refused, and is started with accept_data_loss until it serves
   };
   struct HostState {
     bool down = false;  // to be left as it is until the time
     int64_t down_until_ns = 0;
+    int64_t trouble_until_ns = 0;  // with it, or just over
+    int64_t paused_until_ns = 0;
     bool disk_failed = false;  // writes of its process fail until the store is opened again
     Data data = Data::kNewest;
     int64_t lost_from_ns = 0;  // what was acknowledged since then, until then, it may lack
@@ -50,12 +53,17 @@ class Faults {
   };
 
   void crash(const Op& op);
+  void black_out(const Op& op);
+  int64_t random_hours_ns();
   void pause(const Op& op);
   void slow_down(size_t host, int64_t until_ns);
   void jump_clock(const Op& op);
   void fail_disk(const Op& op);
   void lose_data(const Op& op);
   void set_data_back(const Op& op);
+  void copy_data(const Op& op);
+  void run_copy(size_t host, Host& copy, int64_t until_ns);
+  void copy_serves(size_t host, int64_t from_ns);
   void damage_archives(const Op& op);
   void rot(Host& host);
   void swap_archives(Host& host, Host& other);

@@ -26,12 +26,27 @@ std::string History::begin(std::string_view key, size_t value_bytes, size_t* num
 size_t History::begin_erasure(std::string_view key) {
   writes_.push_back({std::string(key), true, 0, now_ns()});
   by_key_[std::string(key)].push_back(writes_.size() - 1);
+  erasures_[&Process::current()] = writes_.size() - 1;
   return writes_.size() - 1;
+}
+
+std::string History::begin_behind(size_t before, size_t value_bytes, size_t* number) {
+  const std::string key = writes_[before].key;
+  std::string value = begin(key, value_bytes, number);
+  writes_[before].followed_by = *number;
+  return value;
 }
 
 void History::acknowledged(size_t number) {
   writes_[number].end_ns = now_ns();
   ++acknowledged_;
+}
+
+void History::seen(std::string_view key, std::string_view value) {
+  const auto number = write_of(key, value);
+  if (!number.has_value() || writes_[*number].seen_ns != INT64_MAX) return;
+  writes_[*number].seen_ns = now_ns();
+  writes_[*number].seen_version = writes_[*number].version;
 }
 
 std::optional<size_t> History::write_of(std::string_view key, std::string_view value) const {
@@ -43,10 +58,19 @@ std::optional<size_t> History::write_of(std::string_view key, std::string_view v
   return number;
 }
 
-bool History::is_certain(const Write& write, int64_t end_ns) const {
+void History::restored(std::string_view key, std::string_view value, int64_t begin_ns) {
+  const auto number = write_of(key, value);
+  if (!number.has_value()) return;
+  writes_[*number].restore_begin_ns = begin_ns;
+  writes_[*number].restore_end_ns = now_ns();
+}
+
+bool History::is_certain(const Write& write, int64_t begin_ns, int64_t end_ns) const {
   return std::none_of(losses_.begin(), losses_.end(), [&](const Loss& loss) {
+    const bool is_restored =
+        write.restore_end_ns <= begin_ns && loss.until_ns < write.restore_begin_ns;
     return loss.until_ns <= end_ns && write.begin_ns <= loss.until_ns &&
-           write.end_ns >= loss.from_ns;
+           write.end_ns >= loss.from_ns && !is_restored;
   });
 }
 
@@ -61,14 +85,18 @@ std::string History::fault_of(std::string_view key, const std::optional<std::str
   size_t last_number = 0;
   for (const size_t number : found->second) {
     const Write& write = writes_[number];
-    if (write.end_ns > begin_ns || !is_certain(write, end_ns)) continue;
+    if (write.end_ns > begin_ns || !is_certain(write, begin_ns, end_ns)) continue;
     if (last == nullptr || write.begin_ns > last->begin_ns) {
       last = &write;
       last_number = number;
     }
   }
   const auto is_over = [&](const Write& write) {
-    return last != nullptr && write.end_ns < last->begin_ns;
+    if (write.followed_by.has_value()) {
+      const Write& next = writes_[*write.followed_by];
+      if (next.end_ns <= begin_ns && is_certain(next, begin_ns, end_ns)) return true;
+    }
+    return last != nullptr && write.effective_ns() < last->begin_ns;
   };
   if (value.has_value()) {
     const auto number = write_of(key, *value);
@@ -77,10 +105,10 @@ std::string History::fault_of(std::string_view key, const std::optional<std::str
     }
     if (!is_over(writes_[*number])) return "";
     return fmt::format(
-        "{} has the value of write {}, acknowledged at {} ns, though write {} ({}), begun at {} "
-        "ns, was acknowledged at {} ns and the read began at {} ns",
-        key, *number, writes_[*number].end_ns, last_number, last->erasure ? "an erasure" : "a put",
-        last->begin_ns, last->end_ns, begin_ns);
+        "{} has the value of write {}, acknowledged at {} ns and seen at {} ns, though write {} "
+        "({}), begun at {} ns, was acknowledged at {} ns and the read began at {} ns",
+        key, *number, writes_[*number].end_ns, writes_[*number].seen_ns, last_number,
+        last->erasure ? "an erasure" : "a put", last->begin_ns, last->end_ns, begin_ns);
   }
   if (last == nullptr || last->erasure) return "";
   for (const size_t number : found->second) {
@@ -88,6 +116,31 @@ std::string History::fault_of(std::string_view key, const std::optional<std::str
   }
   return fmt::format("{} is missing: write {}, begun at {} ns, was acknowledged at {} ns", key,
                      last_number, last->begin_ns, last->end_ns);
+}
+
+void History::sent_with(std::string_view key, std::string_view value, bool erasure,
+                        const Version& version) {
+  if (!erasure) {
+    if (const auto number = write_of(key, value)) writes_[*number].version = version;
+    return;
+  }
+  const auto began = erasures_.find(&Process::current());
+  if (began != erasures_.end() && writes_[began->second].key == key) {
+    writes_[began->second].version = version;
+  }
+}
+
+const History::Write* History::newest_at(std::string_view key, uint64_t stamp) const {
+  const Write* newest = nullptr;
+  const auto found = by_key_.find(key);
+  if (found == by_key_.end()) return nullptr;
+  for (const size_t number : found->second) {
+    const Write& write = writes_[number];
+    if (!write.acknowledged() || !is_certain(write, 0, INT64_MAX)) continue;
+    if (write.version.stamp == 0 || write.version.stamp > stamp) continue;
+    if (newest == nullptr || newest->version < write.version) newest = &write;
+  }
+  return newest;
 }
 
 std::vector<std::string> History::keys() const {

@@ -6,6 +6,7 @@
 #ifndef SLUICE_TESTS_SIMULATION_WORLD_HISTORY_H_
 #define SLUICE_TESTS_SIMULATION_WORLD_HISTORY_H_
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <map>
@@ -14,7 +15,11 @@
 #include <string_view>
 #include <vector>
 
+#include "dataplane/block/record.h"
+
 namespace sluice::simulation {
+
+class Process;
 
 class History {
  public:
@@ -23,18 +28,40 @@ class History {
     bool erasure = false;
     size_t value_bytes = 0;
     int64_t begin_ns = 0;
-    int64_t end_ns = INT64_MAX;  // of one that was acknowledged
+    int64_t end_ns = INT64_MAX;   // of one that was acknowledged
+    int64_t seen_ns = INT64_MAX;  // the first end of a get that returned it
+    Version seen_version = {};    // that it was sent with last by then
+    Version version = {};         // that it was sent with last; stamp 0: not known
+    // The client's next write of the key, which is in order behind it.
+    std::optional<size_t> followed_by = std::nullopt;
+    // Of the last completed restore of an archive that holds it.
+    int64_t restore_begin_ns = -1;
+    int64_t restore_end_ns = INT64_MAX;
     bool acknowledged() const { return end_ns != INT64_MAX; }
+    // What begins later is newer: it has ended, or was given another version after it was seen.
+    int64_t effective_ns() const {
+      return version == seen_version ? end_ns : std::min(end_ns, seen_ns);
+    }
   };
 
   // The value to write; `number` is the write's.
   std::string begin(std::string_view key, size_t value_bytes, size_t* number);
   size_t begin_erasure(std::string_view key);
+  // As begin(), by the client that wrote `before` to the key, which may not be acknowledged yet.
+  std::string begin_behind(size_t before, size_t value_bytes, size_t* number);
+  // With which version it is on its way; an erasure by the process that began it.
+  void sent_with(std::string_view key, std::string_view value, bool erasure,
+                 const Version& version);
   void acknowledged(size_t number);
+  // A get that ends now has returned the value: with another version it must not undo what was
+  // written since.
+  void seen(std::string_view key, std::string_view value);
 
   // Of one replica, now: what it was told between these times. Acknowledged writes of that time
   // count as unacknowledged for reads that end later.
   void lost(int64_t from_ns, int64_t until_ns) { losses_.push_back({from_ns, until_ns}); }
+  // A restore that began then has completed: all replicas have it again.
+  void restored(std::string_view key, std::string_view value, int64_t begin_ns);
 
   // Why a read of that time must not have had this result (nullopt: no such key); empty: it may.
   std::string fault_of(std::string_view key, const std::optional<std::string>& value,
@@ -44,6 +71,8 @@ class History {
 
   const std::vector<Write>& writes() const { return writes_; }
   std::vector<std::string> keys() const;
+  // The newest acknowledged write to the key with a known stamp of at most `stamp`; nullptr: none.
+  const Write* newest_at(std::string_view key, uint64_t stamp) const;
   bool wrote(std::string_view key) const { return by_key_.find(key) != by_key_.end(); }
   size_t acknowledged_writes() const { return acknowledged_; }
 
@@ -54,12 +83,13 @@ class History {
   };
 
   std::string value_of(size_t number) const;
-  // Whether every read that began later, and ended by then, has it or a newer one.
-  bool is_certain(const Write& write, int64_t end_ns) const;
+  // Whether every read of that time, behind the write, has it or a newer one.
+  bool is_certain(const Write& write, int64_t begin_ns, int64_t end_ns) const;
 
   std::vector<Loss> losses_;
   std::vector<Write> writes_;
   std::map<std::string, std::vector<size_t>, std::less<>> by_key_;
+  std::map<const Process*, size_t> erasures_;  // the last that each began
   size_t acknowledged_ = 0;
 };
 

@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <array>
 #include <filesystem>
 #include <optional>
 #include <system_error>
@@ -29,7 +31,44 @@ bool is_excusable(absl::StatusCode code) {
   }
 }
 
+// What faults do not explain, each the words of a check that something is not as it has to be; and
+// a standstill, for no fault lasts as long as nodes are waited for.
+constexpr std::array<std::string_view, 17> kNotByFaults = {"damaged",
+                                                           "failed its checks",
+                                                           "other records",
+                                                           "not the copy it published",
+                                                           "is not what its replicas published",
+                                                           "is finished",
+                                                           "is in no target's part",
+                                                           "is in the parts of two",
+                                                           "slots in the parts",
+                                                           "stamped after the cut",
+                                                           "made progress",
+                                                           "no block from anyone",
+                                                           "archive holds slot",
+                                                           "does not pass the cut",
+                                                           "unreadable",
+                                                           "another manifest",
+                                                           "Corruption"};
+
 }  // namespace
+
+// Whether a damaged part of the backup explains what names the part's host.
+bool Oracle::is_damage(std::string_view backup, std::string_view text) const {
+  const auto damaged = archives_->damaged_.find(backup);
+  return damaged != archives_->damaged_.end() &&
+         std::any_of(damaged->second.begin(), damaged->second.end(), [&](const std::string& host) {
+           return text.find(host) != std::string_view::npos;
+         });
+}
+
+void Oracle::check_reason(const std::string& backup, std::string_view reason) const {
+  if (is_damage(backup, reason)) return;
+  for (const std::string_view words : kNotByFaults) {
+    if (reason.find(words) == std::string_view::npos) continue;
+    fail(fmt::format("I9: {} has failed: {}", backup, reason));
+  }
+}
 
 void Oracle::answered(const absl::Status& status, std::string_view what) const {
   if (!status.ok() && !is_excusable(status.code())) {
@@ -37,13 +76,14 @@ void Oracle::answered(const absl::Status& status, std::string_view what) const {
   }
 }
 
-void Oracle::answered_by_archives(const absl::Status& status, std::string_view what) const {
-  if (absl::IsDataLoss(status) && !damaged_.empty()) return;
+void Oracle::answered_by_archives(const absl::Status& status, std::string_view backup,
+                                  std::string_view what) const {
+  if (absl::IsDataLoss(status) && is_damage(backup, std::string(status.message()))) return;
   answered(status, what);
 }
 
 void Oracle::answered_get(const std::string& key, const absl::StatusOr<std::string>& value,
-                          int64_t begin_ns) const {
+                          int64_t begin_ns) {
   std::optional<std::string> read;
   if (value.ok()) {
     read = *value;
@@ -52,16 +92,17 @@ void Oracle::answered_get(const std::string& key, const absl::StatusOr<std::stri
   }
   const std::string fault = history_.fault_of(key, read, begin_ns, now_ns());
   if (!fault.empty()) fail("I1: get: " + fault);
+  if (read.has_value()) history_.seen(key, *read);
 }
 
 void Oracle::answered_backup(const BackupView& backup, int64_t begin_ns) {
   if (backup.state == BackupState::kCompleted) requested_[backup.uuid] = {begin_ns, now_ns()};
+  if (backup.state == BackupState::kFailed) check_reason(backup.backup, backup.reason);
 }
 
 void Oracle::answered_verification(std::string_view backup, const VerifyResult& verified) const {
   for (const VerifyProblem& problem : verified.bad) {
-    const std::string_view file = problem.file;
-    if (damaged_.contains(file.substr(0, file.find(':')))) continue;
+    if (is_damage(backup, problem.file.substr(0, problem.file.find(':')))) continue;
     fail(fmt::format("I5: {} does not verify: {}: {}", backup, problem.file, problem.reason));
   }
 }
@@ -82,8 +123,11 @@ void Oracle::check_reads(ClusterClient& client) const {
   });
   require_ok(totals.status(), "I8: exporting all");
   for (const auto& [key, value] : records) {
-    if (!history_.wrote(key)) fail(fmt::format("I1: {} was never written", key));
+    if (!history_.wrote(key) && !restored_.may_hold(key, value)) {
+      fail(fmt::format("I1: {} was never written", key));
+    }
   }
+  check_restored(client, records);
   for (const std::string& key : history_.keys()) {
     const auto found = records.find(key);
     const std::string fault = history_.fault_of(
@@ -92,10 +136,29 @@ void Oracle::check_reads(ClusterClient& client) const {
   }
 }
 
+void Oracle::check_restored(ClusterClient& client,
+                            const std::map<std::string, std::string>& records) const {
+  if (const std::string fault = restored_.fault_of(records); !fault.empty()) fail("I4: " + fault);
+  Restored::Listed listed;
+  const absl::Status read = client.restore_failed([&](const FailedRecord& record) {
+    listed.keys.insert(record.key);
+    if (record.key.empty()) listed.others += record.records + record.deletions;
+    return absl::OkStatus();
+  });
+  if (absl::IsDataLoss(read) && !archives_->damaged_.empty()) return;
+  answered(read, "I7: the lists of what restores have left");
+  if (!read.ok()) return;
+  const std::string fault = restored_.fault_of_lists(records, listed);
+  if (!fault.empty()) fail("I7: " + fault);
+}
+
 void Oracle::check_backup(ClusterClient& client, const BackupView& backup) const {
   const auto verified = client.backup_verify(backup.backup, nullptr);
   // A part that cannot be opened is named by the error.
-  if (absl::IsDataLoss(verified.status()) && !damaged_.empty()) return;
+  if (absl::IsDataLoss(verified.status()) &&
+      is_damage(backup.backup, std::string(verified.status().message()))) {
+    return;
+  }
   require_ok(verified.status(), "I5: verifying " + backup.backup);
   answered_verification(backup.backup, *verified);
   if (!verified->bad.empty()) return;
@@ -108,6 +171,7 @@ void Oracle::check_backup(ClusterClient& client, const BackupView& backup) const
       fail(fmt::format("I3: {} holds {} with a stamp above its cut", backup.backup, key));
     }
   }
+  check_versions(backup.backup, shown->cut, *content);
   const auto requested = requested_.find(backup.uuid);
   // One that was resumed, or whose end its client did not see.
   if (requested == requested_.end()) return;
@@ -118,6 +182,18 @@ void Oracle::check_backup(ClusterClient& client, const BackupView& backup) const
         history_.fault_of(key, there ? std::optional(found->second.value) : std::nullopt,
                           requested->second.begin_ns, requested->second.end_ns);
     if (!fault.empty()) fail(fmt::format("I2: {}: {}", backup.backup, fault));
+  }
+}
+
+void Oracle::check_versions(const std::string& backup, uint64_t cut,
+                            const std::map<std::string, Record>& content) const {
+  for (const std::string& key : history_.keys()) {
+    const History::Write* const write = history_.newest_at(key, cut);
+    if (write == nullptr) continue;
+    const auto found = content.find(key);
+    if (found != content.end() && found->second.version >= write->version) continue;
+    fail(fmt::format("I2: {} lacks {} of stamp {:#x}, up to its cut {:#x}, acknowledged at {} ns",
+                     backup, key, write->version.stamp, cut, write->end_ns));
   }
 }
 
@@ -147,7 +223,12 @@ void Oracle::check_heads() const {
         // A deletion takes a completed one back.
         const bool deleted = head->deleting && head->attempt >= before->attempt;
         if (!deleted) require_ok(check_change(*before, *head), "I6: a change of a backup's head");
+        if (before->attempt == head->attempt && before->coordinator != head->coordinator) {
+          fail(fmt::format("I6: attempt {} of {} has the coordinators {} and {}", head->attempt,
+                           head->name, before->coordinator, head->coordinator));
+        }
       }
+      if (head->state == BackupState::kFailed) check_reason(head->name, head->error);
       before = *std::move(head);
     }
   }

@@ -3,14 +3,17 @@
 //
 // I1 Every read returns the value of a write that is at least as new as each one acknowledged
 //    before it began (or concurrent with it).
-// I2 A completed backup holds each write acknowledged before it was requested, or a newer one.
+// I2 A completed backup holds each write acknowledged before it was requested, or a newer one; and
+//    each acknowledged write stamped up to its cut, at its version or a newer one.
 // I3 It holds nothing stamped above its cut.
 // I4 After a completed restore the cluster holds every record of the archive, or a newer one.
 // I5 Each completed backup that nobody deleted verifies.
-// I6 Attempts of a backup never fall, and its states follow each other as states.h has it.
+// I6 Attempts of a backup never fall, its states follow each other as states.h has it, and each
+//    attempt has one coordinator.
+// I7 What a restore with failures has not brought is on its lists.
 // I8 Everything ends; once all is healed, a read, a write, a backup, its verification and a restore
 //    succeed at once.
-// I9 Nothing is reported as damaged that is not.
+// I9 Nothing is reported as damaged that is not, and no backup fails but by faults.
 // I10 A clean stop succeeds, and leaves no cut behind.
 // I11 A node whose data directory is not the one that it served from last does not serve until that
 //     is accepted.
@@ -37,6 +40,7 @@
 #include "absl/status/statusor.h"
 #include "control/client/cluster_client.h"
 #include "tests/simulation/world/history.h"
+#include "tests/simulation/world/restored.h"
 #include "tests/simulation/world/world.h"
 
 namespace sluice::simulation {
@@ -47,26 +51,34 @@ class Oracle {
   Oracle(World& world, std::string cluster) : world_(world), cluster_(std::move(cluster)) {}
 
   History& history() { return history_; }
+  // What is restored here are backups of that one's cluster.
+  void restores_from(const Oracle& other) { archives_ = &other; }
 
   // --- What hardware did ---
 
   // What one replica was told between these times (both included) is not there any more.
   void data_lost(int64_t from_ns, int64_t until_ns) { history_.lost(from_ns, until_ns); }
-  void archives_damaged(const Host& host) { damaged_.insert(host.name()); }
+  // Its parts of these backups.
+  void archives_damaged(const Host& host, const std::set<std::string>& backups) {
+    for (const std::string& backup : backups) damaged_[backup].insert(host.name());
+  }
 
   // --- What clients were answered, at any time ---
 
   // I9: a failure that faults excuse, none of which is damage.
   void answered(const absl::Status& status, std::string_view what) const;
-  // The same, of something that reads archives.
-  void answered_by_archives(const absl::Status& status, std::string_view what) const;
+  // The same, of something that reads a backup.
+  void answered_by_archives(const absl::Status& status, std::string_view backup,
+                            std::string_view what) const;
   // I1, of a get that began then.
   void answered_get(const std::string& key, const absl::StatusOr<std::string>& value,
-                    int64_t begin_ns) const;
+                    int64_t begin_ns);
   // Of a backup requested then.
   void answered_backup(const BackupView& backup, int64_t begin_ns);
   void answered_verification(std::string_view backup, const VerifyResult& verified) const;
   void answered_restore(const RestoreOutcome& restore) const;
+  // Of restores from another cluster into this one.
+  Restored& restored() { return restored_; }
 
   // --- Once all is healed ---
 
@@ -79,16 +91,25 @@ class Oracle {
 
  private:
   void check_backup(ClusterClient& client, const BackupView& backup) const;
+  void check_versions(const std::string& backup, uint64_t cut,
+                      const std::map<std::string, Record>& content) const;
+  void check_restored(ClusterClient& client,
+                      const std::map<std::string, std::string>& records) const;
+  bool is_damage(std::string_view backup, std::string_view text) const;
+  void check_reason(const std::string& backup, std::string_view reason) const;
 
   World& world_;
   const std::string cluster_;
   History history_;
+  Restored restored_;
+  const Oracle* archives_ = this;
   struct Requested {
     int64_t begin_ns;
     int64_t end_ns;
   };
   std::map<std::string, Requested> requested_;  // completed backups, by UUID
-  std::set<std::string, std::less<>> damaged_;  // hosts of damaged archives
+  // Hosts whose part was damaged, by the backup's name.
+  std::map<std::string, std::set<std::string>, std::less<>> damaged_;
 };
 
 }  // namespace sluice::simulation

@@ -20,6 +20,7 @@ enum class OpKind : uint8_t {
   // Faults, of a host, for a time.
   kCrash,      // started again after it
   kPowerLoss,  // the same
+  kBlackout,   // the same, of all hosts, which come back one after the other
   kRestart,    // stops cleanly
   kPause,
   kSlowNode,   // runs a fraction of the time
@@ -30,6 +31,7 @@ enum class OpKind : uint8_t {
   kSlowDisk,
   kFullDisk,
   kDataGone,        // crashes, and its data directory is not there when it starts again
+  kDataCopied,      // a copy of its data directory is started on another host, for the time
   kDataSetBack,     // crashes after the time, and has the data directory that it had before it
   kArchiveRot,      // a bit of one of its archive files changes
   kArchiveGone,     // crashes, and its archive directory is not there when it starts again
@@ -44,6 +46,7 @@ enum class OpKind : uint8_t {
   kRestorePrefix,
   kRestoreToOther,
   kRetry,
+  kRetryInOther,
   kDelete,
   kCancel,
   kResume,
@@ -51,6 +54,11 @@ enum class OpKind : uint8_t {
 };
 std::string_view name_of(OpKind kind);
 bool is_fault(OpKind kind);
+// Of an operator of the cluster that is restored into.
+bool is_in_other(OpKind kind);
+
+// Names that backups are given.
+inline constexpr size_t kBackupNames = 4;
 
 struct Op {
   // It happens at this time, or at the count-th of these after it: of the host, or of any client
@@ -64,7 +72,9 @@ struct Op {
   Trigger trigger = Trigger::kTime;
   uint64_t count = 0;
   BackupState state = BackupState::kPlanning;
-  size_t backup = 0;  // of an operator: number of a name
+  // Of an operator: number of a name; from kBackupNames on, the name of a backup that is completed
+  // by then, which is waited for.
+  size_t backup = 0;
 };
 std::string describe(const Op& op);
 

@@ -10,6 +10,7 @@
 #include "control/backup/backup_store.h"
 #include "tests/simulation/world/faults.h"
 #include "tests/simulation/world/oracle.h"
+#include "tests/simulation/world/oracle_wire.h"
 #include "tests/simulation/world/triggers.h"
 #include "tests/simulation/world/workload.h"
 #include "tests/simulation/world/world.h"
@@ -71,11 +72,16 @@ class ScenarioRun {
         world_(Random::mix(scenario.seed)),
         hosts_(make_clusters()),
         oracle_(world_, kCluster),
+        other_oracle_(world_, kOther),
+        wire_(world_),
         faults_(world_, scenario_, oracle_, hosts_),
         workload_(world_, scenario_, oracle_, kCluster, kOther),
         triggers_(world_, hosts_, [this](const Op& op) { happen(op); }) {}
 
   void run() {
+    wire_.watch(kCluster, oracle_.history());
+    workload_.set_other(other_oracle_);
+    other_oracle_.restores_from(oracle_);
     live();
     triggers_.disarm();
     faults_.heal();
@@ -87,6 +93,9 @@ class ScenarioRun {
     faults_.wait_until_all_serve();
     wait_for_backups_to_end(world_);
     check_all(world_, workload_, oracle_);
+    if (scenario_.other.nodes > 0) {
+      world_.with_client(kOther, [&](ClusterClient& client) { other_oracle_.check_reads(client); });
+    }
     faults_.stop_all();
     for (Host& host : world_.all_hosts()) oracle_.check_stopped(host);
     count_all();
@@ -144,6 +153,8 @@ class ScenarioRun {
   World world_;
   const std::vector<Host*> hosts_;
   Oracle oracle_;
+  Oracle other_oracle_;
+  WireOracle wire_;
   Faults faults_;
   Workload workload_;
   Triggers triggers_;

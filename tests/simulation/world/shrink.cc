@@ -110,9 +110,8 @@ class Shrinker {
     changed |= set([](Scenario& s) -> size_t& { return s.writers; }, size_t{1});
     const auto keys = [](Scenario& s) -> size_t& { return s.keys; };
     if (now.keys > 1) changed |= set(keys, now.keys / 2);
-    const bool needs_other = std::any_of(now.ops.begin(), now.ops.end(), [](const Op& op) {
-      return op.kind == OpKind::kRestoreToOther;
-    });
+    const bool needs_other = std::any_of(now.ops.begin(), now.ops.end(),
+                                         [](const Op& op) { return is_in_other(op.kind); });
     if (!needs_other) changed |= set([](Scenario& s) -> size_t& { return s.other.nodes; }, 0u);
     const int64_t last_ms = now.ops.empty() ? 0 : now.ops.back().at_ms;
     const auto lasts_ms = [](Scenario& s) -> int64_t& { return s.lasts_ms; };

@@ -28,6 +28,7 @@ class SimBlock final : public ClusterBlock {
   }
   absl::StatusOr<Revision> commit(const std::vector<ClusterOp>& ops) override {
     if (world_.before_commit && !Process::current().crashed()) world_.before_commit(ops);
+    if (world_.watch_commit && !Process::current().crashed()) world_.watch_commit(ops);
     SLUICE_RETURN_IF_ERROR(reach());
     if (world_.random.chance(faults_.fails_late)) {
       const auto delay =

@@ -39,6 +39,8 @@ struct BlockWorld {
   const std::unique_ptr<ClusterBlock> late;
   // Called before each commit of a living process.
   std::function<void(const std::vector<ClusterOp>&)> before_commit;
+  // The same, for who only looks.
+  std::function<void(const std::vector<ClusterOp>&)> watch_commit;
   // Every value that was stored under kept_prefix, by key and revision.
   std::string kept_prefix = "backups/";
   std::map<std::string, std::map<Revision, std::string>> kept;

@@ -34,6 +34,7 @@ void SimCalls::carry(const DirectMessage& message, std::function<void()> deliver
   if (Process::current().crashed()) return;
   if (before) before(message);
   if (Process::current().crashed()) return;
+  if (watch) watch(message);
   const std::pair direction(host_of(message.from), host_of(message.to));
   if (message.kind == DirectMessage::Kind::kRequest) {
     for (const std::string& host : {direction.first, direction.second}) {

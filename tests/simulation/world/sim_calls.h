@@ -37,6 +37,8 @@ class SimCalls final : public DirectNetwork {
   CallFaults faults;
   // Called for each message of a living process, before its fate is drawn.
   std::function<void(const DirectMessage&)> before;
+  // Called for each that is sent, for who only looks.
+  std::function<void(const DirectMessage&)> watch;
 
   void carry(const DirectMessage& message, std::function<void()> deliver) override;
   // Nobody of the host is there any more. Calls in work end when the other side notices: at once,

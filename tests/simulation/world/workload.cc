@@ -2,16 +2,25 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <filesystem>
 #include <map>
+#include <system_error>
 #include <utility>
 #include <vector>
 
+#include "control/backup/backup_store.h"
+#include "control/backup/documents.h"
 #include "tests/simulation/simulation.h"
+#include "tests/simulation/world/archive_content.h"
 
 namespace sluice::simulation {
 namespace {
 
 constexpr size_t kImported = 12;
+constexpr size_t kImportedVersions = 3;
+// More than an import sends together.
+constexpr size_t kLargeBytes = size_t{800} << 10;
 
 std::string backup_name(size_t number) { return fmt::format("backup{}", number); }
 
@@ -101,6 +110,25 @@ void Workload::import(ClusterClient& client, Random& random) {
   for (const auto& [key, number] : numbers) oracle_.history().acknowledged(number);
 }
 
+// Several versions of one key, each so large that it goes by itself: the last one counts.
+void Workload::import_versions(ClusterClient& client, Random& random) {
+  const auto import = client.import();
+  const std::string key = fmt::format("k{}", random.below(scenario_.keys));
+  size_t number = 0;
+  for (size_t i = 0; i < kImportedVersions; ++i) {
+    const size_t bytes = kLargeBytes + random.below(1'000);
+    const size_t before = number;
+    History& history = oracle_.history();
+    const std::string value =
+        i == 0 ? history.begin(key, bytes, &number) : history.begin_behind(before, bytes, &number);
+    require_ok(import->put(key, value), "an imported put");
+  }
+  const WriteTotals totals = import->finish();
+  if (totals.failed == 0 && totals.records == kImportedVersions) {
+    oracle_.history().acknowledged(number);
+  }
+}
+
 void Workload::write(ClusterClient& client, size_t writer) {
   Random random(Random::mix(scenario_.seed ^ (0x77 + writer) ^ (clients_.size() << 32)));
   while (!stop_writers_) {
@@ -113,8 +141,10 @@ void Workload::write(ClusterClient& client, size_t writer) {
     } else if (kind < 0.9) {
       const int64_t begin = now_ns();
       oracle_.answered_get(key, client.get(key), begin);
-    } else {
+    } else if (kind < 0.996) {
       import(client, random);
+    } else {
+      import_versions(client, random);
     }
     sleep_ms(static_cast<int64_t>(random.below(static_cast<uint64_t>(scenario_.longest_pause_ms))));
   }
@@ -138,21 +168,118 @@ absl::Status Workload::back_up(ClusterClient& client, const std::string& name) {
   if (!backup.ok()) return backup.status();
   trace(fmt::format("{}: {} {}", name, name_of(backup->state), backup->reason));
   oracle_.answered_backup(*backup, begin);
-  ++(backup->state == BackupState::kCompleted ? backups_completed_ : backups_failed_);
+  const bool completed = backup->state == BackupState::kCompleted;
+  ++(completed ? backups_completed_ : backups_failed_);
+  if (completed && scenario_.other.nodes > 0) read_content(name, backup->uuid);
   return absl::OkStatus();
 }
 
-absl::Status Workload::restore(ClusterClient& client, const RestoreRequest& request) {
+absl::Status Workload::restore(ClusterClient& client, const RestoreRequest& request,
+                               Restored::End* end) {
   const auto outcome = client.restore(request, nullptr);
   if (!outcome.ok()) return outcome.status();
   trace(fmt::format("restore: {} {}", name_of(outcome->state), outcome->reason));
   oracle_.answered_restore(*outcome);
   if (outcome->state == RestoreState::kCompleted) ++restores_completed_;
+  if (end == nullptr) return absl::OkStatus();
+  if (outcome->state == RestoreState::kCompleted) *end = Restored::End::kCompleted;
+  if (outcome->state == RestoreState::kCompletedWithFailures) *end = Restored::End::kWithFailures;
   return absl::OkStatus();
 }
 
-absl::Status Workload::operate(ClusterClient& client, const Op& op) {
-  const std::string name = backup_name(op.backup);
+// The newest of the name, whatever it is by now.
+std::optional<BackupHead> Workload::head_of(const std::string& name) const {
+  const NoSwitch whole;
+  std::optional<BackupHead> newest;
+  Revision newest_revision = 0;
+  for (const auto& [key, heads] : world_.block_world(cluster_).kept) {
+    const auto& [revision, text] = *heads.rbegin();
+    auto head = decode_backup_head(key, text);
+    if (!head.ok() || head->name != name || revision < newest_revision) continue;
+    newest_revision = revision;
+    newest = *std::move(head);
+  }
+  return newest;
+}
+
+// What the backup of this UUID holds, which never changes; false where that is not known.
+bool Workload::read_content(const std::string& name, const std::string& uuid) {
+  if (contents_.contains(uuid)) return true;
+  std::vector<ArchivePlace> places;
+  for (Host* const host : world_.hosts(cluster_)) {
+    std::error_code error;
+    const std::string path = host->archive_folder() + "/" + name;
+    if (std::filesystem::exists(path, error)) places.push_back({host->name(), path});
+  }
+  auto content = read_archive_content(places);
+  const auto head = head_of(name);
+  if (!content.ok() || !head.has_value() || head->uuid != uuid) return false;
+  contents_[uuid] = *std::move(content);
+  return true;
+}
+
+absl::Status Workload::restore_here(ClusterClient& client, const std::string& name,
+                                    const std::string& prefix) {
+  const auto before = head_of(name);
+  const bool is_known = before.has_value() && read_content(name, before->uuid);
+  const int64_t begin = now_ns();
+  RestoreRequest request = restore_of(name);
+  request.prefix = prefix;
+  Restored::End end = Restored::End::kOther;
+  const absl::Status status = restore(client, request, &end);
+  const auto after = head_of(name);
+  if (!is_known || end != Restored::End::kCompleted || before->uuid != after->uuid) return status;
+  for (const auto& [key, record] : contents_[before->uuid]) {
+    if (key.starts_with(prefix) && !record.tombstone) {
+      oracle_.history().restored(key, record.value, begin);
+    }
+  }
+  return status;
+}
+
+absl::Status Workload::restore_to_other(ClusterClient& client, const std::string& name) {
+  Restored& restored = other_oracle_->restored();
+  const auto before = head_of(name);
+  const bool is_known = before.has_value() && read_content(name, before->uuid);
+  restored.begin(is_known ? &contents_[before->uuid] : nullptr);
+  Restored::End end = Restored::End::kOther;
+  const absl::Status status = restore(client, restore_of(name, World::url_of(cluster_)), &end);
+  const auto after = head_of(name);
+  if (!after.has_value()) {
+    restored.end_unknown();
+  } else if (is_known && before->uuid == after->uuid) {
+    restored.end(after->uuid, contents_[after->uuid], end);
+  } else if (is_known) {
+    restored.begin(nullptr);  // of which of the two is not known
+  }
+  return status;
+}
+
+std::vector<std::string> Workload::completed_backups() const {
+  const NoSwitch whole;
+  std::vector<std::string> names;
+  for (const auto& [key, heads] : world_.block_world(cluster_).kept) {
+    const auto head = decode_backup_head(key, heads.rbegin()->second);
+    if (!head.ok() || head->state != BackupState::kCompleted || head->deleting) continue;
+    names.push_back(head->name);
+  }
+  return names;
+}
+
+std::string Workload::name_for(const Op& op) {
+  if (op.backup < kBackupNames) return backup_name(op.backup);
+  std::vector<std::string> names;
+  const auto is_one_completed = [&] {
+    names = completed_backups();
+    return !names.empty();
+  };
+  if (!wait_until(scenario_.lasts_ms, is_one_completed, 100)) {
+    return backup_name(op.backup % kBackupNames);
+  }
+  return names[op.backup % names.size()];
+}
+
+absl::Status Workload::operate(ClusterClient& client, const Op& op, const std::string& name) {
   switch (op.kind) {
     case OpKind::kBackup:
     case OpKind::kBackupTwice:
@@ -165,15 +292,13 @@ absl::Status Workload::operate(ClusterClient& client, const Op& op) {
       return verified.status();
     }
     case OpKind::kRestore:
-      return restore(client, restore_of(name));
-    case OpKind::kRestorePrefix: {
-      RestoreRequest request = restore_of(name);
-      request.prefix = "k1";
-      return restore(client, request);
-    }
+      return restore_here(client, name, "");
+    case OpKind::kRestorePrefix:
+      return restore_here(client, name, "k1");
     case OpKind::kRestoreToOther:
-      return restore(client, restore_of(name, World::url_of(cluster_)));
+      return restore_to_other(client, name);
     case OpKind::kRetry:
+    case OpKind::kRetryInOther:
       return client.restore_retry(nullptr).status();
     case OpKind::kDelete:
       return client.backup_delete(name);
@@ -185,14 +310,15 @@ absl::Status Workload::operate(ClusterClient& client, const Op& op) {
 }
 
 void Workload::start_operator(const Op& op) {
-  const std::string& cluster = op.kind == OpKind::kRestoreToOther ? other_ : cluster_;
+  const std::string& cluster = is_in_other(op.kind) ? other_ : cluster_;
   for (int times = op.kind == OpKind::kBackupTwice ? 2 : 1; times > 0; --times) {
     start("operator", cluster, {}, [this, op](ClusterClient& client) {
-      const std::string what = fmt::format("{} {}", name_of(op.kind), backup_name(op.backup));
+      const std::string name = name_for(op);
+      const std::string what = fmt::format("{} {}", name_of(op.kind), name);
       trace(what);
-      const absl::Status status = operate(client, op);
+      const absl::Status status = operate(client, op, name);
       if (!status.ok()) trace(fmt::format("{}: {}", what, status.ToString()));
-      oracle_.answered_by_archives(status, what);
+      oracle_.answered_by_archives(status, name, what);
     });
   }
 }

@@ -6,11 +6,14 @@
 #include <cstddef>
 #include <cstdint>
 #include <deque>
+#include <map>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "base/random.h"
+#include "control/backup/documents.h"
 #include "tests/simulation/world/oracle.h"
 #include "tests/simulation/world/scenario.h"
 #include "tests/simulation/world/world.h"
@@ -32,9 +35,13 @@ class Workload {
   // Waits until all have ended; false when they do not.
   bool finish(int64_t timeout_ms);
 
+  // The oracle of the other cluster, which is told what is restored into it.
+  void set_other(Oracle& oracle) { other_oracle_ = &oracle; }
+
   // What it comes to goes to the oracle; the status where there is no answer.
   absl::Status back_up(ClusterClient& client, const std::string& name);
-  absl::Status restore(ClusterClient& client, const RestoreRequest& request);
+  absl::Status restore(ClusterClient& client, const RestoreRequest& request,
+                       Restored::End* end = nullptr);
 
   uint64_t backups_completed() const { return backups_completed_; }
   uint64_t backups_failed() const { return backups_failed_; }
@@ -55,17 +62,27 @@ class Workload {
   void put(ClusterClient& client, Random& random, const std::string& key);
   void erase(ClusterClient& client, const std::string& key);
   void import(ClusterClient& client, Random& random);
-  absl::Status operate(ClusterClient& client, const Op& op);
+  void import_versions(ClusterClient& client, Random& random);
+  absl::Status restore_here(ClusterClient& client, const std::string& name,
+                            const std::string& prefix);
+  absl::Status restore_to_other(ClusterClient& client, const std::string& name);
+  absl::Status operate(ClusterClient& client, const Op& op, const std::string& name);
+  std::string name_for(const Op& op);
+  std::optional<BackupHead> head_of(const std::string& name) const;
+  bool read_content(const std::string& name, const std::string& uuid);
+  std::vector<std::string> completed_backups() const;
 
   World& world_;
   const Scenario& scenario_;
   Oracle& oracle_;
   const std::string cluster_;
   const std::string other_;
+  Oracle* other_oracle_ = nullptr;
   Random random_;
   std::deque<Client> clients_;  // all that ever were
   size_t clients_left_ = 0;
   bool stop_writers_ = false;
+  std::map<std::string, Restored::Content> contents_;  // of archives, by UUID
   uint64_t backups_completed_ = 0;
   uint64_t backups_failed_ = 0;
   uint64_t restores_completed_ = 0;

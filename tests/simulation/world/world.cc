@@ -18,6 +18,7 @@ namespace {
 
 constexpr size_t kMostNodes = 5;
 constexpr int64_t kStartMs = 60'000;
+constexpr uint64_t kFirstCopy = 100;  // number of its disk
 
 uint64_t derive(uint64_t seed, uint64_t stream) { return Random::mix(seed ^ (stream << 56)); }
 
@@ -49,21 +50,23 @@ void require_ok(const absl::Status& status, std::string_view what) {
 
 // --- Host ---
 
-Host::Host(World& world, std::string name, std::string cluster, uint64_t number)
+Host::Host(World& world, std::string name, std::string node, std::string cluster, uint64_t number)
     : world_(world),
       name_(std::move(name)),
+      node_(std::move(node)),
       cluster_(std::move(cluster)),
+      has_fixed_port_(world.random_.chance(0.5)),
       disk_(number),
       mount_(simulation::mount(name_, disk_)) {}
 
 NodeOptions Host::options(bool accept_data_loss) const {
   NodeOptions options;
   NodeConfig& config = options.config;
-  config.name = name_;
+  config.name = node_;
   config.cluster = World::url_of(cluster_);
   config.data_folder = data_folder();
   config.archive_folder = archive_folder();
-  config.control_listen = name_ + ":0";
+  config.control_listen = name_ + (has_fixed_port_ ? ":7000" : ":0");
   config.data_listen = name_;
   config.driver = "sim";
   config.weight = 1.0;
@@ -161,6 +164,14 @@ void Host::crash(bool power) {
   trace(fmt::format("{} {}", name_, power ? "loses its power" : "crashes"));
 }
 
+void Host::give_address_to(const Host& other) {
+  if (process_ == nullptr || !other.running() || &other == this) return;
+  // Behind what the crash does.
+  at(now_ns(), [this, address = process_->control_address, by = other.process_->control_address] {
+    if (!address.empty()) world_.calls_.take_over(address, by);
+  });
+}
+
 // --- World ---
 
 SimOptions World::fabric_options(SimTime* time) {
@@ -199,7 +210,8 @@ void World::make_cluster(const std::string& name, const ClusterShapeOptions& sha
   require_ok(sluice::make_cluster(block(name), {shape.slot_bits, shape.replicas, 42, {}}).status(),
              "making a cluster");
   for (size_t i = 0; i < shape.nodes; ++i) {
-    hosts_.emplace_back(*this, fmt::format("{}{}", name, i + 1), name, hosts_.size() + 1).start();
+    const std::string host = fmt::format("{}{}", name, i + 1);
+    hosts_.emplace_back(*this, host, host, name, hosts_.size() + 1).start();
   }
   require_ok(publish_first_table(block(name), shape.nodes, kStartMs), "the first table");
   for (Host* host : hosts(name)) {
@@ -218,10 +230,21 @@ std::vector<Host*> World::hosts(std::string_view cluster) {
 }
 
 Host& World::host(std::string_view name) {
-  for (Host& host : hosts_) {
-    if (host.name() == name) return host;
+  for (std::deque<Host>* const hosts : {&hosts_, &copies_}) {
+    for (Host& host : *hosts) {
+      if (host.name() == name) return host;
+    }
   }
   fail(fmt::format("there is no host {}", name));
+}
+
+Host& World::make_copy(const Host& host, const Disk::Tree& data) {
+  const NoSwitch whole;
+  const size_t number = copies_.size() + 1;
+  Host& copy = copies_.emplace_back(*this, fmt::format("{}copy{}", host.name(), number),
+                                    host.node(), host.cluster(), kFirstCopy + number);
+  copy.disk().restore("/data", data);
+  return copy;
 }
 
 TransportFactory World::transport_of(const std::string& name) {

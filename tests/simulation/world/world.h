@@ -48,9 +48,11 @@ struct NodeProcess {
 // A host that a node runs on.
 class Host {
  public:
-  Host(World& world, std::string name, std::string cluster, uint64_t number);
+  // `node` is the name of the node that runs on it.
+  Host(World& world, std::string name, std::string node, std::string cluster, uint64_t number);
 
   const std::string& name() const { return name_; }
+  const std::string& node() const { return node_; }
   const std::string& cluster() const { return cluster_; }
   Disk& disk() { return disk_; }
   Mount& mount() { return mount_; }
@@ -69,6 +71,9 @@ class Host {
   void stop();
   // Its process dies, or the host loses its power. Harmless where none runs. From any thread.
   void crash(bool power);
+  // To be called behind crash(): the other host's process, if one runs, is reached at the address
+  // that the last process of this one had.
+  void give_address_to(const Host& other);
   Process* process() { return running() ? process_->process : nullptr; }
   std::string data_folder() const { return folder() + "/data"; }
   std::string archive_folder() const { return folder() + "/archives"; }
@@ -80,7 +85,9 @@ class Host {
 
   World& world_;
   const std::string name_;
+  const std::string node_;
   const std::string cluster_;
+  const bool has_fixed_port_;  // or another one after each start
   Disk disk_;
   Mount& mount_;
   NodeProcess* process_ = nullptr;
@@ -95,6 +102,9 @@ class World {
   void make_cluster(const std::string& name, const ClusterShapeOptions& shape);
   std::vector<Host*> hosts(std::string_view cluster);
   Host& host(std::string_view name);
+  // Another host, with this data directory, whose node has the same name; no node runs on it yet.
+  // Only host() knows of it.
+  Host& make_copy(const Host& host, const Disk::Tree& data);
   std::deque<Host>& all_hosts() { return hosts_; }
 
   // A client's process; `body` runs in a thread of it, with a client of the cluster.
@@ -131,6 +141,7 @@ class World {
   SimCalls calls_;
   std::map<std::string, std::unique_ptr<BlockWorld>> blocks_;  // by cluster
   std::deque<Host> hosts_;
+  std::deque<Host> copies_;
   std::vector<std::pair<std::string, std::string>> partitions_;
   uint64_t clients_ = 0;
 };
