@@ -6,7 +6,7 @@
 #include "base/deadline.h"
 #include "base/status.h"
 #include "control/client/cluster_client_impl.h"
-#include "control/peers/page_stream.h"
+#include "control/client/export_reader.h"
 #include "control/peers/peer_calls.h"
 #include "control/peers/rpc.h"
 
@@ -20,7 +20,6 @@ constexpr int64_t kHedgeMs = 1'000;
 constexpr int64_t kReadPauseMs = 100;
 constexpr int kReadRounds = 3;
 constexpr uint32_t kSlotsOfCount = 256;
-constexpr uint32_t kSlotsOfExport = 256;
 // How long a page of an export is waited for at first; each fruitless wait doubles it.
 constexpr int64_t kFirstPageMs = 3'000;
 // Of one stream; an export takes as many as it needs.
@@ -112,56 +111,6 @@ absl::StatusOr<uint64_t> ClusterClientImpl::count(std::string_view prefix) {
 
 namespace {
 
-// An export, and how far it has come: what was handed out is not handed out again.
-class Export {
- public:
-  Export(uint32_t slots, std::string_view prefix, const ClusterClient::RecordCallback& callback)
-      : slots_(slots), callback_(callback) {
-    request_.set_prefix(prefix.data(), prefix.size());
-  }
-
-  bool done() const { return slot_ >= slots_; }
-  const ExportTotals& totals() const { return totals_; }
-  // Not OK once the callback refused a record: the export is over.
-  const absl::Status& refused() const { return refused_; }
-
-  // Reads on from one node, until a range of slots is done or it fails. True when there was
-  // anything to take.
-  grpc::Status read_from(PeerNode& node, int64_t page_ms, int64_t whole_ms, bool* progress) {
-    request_.set_first_slot(slot_);
-    request_.set_slots(std::min(kSlotsOfExport, slots_ - slot_));
-    const auto stream = node.link().export_slots(request_, whole_ms);
-    v1::ExportPage page;
-    while (stream->read(&page, page_ms)) {
-      *progress = true;
-      take(page);
-      if (!refused_.ok()) return grpc::Status::OK;
-    }
-    return stream->status();
-  }
-
- private:
-  void take(const v1::ExportPage& page) {
-    for (const auto& item : page.items()) {
-      refused_ = callback_(item.key(), item.value());
-      if (!refused_.ok()) return;
-      request_.set_after(item.key());
-      ++totals_.records;
-      totals_.bytes += item.key().size() + item.value().size();
-    }
-    if (!page.slot_done()) return;
-    slot_ = page.slot() + 1;
-    request_.clear_after();
-  }
-
-  const uint32_t slots_;
-  const ClusterClient::RecordCallback& callback_;
-  v1::ExportRequest request_;
-  uint32_t slot_ = 0;
-  ExportTotals totals_;
-  absl::Status refused_;
-};
-
 // A stream that a node cut off, because its reader was busy for long, is read on as well.
 bool reads_on(grpc::StatusCode code) {
   return is_answered_elsewhere(code) || code == grpc::StatusCode::CANCELLED;
@@ -171,7 +120,7 @@ bool reads_on(grpc::StatusCode code) {
 
 absl::StatusOr<ExportTotals> ClusterClientImpl::export_records(std::string_view prefix,
                                                                const RecordCallback& callback) {
-  Export reading(cluster().slots(), prefix, callback);
+  ExportReader reading(cluster().slot_bits, prefix, callback);
   int64_t page_ms = std::min(kFirstPageMs, options_.idle_timeout_ms);
   Deadline idle(clock(), options_.idle_timeout_ms);
   int failures = 0;  // since something came
@@ -185,7 +134,7 @@ absl::StatusOr<ExportTotals> ClusterClientImpl::export_records(std::string_view 
       status = reading.read_from(**peer, page_ms, kStreamMs, &progress);
       (*peer)->note(status);
     }
-    SLUICE_RETURN_IF_ERROR(reading.refused());
+    SLUICE_RETURN_IF_ERROR(reading.failed());
     if (progress) {
       idle.restart();
       failures = 0;

@@ -479,7 +479,7 @@ void ImportWriterImpl::answered(std::unique_ptr<Batch> answered_batch, const grp
   std::unique_ptr<Batch> batch = std::move(answered_batch);
   const bool complete =
       written && status.ok() && batch->reply.results_size() == batch->request.items_size();
-  if (written && !status.ok() && may_have_been_applied(status)) batch->request.set_in_doubt(true);
+  if (written && !complete && may_have_been_applied(status)) batch->request.set_in_doubt(true);
   if (!complete && batch->tries < kTries) {
     batch->node = nullptr;
     batch->due_ns = client_.clock().monotonic_ns() + batch->pauses.next_ns();
@@ -493,7 +493,8 @@ void ImportWriterImpl::answered(std::unique_ptr<Batch> answered_batch, const grp
     for (int i = 0; i < batch->request.items_size(); ++i) {
       auto* result = batch->reply.add_results();
       result->set_code(static_cast<uint32_t>(grpc::StatusCode::UNAVAILABLE));
-      result->set_reason(std::string(message_of(from_grpc(status))));
+      result->set_reason(status.ok() ? "the node answered another number of writes"
+                                     : std::string(message_of(from_grpc(status))));
     }
   }
   take_results(*batch);

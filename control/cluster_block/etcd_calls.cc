@@ -1,6 +1,7 @@
 #include "control/cluster_block/etcd_calls.h"
 
 #include "base/status.h"
+#include "control/cluster_block/etcd_answers.h"
 
 namespace sluice::cluster_block {
 namespace {
@@ -11,6 +12,10 @@ using Endpoint = EtcdClient::Endpoint;
 constexpr EtcdClient::Limits kRenewal = {
     .line = EtcdClient::Line::kStreams, .total_ms = 3'000, .attempt_ms = 1'000};
 constexpr EtcdClient::Limits kOfLeases = {.line = EtcdClient::Line::kStreams};
+
+absl::Status of_etcd(const absl::Status& status, const EtcdClient& client) {
+  return with_context(status, fmt::format("{}: not an answer of etcd", client.name()));
+}
 
 }  // namespace
 
@@ -23,6 +28,7 @@ absl::StatusOr<LeaseId> grant_lease(EtcdClient& client, int64_t ttl_ms) {
         return endpoint.lease->LeaseGrant(context, request, &response);
       },
       kOfLeases));
+  SLUICE_RETURN_IF_ERROR(of_etcd(check_answer(response), client));
   return static_cast<LeaseId>(response.id());
 }
 
@@ -75,6 +81,7 @@ absl::StatusOr<etcdserverpb::RangeResponse> get_range(EtcdClient& client,
         return endpoint.kv->Range(context, request, &response);
       },
       EtcdClient::Limits{.may_be_large = true}));
+  SLUICE_RETURN_IF_ERROR(of_etcd(check_answer(request, response), client));
   return response;
 }
 

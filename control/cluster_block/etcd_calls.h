@@ -1,4 +1,6 @@
 // Calls to etcd of one request and one answer. Internal to control/cluster_block.
+//
+// DATA_LOSS, naming etcd, for an answer that cannot be one (etcd_answers.h).
 #ifndef SLUICE_CONTROL_CLUSTER_BLOCK_ETCD_CALLS_H_
 #define SLUICE_CONTROL_CLUSTER_BLOCK_ETCD_CALLS_H_
 

@@ -6,6 +6,7 @@
 #include "base/clock.h"
 #include "base/status.h"
 #include "control/cluster_block/checks.h"
+#include "control/cluster_block/etcd_answers.h"
 #include "control/cluster_block/etcd_calls.h"
 
 namespace sluice::cluster_block {
@@ -120,6 +121,10 @@ absl::StatusOr<TxnResponse> EtcdCommits::send(const TxnRequest& request, bool re
         return status;
       },
       limits));
+  if (const absl::Status answered = check_answer(request, response); !answered.ok()) {
+    return unavailable("{}: not an answer of etcd: {}; the commit may have been made",
+                       client_.name(), message_of(answered));
+  }
   return response;
 }
 

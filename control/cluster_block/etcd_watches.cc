@@ -9,6 +9,7 @@
 #include "base/guard.h"
 #include "base/status.h"
 #include "base/text.h"
+#include "control/cluster_block/etcd_answers.h"
 #include "control/cluster_block/etcd_calls.h"
 
 namespace sluice::cluster_block {
@@ -141,6 +142,10 @@ bool EtcdWatches::handle(EtcdStream& stream, const etcdserverpb::WatchResponse& 
   const WatcherPtr watcher = found->second;
   if (response.canceled()) {
     return watcher->ended || handle_cancelled(id, watcher, response.compact_revision() != 0);
+  }
+  if (const absl::Status answered = check_answer(response); !answered.ok()) {
+    warn("watches: not an answer of etcd", answered);
+    return false;
   }
   is_unwell_ = false;
   if (watcher->ended) {

@@ -103,53 +103,23 @@ absl::StatusOr<std::unique_ptr<LocalCluster>> LocalCluster::create(const LocalOp
   } else {
     SLUICE_RETURN_IF_ERROR(cluster->take(options));
   }
-  if (!cluster->complete_) SLUICE_RETURN_IF_ERROR(cluster->complete());
+  if (!cluster->description_.complete) SLUICE_RETURN_IF_ERROR(cluster->complete());
   return cluster;
 }
 
 absl::Status LocalCluster::read_description() {
   const std::string file = path(kDescription);
   SLUICE_ASSIGN_OR_RETURN(const std::string text, read_file(file, kDescriptionLimit));
-  try {
-    const Json json = Json::parse(text);
-    id_ = json.at("id").get<std::string>();
-    made_in_ = json.at("folder").get<std::string>();
-    url_ = json.at("cluster").get<std::string>();
-    driver_ = json.at("driver").get<std::string>();
-    replicas_ = json.at("replicas").get<uint32_t>();
-    slots_ = json.at("slots").get<uint32_t>();
-    complete_ = json.value("complete", true);
-    for (const Json& node : json.at("nodes")) {
-      nodes_.push_back({node.at("name").get<std::string>(), node.at("weight").get<double>(),
-                        node.value("bytes_per_second", uint64_t{0}),
-                        node.at("rack").get<std::string>(),
-                        node.at("control_address").get<std::string>(),
-                        node.at("data_address").get<std::string>()});
-    }
-  } catch (const nlohmann::json::exception& error) {
-    return data_loss("{} is damaged: {}", file, error.what());
+  auto description = parse_description(text);
+  if (!description.ok()) {
+    return data_loss("{} is damaged: {}", file, message_of(description.status()));
   }
+  description_ = *std::move(description);
   return absl::OkStatus();
 }
 
 absl::Status LocalCluster::write_description() const {
-  Json json = {{"id", id_},
-               {"folder", made_in_},
-               {"cluster", url_},
-               {"driver", driver_},
-               {"replicas", replicas_},
-               {"slots", slots_},
-               {"complete", complete_}};
-  json["nodes"] = Json::array();
-  for (const LocalNode& node : nodes_) {
-    json["nodes"].push_back({{"name", node.name},
-                             {"weight", node.weight},
-                             {"bytes_per_second", node.bytes_per_second},
-                             {"rack", node.rack},
-                             {"control_address", node.control_address},
-                             {"data_address", node.data_address}});
-  }
-  return write_file_durably(path(kDescription), json.dump(2) + "\n");
+  return write_file_durably(path(kDescription), to_json(description_));
 }
 
 absl::Status LocalCluster::check_same(const LocalOptions& options) const {
@@ -158,39 +128,42 @@ absl::Status LocalCluster::check_same(const LocalOptions& options) const {
         "{} holds a cluster with {} {}, not {}; start it as it is, or use another directory",
         folder_, what, has, asked);
   };
-  if (options.nodes != nodes_.size()) return differs("--nodes", nodes_.size(), options.nodes);
-  if (options.replicas != 0 && options.replicas != replicas_)
-    return differs("--replicas", replicas_, options.replicas);
-  if (options.slots != 0 && options.slots != slots_)
-    return differs("--slots", slots_, options.slots);
-  if (options.driver != driver_) return differs("--driver", driver_, options.driver);
-  if (!options.etcd_url.empty() && options.etcd_url != url_)
-    return differs("--cluster", url_, options.etcd_url);
+  if (options.nodes != description_.nodes.size())
+    return differs("--nodes", description_.nodes.size(), options.nodes);
+  if (options.replicas != 0 && options.replicas != description_.replicas)
+    return differs("--replicas", description_.replicas, options.replicas);
+  if (options.slots != 0 && options.slots != description_.slots)
+    return differs("--slots", description_.slots, options.slots);
+  if (options.driver != description_.driver)
+    return differs("--driver", description_.driver, options.driver);
+  if (!options.etcd_url.empty() && options.etcd_url != description_.url)
+    return differs("--cluster", description_.url, options.etcd_url);
   for (size_t i = 0; i < options.weights.size(); ++i) {
-    if (options.weights[i] != nodes_[i].weight)
-      return differs("--weights", weight_text(nodes_[i].weight), options.weights[i]);
+    if (options.weights[i] != description_.nodes[i].weight)
+      return differs("--weights", weight_text(description_.nodes[i].weight), options.weights[i]);
   }
-  if (options.measured_weights && nodes_[0].weight != 0)
-    return differs("--weights", nodes_[0].weight, "measured");
+  if (options.measured_weights && description_.nodes[0].weight != 0)
+    return differs("--weights", description_.nodes[0].weight, "measured");
   for (const auto& [name, limit] : options.limits) {
     SLUICE_ASSIGN_OR_RETURN(const LocalNode* node, find(name));
     if (limit != node->bytes_per_second)
       return differs("--limit", fmt::format("{}={}", name, node->bytes_per_second), limit);
   }
   for (size_t i = 0; i < options.racks.size(); ++i) {
-    if (options.racks[i] != nodes_[i].rack)
-      return differs("--racks", nodes_[i].rack, options.racks[i]);
+    if (options.racks[i] != description_.nodes[i].rack)
+      return differs("--racks", description_.nodes[i].rack, options.racks[i]);
   }
   return absl::OkStatus();
 }
 
 absl::Status LocalCluster::take(const LocalOptions& options) {
-  id_ = make_uuid();
-  made_in_ = folder_;
-  url_ = options.etcd_url.empty() ? "sqlite:" + path("cluster.db") : options.etcd_url;
-  driver_ = options.driver;
-  replicas_ = options.replicas != 0 ? options.replicas : std::min<uint32_t>(3, options.nodes);
-  slots_ = options.slots != 0 ? options.slots : kDefaultSlots;
+  description_.id = make_uuid();
+  description_.made_in = folder_;
+  description_.url = options.etcd_url.empty() ? "sqlite:" + path("cluster.db") : options.etcd_url;
+  description_.driver = options.driver;
+  description_.replicas =
+      options.replicas != 0 ? options.replicas : std::min<uint32_t>(3, options.nodes);
+  description_.slots = options.slots != 0 ? options.slots : kDefaultSlots;
   SLUICE_ASSIGN_OR_RETURN(const std::vector<uint16_t> ports, free_ports(size_t{2} * options.nodes));
   SLUICE_ASSIGN_OR_RETURN(const std::string data_host, local_host(options.driver));
   for (uint32_t i = 0; i < options.nodes; ++i) {
@@ -203,14 +176,14 @@ absl::Status LocalCluster::take(const LocalOptions& options) {
     node.rack = options.racks.empty() ? "" : options.racks[i];
     node.control_address = fmt::format("127.0.0.1:{}", ports[2 * i]);
     node.data_address = fmt::format("{}:{}", data_host, ports[2 * i + 1]);
-    nodes_.push_back(std::move(node));
+    description_.nodes.push_back(std::move(node));
   }
   return absl::OkStatus();
 }
 
 absl::Status LocalCluster::complete() {
   SLUICE_RETURN_IF_ERROR(settle());
-  SLUICE_ASSIGN_OR_RETURN(const auto block, open_cluster_block(url_, {.create = true}));
+  SLUICE_ASSIGN_OR_RETURN(const auto block, open_cluster_block(description_.url, {.create = true}));
   const bool is_continued = access(path(kDescription).c_str(), F_OK) == 0;
   // Before the cluster is made, so that the next command knows it for this directory's own.
   SLUICE_RETURN_IF_ERROR(write_description());
@@ -228,56 +201,57 @@ absl::Status LocalCluster::complete() {
     return made;
   }
   SLUICE_RETURN_IF_ERROR(write_configs());
-  complete_ = true;
+  description_.complete = true;
   return write_description();
 }
 
 absl::Status LocalCluster::write_configs() const {
-  for (const LocalNode& node : nodes_) {
+  for (const LocalNode& node : description_.nodes) {
     SLUICE_RETURN_IF_ERROR(write_file_durably(path(node.name + ".toml"), config_of(node)));
   }
   return absl::OkStatus();
 }
 
 absl::Status LocalCluster::settle() {
-  if (made_in_ == folder_ || is_same_folder(made_in_, folder_)) return absl::OkStatus();
-  LocalCluster original(made_in_, UniqueFd());
-  if (original.read_description().ok() && original.id_ == id_) {
+  if (description_.made_in == folder_ || is_same_folder(description_.made_in, folder_))
+    return absl::OkStatus();
+  LocalCluster original(description_.made_in, UniqueFd());
+  if (original.read_description().ok() && original.description_.id == description_.id) {
     return failed_precondition(
         "{0} is a copy of the cluster in {1}, and its configuration files name {1}: started, its "
         "nodes would work on the original's data. Remove or rename {1} to use the copy instead, or "
         "make another cluster and restore a backup into it",
-        folder_, made_in_);
+        folder_, description_.made_in);
   }
-  for (const LocalNode& node : nodes_) {
+  for (const LocalNode& node : description_.nodes) {
     if (const auto running = process(node)) {
       return failed_precondition(
           "{} was moved from {} while node {} (process {}) runs in it; 'sluice local down --dir "
           "{}' first",
-          folder_, made_in_, node.name, running->pid, folder_);
+          folder_, description_.made_in, node.name, running->pid, folder_);
     }
   }
-  const std::string old_url = "sqlite:" + made_in_ + "/cluster.db";
-  if (url_ == old_url) url_ = "sqlite:" + path("cluster.db");
+  const std::string old_url = "sqlite:" + description_.made_in + "/cluster.db";
+  if (description_.url == old_url) description_.url = "sqlite:" + path("cluster.db");
   SLUICE_RETURN_IF_ERROR(write_configs());
-  made_in_ = folder_;
+  description_.made_in = folder_;
   return write_description();  // last: a crash before it does all of this again
 }
 
 absl::Status LocalCluster::make_cluster_in(ClusterBlock& block) const {
   ClusterShape shape;
-  shape.uuid = id_;
-  shape.slot_bits = static_cast<uint32_t>(std::countr_zero(slots_));
-  shape.replicas = replicas_;
+  shape.uuid = description_.id;
+  shape.slot_bits = static_cast<uint32_t>(std::countr_zero(description_.slots));
+  shape.replicas = description_.replicas;
   const absl::Status status = make_cluster(block, shape).status();
   if (!absl::IsAlreadyExists(status)) return status;
-  SLUICE_ASSIGN_OR_RETURN(const ClusterUrl url, parse_cluster_url(url_));
+  SLUICE_ASSIGN_OR_RETURN(const ClusterUrl url, parse_cluster_url(description_.url));
   if (url.kind == ClusterUrl::Kind::kEtcd) {
     // Whose it is cannot be told.
     return already_exists(
         "{} in {}: use another PREFIX, or, if that cluster is gone for good, erase what is under "
         "this one (etcdctl del --prefix {}/)",
-        message_of(status), url_, url.prefix);
+        message_of(status), description_.url, url.prefix);
   }
   // Its description was removed.
   SLUICE_ASSIGN_OR_RETURN(const ClusterInfo there, load_cluster(block));
@@ -286,7 +260,7 @@ absl::Status LocalCluster::make_cluster_in(ClusterBlock& block) const {
   return failed_precondition(
       "there is a cluster in {} already, with {} slots and {} replicas; ask for these, or use "
       "another directory",
-      url_, there.slots(), there.replicas);
+      description_.url, there.slots(), there.replicas);
 }
 
 std::string LocalCluster::config_of(const LocalNode& node) const {
@@ -295,16 +269,16 @@ std::string LocalCluster::config_of(const LocalNode& node) const {
     text += fmt::format("{} = {}\n", key, toml_string(value));
   };
   add("name", node.name);
-  add("cluster", url_);
+  add("cluster", description_.url);
   add("data_folder", path(node.name));
   add("archive_folder", path(node.name + "-archive"));
   add("control_listen", node.control_address);
   add("data_listen", node.data_address);
-  add("driver", driver_);
+  add("driver", description_.driver);
   add("rack", node.rack);
   if (node.weight != 0) text += fmt::format("weight = {}\n", node.weight);
   // The default is for clusters of a dozen nodes.
-  const uint64_t arena_bytes = recommended_arena_bytes(nodes_.size());
+  const uint64_t arena_bytes = recommended_arena_bytes(description_.nodes.size());
   if (arena_bytes > NodeConfig().arena_bytes)
     text += fmt::format("arena_bytes = {}\n", arena_bytes);
   if (node.bytes_per_second != 0)
@@ -314,7 +288,7 @@ std::string LocalCluster::config_of(const LocalNode& node) const {
 
 absl::StatusOr<const LocalNode*> LocalCluster::find(const std::string& name) const {
   std::string names;
-  for (const LocalNode& node : nodes_) {
+  for (const LocalNode& node : description_.nodes) {
     if (node.name == name) return &node;
     names += (names.empty() ? "" : ", ") + node.name;
   }
@@ -327,11 +301,11 @@ std::optional<ProcessId> LocalCluster::process(const LocalNode& node) const {
 }
 
 absl::StatusOr<ProcessId> LocalCluster::start(const LocalNode& node, bool accept_data_loss) {
-  if (!complete_) {
+  if (!description_.complete) {
     return failed_precondition(
         "the cluster in {0} is not complete: the command that made it was interrupted; 'sluice "
         "local up --dir {0} --nodes {1}' continues it",
-        folder_, nodes_.size());
+        folder_, description_.nodes.size());
   }
   SLUICE_ASSIGN_OR_RETURN(const std::string program, own_executable());
   std::vector<std::string> arguments = {program, "node", "--config", path(node.name + ".toml")};
@@ -345,9 +319,9 @@ absl::StatusOr<ProcessId> LocalCluster::start(const LocalNode& node, bool accept
 
 // OK when they serve; UNAVAILABLE or DEADLINE_EXCEEDED with what is still missing.
 absl::Status LocalCluster::why_not_serving(const std::vector<Started>& started) const {
-  SLUICE_ASSIGN_OR_RETURN(const auto block, open_cluster_block(url_));
-  SLUICE_RETURN_IF_ERROR(publish_first_table(*block, nodes_.size(), kReadyPollMs));
-  SLUICE_ASSIGN_OR_RETURN(const auto client, ClusterClient::open(*block, url_));
+  SLUICE_ASSIGN_OR_RETURN(const auto block, open_cluster_block(description_.url));
+  SLUICE_RETURN_IF_ERROR(publish_first_table(*block, description_.nodes.size(), kReadyPollMs));
+  SLUICE_ASSIGN_OR_RETURN(const auto client, ClusterClient::open(*block, description_.url));
   SLUICE_ASSIGN_OR_RETURN(const std::vector<NodeView> views, client->nodes());
   for (const Started& one : started) {
     const auto view = std::find_if(views.begin(), views.end(),
@@ -384,7 +358,7 @@ absl::StatusOr<std::vector<std::string>> LocalCluster::listed_live(
     const std::vector<Started>& stopped) const {
   OpenClusterOptions options;
   options.call_ms = kAskMs;
-  SLUICE_ASSIGN_OR_RETURN(const auto block, open_cluster_block(url_, options));
+  SLUICE_ASSIGN_OR_RETURN(const auto block, open_cluster_block(description_.url, options));
   SLUICE_ASSIGN_OR_RETURN(const std::vector<Member> members, list_members(*block));
   std::vector<std::string> live;
   for (const Started& one : stopped) {

@@ -24,18 +24,10 @@
 #include "absl/status/statusor.h"
 #include "base/file.h"
 #include "control/cluster_block/cluster_block.h"
+#include "control/local/description.h"
 #include "control/local/process.h"
 
 namespace sluice {
-
-struct LocalNode {
-  std::string name;
-  double weight = 1;              // 0: measured
-  uint64_t bytes_per_second = 0;  // limit of its bulk; 0: none
-  std::string rack;
-  std::string control_address;  // HOST:PORT
-  std::string data_address;
-};
 
 inline constexpr uint32_t kDefaultSlots = 4096;
 
@@ -61,8 +53,8 @@ class LocalCluster {
   // NOT_FOUND when there is none in the folder.
   static absl::StatusOr<std::unique_ptr<LocalCluster>> load(const std::string& folder);
 
-  const std::string& url() const { return url_; }
-  const std::vector<LocalNode>& nodes() const { return nodes_; }
+  const std::string& url() const { return description_.url; }
+  const std::vector<LocalNode>& nodes() const { return description_.nodes; }
   // NOT_FOUND naming the nodes there are.
   absl::StatusOr<const LocalNode*> find(const std::string& name) const;
   // Its process while that runs: the one that has locked its data directory in this very folder.
@@ -106,16 +98,7 @@ class LocalCluster {
 
   const std::string folder_;  // absolute
   UniqueFd lock_;
-  std::string id_;  // of this cluster, and its UUID; copies have the same
-  // Whether the cluster block and the configuration files were made. An interrupted command leaves
-  // a description that is not complete, and the next create() finishes it.
-  bool complete_ = false;
-  std::string made_in_;  // the folder that the configuration files name
-  std::string url_;
-  std::string driver_;
-  uint32_t replicas_ = 0;
-  uint32_t slots_ = 0;
-  std::vector<LocalNode> nodes_;
+  LocalDescription description_;
 };
 
 }  // namespace sluice

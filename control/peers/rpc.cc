@@ -4,11 +4,27 @@
 #include <grpcpp/security/credentials.h>
 #include <grpcpp/support/channel_arguments.h>
 
+#include <utility>
+
 #include "base/status.h"
 
 namespace sluice {
 
 namespace {
+
+absl::Status check_sizes(size_t key_bytes, uint64_t value_bytes, bool tombstone) {
+  if (key_bytes == 0 || key_bytes > kMaxKeyBytes) {
+    return invalid_argument("key of {} bytes: 1 to {}", key_bytes, kMaxKeyBytes);
+  }
+  if (value_bytes > kMaxValueBytes) {
+    return invalid_argument("value of {} bytes: at most {}", value_bytes, kMaxValueBytes);
+  }
+  if (tombstone && value_bytes != 0) {
+    return invalid_argument("a tombstone with a value of {} bytes", value_bytes);
+  }
+  return absl::OkStatus();
+}
+
 // A status travels in HTTP/2 headers, which peers limit to 8 KiB.
 constexpr size_t kMaxReason = 3000;
 
@@ -87,17 +103,37 @@ void fill(std::string_view key, const RecordSummary& summary, v1::ScanItem* out)
 }
 
 absl::StatusOr<RecordView> view_of(const v1::Record& record) {
-  if (record.key().empty() || record.key().size() > kMaxKeyBytes) {
-    return invalid_argument("key of {} bytes: 1 to {}", record.key().size(), kMaxKeyBytes);
-  }
-  if (record.value().size() > kMaxValueBytes) {
-    return invalid_argument("value of {} bytes: at most {}", record.value().size(), kMaxValueBytes);
-  }
-  if (record.tombstone() && !record.value().empty()) {
-    return invalid_argument("a tombstone with a value of {} bytes", record.value().size());
-  }
+  SLUICE_RETURN_IF_ERROR(
+      check_sizes(record.key().size(), record.value().size(), record.tombstone()));
   return RecordView{
       record.key(), record.value(), {record.stamp(), record.node()}, record.tombstone()};
+}
+
+absl::StatusOr<RecordSummary> summary_of(const v1::ScanItem& item) {
+  SLUICE_RETURN_IF_ERROR(check_sizes(item.key().size(), item.value_bytes(), item.tombstone()));
+  return RecordSummary{{item.stamp(), item.node()},
+                       item.tombstone(),
+                       item.value_bytes(),
+                       {item.digest_low(), item.digest_high()}};
+}
+
+absl::StatusOr<std::optional<Record>> record_of(std::string_view node, std::string_view key,
+                                                v1::ReadReply& reply) {
+  if (reply.results_size() != 1) {
+    return data_loss("{}: answered a read of one record with {}", node, reply.results_size());
+  }
+  if (!reply.results(0).found()) return std::optional<Record>();
+  v1::Record& record = *reply.mutable_results(0)->mutable_record();
+  if (const auto view = view_of(record); !view.ok()) {
+    return data_loss("{}: answered a read with no record: {}", node, message_of(view.status()));
+  }
+  if (record.key() != key) {
+    return data_loss("{}: answered a read of one key with the record of another", node);
+  }
+  return Record{std::move(*record.mutable_key()),
+                std::move(*record.mutable_value()),
+                {record.stamp(), record.node()},
+                record.tombstone()};
 }
 
 std::string encode_digests(const std::vector<SlotDigest>& digests) {

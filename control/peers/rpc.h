@@ -7,6 +7,7 @@
 #include <grpcpp/support/status.h>
 
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -48,6 +49,12 @@ void fill(const RecordView& record, v1::Record* out);
 void fill(std::string_view key, const RecordSummary& summary, v1::ScanItem* out);
 // Views into the message. INVALID_ARGUMENT for sizes that no record has.
 absl::StatusOr<RecordView> view_of(const v1::Record& record);
+// Likewise. Its value, where one came along, is the caller's to compare.
+absl::StatusOr<RecordSummary> summary_of(const v1::ScanItem& item);
+// What the node answered when it was asked for this one record: nullopt when it has none.
+// DATA_LOSS, naming the node, for any other record. Moves out of the reply.
+absl::StatusOr<std::optional<Record>> record_of(std::string_view node, std::string_view key,
+                                                v1::ReadReply& reply);
 
 std::string encode_digests(const std::vector<SlotDigest>& digests);
 // DATA_LOSS unless it holds exactly `slots` digests.

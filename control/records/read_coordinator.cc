@@ -59,18 +59,6 @@ absl::StatusOr<std::vector<std::string>> ReadCoordinator::replicas(uint32_t slot
   return names;
 }
 
-absl::StatusOr<std::optional<Record>> ReadCoordinator::record_of(const std::string& node,
-                                                                 v1::ReadReply& reply) {
-  if (reply.results_size() != 1) return data_loss("{}: answered another number of records", node);
-  if (!reply.results(0).found()) return std::optional<Record>();
-  v1::Record& record = *reply.mutable_results(0)->mutable_record();
-  SLUICE_RETURN_IF_ERROR(view_of(record).status());
-  return Record{std::move(*record.mutable_key()),
-                std::move(*record.mutable_value()),
-                {record.stamp(), record.node()},
-                record.tombstone()};
-}
-
 absl::StatusOr<std::optional<Record>> ReadCoordinator::get(std::string_view key) {
   const uint32_t slot = slot_of(key, context_.cluster().slot_bits);
   SLUICE_ASSIGN_OR_RETURN(const auto names, replicas(slot));
@@ -112,7 +100,7 @@ absl::StatusOr<std::optional<Record>> ReadCoordinator::get(std::string_view key)
     auto answer = calls.next(more ? std::min(options_.hedge_ms, left_ms) : left_ms);
     if (answer.has_value()) {
       take(answer->node->name(), answer->status.ok()
-                                     ? record_of(answer->node->name(), answer->reply)
+                                     ? record_of(answer->node->name(), key, answer->reply)
                                      : from_grpc(answer->status));
     } else if (more) {
       calls.note_late();

@@ -61,8 +61,6 @@ class ReadCoordinator {
   };
   // Replicas of a slot: this node first, then those that lately answered.
   absl::StatusOr<std::vector<std::string>> replicas(uint32_t slot);
-  static absl::StatusOr<std::optional<Record>> record_of(const std::string& node,
-                                                         v1::ReadReply& reply);
   // Asks all holders of these slots at once and returns as soon as a quorum of each slot's has
   // answered, or all have, or the time of a call is over.
   absl::StatusOr<Digests> collect_digests(uint32_t first, uint32_t slots,

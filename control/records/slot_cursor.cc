@@ -37,7 +37,7 @@ class RemoteCursor final : public SlotCursor {
   RemoteCursor(std::shared_ptr<PeerNode> node, const SlotRange& range, bool values,
                const ScanTimes& times)
       : node_(std::move(node)),
-        slot_(range.slot),
+        range_(range),
         page_ms_(times.page_ms),
         values_(values),
         stream_(node_->link().scan_slot(request_of(range, values), times.whole_ms)) {}
@@ -71,14 +71,13 @@ class RemoteCursor final : public SlotCursor {
     const grpc::Status status = node_->peer().Read(&context, request, &reply);
     node_->note(status);
     if (!status.ok()) return from_peer(status, node_->name());
-    if (reply.results_size() != 1 || !reply.results(0).found()) {
+    SLUICE_ASSIGN_OR_RETURN(auto record, record_of(node_->name(), request.keys(0), reply));
+    if (record.has_value()) *summary = record->view().summary();
+    if (!record.has_value() || *summary < summary_) {
       return data_loss("{}: a record of slot {} is listed but cannot be read", node_->name(),
-                       slot_);
+                       range_.slot);
     }
-    v1::Record& record = *reply.mutable_results(0)->mutable_record();
-    SLUICE_ASSIGN_OR_RETURN(const RecordView view, view_of(record));
-    *summary = view.summary();
-    return std::move(*record.mutable_value());
+    return std::move(record->value);
   }
 
  private:
@@ -93,26 +92,28 @@ class RemoteCursor final : public SlotCursor {
 
   absl::StatusOr<bool> read_item() {
     const v1::ScanItem& item = page_.items(index_);
-    if (item.key().empty() || item.key().size() > kMaxKeyBytes || item.key() <= last_key_ ||
-        (values_ && item.value().size() != item.value_bytes())) {
-      return data_loss("{}: its scan of slot {} breaks the protocol", node_->name(), slot_);
+    const auto summary = summary_of(item);
+    if (!summary.ok() || !range_.has(item.key()) || !has_value_of(item, *summary)) {
+      return data_loss("{}: its scan of slot {} breaks the protocol", node_->name(), range_.slot);
     }
-    last_key_ = item.key();
-    summary_ = {{item.stamp(), item.node()},
-                item.tombstone(),
-                item.value_bytes(),
-                {item.digest_low(), item.digest_high()}};
+    range_.after = item.key();
+    summary_ = *summary;
     return true;
   }
 
+  bool has_value_of(const v1::ScanItem& item, const RecordSummary& summary) const {
+    if (!values_ || summary.tombstone) return item.value().empty();
+    return item.value().size() == summary.value_bytes &&
+           xxh3_128(item.value()) == summary.value_digest;
+  }
+
   const std::shared_ptr<PeerNode> node_;
-  const uint32_t slot_;
+  SlotRange range_;  // what is left of it
   const int64_t page_ms_;
   const bool values_;
   const std::unique_ptr<PageStream<v1::ScanPage>> stream_;
   v1::ScanPage page_;
   int index_ = -1;
-  std::string last_key_;
   RecordSummary summary_;
 };
 

@@ -21,6 +21,7 @@ struct SlotRange {
   std::string after;   // only keys beyond it; empty: all
   // Where a scan begins.
   std::string first_key() const;
+  bool has(std::string_view key) const { return key > after && key.starts_with(prefix); }
 };
 
 // How long a scan of another node is waited for.
@@ -45,7 +46,8 @@ class SlotCursor {
 
 std::unique_ptr<SlotCursor> open_local_cursor(Store& store, const SlotRange& range);
 // `values`: they are sent along, where it is likely that all of them are needed; otherwise each is
-// asked for.
+// asked for. DATA_LOSS, naming the node, for a record outside the range or out of order, one of
+// impossible sizes, and a value that is not the one its digest was made of.
 std::unique_ptr<SlotCursor> open_remote_cursor(std::shared_ptr<PeerNode> node,
                                                const SlotRange& range, bool values,
                                                const ScanTimes& times);

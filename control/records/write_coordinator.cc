@@ -86,9 +86,8 @@ struct WriteCoordinator::Call {
       round->failures.push_back({node->name(), "answered another number of records", indexes});
       for (const size_t index : indexes) ++round->items_[index].unknown;
     } else {
-      for (size_t i = 0; i < indexes.size(); ++i) {
-        round->items_[indexes[i]].take(node->name(), result_of(static_cast<int>(i)));
-      }
+      for (size_t i = 0; i < indexes.size(); ++i)
+        take_result(reply.results(static_cast<int>(i)), i);
       node->remember(reply.token(), reply.sequence());
     }
   }
@@ -100,19 +99,35 @@ struct WriteCoordinator::Call {
            status.error_code() == grpc::StatusCode::FAILED_PRECONDITION;
   }
 
-  ApplyResult result_of(int i) const {
-    const auto& from = reply.results(i);
-    ApplyResult result;
-    if (from.outcome() == v1::ApplyReply::EQUAL) result.outcome = ApplyResult::Outcome::kEqual;
-    if (from.outcome() == v1::ApplyReply::SUPERSEDED) {
-      result.outcome = ApplyResult::Outcome::kSuperseded;
-      result.newer = {from.newer().stamp(), from.newer().node()};
+  void take_result(const v1::ApplyReply::Result& from, size_t i) {
+    if (const auto result = apply_result_of(from); result.has_value()) {
+      round->items_[indexes[i]].take(node->name(), *result);
+      return;
     }
-    result.after_cut = from.after_cut();
-    result.cut = from.cut();
-    return result;
+    round->failures.push_back({node->name(), "answered an outcome that is unknown", {indexes[i]}});
+    ++round->items_[indexes[i]].unknown;
   }
 };
+
+std::optional<ApplyResult> apply_result_of(const v1::ApplyReply::Result& from) {
+  ApplyResult result;
+  switch (from.outcome()) {
+    case v1::ApplyReply::APPLIED:
+      break;
+    case v1::ApplyReply::EQUAL:
+      result.outcome = ApplyResult::Outcome::kEqual;
+      break;
+    case v1::ApplyReply::SUPERSEDED:
+      result.outcome = ApplyResult::Outcome::kSuperseded;
+      result.newer = {from.newer().stamp(), from.newer().node()};
+      break;
+    default:
+      return std::nullopt;
+  }
+  result.after_cut = from.after_cut();
+  result.cut = from.cut();
+  return result;
+}
 
 namespace {
 

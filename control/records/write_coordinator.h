@@ -24,6 +24,7 @@
 #define SLUICE_CONTROL_RECORDS_WRITE_COORDINATOR_H_
 
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -31,6 +32,7 @@
 
 #include "absl/status/status.h"
 #include "control/peers/node_context.h"
+#include "control/proto/peer.pb.h"
 #include "dataplane/block/record.h"
 
 namespace sluice {
@@ -48,6 +50,10 @@ struct WriteOrigin {
   Version version;        // of all of them, whose keys are distinct
   bool in_doubt = false;  // they were sent with it before, and may have been applied
 };
+
+// What a replica answers of one record. nullopt for an outcome that is none of ours: it must not
+// count as applied.
+std::optional<ApplyResult> apply_result_of(const v1::ApplyReply::Result& from);
 
 struct WriteResult {
   // UNAVAILABLE names the slot, the nodes that did not answer and why.

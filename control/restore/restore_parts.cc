@@ -11,6 +11,8 @@
 #include "control/peers/patient_call.h"
 #include "control/peers/rpc.h"
 #include "control/peers/stage_report.h"
+#include "dataplane/block/record.h"
+#include "dataplane/block/slot_digest.h"
 
 namespace sluice {
 
@@ -27,6 +29,21 @@ void name_stages(const std::string& node, v1::RestorePartResult* result) {
 
 ArchivePartId part_id(const RestoreHead& head, const std::string& part) {
   return {head.archive_cluster, head.backup, part, head.manifest_digest};
+}
+
+absl::Status check_result(const v1::RestorePartResult& result, uint32_t cluster_slots) {
+  if (result.slot_bits() > kMaxSlotBits) {
+    return data_loss("an archive of 2^{} slots: at most 2^{}", result.slot_bits(), kMaxSlotBits);
+  }
+  for (const auto& slot : result.expected()) {
+    if (slot.slot() >= cluster_slots) {
+      return data_loss("a digest of slot {}, of {} slots", slot.slot(), cluster_slots);
+    }
+    if (slot.digest().size() != SlotDigest::kEncodedBytes) {
+      return data_loss("a digest of {} bytes, of slot {}", slot.digest().size(), slot.slot());
+    }
+  }
+  return absl::OkStatus();
 }
 
 absl::StatusOr<std::unique_ptr<SourceCluster>> SourceCluster::open(ClusterConnection& own,
@@ -156,7 +173,7 @@ absl::Status RestoreParts::run_there(const RestoreHead& head, const RestoreSourc
                                         }));
   if (!last) return unavailable("{}: ended without a result", source.node);
   name_stages(source.node, &ended->result);
-  return absl::OkStatus();
+  return with_context(check_result(ended->result, cluster_.cluster().slots()), source.node);
 }
 
 void RestoreParts::report(const std::string& part, uint64_t bytes) {

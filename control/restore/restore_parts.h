@@ -24,6 +24,10 @@ namespace sluice {
 // What the folder of one part holds; `part` empty: of any part.
 ArchivePartId part_id(const RestoreHead& head, const std::string& part);
 
+// Of what another node says of its part: DATA_LOSS for a digest that does not decode, and for slots
+// that neither an archive nor a cluster of so many slots has.
+absl::Status check_result(const v1::RestorePartResult& result, uint32_t cluster_slots);
+
 // The cluster that holds an archive.
 class SourceCluster {
  public:

@@ -153,11 +153,7 @@ absl::Status PeerService::find_missing(IncomingCall&, const v1::FindMissingReque
     while (more && here.key < item.key()) {
       SLUICE_ASSIGN_OR_RETURN(more, scan->next(&here));
     }
-    RecordSummary wanted;
-    wanted.version = {item.stamp(), item.node()};
-    wanted.tombstone = item.tombstone();
-    wanted.value_bytes = item.value_bytes();
-    wanted.value_digest = {item.digest_low(), item.digest_high()};
+    SLUICE_ASSIGN_OR_RETURN(const RecordSummary wanted, summary_of(item));
     if (!more || here.key != item.key() || here.summary < wanted) {
       reply->add_missing(static_cast<uint32_t>(i));
     }
