@@ -43,7 +43,7 @@ std::optional<Stat> stat_of(int pid) {
   UniqueFd fd(open(fmt::format("/proc/{}/stat", pid).c_str(), O_RDONLY | O_CLOEXEC));
   if (!fd) return std::nullopt;
   char text[2048];
-  const ssize_t size = read(fd.get(), text, sizeof text - 1);
+  const ssize_t size = ::read(fd.get(), text, sizeof text - 1);
   if (size <= 0) return std::nullopt;
   const std::string_view line(text, static_cast<size_t>(size));
   const size_t end = line.rfind(')');
