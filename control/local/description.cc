@@ -53,7 +53,8 @@ absl::Status take(const Json& object, const char* field, Value* out,
   const auto found = object.find(field);
   if (found == object.end() && presence == Presence::kOptional) return absl::OkStatus();
   if (found == object.end()) return data_loss("it has no '{}'", field);
-  if (!read(*found, out)) return data_loss("its '{}' is of another kind", field);
+  if (!read(*found, out))
+    return data_loss("its '{}' has another type, or a value that does not fit", field);
   return absl::OkStatus();
 }
 
