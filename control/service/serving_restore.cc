@@ -29,7 +29,8 @@ absl::Status ServingService::restore_part(IncomingCall& call, const v1::RestoreP
     SLUICE_ASSIGN_OR_RETURN(directory, Directory::open(*block));
     peers = std::make_unique<Peers>(*directory, *context_.clock, context_.peers->dialer());
   }
-  Cancellation cancellation;
+  // Also while nothing makes progress: a check may wait for a replica for minutes.
+  Cancellation cancellation([&] { return stopping_ || call.cancelled(); });
   RestoreRun run;
   run.peers = peers == nullptr ? context_.peers : peers.get();
   run.exchange = context_.exchange;
@@ -48,7 +49,7 @@ absl::Status ServingService::restore_part(IncomingCall& call, const v1::RestoreP
   run.progress = [&](uint64_t bytes) {
     v1::RestoreUpdate update;
     update.set_bytes_done(bytes);
-    if (stopping_ || call.cancelled() || !pages->write(update).ok()) cancellation.cancel();
+    if (!pages->write(update).ok()) cancellation.cancel();
   };
   SLUICE_ASSIGN_OR_RETURN(v1::RestorePartResult result, run_restore(run));
   v1::RestoreUpdate last;

@@ -16,6 +16,8 @@
 #include <cerrno>
 #include <cstdarg>
 #include <cstring>
+#include <filesystem>
+#include <string>
 #include <string_view>
 
 #include "base/random.h"
@@ -651,6 +653,15 @@ int link(const char* from, const char* to) noexcept {
 ssize_t readlink(const char* path, char* into, size_t bytes) noexcept {
   if (!place_of(AT_FDCWD, path)) return SLUICE_SYSTEM(readlink)(path, into, bytes);
   return answer(EINVAL);  // there are no symbolic links
+}
+
+char* realpath(const char* path, char* resolved) noexcept {
+  const auto place = place_of(AT_FDCWD, path);
+  if (!place) return SLUICE_SYSTEM(realpath)(path, resolved);
+  if (check_access(*place) != 0) return nullptr;
+  std::string normal = std::filesystem::path(path).lexically_normal().string();
+  if (normal.ends_with('/')) normal.pop_back();
+  return resolved == nullptr ? strdup(normal.c_str()) : std::strcpy(resolved, normal.c_str());
 }
 
 DIR* opendir(const char* path) {

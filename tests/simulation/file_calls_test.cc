@@ -81,6 +81,10 @@ TEST(FileCalls, DoWhatTheSystemsDo) {
     expect(other.st_nlink == 2, "links");
     expect(rename("/sim/n1/a/link", "/sim/n1/a/b/other") == 0, "rename");
     expect(access("/sim/n1/a/link", F_OK) != 0 && errno == ENOENT, "access");
+    char* const resolved = realpath("/sim/n1/a//b/", nullptr);
+    expect(resolved != nullptr && std::string(resolved) == "/sim/n1/a/b", "realpath");
+    free(resolved);
+    expect(realpath("/sim/n1/a/link", nullptr) == nullptr && errno == ENOENT, "realpath");
     expect(link("/sim/n1/a/b/file", "/tmp/file") != 0 && errno == EXDEV, "link elsewhere");
     expect(open("/sim/n2/x", O_RDONLY) < 0 && errno == ENOENT, "no such disk");
     const UniqueFd direct(open("/sim/n1/direct", O_WRONLY | O_CREAT | O_EXCL | O_DIRECT, 0600));
@@ -283,55 +287,31 @@ TEST(FileCalls, NorDoesAThreadOfItThatGoesOnForOthers) {
 
 // A function that the libraries find elsewhere would reach the machine's files.
 TEST(FileCalls, TheProgramsOwnFunctionsAreTheOnesThatAreCalled) {
-  constexpr std::array kNames{"open",
-                              "open64",
-                              "openat",
-                              "close",
-                              "read",
-                              "pread",
-                              "pread64",
-                              "write",
-                              "pwrite",
-                              "pwrite64",
-                              "writev",
-                              "lseek",
-                              "lseek64",
-                              "fsync",
-                              "fdatasync",
-                              "sync_file_range",
-                              "ftruncate",
-                              "truncate",
-                              "fallocate",
-                              "posix_fallocate",
-                              "posix_fadvise",
-                              "readahead",
-                              "fcntl",
-                              "flock",
-                              "stat",
-                              "lstat",
-                              "fstat",
-                              "fstat64",
-                              "fstatat",
-                              "access",
-                              "fchmod",
-                              "fchmodat",
-                              "statvfs",
-                              "fstatfs",
-                              "mkdir",
-                              "rmdir",
-                              "unlink",
-                              "unlinkat",
-                              "rename",
-                              "link",
-                              "readlink",
-                              "opendir",
-                              "fdopendir",
-                              "readdir",
-                              "dirfd",
-                              "closedir",
-                              "fopen",
-                              "fopen64",
-                              "io_uring_queue_init"};
+  constexpr std::array kNames{"open",          "open64",
+                              "openat",        "close",
+                              "read",          "pread",
+                              "pread64",       "write",
+                              "pwrite",        "pwrite64",
+                              "writev",        "lseek",
+                              "lseek64",       "fsync",
+                              "fdatasync",     "sync_file_range",
+                              "ftruncate",     "truncate",
+                              "fallocate",     "posix_fallocate",
+                              "posix_fadvise", "readahead",
+                              "fcntl",         "flock",
+                              "stat",          "lstat",
+                              "fstat",         "fstat64",
+                              "fstatat",       "access",
+                              "fchmod",        "fchmodat",
+                              "statvfs",       "fstatfs",
+                              "mkdir",         "rmdir",
+                              "unlink",        "unlinkat",
+                              "rename",        "link",
+                              "readlink",      "realpath",
+                              "opendir",       "fdopendir",
+                              "readdir",       "dirfd",
+                              "closedir",      "fopen",
+                              "fopen64",       "io_uring_queue_init"};
   expect_own_calls(reinterpret_cast<const void*>(&run_with_disk), kNames);
 }
 

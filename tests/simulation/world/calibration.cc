@@ -189,6 +189,15 @@ void list_defects() {
   for (const Entry& entry : kEntries) fmt::print("{:<26} {}\n", entry.name, entry.line);
 }
 
+bool put_back_named(std::string_view name) {
+  for (const Entry& entry : kEntries) {
+    if (entry.name != name) continue;
+    put_back(entry.defect);
+    return kHasDefects;
+  }
+  return false;
+}
+
 int calibrate(const CalibrationOptions& options) {
   if (!kHasDefects) {
     fmt::print(stderr, "no defects in this build: cmake --preset simulation\n");

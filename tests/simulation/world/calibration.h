@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <functional>
 #include <string>
+#include <string_view>
 
 #include "tests/simulation/world/scenario.h"
 
@@ -24,6 +25,8 @@ struct CalibrationOptions {
 };
 
 void list_defects();
+// In all runs from now on; false where no defect has the name, or this build has none.
+bool put_back_named(std::string_view name);
 
 // Makes the table: for each defect the seeds that it took, the one that found it, the invariant
 // that named it and the processor time. The same for the same options, except for the time. With

@@ -5,12 +5,11 @@
 #include <algorithm>
 #include <cerrno>
 #include <set>
-#include <string>
-#include <string_view>
 #include <thread>
 #include <utility>
 
 #include "tests/simulation/simulation.h"
+#include "tests/simulation/world/archive_damage.h"
 
 namespace sluice::simulation {
 namespace {
@@ -25,18 +24,6 @@ constexpr int64_t kUnpublishedNs = 10'000'000'000;
 // How long a node may be without its lease after a fault.
 constexpr int64_t kTroubleNs = 10'000'000'000;
 constexpr int64_t kCopyStepMs = 50;
-constexpr std::string_view kArchives = "/archives/";
-
-// Whose part a file of an archive directory belongs to, by its path on the disk.
-std::string backup_of(const std::string& file) {
-  return file.substr(kArchives.size(), file.find('/', kArchives.size()) - kArchives.size());
-}
-
-std::set<std::string> backups_of(Host& host) {
-  std::set<std::string> backups;
-  for (const std::string& file : host.disk().files("/archives")) backups.insert(backup_of(file));
-  return backups;
-}
 
 }  // namespace
 
@@ -69,6 +56,7 @@ void Faults::strike(const Op& op) {
   ++fired_[op.kind];
   trace(describe(op));
   for (const size_t struck : {op.host, op.other}) {
+    if (op.kind == OpKind::kDataCopied) break;
     int64_t& until_ns = states_[struck].trouble_until_ns;
     until_ns = std::max(until_ns, now_ns() + op.lasts_ms * 1'000'000 + kTroubleNs);
   }
@@ -192,6 +180,7 @@ void Faults::lose_data(const Op& op) {
   hosts_[op.host]->disk().restore("/data", nullptr);
   if (op.lasts_ms % 2 == 0) hosts_[op.host]->wall_offset_ns = -random_hours_ns();
   state.data = Data::kGone;
+  state.accepted_from_ns = now_ns() + 2 * op.lasts_ms * 1'000'000;
   state.lost_from_ns = 0;
   state.lost_until_ns = now_ns();
 }
@@ -208,6 +197,7 @@ void Faults::set_data_back(const Op& op) {
     host.crash(/*power=*/true);
     host.disk().restore("/data", data);
     state.data = Data::kSetBack;
+    state.accepted_from_ns = now_ns() + op.lasts_ms * 1'000'000 / 4;
     state.lost_from_ns = taken_ns;
     state.lost_until_ns = now_ns();
     // Even if it is not refused.
@@ -216,6 +206,8 @@ void Faults::set_data_back(const Op& op) {
 }
 
 void Faults::copy_data(const Op& op) {
+  // Of a node that has not joined yet, whichever joins first may.
+  if (!hosts_[op.host]->serving() || states_[op.host].data != Data::kNewest) return;
   const Disk::Tree data = hosts_[op.host]->disk().snapshot("/data");
   const int64_t until_ns = now_ns() + op.lasts_ms * 1'000'000;
   at(now_ns(), [this, op, data, until_ns] {
@@ -235,6 +227,8 @@ void Faults::run_copy(size_t host, Host& copy, int64_t until_ns) {
   // One that is refused stays away; while the name is in use, it tries again.
   while (now_ns() < until_ns && !healed_ && !absl::IsFailedPrecondition(copy.status())) {
     if (!copy.running()) copy.start();
+    // It may have joined before it is seen to serve.
+    if (states_[host].data == Data::kNewest) overtake(host, has_served ? from_ns : now_ns());
     if (copy.serving() && !has_served) copy_serves(host, from_ns);
     has_served = has_served || copy.serving();
     if (!copy.serving() || !hosts_[host]->serving() || now_ns() < states_[host].paused_until_ns) {
@@ -253,30 +247,30 @@ void Faults::run_copy(size_t host, Host& copy, int64_t until_ns) {
 }
 
 void Faults::copy_serves(size_t host, int64_t from_ns) {
-  HostState& state = states_[host];
-  if (state.data != Data::kNewest) return;
-  if (now_ns() > state.trouble_until_ns) {
+  if (now_ns() > states_[host].trouble_until_ns) {
     fail(fmt::format("I11: a copy of the data of {} serves in its place", hosts_[host]->name()));
   }
-  state.data = Data::kOvertaken;
-  state.lost_from_ns = from_ns;
-  state.lost_until_ns = now_ns();
+  overtake(host, from_ns);
   oracle_.data_lost(from_ns, now_ns());
+}
+
+void Faults::overtake(size_t host, int64_t from_ns) {
+  states_[host].data = Data::kOvertaken;
+  states_[host].lost_from_ns = from_ns;
+  states_[host].lost_until_ns = now_ns();
 }
 
 void Faults::damage_archives(const Op& op) {
   Host& host = *hosts_[op.host];
   Host& other = *hosts_[op.other];
-  if (op.kind == OpKind::kArchiveRot) return rot(host);
+  if (op.kind == OpKind::kArchiveRot) return rot(host, oracle_, random_);
   if (op.kind == OpKind::kArchiveSwap) {
-    if (op.host != op.other) {
-      hold_down(op.host, op.lasts_ms);
-      hold_down(op.other, op.lasts_ms);
-      host.crash(/*power=*/true);
-      other.crash(/*power=*/true);
-      swap_archives(host, other);
-    }
-    return;
+    hold_down(op.host, op.lasts_ms);
+    host.crash(/*power=*/true);
+    if (op.host == op.other) return swap_backups(host, oracle_);
+    hold_down(op.other, op.lasts_ms);
+    other.crash(/*power=*/true);
+    return swap_archives(host, other, oracle_);
   }
   const bool gone = op.kind == OpKind::kArchiveGone;
   const Disk::Tree archives = gone ? nullptr : host.disk().snapshot("/archives");
@@ -290,28 +284,6 @@ void Faults::damage_archives(const Op& op) {
   });
 }
 
-void Faults::rot(Host& host) {
-  const std::vector<std::string> files = host.disk().files("/archives");
-  if (files.empty()) return;
-  const std::string& file = files[random_.below(files.size())];
-  InodePtr inode;
-  if (host.disk().find(host.disk().root(), file, &inode) != 0 || inode->content.size() == 0) return;
-  const uint64_t offset = random_.below(inode->content.size());
-  if (host.disk().flip_bit(file, offset, static_cast<int>(random_.below(8))) != 0) return;
-  trace(fmt::format("byte {} of {} of {} has changed", offset, file, host.name()));
-  oracle_.archives_damaged(host, {backup_of(file)});
-}
-
-void Faults::swap_archives(Host& host, Host& other) {
-  const Disk::Tree archives = host.disk().snapshot("/archives");
-  host.disk().restore("/archives", other.disk().snapshot("/archives"));
-  other.disk().restore("/archives", archives);
-  std::set<std::string> backups = backups_of(host);
-  backups.merge(backups_of(other));
-  oracle_.archives_damaged(host, backups);
-  oracle_.archives_damaged(other, backups);
-}
-
 // --- Starting ---
 
 void Faults::judge_end(size_t host) {
@@ -319,8 +291,10 @@ void Faults::judge_end(size_t host) {
   const absl::Status status = hosts_[host]->status();
   if (absl::IsFailedPrecondition(status) && state.data != Data::kNewest &&
       state.data != Data::kAccepted) {
-    state.data = Data::kAccepted;
-    oracle_.data_lost(state.lost_from_ns, state.lost_until_ns);
+    if (now_ns() >= state.accepted_from_ns || healed_) {
+      state.data = Data::kAccepted;
+      oracle_.data_lost(state.lost_from_ns, state.lost_until_ns);
+    }
   } else if (absl::IsDataLoss(status) || absl::IsFailedPrecondition(status) ||
              absl::IsInvalidArgument(status)) {
     fail(fmt::format("I9: {}: {}", hosts_[host]->name(), status.ToString()));

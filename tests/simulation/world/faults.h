@@ -50,6 +50,7 @@ class Faults {
     Data data = Data::kNewest;
     int64_t lost_from_ns = 0;  // what was acknowledged since then, until then, it may lack
     int64_t lost_until_ns = 0;
+    int64_t accepted_from_ns = 0;  // an operator takes a while; it is refused again and again
   };
 
   void crash(const Op& op);
@@ -64,9 +65,8 @@ class Faults {
   void copy_data(const Op& op);
   void run_copy(size_t host, Host& copy, int64_t until_ns);
   void copy_serves(size_t host, int64_t from_ns);
+  void overtake(size_t host, int64_t from_ns);
   void damage_archives(const Op& op);
-  void rot(Host& host);
-  void swap_archives(Host& host, Host& other);
   void later(const Op& op, std::function<void()> undo);
   void supervise();
   void judge_end(size_t host);

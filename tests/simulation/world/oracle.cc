@@ -70,6 +70,15 @@ void Oracle::check_reason(const std::string& backup, std::string_view reason) co
   }
 }
 
+void Oracle::parts_exchanged(const std::set<std::string>& backups) {
+  for (const std::string& backup : backups) {
+    const auto head = world_.newest_backup(cluster_, backup);
+    if (head.has_value() && head->state == BackupState::kCompleted && !head->deleting) {
+      exchanged_.insert(head->uuid);
+    }
+  }
+}
+
 void Oracle::answered(const absl::Status& status, std::string_view what) const {
   if (!status.ok() && !is_excusable(status.code())) {
     fail(fmt::format("I9: {}: {}", what, status.ToString()));
@@ -162,6 +171,9 @@ void Oracle::check_backup(ClusterClient& client, const BackupView& backup) const
   require_ok(verified.status(), "I5: verifying " + backup.backup);
   answered_verification(backup.backup, *verified);
   if (!verified->bad.empty()) return;
+  if (exchanged_.contains(backup.uuid)) {
+    fail(fmt::format("I5: {} verifies with parts in the wrong places", backup.backup));
+  }
   const auto shown = client.backup_show(backup.backup);
   require_ok(shown.status(), "showing " + backup.backup);
   const auto content = read_archive_content(shown->archives);

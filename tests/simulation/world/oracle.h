@@ -61,7 +61,12 @@ class Oracle {
   // Its parts of these backups.
   void archives_damaged(const Host& host, const std::set<std::string>& backups) {
     for (const std::string& backup : backups) damaged_[backup].insert(host.name());
+    exchanged_.clear();
   }
+
+  // Parts of these backups, each of which the host has, are in the place of one another's or of
+  // another host's. That has to be noticed, until archives are damaged again.
+  void parts_exchanged(const std::set<std::string>& backups);
 
   // --- What clients were answered, at any time ---
 
@@ -110,6 +115,7 @@ class Oracle {
   std::map<std::string, Requested> requested_;  // completed backups, by UUID
   // Hosts whose part was damaged, by the backup's name.
   std::map<std::string, std::set<std::string>, std::less<>> damaged_;
+  std::set<std::string> exchanged_;  // UUIDs of completed backups
 };
 
 }  // namespace sluice::simulation

@@ -18,7 +18,7 @@ constexpr std::array kDamages = {OpKind::kDataGone,   OpKind::kDataCopied,  OpKi
                                  OpKind::kArchiveRot, OpKind::kArchiveGone, OpKind::kArchiveSetBack,
                                  OpKind::kArchiveSwap};
 constexpr double kDamageChance = 0.06;
-constexpr double kCopyChance = 0.12;
+constexpr double kDataLossChance = 0.12;
 constexpr std::array kOperators = {
     OpKind::kBackup,         OpKind::kBackup,        OpKind::kBackup,  OpKind::kBackupTwice,
     OpKind::kVerify,         OpKind::kRestore,       OpKind::kRestore, OpKind::kRestoreToOther,
@@ -212,7 +212,8 @@ Scenario make_scenario(uint64_t seed, bool full_disks) {
     }
   }
   for (const OpKind kind : kDamages) {
-    if (!random.chance(kind == OpKind::kDataCopied ? kCopyChance : kDamageChance)) continue;
+    const bool loses_data = kind == OpKind::kDataCopied || kind == OpKind::kDataGone;
+    if (!random.chance(loses_data ? kDataLossChance : kDamageChance)) continue;
     scenario.ops.push_back(draw_damage(random, kind, scenario));
     if (kind == OpKind::kDataCopied && random.chance(0.5)) draw_standstill(random, scenario);
     if (kind == OpKind::kDataGone) draw_restores(random, scenario);

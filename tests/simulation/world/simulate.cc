@@ -4,7 +4,8 @@
 //   simulate --hours H [--jobs N]            new seeds, for that long
 //   simulate --replay SEED|FILE [--trace]    one, again
 //   simulate --shrink SEED|FILE [--out FILE] the least with which it still fails alike, as a file
-//   simulate --defects                       defects that can be put back (calibration.h)
+//   simulate --defects                       defects that can be put back (calibration.h); with
+//                                            --defect NAME all of the above run with one
 //   simulate --calibrate [--defect NAME] [--first SEED] [--limit N] [--jobs N] [--out FILE]
 //   simulate --calibrate --table FILE        whether the seeds of a table still find their defects
 // With --full-disks disks run full as well (scenario.h).
@@ -260,6 +261,11 @@ int run_calibration(const Arguments& arguments) {
 int run_program(int argc, char** argv) {
   Arguments arguments;
   if (!parse(argc, argv, &arguments)) return usage();
+  const std::string& defect = arguments.calibration.only;
+  if (arguments.mode != "--calibrate" && !defect.empty() && !put_back_named(defect)) {
+    fmt::print(stderr, "no defect {}, or none in this build: cmake --preset simulation\n", defect);
+    return 2;
+  }
   if (arguments.mode == "--replay") return replay(arguments);
   if (arguments.mode == "--shrink") return shrink_one(arguments);
   if (arguments.mode == "--calibrate") return run_calibration(arguments);

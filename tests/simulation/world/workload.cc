@@ -187,21 +187,6 @@ absl::Status Workload::restore(ClusterClient& client, const RestoreRequest& requ
   return absl::OkStatus();
 }
 
-// The newest of the name, whatever it is by now.
-std::optional<BackupHead> Workload::head_of(const std::string& name) const {
-  const NoSwitch whole;
-  std::optional<BackupHead> newest;
-  Revision newest_revision = 0;
-  for (const auto& [key, heads] : world_.block_world(cluster_).kept) {
-    const auto& [revision, text] = *heads.rbegin();
-    auto head = decode_backup_head(key, text);
-    if (!head.ok() || head->name != name || revision < newest_revision) continue;
-    newest_revision = revision;
-    newest = *std::move(head);
-  }
-  return newest;
-}
-
 // What the backup of this UUID holds, which never changes; false where that is not known.
 bool Workload::read_content(const std::string& name, const std::string& uuid) {
   if (contents_.contains(uuid)) return true;
@@ -212,7 +197,7 @@ bool Workload::read_content(const std::string& name, const std::string& uuid) {
     if (std::filesystem::exists(path, error)) places.push_back({host->name(), path});
   }
   auto content = read_archive_content(places);
-  const auto head = head_of(name);
+  const auto head = world_.newest_backup(cluster_, name);
   if (!content.ok() || !head.has_value() || head->uuid != uuid) return false;
   contents_[uuid] = *std::move(content);
   return true;
@@ -220,14 +205,14 @@ bool Workload::read_content(const std::string& name, const std::string& uuid) {
 
 absl::Status Workload::restore_here(ClusterClient& client, const std::string& name,
                                     const std::string& prefix) {
-  const auto before = head_of(name);
+  const auto before = world_.newest_backup(cluster_, name);
   const bool is_known = before.has_value() && read_content(name, before->uuid);
   const int64_t begin = now_ns();
   RestoreRequest request = restore_of(name);
   request.prefix = prefix;
   Restored::End end = Restored::End::kOther;
   const absl::Status status = restore(client, request, &end);
-  const auto after = head_of(name);
+  const auto after = world_.newest_backup(cluster_, name);
   if (!is_known || end != Restored::End::kCompleted || before->uuid != after->uuid) return status;
   for (const auto& [key, record] : contents_[before->uuid]) {
     if (key.starts_with(prefix) && !record.tombstone) {
@@ -239,12 +224,12 @@ absl::Status Workload::restore_here(ClusterClient& client, const std::string& na
 
 absl::Status Workload::restore_to_other(ClusterClient& client, const std::string& name) {
   Restored& restored = other_oracle_->restored();
-  const auto before = head_of(name);
+  const auto before = world_.newest_backup(cluster_, name);
   const bool is_known = before.has_value() && read_content(name, before->uuid);
   restored.begin(is_known ? &contents_[before->uuid] : nullptr);
   Restored::End end = Restored::End::kOther;
   const absl::Status status = restore(client, restore_of(name, World::url_of(cluster_)), &end);
-  const auto after = head_of(name);
+  const auto after = world_.newest_backup(cluster_, name);
   if (!after.has_value()) {
     restored.end_unknown();
   } else if (is_known && before->uuid == after->uuid) {

@@ -68,7 +68,6 @@ class Workload {
   absl::Status restore_to_other(ClusterClient& client, const std::string& name);
   absl::Status operate(ClusterClient& client, const Op& op, const std::string& name);
   std::string name_for(const Op& op);
-  std::optional<BackupHead> head_of(const std::string& name) const;
   bool read_content(const std::string& name, const std::string& uuid);
   std::vector<std::string> completed_backups() const;
 

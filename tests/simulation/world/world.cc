@@ -263,6 +263,20 @@ ClusterBlockOpener World::opener(const BlockFaults& faults) {
   };
 }
 
+std::optional<BackupHead> World::newest_backup(const std::string& cluster, std::string_view name) {
+  const NoSwitch whole;
+  std::optional<BackupHead> newest;
+  Revision newest_revision = 0;
+  for (const auto& [key, heads] : block_world(cluster).kept) {
+    const auto& [revision, text] = *heads.rbegin();
+    auto head = decode_backup_head(key, text);
+    if (!head.ok() || head->name != name || revision < newest_revision) continue;
+    newest_revision = revision;
+    newest = *std::move(head);
+  }
+  return newest;
+}
+
 Process& World::start_client(const std::string& name, const std::string& cluster, ClientBody body,
                              bool* ended) {
   Process& process = Process::make(name);

@@ -9,11 +9,13 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "absl/status/status.h"
+#include "control/backup/documents.h"
 #include "control/client/cluster_client.h"
 #include "control/node/node.h"
 #include "drivers/sim/sim.h"
@@ -118,6 +120,8 @@ class World {
   // Of the harness: without faults.
   ClusterBlock& block(const std::string& cluster) { return *blocks_.at(cluster)->late; }
   BlockWorld& block_world(const std::string& cluster) { return *blocks_.at(cluster); }
+  // The newest of the name, as its head was stored last, also if it was deleted since.
+  std::optional<BackupHead> newest_backup(const std::string& cluster, std::string_view name);
   BlockFaults client_block_faults;
 
   Random& random() { return random_; }
