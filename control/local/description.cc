@@ -19,27 +19,27 @@ using Json = nlohmann::ordered_json;
 
 // The library converts numbers to whatever they are asked as, and reports errors with the text that
 // it found: so each field is taken with its own check.
-bool read(const Json& value, std::string* out) {
+bool read_value(const Json& value, std::string* out) {
   if (!value.is_string()) return false;
   *out = value.get<std::string>();
   return true;
 }
 
 template <std::unsigned_integral Number>
-requires(!std::same_as<Number, bool>) bool read(const Json& value, Number* out) {
+requires(!std::same_as<Number, bool>) bool read_value(const Json& value, Number* out) {
   if (!value.is_number_unsigned()) return false;
   const auto number = value.get<uint64_t>();
   *out = static_cast<Number>(number);
   return number <= std::numeric_limits<Number>::max();
 }
 
-bool read(const Json& value, double* out) {
+bool read_value(const Json& value, double* out) {
   if (!value.is_number()) return false;
   *out = value.get<double>();
   return true;
 }
 
-bool read(const Json& value, bool* out) {
+bool read_value(const Json& value, bool* out) {
   if (!value.is_boolean()) return false;
   *out = value.get<bool>();
   return true;
@@ -53,7 +53,8 @@ absl::Status take(const Json& object, const char* field, Value* out,
   const auto found = object.find(field);
   if (found == object.end() && presence == Presence::kOptional) return absl::OkStatus();
   if (found == object.end()) return data_loss("it has no '{}'", field);
-  if (!read(*found, out)) return data_loss("its '{}' is of another kind", field);
+  if (!read_value(*found, out))
+    return data_loss("its '{}' has another type, or a value that does not fit", field);
   return absl::OkStatus();
 }
 
