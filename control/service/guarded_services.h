@@ -14,6 +14,7 @@
 
 #include "base/guard.h"
 #include "base/status.h"
+#include "base/text.h"
 #include "control/peers/node_context.h"
 #include "control/service/incoming_call.h"
 #include "control/service/peer_service.h"
@@ -102,16 +103,21 @@ class Guarded {
   absl::Status answer(std::string_view method, Admission::Kind kind,
                       absl::Status (Service::*handler)(IncomingCall&, const Request&, Reply*),
                       IncomingCall& call, const Request& request, Reply* reply) {
-    return guarded(method, [&]() -> absl::Status {
+    const absl::Status status = guarded(method, [&]() -> absl::Status {
       SLUICE_RETURN_IF_ERROR(context_.check_ready());
       SLUICE_RETURN_IF_ERROR(check_callee(call.callee(), context_.cluster().uuid, context_.name));
       const Admission::Call admitted(admission_, kind);
       SLUICE_RETURN_IF_ERROR(admitted.check(method));
       return (service_.*handler)(call, request, reply);
     });
+    // What it repeats of a request goes to logs and terminals.
+    if (status.ok()) return status;
+    return {status.code(), printable(message_of(status), kMaxErrorBytes)};
   }
 
  private:
+  static constexpr size_t kMaxErrorBytes = 1000;
+
   const NodeContext& context_;
   Service service_;
   Admission admission_;
