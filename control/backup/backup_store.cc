@@ -159,11 +159,23 @@ PlanChunks cut_plan(std::string_view uuid, uint64_t attempt, const Plan& plan) {
 
 namespace {
 
+// A document of a backup's plan as its head was read: both may have been deleted since.
+absl::Status why_missing(ClusterBlock& block, const BackupHead& head, const std::string& key) {
+  SLUICE_ASSIGN_OR_RETURN(const auto entry, block.get(backup_head_key(head.uuid)));
+  if (!entry) return not_found("backup '{}' was deleted", head.name);
+  SLUICE_ASSIGN_OR_RETURN(const BackupHead now, decode_backup_head(entry->key, entry->value));
+  if (now.deleting) return not_found("backup '{}' is being deleted", head.name);
+  if (now.plan_attempt != head.plan_attempt) {
+    return aborted("backup '{}' was planned again meanwhile", head.name);
+  }
+  return data_loss("document at key '{}' is missing", key);
+}
+
 absl::Status read_chunk(ClusterBlock& block, const BackupHead& head, uint32_t chunk,
                         PlanReader& reader) {
   const std::string key = backup_plan_key(head.uuid, head.plan_attempt, chunk);
   SLUICE_ASSIGN_OR_RETURN(const auto entry, block.get(key));
-  if (!entry) return data_loss("document at key '{}' is missing", key);
+  if (!entry) return why_missing(block, head, key);
   return reader.read(chunk, key, entry->value);
 }
 
