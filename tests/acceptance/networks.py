@@ -36,6 +36,7 @@ class Host:
     """A network namespace that lasts as long as a process in it."""
 
     def __init__(self, number):
+        self.number = number
         self.address = f"10.77.0.{number}"
         self.link = f"p{number}"
         self.holder = subprocess.Popen(["setpriv", "--pdeathsig", "KILL", "unshare", "--net", "sleep", "infinity"],
