@@ -33,13 +33,15 @@ def test_archives(scratch):
     for leave in (0, 4096, 1 << 20):
         name = f"b{leave}"
         filler = media.fill(place, leave)
-        failed = cluster.json("backup", "create", "--name", name, expect=1)
-        named(place, failed["error"])
+        # Or its node's own copies fail to arrive there first: then the backup does without that node.
+        made = cluster.json("backup", "create", "--name", name, expect=(0, 1))
+        if made.get("state") != "completed":
+            named(place, made["error"])
         shown = cluster.json("backup", "show", name, expect=None)
         filler.unlink()
         if shown.get("state") is None:
             cluster.json("backup", "create", "--name", name)
-        else:
+        elif made.get("state") != "completed":
             check_equal(shown["state"], "failed", f"with {leave} bytes of room")
             resumed = cluster.json("backup", "resume", name)
             check_equal((resumed["state"], resumed["records"]), ("completed", RECORDS), "resumed")
