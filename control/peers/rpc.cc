@@ -9,7 +9,6 @@
 #include "base/status.h"
 
 namespace sluice {
-
 namespace {
 
 absl::Status check_sizes(size_t key_bytes, uint64_t value_bytes, bool tombstone) {
