@@ -258,7 +258,7 @@ std::string Workload::name_for(const Op& op) {
     names = completed_backups();
     return !names.empty();
   };
-  if (!wait_until(scenario_.lasts_ms, is_one_completed, 100)) {
+  if (!wait_until(scenario_.lasts_ms, is_one_completed, 250)) {
     return backup_name(op.backup % kBackupNames);
   }
   return names[op.backup % names.size()];
