@@ -203,7 +203,10 @@ void Oracle::check_backup(ClusterClient& client, const BackupView& backup) const
     const std::string fault =
         history_.fault_of(key, there ? std::optional(found->second.value) : std::nullopt,
                           requested->second.begin_ns, requested->second.end_ns);
-    if (!fault.empty()) fail(fmt::format("I2: {}: {}", backup.backup, fault));
+    if (fault.empty()) continue;
+    const Version version = found == content->end() ? Version() : found->second.version;
+    fail(fmt::format("I2: {}: {}; the archive has version {:#x} of {}", backup.backup, fault,
+                     version.stamp, version.node));
   }
 }
 
