@@ -50,7 +50,8 @@ namespace sluice::simulation {
 class Oracle {
  public:
   // Of one cluster of the world.
-  Oracle(World& world, std::string cluster) : world_(world), cluster_(std::move(cluster)) {}
+  Oracle(World& world, std::string cluster, size_t replicas)
+      : world_(world), cluster_(std::move(cluster)), history_(/*gets_settle=*/replicas % 2 == 1) {}
 
   History& history() { return history_; }
   // What is restored here are backups of that one's cluster.
