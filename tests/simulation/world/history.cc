@@ -107,7 +107,8 @@ std::string History::fault_of(std::string_view key, const std::optional<std::str
     const Write& read = writes_[*number];
     return fmt::format(
         "{} has the value of write {} (version {:#x} of {}), acknowledged at {} ns and seen at {} "
-        "ns, though write {} ({}, version {:#x} of {}), begun at {} ns, was acknowledged or seen at "
+        "ns, though write {} ({}, version {:#x} of {}), begun at {} ns, was acknowledged or seen "
+        "at "
         "{} ns and the read began at {} ns",
         key, *number, read.version.stamp, read.version.node, read.end_ns, read.seen_ns, last_number,
         last->erasure ? "an erasure" : "a put", last->version.stamp, last->version.node,
