@@ -159,6 +159,7 @@ void Faults::jump_clock(const Op& op) {
 void Faults::fail_disk(const Op& op) {
   Host& host = *hosts_[op.host];
   states_[op.host].disk_failed = true;
+  oracle_.disks_fail(true);
   if (op.kind == OpKind::kFullDisk) {
     host.disk().set_capacity_bytes(host.disk().capacity_bytes() - host.disk().free_bytes());
     return later(op, [&host] { host.disk().set_capacity_bytes(kDiskBytes); });
@@ -166,6 +167,11 @@ void Faults::fail_disk(const Op& op) {
   host.mount().write_error = EIO;
   if (op.lasts_ms % 3 == 0) host.mount().sync_error = EIO;
   later(op, [&host] { host.mount().write_error = host.mount().sync_error = 0; });
+}
+
+bool Faults::disk_fails(Host& host) {
+  return host.mount().write_error != 0 || host.mount().sync_error != 0 ||
+         host.disk().capacity_bytes() != kDiskBytes;
 }
 
 // --- Damage ---
@@ -321,6 +327,10 @@ void Faults::start(size_t host) {
   judge_end(host);
   states_[host].down = false;
   if (states_[host].data == Data::kOvertaken) states_[host].data = Data::kSetBack;
+  // A store takes writes once it is opened again.
+  if (!disk_fails(*hosts_[host])) states_[host].disk_failed = false;
+  oracle_.disks_fail(std::any_of(states_.begin(), states_.end(),
+                                 [](const HostState& state) { return state.disk_failed; }));
   hosts_[host]->start(/*accept_data_loss=*/states_[host].data == Data::kAccepted);
 }
 
