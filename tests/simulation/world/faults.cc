@@ -25,6 +25,18 @@ constexpr int64_t kUnpublishedNs = 10'000'000'000;
 constexpr int64_t kTroubleNs = 10'000'000'000;
 constexpr int64_t kCopyStepMs = 50;
 
+// By name. A store's files only grow, or are replaced.
+std::map<std::string, uint64_t> sizes_of_data(Host& host) {
+  std::map<std::string, uint64_t> sizes;
+  for (const std::string& file : host.disk().files("/data")) {
+    InodePtr inode;
+    if (host.disk().find(host.disk().root(), file, &inode) == 0) {
+      sizes[file] = inode->content.size();
+    }
+  }
+  return sizes;
+}
+
 }  // namespace
 
 Faults::Faults(World& world, const Scenario& scenario, Oracle& oracle, std::vector<Host*> hosts)
@@ -196,9 +208,11 @@ void Faults::set_data_back(const Op& op) {
   const int64_t taken_ns = now_ns();
   // As a snapshot of a volume has it.
   const Disk::Tree data = host.disk().snapshot("/data");
-  later(op, [this, op, &host, data, taken_ns] {
+  later(op, [this, op, &host, data, taken_ns, sizes = sizes_of_data(host)] {
     HostState& state = states_[op.host];
     if (healed_ || state.data != Data::kNewest) return;
+    // An earlier state of data that has not changed is the same.
+    if (sizes_of_data(host) == sizes) return;
     hold_down(op.host, kSuperviseMs);
     host.crash(/*power=*/true);
     host.disk().restore("/data", data);
