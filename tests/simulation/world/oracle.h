@@ -60,7 +60,10 @@ class Oracle {
   // --- What hardware did ---
 
   // What one replica was told between these times (both included) is not there any more.
-  void data_lost(int64_t from_ns, int64_t until_ns) { history_.lost(from_ns, until_ns); }
+  void data_lost(int64_t from_ns, int64_t until_ns) {
+    history_.lost(from_ns, until_ns);
+    restored_.lost();
+  }
   // Its parts of these backups.
   void archives_damaged(const Host& host, const std::set<std::string>& backups) {
     for (const std::string& backup : backups) damaged_[backup].insert(host.name());
@@ -133,7 +136,7 @@ class Oracle {
   std::set<std::string> exchanged_;  // UUIDs of completed backups
   bool disks_fail_ = false;
   int64_t disks_failed_until_ns_ = 0;
-  std::vector<Host*> copies_;        // that have answered in the place of their originals
+  std::vector<Host*> copies_;  // that have answered in the place of their originals
 };
 
 }  // namespace sluice::simulation
