@@ -94,17 +94,19 @@ class LogChain {
 
   IOStatus append(LogFile& file, std::string_view data) {
     const std::lock_guard lock(mutex_);
+    if (!failed_.ok()) return IOStatus::OK();
     if (full_.ok()) {
       IOStatus status = file.write(data);
-      if (!status.IsNoSpace()) return status;
-      full_ = std::move(status);
+      if (status.ok()) return status;
+      (status.IsNoSpace() ? full_ : failed_) = std::move(status);
     }
-    file.lacking_.append(data);
+    if (failed_.ok()) file.lacking_.append(data);
     return IOStatus::OK();
   }
 
   IOStatus sync(LogFile& file) {
     std::unique_lock lock(mutex_);
+    if (!failed_.ok()) return failed_;
     // RocksDB is about to make tables of one family of what the log should have of all.
     if (!file.lacking_.empty() && &file != files_.back()) return full_;
     const uint64_t covered = file.size_;
@@ -136,7 +138,7 @@ class LogChain {
   mutable std::mutex mutex_;
   std::vector<LogFile*> files_;
   IOStatus full_;    // why something is lacking, or OK
-  IOStatus failed_;  // of a sync
+  IOStatus failed_;  // of a sync, or of a write to a disk that is not full
 };
 
 LogFile::~LogFile() { chain_->remove(this); }
