@@ -99,7 +99,6 @@ void Faults::strike(const Op& op) {
       return jump_clock(op);
     case OpKind::kDiskError:
     case OpKind::kFullDisk:
-      oracle_.disk_failed();
       return fail_disk(op);
     case OpKind::kSlowDisk:
       host.mount().slowest_sync_ns = op.lasts_ms * 100'000;

@@ -43,7 +43,6 @@ void History::acknowledged(size_t number) {
 }
 
 void History::seen(std::string_view key, std::string_view value) {
-  if (!gets_count_) return;
   const auto number = write_of(key, value);
   if (!number.has_value() || writes_[*number].seen_ns != INT64_MAX) return;
   writes_[*number].seen_ns = now_ns();

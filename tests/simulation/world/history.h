@@ -60,11 +60,6 @@ class History {
   // A get that ends now has returned the value.
   void seen(std::string_view key, std::string_view value);
 
-  // A disk takes no writes from now on, so gets need not store what they return.
-  void disk_failed() {
-    gets_count_ = false;
-    gets_settle_ = false;
-  }
   // Of one replica, now: what it was told between these times. Acknowledged writes of that time
   // count as unacknowledged for reads that end later.
   void lost(int64_t from_ns, int64_t until_ns) { losses_.push_back({from_ns, until_ns}); }
@@ -96,8 +91,7 @@ class History {
   // Whether every read of that time, behind the write, has it or a newer one.
   bool is_certain(const Write& write, int64_t begin_ns, int64_t end_ns) const;
 
-  bool gets_settle_;
-  bool gets_count_ = true;
+  const bool gets_settle_;
   std::vector<Loss> losses_;
   std::vector<Write> writes_;
   std::map<std::string, std::vector<size_t>, std::less<>> by_key_;

@@ -59,8 +59,6 @@ class Oracle {
 
   // --- What hardware did ---
 
-  // One takes no writes.
-  void disk_failed() { history_.disk_failed(); }
   // What one replica was told between these times (both included) is not there any more.
   void data_lost(int64_t from_ns, int64_t until_ns) { history_.lost(from_ns, until_ns); }
   // Its parts of these backups.
