@@ -15,10 +15,9 @@ namespace sluice {
 // Where a second safety net would hide a defect, its line says which one goes with it.
 // clang-format off
 #define SLUICE_DEFECT_LIST(DEFECT) \
-  DEFECT(kSupersededCounts, "an answer that a newer record stands there counts towards W") \
-  DEFECT(kAfterCutCounts, "an answer from behind the cut counts towards W") \
-  DEFECT(kInDoubtIsRestamped, "a write in doubt may always have another version") \
-  DEFECT(kClientNeverInDoubt, "a client repeats a write without telling that it may have been applied") \
+  DEFECT(kVersionsOfOneClock, "a version is above the clock of one node alone") \
+  DEFECT(kReadsLeaveDifferences, "a read leaves replicas that differ as they are") \
+  DEFECT(kAfterCutCounts, "a write that came too late for the cut counts as written before it") \
   DEFECT(kAckBeforeSync, "a replica answers before the record is durable") \
   DEFECT(kSyncCoversLater, "a sync counts for what was committed while it ran") \
   DEFECT(kRepeatWaitsForNothing, "an answer that changes nothing does not wait until the record is durable") \

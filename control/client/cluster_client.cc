@@ -93,6 +93,7 @@ absl::Status ClusterClientImpl::ask_any(
     std::string_view first, Deadline& deadline, int64_t first_try_ms,
     const std::function<grpc::Status(PeerNode&, grpc::ClientContext&)>& call) {
   absl::Status last = unavailable("no node is known");
+  bool reached = false;
   for (int round = 0; round < kRounds; ++round) {
     if (round > 0) {
       if (!deadline.pause(kPauseMs)) return last;
@@ -109,9 +110,11 @@ absl::Status ClusterClientImpl::ask_any(
       const grpc::Status status = call(**peer, context);
       (*peer)->note(status);
       if (status.ok()) return absl::OkStatus();
-      last =
-          is_answered_elsewhere(status.error_code()) ? from_peer(status, name) : from_grpc(status);
-      if (!is_answered_elsewhere(status.error_code())) return last;
+      if (!is_answered_elsewhere(status.error_code())) return from_grpc(status);
+      // What a node says of itself and others tells more than that others cannot be reached.
+      if (reached && is_unreached(status)) continue;
+      reached = !is_unreached(status);
+      last = from_peer(status, name);
     }
   }
   return last;
@@ -129,55 +132,40 @@ std::string ClusterClientImpl::primary_of(std::string_view key) {
   return snapshot->table->primary_of(slot_of(key, snapshot->table->slot_bits())).name;
 }
 
+// With one version, which comes first: a request whose answer is lost is repeated with the same
+// one, so that it cannot undo what another client has written meanwhile.
 absl::Status ClusterClientImpl::write(std::string_view key, std::string_view value,
                                       bool tombstone) {
+  v1::StampRequest asked;
+  asked.set_after(acknowledged_stamp());
+  asked.add_slots(slot_of(key, cluster().slot_bits));
   v1::WriteRequest request;
   auto* item = request.add_items();
   item->set_key(key.data(), key.size());
   item->set_value(value.data(), value.size());
   item->set_tombstone(tombstone);
   Deadline deadline(clock(), options_.request_timeout_ms);
-  for (int number = 0;; ++number) {
-    v1::WriteReply::Result result;
-    SLUICE_RETURN_IF_ERROR(write_once(request, deadline, &result));
-    if (result.code() == 0) return absl::OkStatus();
-    if (!result.has_restamp() || number >= kMaxRestamps) {
-      return absl::Status(static_cast<absl::StatusCode>(result.code()), result.reason());
-    }
-    *item->mutable_restamp() = std::move(*result.mutable_restamp());
-  }
-}
-
-// With one version, which comes first: a request whose answer is lost is repeated with the same
-// one, so that it cannot undo what another client has written meanwhile.
-absl::Status ClusterClientImpl::write_once(v1::WriteRequest& request, Deadline& deadline,
-                                           v1::WriteReply::Result* result) {
-  v1::StampRequest after;
-  after.set_after(std::max(acknowledged_stamp(), request.items(0).restamp().above()));
   std::string stamped_by;
-  SLUICE_RETURN_IF_ERROR(ask_any(primary_of(request.items(0).key()), deadline, kStampTryMs,
-                                 [&](PeerNode& node, grpc::ClientContext& context) {
-                                   stamped_by = node.name();
-                                   return node.serving().Stamp(&context, after,
-                                                               request.mutable_version());
-                                 }));
-  request.set_in_doubt(false);
-  return ask_any(
-      stamped_by, deadline, kWriteTryMs, [&](PeerNode& node, grpc::ClientContext& context) {
+  SLUICE_RETURN_IF_ERROR(ask_any(
+      primary_of(key), deadline, kStampTryMs, [&](PeerNode& node, grpc::ClientContext& context) {
+        stamped_by = node.name();
+        return node.serving().Stamp(&context, asked, request.mutable_version());
+      }));
+  v1::WriteReply::Result result;
+  SLUICE_RETURN_IF_ERROR(
+      ask_any(stamped_by, deadline, kWriteTryMs, [&](PeerNode& node, grpc::ClientContext& context) {
         v1::WriteReply reply;
         const grpc::Status status = node.serving().Write(&context, request, &reply);
-        if (!status.ok()) {
-          request.set_in_doubt((request.in_doubt() || may_have_been_applied(status)) &&
-                               !defect(Defect::kClientNeverInDoubt));
-          return status;
-        }
-        acknowledged(reply.stamp());
+        if (!status.ok()) return status;
         if (reply.results_size() != 1) {
           return grpc::Status(grpc::StatusCode::INTERNAL, "answered another number of writes");
         }
-        *result = std::move(*reply.mutable_results(0));
+        acknowledged(reply.as_of());
+        result = std::move(*reply.mutable_results(0));
         return grpc::Status::OK;
-      });
+      }));
+  if (result.code() == 0) return absl::OkStatus();
+  return absl::Status(static_cast<absl::StatusCode>(result.code()), result.reason());
 }
 
 absl::Status ClusterClientImpl::put(std::string_view key, std::string_view value) {

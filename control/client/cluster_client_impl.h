@@ -77,19 +77,15 @@ class ClusterClientImpl final : public ClusterClient {
   // The first try of each node may take `first_try_ms`, later ones longer.
   absl::Status ask_any(std::string_view first, Deadline& deadline, int64_t first_try_ms,
                        const std::function<grpc::Status(PeerNode&, grpc::ClientContext&)>& call);
-  // The largest stamp that a write of this client was acknowledged with: its next versions are
+  // The largest stamp that a write of this client was acknowledged as of: its next versions are
   // above it, whichever node makes them.
   uint64_t acknowledged_stamp() const { return acknowledged_stamp_; }
   void acknowledged(uint64_t stamp);
   // The first replica of the key's slot.
   std::string primary_of(std::string_view key);
-  // How often a write that meets newer ones is given another version.
-  static constexpr int kMaxRestamps = 8;
 
  private:
   absl::Status write(std::string_view key, std::string_view value, bool tombstone);
-  absl::Status write_once(v1::WriteRequest& request, Deadline& deadline,
-                          v1::WriteReply::Result* result);
   absl::StatusOr<BackupView> view(const BackupHead& head);
   absl::StatusOr<BackupView> follow_backup(const std::string& uuid, const BackupCallback& progress);
 

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <set>
 #include <utility>
 
 #include "base/backoff.h"
@@ -29,15 +30,6 @@ constexpr size_t kSendBuffers = 16;
 constexpr int64_t kSendMs = 10'000;
 constexpr int64_t kFirstPauseMs = 40;
 constexpr int64_t kLongestPauseMs = 320;
-// Ascending, and of a batch of `records`.
-bool are_indexes(const std::vector<RecordWriteReply::Exception>& exceptions, size_t records) {
-  for (size_t i = 0; i < exceptions.size(); ++i) {
-    if (exceptions[i].index >= records) return false;
-    if (i > 0 && exceptions[i].index <= exceptions[i - 1].index) return false;
-  }
-  return true;
-}
-
 }  // namespace
 
 struct ImportWriterImpl::Batch {
@@ -69,39 +61,29 @@ struct ImportWriterImpl::Batch {
   }
   // By gRPC from now on.
   void make_request() {
-    for (size_t place = 0; place < writes.size(); ++place) add_to(request, places, place);
+    for (const Writes& each : writes) {
+      const RecordView record = view(each);
+      auto* item = request.add_items();
+      item->set_key(record.key.data(), record.key.size());
+      item->set_value(record.value.data(), record.value.size());
+      item->set_tombstone(record.tombstone);
+    }
   }
-  v1::WriteRequest::Item* add_to(v1::WriteRequest& to, std::vector<size_t>& places_of,
-                                 size_t place) const {
-    const RecordView record = view(writes[place]);
-    auto* item = to.add_items();
-    item->set_key(record.key.data(), record.key.size());
-    item->set_value(record.value.data(), record.value.size());
-    item->set_tombstone(record.tombstone);
-    places_of.push_back(place);
-    return item;
-  }
-
   std::string text;          // of the writes; those that were replaced are still in it
-  v1::WriteRequest request;  // by gRPC: what is left to write, of `writes`
+  v1::WriteRequest request;  // with the version; by gRPC: and the `writes`
   v1::WriteReply reply;
-  v1::StampRequest after;
-  uint64_t above = 0;  // its version is to be
+  v1::StampRequest stamp;
   std::unique_ptr<grpc::ClientContext> context;
   uint32_t group = 0;
   std::shared_ptr<const SlotPlacement> placement;
-  bool bulk = false;       // is, or was, sent over the transport
-  v1::WriteRequest later;  // items that wait for another version until the others are decided
-  std::vector<size_t> later_places;
+  bool bulk = false;  // is, or was, sent over the transport
   int64_t due_ns = 0;
   Backoff pauses{kFirstPauseMs, kLongestPauseMs};
   std::shared_ptr<PeerNode> node;
   std::vector<Writes> writes;
-  std::vector<size_t> places;                        // of the request's items in `writes`
   size_t bytes = 0;                                  // of keys and values
   size_t packed = RecordBatchBuilder::kHeaderBytes;  // as a batch of records
-  int tries = 0;                                     // with the version that it has
-  int restamps = 0;
+  int tries = 0;
   size_t predecessors = 0;         // sent before, with a key of this one; one for each key
   std::vector<Batch*> successors;  // those that have this one as a predecessor
 };
@@ -322,14 +304,26 @@ void ImportWriterImpl::dispatch(std::unique_ptr<Batch> batch) {
   take_version(std::move(batch));
 }
 
+// Slots of one group have the same replicas.
+void ImportWriterImpl::add_slots(Batch& batch) {
+  const uint32_t bits = client_.cluster().slot_bits;
+  std::set<uint32_t> slots;
+  for (const Batch::Writes& writes : batch.writes) {
+    slots.insert(slot_of(batch.view(writes).key, bits));
+    if (batch.placement != nullptr) break;
+  }
+  batch.stamp.mutable_slots()->Assign(slots.begin(), slots.end());
+}
+
 // The version comes first. The batch is sent from the writer's thread when it has one.
 void ImportWriterImpl::take_version(std::unique_ptr<Batch> batch) {
   batch->context = std::make_unique<grpc::ClientContext>();
   set_timeout(*batch->context, kStampMs);
-  batch->after.set_after(std::max(client_.acknowledged_stamp(), batch->above));
+  batch->stamp.set_after(client_.acknowledged_stamp());
+  add_slots(*batch);
   Batch* raw = batch.release();
   raw->node->serving().async()->Stamp(
-      raw->context.get(), &raw->after, raw->request.mutable_version(),
+      raw->context.get(), &raw->stamp, raw->request.mutable_version(),
       [this, raw](const grpc::Status& status) {
         raw->node->note(status);
         std::unique_ptr<Batch> stamped(raw);
@@ -360,8 +354,8 @@ void ImportWriterImpl::write(std::unique_ptr<Batch> batch) {
 // Over the transport: the first sending of a whole batch to one of its replicas. False, with the
 // batch untouched, where that is not possible.
 bool ImportWriterImpl::write_bulk(std::unique_ptr<Batch>& batch) {
-  if (requests_ == nullptr || batch->bulk || batch->placement == nullptr || batch->restamps > 0 ||
-      batch->request.in_doubt() || batch->packed > kMaxBlockBytes) {
+  if (requests_ == nullptr || batch->bulk || batch->placement == nullptr ||
+      batch->request.items_size() > 0 || batch->packed > kMaxBlockBytes) {
     return false;
   }
   const auto& replicas = batch->placement->groups[batch->group];
@@ -400,70 +394,30 @@ bool ImportWriterImpl::write_bulk(std::unique_ptr<Batch>& batch) {
   return true;
 }
 
-// What is undecided goes on by gRPC, with the same version. What needs another version waits until
-// that is decided.
+// What is undecided goes on by gRPC, with the same version.
 void ImportWriterImpl::bulk_answered(std::unique_ptr<Batch> batch,
                                      const RequestClient::Outcome& outcome) {
-  absl::StatusOr<RecordWriteReply> reply = RecordWriteReply::of(outcome);
-  // What is not excepted counts as acknowledged, so the list has to be one.
-  if (reply.ok() && reply->refused.ok() && !are_indexes(reply->exceptions, batch->writes.size())) {
-    reply = data_loss("a reply that excepts records in no order");
-  }
-  if (!reply.ok() || !reply->refused.ok()) {
-    if (!reply.ok() && outcome.sent) batch->request.set_in_doubt(true);
-    const std::lock_guard lock(mutex_);
-    ready_.push_front(std::move(batch));
-    tell();
-    return;
-  }
-  uint64_t records = 0;
-  uint64_t bytes = 0;
-  auto next = reply->exceptions.begin();
-  for (size_t place = 0; place < batch->writes.size(); ++place) {
-    if (next == reply->exceptions.end() || next->index != place) {
-      records += batch->writes[place].count;
-      bytes += batch->writes[place].bytes;
-      continue;
-    }
-    const RecordWriteReply::Exception& exception = *next++;
-    if (exception.restamp_above == 0) {
-      batch->request.set_in_doubt(batch->request.in_doubt() || exception.in_doubt);
-      batch->add_to(batch->request, batch->places, place);
-      continue;
-    }
-    batch->above = std::max(batch->above, exception.restamp_above);
-    auto* item = batch->add_to(batch->later, batch->later_places, place);
-    item->mutable_restamp()->set_above(exception.restamp_above);
-    for (const std::string& node : exception.answered) item->mutable_restamp()->add_answered(node);
-  }
-  if (records > 0) client_.acknowledged(batch->request.version().stamp());
-  batch->restamps += batch->later.items_size() > 0;
+  const absl::StatusOr<RecordWriteReply> reply = RecordWriteReply::of(outcome);
+  const bool acknowledged = reply.ok() && reply->refused.ok() && reply->as_of != 0;
+  if (acknowledged) client_.acknowledged(reply->as_of);
   const std::lock_guard lock(mutex_);
-  totals_.records += records;
-  totals_.bytes += bytes;
-  settle(std::move(batch));
+  if (!acknowledged) {
+    ready_.push_front(std::move(batch));
+    return tell();
+  }
+  for (const Batch::Writes& writes : batch->writes) {
+    totals_.records += writes.count;
+    totals_.bytes += writes.bytes;
+  }
+  end(std::move(batch));
 }
 
-// Under the lock: what is left of the batch is sent again, or the batch is done.
-void ImportWriterImpl::settle(std::unique_ptr<Batch> batch) {
-  if (batch->request.items_size() == 0 && batch->later.items_size() > 0) {
-    batch->request = std::move(batch->later);
-    batch->request.clear_version();
-    batch->places = std::move(batch->later_places);
-    batch->later.Clear();
-    batch->later_places.clear();
-    batch->tries = 0;
-    batch->pauses.reset();
-    batch->node = nullptr;
-  }
-  if (batch->request.items_size() > 0) {
-    ready_.push_back(std::move(batch));
-  } else {
-    retire(*batch);
-    // Goes before the lock does: its node may be the last holder of a channel, which must not
-    // outlive the client.
-    batch.reset();
-  }
+// Under the lock.
+void ImportWriterImpl::end(std::unique_ptr<Batch> batch) {
+  retire(*batch);
+  // Goes before the lock does: its node may be the last holder of a channel, which must not
+  // outlive the client.
+  batch.reset();
   tell();
 }
 
@@ -479,7 +433,6 @@ void ImportWriterImpl::answered(std::unique_ptr<Batch> answered_batch, const grp
   std::unique_ptr<Batch> batch = std::move(answered_batch);
   const bool complete =
       written && status.ok() && batch->reply.results_size() == batch->request.items_size();
-  if (written && !complete && may_have_been_applied(status)) batch->request.set_in_doubt(true);
   if (!complete && batch->tries < kTries) {
     batch->node = nullptr;
     batch->due_ns = client_.clock().monotonic_ns() + batch->pauses.next_ns();
@@ -498,35 +451,24 @@ void ImportWriterImpl::answered(std::unique_ptr<Batch> answered_batch, const grp
     }
   }
   take_results(*batch);
-  settle(std::move(batch));
+  end(std::move(batch));
 }
 
-// Leaves what is to be sent again, with another version.
 void ImportWriterImpl::take_results(Batch& batch) {
-  client_.acknowledged(batch.reply.stamp());
-  const bool may_restamp = batch.restamps++ < ClusterClientImpl::kMaxRestamps;
+  client_.acknowledged(batch.reply.as_of());
   for (int i = 0; i < batch.request.items_size(); ++i) {
-    auto& item = *batch.request.mutable_items(i);
-    auto& result = *batch.reply.mutable_results(i);
-    const size_t place = batch.places[static_cast<size_t>(i)];
-    const Batch::Writes& writes = batch.writes[place];
+    const v1::WriteReply::Result& result = batch.reply.results(i);
+    const Batch::Writes& writes = batch.writes[static_cast<size_t>(i)];
     if (result.code() == 0) {
       totals_.records += writes.count;
       totals_.bytes += writes.bytes;
-    } else if (result.has_restamp() && may_restamp) {
-      batch.above = std::max(batch.above, result.restamp().above());
-      item.mutable_restamp()->Swap(result.mutable_restamp());
-      batch.later.add_items()->Swap(&item);
-      batch.later_places.push_back(place);
-    } else {
-      totals_.failed += writes.count;
-      if (totals_.failures.size() < WriteTotals::kKeptFailures) {
-        totals_.failures.push_back({item.key(), result.reason()});
-      }
+      continue;
+    }
+    totals_.failed += writes.count;
+    if (totals_.failures.size() < WriteTotals::kKeptFailures) {
+      totals_.failures.push_back({batch.request.items(i).key(), result.reason()});
     }
   }
-  batch.request.Clear();
-  batch.places.clear();
 }
 
 WriteTotals ImportWriterImpl::finish() {

@@ -5,8 +5,7 @@
 // Writes of one key are applied in the caller's order: a later one replaces an earlier one in the
 // group that is being filled, and a group waits until those sent before it that share a key with it
 // have been answered for good, retries included. Groups that share no key do not wait for each
-// other. A group is sent with a version, and repeated with the same one; those of it
-// that meet something newer go on in the same group, with another version.
+// other. A group is sent with a version, and repeated with the same one.
 #ifndef SLUICE_CONTROL_CLIENT_IMPORT_WRITER_H_
 #define SLUICE_CONTROL_CLIENT_IMPORT_WRITER_H_
 
@@ -53,6 +52,7 @@ class ImportWriterImpl final : public ImportWriter {
   void pump(bool wait);
   void dispatch(std::unique_ptr<Batch> batch);
   void take_version(std::unique_ptr<Batch> batch);
+  void add_slots(Batch& batch);
   void write(std::unique_ptr<Batch> batch);
   bool write_bulk(std::unique_ptr<Batch>& batch);
 
@@ -60,7 +60,7 @@ class ImportWriterImpl final : public ImportWriter {
   bool enqueue(std::unique_ptr<Batch>& batch);
   void answered(std::unique_ptr<Batch> batch, const grpc::Status& status, bool written);
   void bulk_answered(std::unique_ptr<Batch> batch, const RequestClient::Outcome& outcome);
-  void settle(std::unique_ptr<Batch> batch);
+  void end(std::unique_ptr<Batch> batch);
   void retire(Batch& batch);
   void tell();
   void take_results(Batch& batch);

@@ -37,8 +37,8 @@ absl::Status from_peer(const grpc::Status& status, std::string_view node);
 // Whether a call failed for want of an answer: the node is down, cut off, or too slow.
 bool is_away(const absl::Status& status);
 
-// Of a failed Write: false only where the node refused it before it did anything.
-bool may_have_been_applied(const grpc::Status& status);
+// Of a failed call: no node has answered it.
+bool is_unreached(const grpc::Status& status);
 
 // Plain text to an address of the form HOST:PORT. Connects when first used. Its calls say whom they
 // are meant for.

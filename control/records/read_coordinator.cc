@@ -8,6 +8,7 @@
 #include "base/status.h"
 #include "control/peers/peer_calls.h"
 #include "control/peers/rpc.h"
+#include "control/records/write_back.h"
 
 namespace sluice {
 
@@ -24,94 +25,87 @@ absl::Status too_few(uint32_t slot, size_t readable, size_t quorum, const std::s
                      readable, quorum, reasons);
 }
 
-absl::Status late(int64_t waited_ms) {
-  return deadline_exceeded("is late: no answer within {} s", static_cast<double>(waited_ms) / 1000);
+// What some replicas hold of one key.
+struct Copies {
+  std::optional<Record> newest;  // nullopt: none holds any
+  RecordSummary summary;         // of the newest
+  std::vector<std::string> current;
+  std::vector<std::string> behind;
+  std::vector<std::string> read_only;  // of these: those that take no writes
+
+  void take(const std::string& node, std::optional<Record> record, bool is_read_only) {
+    const RecordSummary its = record.has_value() ? record->view().summary() : RecordSummary();
+    if (record.has_value() && (!newest.has_value() || summary < its)) {
+      behind.insert(behind.end(), current.begin(), current.end());
+      current = {node};
+      newest = std::move(record);
+      summary = its;
+    } else if (record.has_value() == newest.has_value() && its == summary) {
+      current.push_back(node);
+    } else {
+      behind.push_back(node);
+    }
+    if (is_read_only) read_only.push_back(node);
+  }
+};
+
+bool contains(const std::vector<std::string>& names, const std::string& name) {
+  return std::find(names.begin(), names.end(), name) != names.end();
 }
 
-void add_reason(std::string* reasons, std::string_view node, const absl::Status& status) {
-  const std::string_view message = message_of(status);
-  *reasons += reasons->empty() ? "" : "; ";
-  if (!message.starts_with(node)) *reasons += fmt::format("{}: ", node);
-  *reasons += message;
-}
+// How long the others are waited for where a replica that takes no writes would do.
+constexpr int64_t kInsteadOfReadOnlyMs = 1'000;
 
 }  // namespace
 
-absl::StatusOr<std::vector<std::string>> ReadCoordinator::replicas(uint32_t slot) {
-  const auto snapshot = context_.directory->snapshot();
-  if (snapshot->table == nullptr) return unavailable("there is no distribution table yet");
-  std::vector<std::pair<int, std::string>> ranked;
-  for (const uint16_t member : snapshot->table->replicas_of(slot)) {
-    const std::string& name = snapshot->table->members()[member].name;
-    int rank = 0;
-    if (name != context_.name) {
-      const auto node = context_.peers->find(name);
-      rank = !node.ok() ? 4 : (*node)->available() ? 1 : 2;
-      if (!snapshot->live(name)) rank += 2;
-    }
-    ranked.emplace_back(rank, name);
-  }
-  std::stable_sort(ranked.begin(), ranked.end(),
-                   [](const auto& a, const auto& b) { return a.first < b.first; });
-  std::vector<std::string> names;
-  names.reserve(ranked.size());
-  for (auto& [rank, name] : ranked) names.push_back(std::move(name));
-  return names;
-}
-
 absl::StatusOr<std::optional<Record>> ReadCoordinator::get(std::string_view key) {
   const uint32_t slot = slot_of(key, context_.cluster().slot_bits);
-  SLUICE_ASSIGN_OR_RETURN(const auto names, replicas(slot));
-  std::optional<Record> newest;
-  size_t answers = 0;
+  SLUICE_ASSIGN_OR_RETURN(const auto names, ranked_replicas(context_, slot));
+  Copies copies;
+  ReplicaQuestion<v1::ReadRequest, v1::ReadReply> question;
+  question.request.add_keys(key.data(), key.size());
+  question.begin = [](PeerNode& node, grpc::ClientContext* context, const v1::ReadRequest* asked,
+                      v1::ReadReply* reply, auto done) {
+    node.peer().async()->Read(context, asked, reply, std::move(done));
+  };
+  question.here = [&]() -> absl::Status {
+    SLUICE_ASSIGN_OR_RETURN(auto record, context_.store->get(key));
+    copies.take(context_.name, std::move(record), !context_.store->writable().ok());
+    return absl::OkStatus();
+  };
+  question.take = [&](PeerNode& node, v1::ReadReply& reply) -> absl::Status {
+    SLUICE_ASSIGN_OR_RETURN(auto record, record_of(node.name(), key, reply));
+    copies.take(node.name(), std::move(record), reply.read_only());
+    return absl::OkStatus();
+  };
   std::string reasons;
-  const auto take = [&](const std::string& name, absl::StatusOr<std::optional<Record>> answer) {
-    if (!answer.ok()) {
-      add_reason(&reasons, name, answer.status());
-      return;
-    }
-    ++answers;
-    if (answer->has_value() &&
-        (!newest.has_value() || newest->view().summary() < (*answer)->view().summary())) {
-      newest = *std::move(answer);
-    }
-  };
-  Deadline deadline(*context_.clock, options_.call_ms);
-  PeerCalls<v1::ReadRequest, v1::ReadReply> calls;
-  const auto ask = [&](const std::string& name) {
-    if (name == context_.name) return take(name, context_.store->get(key));
-    auto peer = context_.peers->find(name);
-    if (!peer.ok()) return take(name, peer.status());
-    v1::ReadRequest request;
-    request.add_keys(key.data(), key.size());
-    calls.ask(*std::move(peer), std::move(request), options_.call_ms,
-              [](PeerNode& node, grpc::ClientContext* context, const v1::ReadRequest* asked,
-                 v1::ReadReply* reply,
-                 auto done) { node.peer().async()->Read(context, asked, reply, std::move(done)); });
-  };
-  size_t asked = 0;
-  while (answers < quorum_) {
-    while (asked < names.size() && answers + calls.pending() < quorum_) ask(names[asked++]);
-    if (answers >= quorum_) break;
-    const int64_t left_ms = deadline.left_ms();
-    if (calls.pending() == 0 || left_ms <= 0) break;
-    // A replica that is late does not hold up the read while another one can be asked.
-    const bool more = asked < names.size();
-    auto answer = calls.next(more ? std::min(options_.hedge_ms, left_ms) : left_ms);
-    if (answer.has_value()) {
-      take(answer->node->name(), answer->status.ok()
-                                     ? record_of(answer->node->name(), key, answer->reply)
-                                     : from_grpc(answer->status));
-    } else if (more) {
-      calls.note_late();
-      ask(names[asked++]);
-    }
+  const size_t answers =
+      ask_replicas(context_, names, quorum_, options_.replicas, question, &reasons);
+  if (answers < quorum_) return too_few(slot, answers, quorum_, reasons);
+  if (copies.behind.empty() || defect(Defect::kReadsLeaveDifferences)) return copies.newest;
+
+  // What is returned is held by enough replicas that no later read or version misses it.
+  std::vector<std::string> others;
+  std::vector<std::string> full;
+  for (const std::string& name : copies.behind) {
+    (contains(copies.read_only, name) ? full : others).push_back(name);
   }
-  if (answers >= quorum_) return newest;
   for (const std::string& name : names) {
-    if (calls.is_open(name)) add_reason(&reasons, name, late(options_.call_ms));
+    if (!contains(copies.current, name) && !contains(copies.behind, name)) others.push_back(name);
   }
-  return too_few(slot, answers, quorum_, reasons);
+  const size_t missing = quorum_ - std::min(quorum_, copies.current.size());
+  ReplicaTimes times = options_.replicas;
+  if (full.size() >= missing) times.call_ms = std::min(times.call_ms, kInsteadOfReadOnlyMs);
+  const RecordView newest = copies.newest->view();
+  const size_t stored = write_back(context_, newest, others, missing, times, &reasons);
+  if (stored >= missing) return copies.newest;
+  // A full disk must not make unreadable what is there. Its clock passes the record's stamp all the
+  // same.
+  if (stored + full.size() < missing) {
+    return too_few(slot, copies.current.size() + stored, quorum_, reasons);
+  }
+  write_back(context_, newest, full, full.size(), times, &reasons);
+  return copies.newest;
 }
 
 namespace {
@@ -147,7 +141,7 @@ absl::StatusOr<ReadCoordinator::Digests> ReadCoordinator::collect_digests(
     v1::DigestsRequest request;
     request.set_first_slot(first);
     request.set_slots(slots);
-    calls.ask(*std::move(peer), std::move(request), options_.call_ms,
+    calls.ask(*std::move(peer), std::move(request), options_.replicas.call_ms,
               [](PeerNode& node, grpc::ClientContext* context, const v1::DigestsRequest* asked,
                  v1::DigestsReply* reply, auto done) {
                 node.peer().async()->Digests(context, asked, reply, std::move(done));
@@ -178,14 +172,15 @@ absl::StatusOr<ReadCoordinator::Digests> ReadCoordinator::collect_digests(
     return cover(table, first, slots, quorum_,
                  [&](const std::string& name) { return digests.of.contains(name); });
   };
-  Deadline deadline(*context_.clock, options_.call_ms);
+  Deadline deadline(*context_.clock, options_.replicas.call_ms);
   while (!covered()) {
     if (stopped()) return cancelled("the node stops, or the client went away");
     const bool more = !later.empty();
     const int64_t left_ms = deadline.left_ms();
     if ((calls.pending() == 0 && !more) || left_ms <= 0) break;
     auto answer = calls.next(
-        calls.pending() == 0 ? 0 : std::min(more ? options_.hedge_ms : kStopPollMs, left_ms));
+        calls.pending() == 0 ? 0
+                             : std::min(more ? options_.replicas.hedge_ms : kStopPollMs, left_ms));
     if (answer.has_value()) {
       const std::string& name = answer->node->name();
       auto decoded = answer->status.ok() ? decode_digests(answer->reply.digests(), slots)
@@ -202,7 +197,7 @@ absl::StatusOr<ReadCoordinator::Digests> ReadCoordinator::collect_digests(
   }
   if (calls.pending() > 0) calls.note_late();
   for (const std::string& name : holders) {
-    if (calls.is_open(name)) digests.failed[name] = late(options_.call_ms);
+    if (calls.is_open(name)) digests.failed[name] = late(options_.replicas.call_ms);
   }
   return digests;
 }
@@ -210,7 +205,7 @@ absl::StatusOr<ReadCoordinator::Digests> ReadCoordinator::collect_digests(
 absl::StatusOr<ReadCoordinator::Sources> ReadCoordinator::sources(uint32_t slot,
                                                                   const Digests& digests,
                                                                   uint32_t first) {
-  SLUICE_ASSIGN_OR_RETURN(const auto names, replicas(slot));
+  SLUICE_ASSIGN_OR_RETURN(const auto names, ranked_replicas(context_, slot));
   Sources sources;
   std::vector<const SlotDigest*> published;
   for (const std::string& name : names) {

@@ -1,6 +1,12 @@
 // Reads for the whole cluster: asks R-W+1 replicas of a slot and takes the newest record of each
 // key, so that every acknowledged write is seen.
 //
+// What get() returns is held by R-W+1 replicas by then: where those asked differ, the newest record
+// is written back with its own version (write_back.h). So a write that somebody has read is not
+// undone by one that began later, though it is not acknowledged yet, and where R is odd no later
+// get() misses it. Counts and exports write nothing back: they may show a write that is not
+// acknowledged, and another one begun after that may still come before it.
+//
 // Where a slot's replicas publish equal digests their copies are equal, and one of them is read for
 // all. A replica that is late is passed over for another one, and asked again where there is none.
 // Thread-safe. Errors: UNAVAILABLE naming the slot and the nodes where fewer than R-W+1
@@ -20,6 +26,7 @@
 #include "base/defect.h"
 #include "control/peers/node_context.h"
 #include "control/proto/peer.pb.h"
+#include "control/records/replica_calls.h"
 #include "control/records/slot_cursor.h"
 
 namespace sluice {
@@ -27,10 +34,8 @@ namespace sluice {
 class ReadCoordinator {
  public:
   struct Options {
-    int64_t call_ms = 10'000;  // of one read, or one collection of digests
-    // After so long without an answer another replica is asked too.
-    int64_t hedge_ms = 250;
-    ScanTimes scan;  // of one slot; a page that is late is asked of another replica
+    ReplicaTimes replicas;  // of one read, or one collection of digests
+    ScanTimes scan;         // of one slot; a page that is late is asked of another replica
   };
   explicit ReadCoordinator(const NodeContext& context) : ReadCoordinator(context, Options()) {}
   ReadCoordinator(const NodeContext& context, const Options& options)
@@ -59,8 +64,6 @@ class ReadCoordinator {
         nodes;  // that can be read, a quorum; one alone where their digests agree
     std::optional<SlotDigest> agreed;
   };
-  // Replicas of a slot: this node first, then those that lately answered.
-  absl::StatusOr<std::vector<std::string>> replicas(uint32_t slot);
   // Asks all holders of these slots at once and returns as soon as a quorum of each slot's has
   // answered, or all have, or the time of a call is over.
   absl::StatusOr<Digests> collect_digests(uint32_t first, uint32_t slots,

@@ -21,7 +21,6 @@ struct WriteCoordinator::Pending {
   size_t index = 0;  // in the caller's items
   WriteItem item;
   uint32_t slot = 0;
-  bool in_doubt = false;  // it may have been applied by an earlier sending
   absl::Status status;
 
   RecordView view(const Version& version) const {
@@ -77,57 +76,15 @@ struct WriteCoordinator::Call {
     if (!status.ok()) {
       round->failures.push_back(
           {node->name(), std::string(message_of(from_grpc(status))), indexes});
-      if (refused_before_applying(status)) return;
-      for (const size_t index : indexes) ++round->items_[index].unknown;
     } else if (reply.epoch() != request.epoch()) {
       round->stale_epoch = true;
       round->failures.push_back({node->name(), "has another distribution table", indexes});
-    } else if (static_cast<size_t>(reply.results_size()) != indexes.size()) {
-      round->failures.push_back({node->name(), "answered another number of records", indexes});
-      for (const size_t index : indexes) ++round->items_[index].unknown;
     } else {
-      for (size_t i = 0; i < indexes.size(); ++i)
-        take_result(reply.results(static_cast<int>(i)), i);
+      for (const size_t index : indexes) round->items_[index].take(reply.missed_cut());
       node->remember(reply.token(), reply.sequence());
     }
   }
-
-  // Codes that a replica gives before it changes anything.
-  static bool refused_before_applying(const grpc::Status& status) {
-    return status.error_code() == grpc::StatusCode::OUT_OF_RANGE ||
-           status.error_code() == grpc::StatusCode::INVALID_ARGUMENT ||
-           status.error_code() == grpc::StatusCode::FAILED_PRECONDITION;
-  }
-
-  void take_result(const v1::ApplyReply::Result& from, size_t i) {
-    if (const auto result = apply_result_of(from); result.has_value()) {
-      round->items_[indexes[i]].take(node->name(), *result);
-      return;
-    }
-    round->failures.push_back({node->name(), "answered an outcome that is unknown", {indexes[i]}});
-    ++round->items_[indexes[i]].unknown;
-  }
 };
-
-std::optional<ApplyResult> apply_result_of(const v1::ApplyReply::Result& from) {
-  ApplyResult result;
-  switch (from.outcome()) {
-    case v1::ApplyReply::APPLIED:
-      break;
-    case v1::ApplyReply::EQUAL:
-      result.outcome = ApplyResult::Outcome::kEqual;
-      break;
-    case v1::ApplyReply::SUPERSEDED:
-      result.outcome = ApplyResult::Outcome::kSuperseded;
-      result.newer = {from.newer().stamp(), from.newer().node()};
-      break;
-    default:
-      return std::nullopt;
-  }
-  result.after_cut = from.after_cut();
-  result.cut = from.cut();
-  return result;
-}
 
 namespace {
 
@@ -143,21 +100,13 @@ absl::Status short_of_quorum(uint32_t slot, size_t acknowledged, size_t quorum,
                      acknowledged, quorum, reasons);
 }
 
-absl::Status overtaken(uint32_t slot) {
-  return aborted(
-      "slot {}: another write of this key has a newer version, and it is not known whether this "
-      "one, which had to be repeated, took effect before it; read the key, and write again if that "
-      "is still wanted",
-      slot);
-}
-
 }  // namespace
 
 WriteCoordinator::WriteCoordinator(const NodeContext& context, const Options& options)
     : context_(context), options_(options), quorum_(context.cluster().write_quorum()) {}
 
 std::vector<WriteResult> WriteCoordinator::write(std::span<const WriteItem> items,
-                                                 const WriteOrigin& origin) {
+                                                 const Version& version) {
   std::vector<WriteResult> results(items.size());
   std::vector<Pending> pending;
   for (size_t i = 0; i < items.size(); ++i) {
@@ -165,7 +114,6 @@ std::vector<WriteResult> WriteCoordinator::write(std::span<const WriteItem> item
     item.index = i;
     item.item = items[i];
     item.slot = slot_of(items[i].key, context_.cluster().slot_bits);
-    item.in_doubt = origin.in_doubt;
     item.status = deadline_exceeded("the write was not sent in time");
     pending.push_back(std::move(item));
   }
@@ -174,11 +122,11 @@ std::vector<WriteResult> WriteCoordinator::write(std::span<const WriteItem> item
   for (int number = 0; number < options_.rounds && !pending.empty(); ++number) {
     if (deadline.passed()) break;
     // The first two rounds pass over replicas that lately did not answer; later ones ask them too.
-    const auto round = send_round(pending, origin.version, number >= 2, options_.call_ms);
+    const auto round = send_round(pending, version, number >= 2, options_.call_ms);
     std::unique_lock lock(round->mutex);
     round->changed.wait_for(lock, std::chrono::milliseconds(deadline.left_ms()),
                             [&] { return round->all_decided(); });
-    const bool quorum_failed = take_round(*round, pending, results);
+    const bool quorum_failed = take_round(*round, version, pending, results);
     const bool stale = round->stale_epoch;
     lock.unlock();
     if (pending.empty()) break;
@@ -196,44 +144,27 @@ std::vector<WriteResult> WriteCoordinator::write(std::span<const WriteItem> item
   return results;
 }
 
-bool WriteCoordinator::take_round(Round& round, std::vector<Pending>& pending,
+bool WriteCoordinator::take_round(Round& round, const Version& version,
+                                  std::vector<Pending>& pending,
                                   std::vector<WriteResult>& results) {
   std::vector<Pending> again;
-  bool quorum_failed = false;
   for (size_t i = 0; i < pending.size(); ++i) {
-    const WriteTally& answer = round.items_[i];
-    WriteResult& result = results[pending[i].index];
-    const bool restamp = answer.must_restamp(quorum_);
-    if (!restamp && answer.acknowledged() >= quorum_) {
-      result.status = absl::OkStatus();
+    const WriteTally& tally = round.items_[i];
+    Pending& item = pending[i];
+    if (tally.acknowledged(quorum_)) {
+      results[item.index] = {absl::OkStatus(), tally.as_of(version.stamp, quorum_)};
       continue;
     }
-    Pending& item = pending[i];
     std::string reasons;
     for (const Round::Failure& failure : round.failures) {
       if (std::find(failure.items.begin(), failure.items.end(), i) == failure.items.end()) continue;
       reasons += fmt::format("{}{}: {}", reasons.empty() ? "" : "; ", failure.node, failure.reason);
     }
-    if (answer.late > 0) {
-      reasons +=
-          fmt::format("{}{} answered after their cut", reasons.empty() ? "" : "; ", answer.late);
-    }
-    item.status = short_of_quorum(item.slot, answer.acknowledged(), quorum_,
+    item.status = short_of_quorum(item.slot, tally.durable, quorum_,
                                   reasons.empty() ? "the others did not answer in time" : reasons);
-    if (answer.superseded > 0) item.status = overtaken(item.slot);
-    if (restamp) {
-      result.status = std::move(item.status);
-      result.restamp_above = answer.above;
-      // Its next version will be above what those that are behind hold.
-      result.answered = answer.answered;
-      result.answered.insert(result.answered.end(), answer.behind.begin(), answer.behind.end());
-      continue;
-    }
-    quorum_failed = true;
-    item.item.answered = answer.answered;
-    item.in_doubt |= answer.may_be_somewhere();
     again.push_back(std::move(item));
   }
+  const bool quorum_failed = !again.empty();
   pending = std::move(again);
   return quorum_failed;
 }
@@ -243,10 +174,6 @@ std::shared_ptr<WriteCoordinator::Round> WriteCoordinator::send_round(std::vecto
                                                                       bool everyone,
                                                                       int64_t timeout_ms) {
   auto round = std::make_shared<Round>(items.size(), quorum_);
-  for (size_t i = 0; i < items.size(); ++i) {
-    round->items_[i].in_doubt = items[i].in_doubt;
-    round->items_[i].answered = items[i].item.answered;
-  }
   const auto snapshot = context_.directory->snapshot();
   if (snapshot->table == nullptr) {
     std::vector<size_t> all(items.size());
@@ -281,20 +208,16 @@ void WriteCoordinator::apply_here(const std::shared_ptr<Round>& round,
   records.reserve(indexes.size());
   for (const size_t index : indexes) records.push_back(items[index].view(version));
   const auto applied = context_.store->apply(records);
+  const absl::Status status = applied.ok() ? clash_among(records, *applied) : applied.status();
   const std::lock_guard lock(round->mutex);
-  for (size_t i = 0; i < indexes.size(); ++i) {
-    auto& item = round->items_[indexes[i]];
-    --item.open;
-    if (applied.ok()) {
-      item.take(context_.name, (*applied)[i]);
-    } else {
-      ++item.unknown;
-    }
+  for (const size_t index : indexes) {
+    WriteTally& tally = round->items_[index];
+    --tally.open;
+    if (status.ok()) tally.take(missed_cut(*applied));
   }
-  if (!applied.ok()) {
-    round->failures.push_back({context_.name,
-                               std::string(message_of(applied.status())),
-                               {indexes.begin(), indexes.end()}});
+  if (!status.ok()) {
+    round->failures.push_back(
+        {context_.name, std::string(message_of(status)), {indexes.begin(), indexes.end()}});
   }
 }
 

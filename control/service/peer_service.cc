@@ -18,18 +18,6 @@ constexpr int64_t kPeerBudgetWaitMs = 2'000;
 absl::Status no_table(const std::string& name) {
   return unavailable("{} has no distribution table yet", name);
 }
-
-v1::ApplyReply::Outcome outcome_of(const ApplyResult& result) {
-  switch (result.outcome) {
-    case ApplyResult::Outcome::kApplied:
-      break;
-    case ApplyResult::Outcome::kEqual:
-      return v1::ApplyReply::EQUAL;
-    case ApplyResult::Outcome::kSuperseded:
-      return v1::ApplyReply::SUPERSEDED;
-  }
-  return v1::ApplyReply::APPLIED;
-}
 }  // namespace
 
 absl::Status PeerService::apply(IncomingCall&, const v1::ApplyRequest& request,
@@ -58,16 +46,8 @@ absl::Status PeerService::apply(IncomingCall&, const v1::ApplyRequest& request,
     records.push_back(view);
   }
   SLUICE_ASSIGN_OR_RETURN(const auto results, context_.store->apply(records));
-  for (const ApplyResult& result : results) {
-    auto* out = reply->add_results();
-    out->set_outcome(outcome_of(result));
-    if (result.outcome == ApplyResult::Outcome::kSuperseded) {
-      out->mutable_newer()->set_stamp(result.newer.stamp);
-      out->mutable_newer()->set_node(result.newer.node);
-    }
-    out->set_after_cut(result.after_cut);
-    out->set_cut(result.cut);
-  }
+  SLUICE_RETURN_IF_ERROR(clash_among(records, results));
+  reply->set_missed_cut(missed_cut(results));
   reply->set_token(context_.store->found().joining);
   reply->set_sequence(context_.store->durable_sequence());
   return absl::OkStatus();
@@ -76,6 +56,7 @@ absl::Status PeerService::apply(IncomingCall&, const v1::ApplyRequest& request,
 absl::Status PeerService::read(IncomingCall&, const v1::ReadRequest& request,
                                v1::ReadReply* reply) {
   SLUICE_RETURN_IF_ERROR(check_count("keys", request.keys_size()));
+  reply->set_read_only(!context_.store->writable().ok());
   for (const std::string& key : request.keys()) {
     SLUICE_ASSIGN_OR_RETURN(const auto found, context_.store->get(key));
     auto* result = reply->add_results();

@@ -52,15 +52,17 @@ absl::Status ServingService::stamp(IncomingCall&, const v1::StampRequest& reques
   if (const absl::Status writable = context_.store->writable(); !writable.ok()) {
     return cannot_coordinate(context_.name, writable);
   }
-  HybridClock& clock = context_.store->clock();
-  // W replicas hold that stamp already, so it is trusted like theirs.
-  if (request.after() != 0) {
-    SLUICE_RETURN_IF_ERROR(clock.observe_archived(request.after()));
+  SLUICE_RETURN_IF_ERROR(check_count("slots", request.slots_size()));
+  if (request.slots_size() == 0) return invalid_argument("a version for no slot");
+  for (const uint32_t slot : request.slots()) {
+    SLUICE_RETURN_IF_ERROR(check_slots(slot, 1, context_.cluster().slots()));
   }
-  const absl::StatusOr<uint64_t> stamp = clock.stamp();
-  if (!stamp.ok()) return cannot_coordinate(context_.name, stamp.status());
-  reply->set_stamp(*stamp);
-  reply->set_node(context_.number);
+  const absl::StatusOr<Version> version = stamps_.stamp(
+      {request.slots().data(), static_cast<size_t>(request.slots_size())}, request.after());
+  if (absl::IsUnavailable(version.status())) return version.status();
+  if (!version.ok()) return cannot_coordinate(context_.name, version.status());
+  reply->set_stamp(version->stamp);
+  reply->set_node(version->node);
   return absl::OkStatus();
 }
 
@@ -69,9 +71,8 @@ absl::Status ServingService::write(IncomingCall&, const v1::WriteRequest& reques
   SLUICE_RETURN_IF_ERROR(check_count("records", request.items_size()));
   SLUICE_ASSIGN_OR_RETURN(const auto share,
                           budget_.take(request.ByteSizeLong(), kClientBudgetWaitMs));
-  const WriteOrigin origin{{request.version().stamp(), request.version().node()},
-                           request.in_doubt()};
-  if (origin.version.stamp == 0) {
+  const Version version{request.version().stamp(), request.version().node()};
+  if (version.stamp == 0) {
     return invalid_argument("a write without a version: ask a node for one");
   }
   std::vector<WriteItem> items;
@@ -88,22 +89,13 @@ absl::Status ServingService::write(IncomingCall&, const v1::WriteRequest& reques
       fill(refused, result);
       continue;
     }
-    items.push_back({item.key(),
-                     item.value(),
-                     item.tombstone(),
-                     {item.restamp().answered().begin(), item.restamp().answered().end()}});
+    items.push_back({item.key(), item.value(), item.tombstone()});
     positions.push_back(i);
   }
-  const std::vector<WriteResult> written = writes_.write(items, origin);
+  const std::vector<WriteResult> written = writes_.write(items, version);
   for (size_t i = 0; i < positions.size(); ++i) {
-    auto* result = reply->mutable_results(positions[i]);
-    fill(written[i].status, result);
-    if (written[i].status.ok()) reply->set_stamp(origin.version.stamp);
-    if (written[i].restamp_above == 0) continue;
-    result->mutable_restamp()->set_above(written[i].restamp_above);
-    for (const std::string& node : written[i].answered) {
-      result->mutable_restamp()->add_answered(node);
-    }
+    fill(written[i].status, reply->mutable_results(positions[i]));
+    reply->set_as_of(std::max(reply->as_of(), written[i].as_of));
   }
   return absl::OkStatus();
 }

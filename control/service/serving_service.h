@@ -10,6 +10,7 @@
 #include "control/peers/node_context.h"
 #include "control/proto/sluice.pb.h"
 #include "control/records/read_coordinator.h"
+#include "control/records/stamp_coordinator.h"
 #include "control/records/write_coordinator.h"
 #include "control/service/byte_budget.h"
 #include "control/service/incoming_call.h"
@@ -24,6 +25,7 @@ class ServingService {
                  size_t budget_bytes = size_t{256} << 20)
       : context_(context),
         backups_(backups),
+        stamps_(context),
         writes_(context),
         reads_(context),
         budget_(budget_bytes) {}
@@ -62,6 +64,7 @@ class ServingService {
 
   const NodeContext& context_;
   BackupManager& backups_;
+  StampCoordinator stamps_;
   WriteCoordinator writes_;
   ReadCoordinator reads_;
   ByteBudget budget_;

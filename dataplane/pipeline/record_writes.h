@@ -2,8 +2,8 @@
 //
 // The first replica applies the batch and forwards the same arena buffer, untouched, to the other
 // replicas of its records' slots, which are the same for all of them. It answers as soon as what
-// the replicas said decides every record: durable on a write quorum, to be given another version,
-// or undecided. Only the client acts upon the last two (docs/architecture.md, writing).
+// the replicas said decides the batch: it is durable on a write quorum, or it is undecided, and the
+// client sends it again as it is (docs/architecture.md, writing).
 #ifndef SLUICE_DATAPLANE_PIPELINE_RECORD_WRITES_H_
 #define SLUICE_DATAPLANE_PIPELINE_RECORD_WRITES_H_
 
@@ -24,7 +24,7 @@
 
 namespace sluice {
 
-// Records of one request, at most: what is told of each of them fits one reply.
+// Records of one request, at most.
 inline constexpr size_t kMaxBatchRecords = 8192;
 
 // What a replica answers to its coordinator.
@@ -33,8 +33,7 @@ struct ApplyAnswer {
   absl::Status failed;   // not OK: it may have been applied
   std::string token;     // of the store's join, and how far its log is durable
   uint64_t sequence = 0;
-  // By record; empty: each was applied or was here already, none after a cut.
-  std::vector<ApplyResult> results;
+  uint64_t missed_cut = 0;  // the cut that some records came too late for; 0: none
 
   std::string encode() const;
   static absl::StatusOr<ApplyAnswer> decode(std::string_view payload);
@@ -45,17 +44,10 @@ struct ApplyAnswer {
 
 // What a coordinator answers to the client.
 struct RecordWriteReply {
-  struct Exception {
-    uint32_t index = 0;
-    // Not 0: it was not acknowledged, and may be sent again with a version above this; `answered`
-    // has the replicas that will then hold nothing above it.
-    uint64_t restamp_above = 0;
-    std::vector<std::string> answered;
-    bool in_doubt = false;  // otherwise: it may have been applied
-  };
-  absl::Status refused;               // not OK: nothing was applied anywhere
-  std::vector<Exception> exceptions;  // all other records are durable on a write quorum
-  std::string reason;                 // of the exceptions
+  absl::Status refused;  // not OK: nothing was applied anywhere
+  // The stamp that all of them are acknowledged as of (WriteTally::as_of); 0: they are undecided.
+  uint64_t as_of = 0;
+  std::string reason;  // where undecided
 
   std::string encode() const;
   static absl::StatusOr<RecordWriteReply> decode(std::string_view payload);

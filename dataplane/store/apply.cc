@@ -4,6 +4,7 @@
 
 #include "base/defect.h"
 #include "base/status.h"
+#include "base/text.h"
 #include "dataplane/store/store_impl.h"
 
 namespace sluice {
@@ -35,6 +36,25 @@ bool has_repeats(std::vector<uint64_t> hashes) {
 }
 
 }  // namespace
+
+uint64_t missed_cut(std::span<const ApplyResult> results) {
+  uint64_t cut = 0;
+  for (const ApplyResult& result : results) {
+    if (result.after_cut) cut = std::max(cut, result.cut);
+  }
+  return cut;
+}
+
+absl::Status clash_among(std::span<const RecordView> records,
+                         std::span<const ApplyResult> results) {
+  for (size_t i = 0; i < results.size(); ++i) {
+    if (results[i].outcome != ApplyResult::Outcome::kSuperseded) continue;
+    if (results[i].newer != records[i].version) continue;
+    return aborted("key {} has another value with the very version of this write",
+                   printable(records[i].key));
+  }
+  return absl::OkStatus();
+}
 
 absl::Status StoreImpl::check_record(const RecordView& record) const {
   if (record.key.empty() || record.key.size() > kMaxKeyBytes) {
@@ -95,8 +115,9 @@ absl::StatusOr<std::vector<ApplyResult>> StoreImpl::apply(std::span<const Record
     hashes.push_back(xxh3_64(record.key));
     summaries.push_back(record.summary());
   }
-  SLUICE_RETURN_IF_ERROR(check_writable());
+  // A store that takes no writes has seen the stamp all the same.
   SLUICE_RETURN_IF_ERROR(clock_->observe(largest_stamp));
+  SLUICE_RETURN_IF_ERROR(check_writable());
 
   uint64_t ticket = 0;
   {

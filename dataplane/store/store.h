@@ -48,13 +48,20 @@ struct ApplyResult {
   // record that wins over this one was here, which may have the same version and another value.
   enum class Outcome : uint8_t { kApplied, kEqual, kSuperseded };
   Outcome outcome = Outcome::kApplied;
-  // It came too late for the last cut: this answer must not count towards W. Said of every record
-  // stamped <= T after the cut, also of one that was here before it.
+  // It came too late for the last cut, which need not hold it. Said of every record stamped <= T
+  // after the cut, also of one that was here before it.
   bool after_cut = false;
   Version newer;     // where superseded: the version that stands here
   uint64_t cut = 0;  // where after_cut: T
   bool changed() const { return outcome == Outcome::kApplied; }
 };
+
+// Of what apply() answered for some records: the latest cut that one of them came too late for; 0:
+// all were in time.
+uint64_t missed_cut(std::span<const ApplyResult> results);
+// ABORTED, naming the key, where another value stands here with a record's very version. Versions
+// are given once, so one of the two is damaged, and which one wins says nothing.
+absl::Status clash_among(std::span<const RecordView> records, std::span<const ApplyResult> results);
 
 // Reads the records of one slot in key order, from a cut or from the live store. Confined to one
 // thread; views are valid until the next call of next(). Keeps the store's files open: it must be

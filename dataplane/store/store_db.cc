@@ -24,6 +24,8 @@ namespace {
 
 constexpr size_t kLongestError = 1024;
 constexpr int kMostErrors = 200;
+// Of one family. A cut, which is only read, has no more of them than it needs to be opened.
+constexpr size_t kLeastMemtableBytes = size_t{256} << 10;
 
 // What fails in RocksDB goes to the program's log. A file of its own, beside the data, would
 // stop the process: RocksDB asserts that nothing is appended to a file behind a write that failed,
@@ -87,7 +89,7 @@ rocksdb::ColumnFamilyOptions family_options(size_t memtable_bytes,
   rocksdb::ColumnFamilyOptions options;
   options.table_factory.reset(rocksdb::NewBlockBasedTableFactory(table));
   options.compression = rocksdb::kNoCompression;
-  options.write_buffer_size = std::max(memtable_bytes, size_t{1} << 20);
+  options.write_buffer_size = std::max(memtable_bytes, kLeastMemtableBytes);
   options.max_write_buffer_number = 2;
   // Most keys that are written are new: what is not in a memtable is known without searching it.
   options.memtable_whole_key_filtering = true;
@@ -180,7 +182,7 @@ absl::StatusOr<std::unique_ptr<StoreDb>> StoreDb::open_read_only(
   rocksdb::DB* db = nullptr;
   std::vector<rocksdb::ColumnFamilyHandle*> handles;
   const rocksdb::Status status =
-      rocksdb::DB::OpenForReadOnly(options, path, families(size_t{16} << 20, cache), &handles, &db);
+      rocksdb::DB::OpenForReadOnly(options, path, families(kLeastMemtableBytes, cache), &handles, &db);
   if (!status.ok()) return rocksdb_status(status, fmt::format("opening the cut {}", path));
   return std::unique_ptr<StoreDb>(new StoreDb(nullptr, db, std::move(handles), true));
 }

@@ -5,6 +5,7 @@
 #include <chrono>
 #include <cstring>
 #include <future>
+#include <utility>
 
 #include "base/status.h"
 #include "dataplane/stream/exchange_impl.h"
@@ -70,7 +71,6 @@ absl::Status ExchangeImpl::start() {
                           options_.arena->make_pool("exchange: control", options_.control_buffers));
   local_->control_pool = control_pool_.get();
   is_control_.assign(options_.arena->buffers(), 0);
-  post_scratch_.reserve(kPostBatch);
   send_scratch_.reserve(kPostBatch);
   SLUICE_ASSIGN_OR_RETURN(endpoint_, options_.transport->open(*options_.arena, options_.listen));
   address_ = endpoint_->address();
@@ -255,6 +255,7 @@ void ExchangeImpl::run() {
   while (!stopping_.load(std::memory_order_relaxed)) {
     bool progress = take_work();
     progress |= poll_completions();
+    if (!refused_.empty()) progress |= offer_refused();
     if (options_.limit != nullptr) {
       progress |= grant_held_back();
       // Each is first in turn: the limit's room goes to who asks first.
@@ -418,7 +419,7 @@ bool ExchangeImpl::post_receives(Session& session) {
   using Phase = Session::Phase;
   if (session.phase == Phase::kAwaitHello && session.hello_buffer) {
     session.posted = endpoint_->post_recv(session.connection, {&session.hello_buffer, 1});
-    if (session.posted == 0) mark_dirty(&session);  // the driver takes none right now
+    if (session.posted == 0) refused(session);
     return session.posted > 0;
   }
   if (session.pool == nullptr || session.phase == Phase::kConnecting ||
@@ -431,24 +432,46 @@ bool ExchangeImpl::post_receives(Session& session) {
     return false;
   }
   bool progress = false;
-  for (;;) {
-    post_scratch_.clear();
-    while (post_scratch_.size() < kPostBatch) {
-      BlockBuffer buffer = session.pool->try_take();
-      if (!buffer) break;
-      post_scratch_.push_back(std::move(buffer));
-    }
-    if (post_scratch_.empty()) return progress;
-    const size_t accepted = endpoint_->post_recv(session.connection, post_scratch_);
+  while (fill_unposted(session, kPostBatch)) {
+    const size_t accepted = endpoint_->post_recv(session.connection, session.unposted);
+    session.unposted.erase(session.unposted.begin(),
+                           session.unposted.begin() + static_cast<ptrdiff_t>(accepted));
     session.posted += accepted;
     progress |= accepted > 0;
-    if (accepted < post_scratch_.size()) {
-      // Going home marks the session dirty, which tries again; that is one try for each round, not
-      // a loop.
-      post_scratch_.clear();
-      return progress;
-    }
+    if (session.unposted.empty()) continue;
+    refused(session);
+    break;
   }
+  return progress;
+}
+
+// The driver did not take all: it is offered the rest in each later round of the loop, which is
+// nothing to go round for. A connection that is being closed takes none for as long as its peer
+// likes.
+void ExchangeImpl::refused(Session& session) {
+  if (std::exchange(session.refused, true)) return;
+  refused_.push_back(session.shared_from_this());
+}
+
+bool ExchangeImpl::offer_refused() {
+  std::vector<SessionPtr> sessions;
+  sessions.swap(refused_);
+  bool progress = false;
+  for (const SessionPtr& session : sessions) {
+    session->refused = false;
+    progress |= post_receives(*session);
+  }
+  return progress;
+}
+
+// Up to `most` buffers to post; false when there is none.
+bool ExchangeImpl::fill_unposted(Session& session, size_t most) {
+  while (session.unposted.size() < most) {
+    BlockBuffer buffer = session.pool->try_take();
+    if (!buffer) break;
+    session.unposted.push_back(std::move(buffer));
+  }
+  return !session.unposted.empty();
 }
 
 void ExchangeImpl::release(Session& session, BlockBuffer buffer) {
@@ -475,6 +498,7 @@ void ExchangeImpl::stop_all() {
   for (auto& [id, session] : sessions_) all.push_back(session);
   for (const SessionPtr& session : all) on_closed(session, reason);
   sending_.clear();
+  refused_.clear();
   snapshot_counters();
 }
 

@@ -265,6 +265,7 @@ void ExchangeImpl::on_closed(const SessionPtr& session, const absl::Status& stat
                                        : with_context(reason, session->peer));
   if (session->counted) --open_streams_;
   session->hello_buffer.reset();
+  session->unposted.clear();
   session->own.clear();
   for (Outgoing& message : session->end(reason)) release(*session, std::move(message.buffer));
   if (sessions_.erase(session->connection) > 0 && session->connector) --connectors_;

@@ -76,6 +76,9 @@ class ExchangeImpl final : public Exchange, public SessionHost {
   static bool has_waiting(Session& session);
   int64_t idle_wait_ns();
   bool post_receives(Session& session);
+  static bool fill_unposted(Session& session, size_t most);
+  void refused(Session& session);
+  bool offer_refused();
   void release(Session& session, BlockBuffer buffer);
   void snapshot_counters();
   void stop_all();
@@ -109,7 +112,7 @@ class ExchangeImpl final : public Exchange, public SessionHost {
   void hold_back(Session& session);
   bool grant_held_back();
   void lift_local_limit();
-  void grant_one(Session& session);
+  bool grant_one(Session& session);
   int64_t limit_wait_ns() const;
 
   // exchange_strangers.cc: accepted connections up to their hello.
@@ -161,13 +164,13 @@ class ExchangeImpl final : public Exchange, public SessionHost {
   std::unordered_map<ConnectionId, SessionPtr> sessions_;
   std::vector<SessionPtr> sending_;   // with messages that wait for credits
   std::deque<SessionPtr> held_back_;  // with credits that the limit has no room for, in turn
+  std::vector<SessionPtr> refused_;   // the driver took fewer buffers than were offered
   bool send_held_back_ = false;       // in this round of the loop
   std::vector<SessionPtr> retired_;   // over, some buffers not home yet
   std::vector<SessionPtr> waiting_;   // for a handler, or were
   std::unordered_map<Session*, ConnectingPtr> connecting_;
   std::vector<SessionPtr> taken_;  // scratch of take_work()
   std::array<Completion, 64> completions_;
-  std::vector<BlockBuffer> post_scratch_;
   std::vector<SendRequest> send_scratch_;
   Newcomers newcomers_;
   size_t buffers_awaited_ = 0;  // of strangers that were aborted

@@ -52,7 +52,7 @@ void ExchangeImpl::uncharge(Session& session) {
 }
 
 void ExchangeImpl::hold_back(Session& session) {
-  if (session.held_back || session.pool->free() == 0) return;
+  if (session.held_back || (session.unposted.empty() && session.pool->free() == 0)) return;
   session.held_back = true;
   held_back_.push_back(session.shared_from_this());
   local_->others_wait.store(true);
@@ -62,14 +62,16 @@ bool ExchangeImpl::grant_held_back() {
   BulkLimit& limit = *options_.limit;
   bool progress = false;
   while (limit.in.ready() && (!held_back_.empty() || local_->held_back.load())) {
-    progress = true;
     // In turns: a local stream that waits, and one of the others.
-    if (local_->held_back.exchange(false)) lift_local_limit();
+    if (local_->held_back.exchange(false)) {
+      progress = true;
+      lift_local_limit();
+    }
     if (held_back_.empty()) break;
     const SessionPtr session = std::move(held_back_.front());
     held_back_.pop_front();
     session->held_back = false;
-    grant_one(*session);
+    progress |= grant_one(*session);
   }
   local_->others_wait.store(!held_back_.empty());
   return progress;
@@ -82,19 +84,23 @@ void ExchangeImpl::lift_local_limit() {
   }
 }
 
-// Gives one credit, and queues for the next one.
-void ExchangeImpl::grant_one(Session& session) {
+// Gives one credit, and queues for the next one; false when none could be given.
+bool ExchangeImpl::grant_one(Session& session) {
   if (session.pool == nullptr || session.phase == Session::Phase::kOver || session.close_begun) {
-    return;
+    return false;
   }
-  BlockBuffer buffer = session.pool->try_take();
-  if (!buffer) return;  // its coming home makes the session dirty
-  if (endpoint_->post_recv(session.connection, {&buffer, 1}) == 0) return;  // likewise
+  if (!fill_unposted(session, 1)) return false;  // one that comes home makes the session dirty
+  if (endpoint_->post_recv(session.connection, {&session.unposted.back(), 1}) == 0) {
+    refused(session);
+    return false;
+  }
+  session.unposted.pop_back();
   ++session.posted;
   ++session.charged;
   session.charged_bytes += session.bulk_bytes;
   options_.limit->in.take(session.bulk_bytes);
   hold_back(session);
+  return true;
 }
 
 // How long at most to sleep, so that what is held back goes on in time.

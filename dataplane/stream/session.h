@@ -11,6 +11,7 @@
 #include <memory>
 #include <mutex>
 #include <string>
+#include <vector>
 
 #include "dataplane/stream/exchange.h"
 
@@ -113,7 +114,11 @@ class Session : public std::enable_shared_from_this<Session> {
 
   Phase phase = Phase::kConnecting;
   std::unique_ptr<BlockPool> pool;
-  BlockBuffer hello_buffer;     // to be posted for the peer's hello
+  BlockBuffer hello_buffer;  // to be posted for the peer's hello
+  // Of the pool, to be posted: what the driver did not take. Were they to go home, each would make
+  // the session dirty, and the exchange would go round for nothing.
+  std::vector<BlockBuffer> unposted;
+  bool refused = false;         // is in the exchange's list of those
   std::deque<OwnMessage> own;   // before `outgoing`: at most a hello or its answer, and an error
   bool stranger = false;        // accepted, and its hello was not (yet)
   bool admitted = false;        // accepted, and so was its hello

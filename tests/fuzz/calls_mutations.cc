@@ -87,6 +87,8 @@ void add_clocks(std::vector<std::string>* inputs) {
   inputs->push_back(to_peer(kPeerObserveStamp, observe));
   v1::StampRequest stamp;
   stamp.set_after(79);
+  stamp.add_slots(1);
+  stamp.add_slots(2);
   inputs->push_back(to_serving(kServingStamp, stamp));
   for (const PeerCall call : {kPeerStages, kPeerReadClock}) {
     inputs->push_back(to_peer(call, v1::Empty()));

@@ -63,19 +63,14 @@ std::string some_answer() {
   ApplyAnswer answer;
   answer.token = "token";
   answer.sequence = 9;
-  answer.results.resize(3);
-  answer.results[1].outcome = ApplyResult::Outcome::kSuperseded;
-  answer.results[1].newer = {5, 6};
-  answer.results[2].after_cut = true;
-  answer.results[2].cut = 8;
+  answer.missed_cut = 8;
   return answer.encode();
 }
 
 std::string some_write_reply() {
   RecordWriteReply reply;
   reply.reason = "n2 does not answer";
-  reply.exceptions.push_back({1, 17, {"n1", "n2"}, false});
-  reply.exceptions.push_back({4, 0, {}, true});
+  reply.as_of = 17;
   return reply.encode();
 }
 

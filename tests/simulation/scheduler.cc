@@ -71,7 +71,7 @@ std::vector<Fiber*> Scheduler::prepared_;
 void Scheduler::prepare(size_t fibers) {
   while (prepared_.size() < fibers) prepared_.push_back(Fiber::make(kStackBytes));
   // Loads what it needs.
-  (void)own_stack();
+  static const std::string loaded = own_stack();
 }
 
 Scheduler::Scheduler(uint64_t seed, const Options& options, Report& report)
@@ -172,6 +172,8 @@ void Scheduler::set_due(Thread& thread) {
   const int64_t ns = thread.deadline.wall ? thread.deadline.ns - wall_ns(*thread.process) + now_ns_
                                           : thread.deadline.ns;
   due_.push({ns, ++dues_, &thread, thread.waits});
+  if (due_.size() > kMostDue)
+    due_.drop([](const Due& due) { return due.wait != due.thread->waits; });
 }
 
 void Scheduler::stop_waiting(Thread& thread, bool woken) {

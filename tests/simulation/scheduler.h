@@ -5,6 +5,7 @@
 #ifndef SLUICE_TESTS_SIMULATION_SCHEDULER_H_
 #define SLUICE_TESTS_SIMULATION_SCHEDULER_H_
 
+#include <algorithm>
 #include <array>
 #include <cstdint>
 #include <deque>
@@ -161,6 +162,8 @@ class Scheduler {
   static constexpr int64_t kStartNs = int64_t{1000} * 1'000'000'000;
   static constexpr int64_t kLongestEventNs = 1'000'000;
   static constexpr size_t kBuckets = 1024;
+  // Then those are dropped that ended otherwise: more than there are threads.
+  static constexpr size_t kMostDue = 4096;
 
   struct Due {
     int64_t ns;
@@ -169,6 +172,14 @@ class Scheduler {
     uint64_t wait;
     bool operator>(const Due& other) const {
       return ns != other.ns ? ns > other.ns : number > other.number;
+    }
+  };
+  // The first one on top.
+  class DueQueue : public std::priority_queue<Due, std::vector<Due>, std::greater<>> {
+   public:
+    void drop(bool (*is_void)(const Due&)) {
+      std::erase_if(c, is_void);
+      std::make_heap(c.begin(), c.end(), comp);
     }
   };
 
@@ -210,7 +221,7 @@ class Scheduler {
   Thread* current_ = nullptr;
   std::vector<Thread*> ready_;
   std::array<std::vector<Thread*>, kBuckets> waiting_;  // by address
-  std::priority_queue<Due, std::vector<Due>, std::greater<>> due_;
+  DueQueue due_;
   uint64_t dues_ = 0;
   std::vector<std::unique_ptr<Thread>> threads_;  // all that ever were, by number
   std::unordered_map<pthread_t, Thread*> by_handle_;

@@ -66,8 +66,8 @@ struct Result {
 // be the only thread of its process.
 Result run(uint64_t seed, const Options& options, const std::function<void()>& main);
 // Starts the program again with its memory at the same addresses each time, unless it has been:
-// containers ordered or hashed by address are then the same in every run of a seed. To be called
-// first in main().
+// containers ordered or hashed by address are then the same in every run of a seed. Also has the
+// dynamic linker resolve all symbols at once. To be called first in main().
 void fix_addresses(char** argv);
 
 // Monotonic. Not a scheduling point, and takes no time.

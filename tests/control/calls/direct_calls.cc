@@ -251,7 +251,7 @@ class Caller {
                   const grpc::Status status =
                       to_grpc(route->have_answered(services, method, *call, request, answer.get()));
                   route->network.carry({route->to, route->from, DirectMessage::Kind::kAnswer,
-                                        method.name, call, &request, &status},
+                                        method.name, call, &request, &status, answer.get()},
                                        [call, status, answer, reply] {
                                          call->answer(status, [&] {
                                            if (status.ok()) reply->Swap(answer.get());

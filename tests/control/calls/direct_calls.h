@@ -34,6 +34,7 @@ struct DirectMessage {
   const std::shared_ptr<DirectCall>& call;
   const google::protobuf::Message* request = nullptr;  // the call's; not of a page
   const grpc::Status* status = nullptr;                // of an answer
+  const google::protobuf::Message* reply = nullptr;    // likewise; not of a stream
 };
 
 // Thread-safe. Outlives its servers and dialers.

@@ -87,10 +87,18 @@ TEST(Bounds, AbsurdRequestsAreRefusedAndTheRestIsServed) {
   for (int i = 0; i < 10'000; ++i) write.add_items()->set_key(fmt::format("k{}", i));
   write.mutable_items(3)->set_key(std::string(kMaxKeyBytes + 1, 'k'));
   write.mutable_items(5)->clear_key();
-  EXPECT_EQ(code_of([&](auto* call) {
-              return stub->Stamp(call, v1::StampRequest(), write.mutable_version());
-            }),
-            Code::OK);
+  v1::StampRequest stamp;
+  const auto ask_stamp = [&](auto* call) {
+    return stub->Stamp(call, stamp, write.mutable_version());
+  };
+  EXPECT_EQ(code_of(ask_stamp), Code::INVALID_ARGUMENT);
+  stamp.add_slots(1u << 30);
+  EXPECT_EQ(code_of(ask_stamp), Code::INVALID_ARGUMENT);
+  stamp.mutable_slots()->Resize(kTooMany, 0);
+  EXPECT_EQ(code_of(ask_stamp), Code::INVALID_ARGUMENT);
+  stamp.mutable_slots()->Clear();
+  for (uint32_t slot = 0; slot < client->cluster().slots(); ++slot) stamp.add_slots(slot);
+  EXPECT_EQ(code_of(ask_stamp), Code::OK);
   EXPECT_EQ(code_of([&](auto* call) { return stub->Write(call, write, &written); }), Code::OK);
   ASSERT_EQ(written.results_size(), 10'000);
   for (int i = 0; i < 10'000; ++i) {

@@ -223,6 +223,7 @@ void Faults::run_copy(size_t host, Host& copy, int64_t until_ns) {
   const int64_t from_ns = now_ns();
   bool has_served = false;
   int64_t alone_ns = from_ns;  // the last time that only one served
+  oracle_.archives_elsewhere(copy);
   copy.start();
   // One that is refused stays away; while the name is in use, it tries again.
   while (now_ns() < until_ns && !healed_ && !absl::IsFailedPrecondition(copy.status())) {

@@ -46,7 +46,6 @@ void History::seen(std::string_view key, std::string_view value) {
   const auto number = write_of(key, value);
   if (!number.has_value() || writes_[*number].seen_ns != INT64_MAX) return;
   writes_[*number].seen_ns = now_ns();
-  writes_[*number].seen_version = writes_[*number].version;
 }
 
 std::optional<size_t> History::write_of(std::string_view key, std::string_view value) const {
@@ -80,12 +79,13 @@ std::string History::fault_of(std::string_view key, const std::optional<std::str
   if (found == by_key_.end()) {
     return value.has_value() ? fmt::format("{} was never written", key) : "";
   }
-  // The acknowledged write that began last: what ended before it began is over.
+  // The write that has taken effect and began last: what took effect before it began is over.
   const Write* last = nullptr;
   size_t last_number = 0;
   for (const size_t number : found->second) {
     const Write& write = writes_[number];
-    if (write.end_ns > begin_ns || !is_certain(write, begin_ns, end_ns)) continue;
+    const int64_t effective_ns = gets_settle_ ? write.effective_ns() : write.end_ns;
+    if (effective_ns > begin_ns || !is_certain(write, begin_ns, end_ns)) continue;
     if (last == nullptr || write.begin_ns > last->begin_ns) {
       last = &write;
       last_number = number;
@@ -106,27 +106,43 @@ std::string History::fault_of(std::string_view key, const std::optional<std::str
     if (!is_over(writes_[*number])) return "";
     return fmt::format(
         "{} has the value of write {}, acknowledged at {} ns and seen at {} ns, though write {} "
-        "({}), begun at {} ns, was acknowledged at {} ns and the read began at {} ns",
+        "({}), begun at {} ns, was acknowledged or seen at {} ns and the read began at {} ns",
         key, *number, writes_[*number].end_ns, writes_[*number].seen_ns, last_number,
-        last->erasure ? "an erasure" : "a put", last->begin_ns, last->end_ns, begin_ns);
+        last->erasure ? "an erasure" : "a put", last->begin_ns, last->effective_ns(), begin_ns);
   }
   if (last == nullptr || last->erasure) return "";
   for (const size_t number : found->second) {
     if (writes_[number].erasure && !is_over(writes_[number])) return "";
   }
-  return fmt::format("{} is missing: write {}, begun at {} ns, was acknowledged at {} ns", key,
-                     last_number, last->begin_ns, last->end_ns);
+  return fmt::format("{} is missing: write {}, begun at {} ns, was acknowledged or seen at {} ns",
+                     key, last_number, last->begin_ns, last->effective_ns());
 }
 
 void History::sent_with(std::string_view key, std::string_view value, bool erasure,
                         const Version& version) {
   if (!erasure) {
-    if (const auto number = write_of(key, value)) writes_[*number].version = version;
+    if (const auto number = write_of(key, value)) give_version(writes_[*number], version);
     return;
   }
   const auto began = erasures_.find(&Process::current());
   if (began != erasures_.end() && writes_[began->second].key == key) {
-    writes_[began->second].version = version;
+    give_version(writes_[began->second], version);
+  }
+}
+
+void History::give_version(Write& write, const Version& version) {
+  if (write.version.stamp != 0 && write.version != version) {
+    fail(fmt::format("I1: a write of {} is sent with two versions", write.key));
+  }
+  write.version = version;
+}
+
+void History::counts_as_of(std::string_view key, const Version& version, uint64_t as_of) {
+  const auto found = by_key_.find(key);
+  if (found == by_key_.end()) return;
+  for (const size_t number : found->second) {
+    Write& write = writes_[number];
+    if (write.version == version) write.as_of = std::max(write.as_of, as_of);
   }
 }
 
@@ -137,7 +153,8 @@ const History::Write* History::newest_at(std::string_view key, uint64_t stamp) c
   for (const size_t number : found->second) {
     const Write& write = writes_[number];
     if (!write.acknowledged() || !is_certain(write, 0, INT64_MAX)) continue;
-    if (write.version.stamp == 0 || write.version.stamp > stamp) continue;
+    if (write.version.stamp == 0) continue;
+    if (std::max(write.version.stamp, write.as_of) > stamp) continue;
     if (newest == nullptr || newest->version < write.version) newest = &write;
   }
   return newest;

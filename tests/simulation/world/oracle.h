@@ -22,7 +22,8 @@
 // What hardware did is excused where it must be, and only there. Data of one replica that is gone:
 // writes acknowledged before count as unacknowledged (I1, I2). Archives of a host that were
 // changed: a backup may fail its verification, which names a part of that host; one that verifies
-// is held to all of the above.
+// is held to all of the above. A node that is a copy for a while does not have its original's
+// archives: what fails for that names the copy's directory, and is a backup that has no part there.
 //
 // Not thread-safe: to be called by threads of a run (simulation.h), which it never lets wait but in
 // the checks that take a client.
@@ -35,6 +36,7 @@
 #include <string>
 #include <string_view>
 #include <utility>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -48,7 +50,8 @@ namespace sluice::simulation {
 class Oracle {
  public:
   // Of one cluster of the world.
-  Oracle(World& world, std::string cluster) : world_(world), cluster_(std::move(cluster)) {}
+  Oracle(World& world, std::string cluster, size_t replicas)
+      : world_(world), cluster_(std::move(cluster)), history_(/*gets_settle=*/replicas % 2 == 1) {}
 
   History& history() { return history_; }
   // What is restored here are backups of that one's cluster.
@@ -63,6 +66,10 @@ class Oracle {
     for (const std::string& backup : backups) damaged_[backup].insert(host.name());
     exchanged_.clear();
   }
+
+  // A copy of a host's data serves in its place, or may: who asks the node for a part is answered
+  // from the copy's archive directory, which lacks what the host holds.
+  void archives_elsewhere(Host& copy) { copies_.push_back(&copy); }
 
   // Parts of these backups, each of which the host has, are in the place of one another's or of
   // another host's. That has to be noticed, until archives are damaged again.
@@ -101,6 +108,7 @@ class Oracle {
   void check_restored(ClusterClient& client,
                       const std::map<std::string, std::string>& records) const;
   bool is_damage(std::string_view backup, std::string_view text) const;
+  bool is_elsewhere(std::string_view backup, std::string_view text) const;
   void check_reason(const std::string& backup, std::string_view reason) const;
 
   World& world_;
@@ -116,6 +124,7 @@ class Oracle {
   // Hosts whose part was damaged, by the backup's name.
   std::map<std::string, std::set<std::string>, std::less<>> damaged_;
   std::set<std::string> exchanged_;  // UUIDs of completed backups
+  std::vector<Host*> copies_;        // that have answered in the place of their originals
 };
 
 }  // namespace sluice::simulation

@@ -52,17 +52,35 @@ void WireOracle::sent(const DirectMessage& message) {
   }
 }
 
+History* WireOracle::history_of(const std::string& address) {
+  const auto history = histories_.find(world_.host(node_at(address)).cluster());
+  return history == histories_.end() ? nullptr : history->second;
+}
+
 void WireOracle::note_versions(const std::string& to, const v1::WriteRequest& request) {
-  const auto history = histories_.find(world_.host(node_at(to)).cluster());
-  if (history == histories_.end()) return;
+  History* const history = history_of(to);
+  if (history == nullptr) return;
   for (const auto& item : request.items()) {
-    history->second->sent_with(item.key(), item.value(), item.tombstone(),
-                               {request.version().stamp(), request.version().node()});
+    history->sent_with(item.key(), item.value(), item.tombstone(),
+                       {request.version().stamp(), request.version().node()});
+  }
+}
+
+void WireOracle::note_stamps(const std::string& from, const v1::WriteRequest& request,
+                             const v1::WriteReply& reply) {
+  History* const history = history_of(from);
+  if (history == nullptr) return;
+  for (const auto& item : request.items()) {
+    history->counts_as_of(item.key(), {request.version().stamp(), request.version().node()},
+                          reply.as_of());
   }
 }
 
 void WireOracle::answered(const DirectMessage& message) {
   if (message.status == nullptr || !message.status->ok()) return;
+  const auto* const write = dynamic_cast<const v1::WriteRequest*>(message.request);
+  const auto* const reply = dynamic_cast<const v1::WriteReply*>(message.reply);
+  if (write != nullptr && reply != nullptr) return note_stamps(message.from, *write, *reply);
   const auto attempt = attempt_of(*message.request);
   if (!attempt.has_value()) return;
   Answered& highest = answered_[{node_at(message.from), attempt->backup}];

@@ -38,7 +38,10 @@ class WireOracle {
   };
 
   void sent(const DirectMessage& message);
+  History* history_of(const std::string& address);
   void note_versions(const std::string& to, const v1::WriteRequest& request);
+  void note_stamps(const std::string& from, const v1::WriteRequest& request,
+                   const v1::WriteReply& reply);
   void answered(const DirectMessage& message);
   static void check_commit(const std::vector<ClusterOp>& ops);
 

@@ -9,7 +9,7 @@ namespace sluice::simulation {
 namespace {
 
 // How often a watch looks for leases that have ended by themselves.
-constexpr int kWatchPollMs = 200;
+constexpr int kWatchPollMs = 500;
 
 class SimBlock final : public ClusterBlock {
  public:

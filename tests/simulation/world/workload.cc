@@ -77,7 +77,7 @@ void Workload::crash_client(const Op& op) {
 // --- Writers ---
 
 void Workload::put(ClusterClient& client, Random& random, const std::string& key) {
-  const size_t bytes = random.chance(0.03) ? random.below(200'000) : random.below(400);
+  const size_t bytes = random.chance(0.02) ? random.below(200'000) : random.below(400);
   size_t number = 0;
   const std::string value = oracle_.history().begin(key, bytes, &number);
   const absl::Status status = client.put(key, value);
@@ -141,7 +141,7 @@ void Workload::write(ClusterClient& client, size_t writer) {
     } else if (kind < 0.9) {
       const int64_t begin = now_ns();
       oracle_.answered_get(key, client.get(key), begin);
-    } else if (kind < 0.996) {
+    } else if (kind < 0.999) {
       import(client, random);
     } else {
       import_versions(client, random);
@@ -258,7 +258,7 @@ std::string Workload::name_for(const Op& op) {
     names = completed_backups();
     return !names.empty();
   };
-  if (!wait_until(scenario_.lasts_ms, is_one_completed, 100)) {
+  if (!wait_until(scenario_.lasts_ms, is_one_completed, 250)) {
     return backup_name(op.backup % kBackupNames);
   }
   return names[op.backup % names.size()];

@@ -78,7 +78,7 @@ NodeOptions Host::options(bool accept_data_loss) const {
   options.serve = world_.calls_.server_factory();
   options.open_block = world_.opener(block_faults);
   // What is polled for costs more here than what happens.
-  options.ticks = {.timer_ms = 50, .streams_ms = 200, .requests_ms = 500};
+  options.ticks = {.timer_ms = 100, .streams_ms = 400, .requests_ms = 1000};
   return options;
 }
 
@@ -114,8 +114,8 @@ void Host::run(NodeProcess& state, bool accept_data_loss) {
     state.node = node->get();
     // As run_node().
     for (int tick = 0; !state.stop; ++tick) {
-      sleep_ms(100);
-      if (tick % 10 != 0) continue;
+      sleep_ms(250);
+      if (tick % 4 != 0) continue;
       const absl::Status status = (*node)->status();
       if (!absl::IsAborted(status) && !absl::IsAlreadyExists(status) &&
           !absl::IsInvalidArgument(status)) {
