@@ -2,11 +2,10 @@
 
 #include <algorithm>
 #include <chrono>
-#include <condition_variable>
-#include <mutex>
 #include <utility>
 
 #include "base/bytes.h"
+#include "base/mutex.h"
 #include "base/status.h"
 #include "dataplane/block/record_batch.h"
 #include "dataplane/pipeline/write_tally.h"
@@ -142,7 +141,7 @@ class RecordWrites::Round {
 
   void take(const std::string& node, const absl::StatusOr<ApplyAnswer>& answer, bool sent) {
     {
-      const std::lock_guard lock(mutex_);
+      const MutexLock lock(mutex_);
       for_each([](WriteTally& tally) { --tally.open; });
       if (!answer.ok()) {
         fail(node, answer.status(), sent);
@@ -163,8 +162,9 @@ class RecordWrites::Round {
   }
 
   RecordWriteReply wait(int64_t timeout_ms) {
-    std::unique_lock lock(mutex_);
-    changed_.wait_for(lock, std::chrono::milliseconds(timeout_ms), [this] { return decided(); });
+    MutexLock lock(mutex_);
+    changed_.wait_for(lock, std::chrono::milliseconds(timeout_ms),
+                      [this]() SLUICE_REQUIRES(mutex_) { return decided(); });
     RecordWriteReply reply;
     reply.reason = reasons_.empty() ? "the replicas did not answer in time" : reasons_;
     if (each_.empty() && !all_.must_restamp(quorum_) && all_.acknowledged() >= quorum_)
@@ -176,18 +176,19 @@ class RecordWrites::Round {
 
  private:
   template <typename Visit>
-  void for_each(Visit visit) {
+  void for_each(Visit visit) SLUICE_REQUIRES(mutex_) {
     if (each_.empty()) {
       visit(all_);
     } else {
       std::for_each(each_.begin(), each_.end(), visit);
     }
   }
-  void fail(const std::string& node, const absl::Status& why, bool unknown) {
+  void fail(const std::string& node, const absl::Status& why, bool unknown)
+      SLUICE_REQUIRES(mutex_) {
     for_each([&](WriteTally& tally) { tally.unknown += unknown; });
     reasons_ += fmt::format("{}{}: {}", reasons_.empty() ? "" : "; ", node, message_of(why));
   }
-  bool decided() const {
+  bool decided() const SLUICE_REQUIRES(mutex_) {
     if (each_.empty()) return all_.decided(quorum_);
     return std::all_of(each_.begin(), each_.end(),
                        [this](const WriteTally& tally) { return tally.decided(quorum_); });
@@ -209,11 +210,11 @@ class RecordWrites::Round {
 
   const size_t records_;
   const size_t quorum_;
-  std::mutex mutex_;
-  std::condition_variable changed_;
-  WriteTally all_;
-  std::vector<WriteTally> each_;
-  std::string reasons_;
+  Mutex mutex_;
+  Condition changed_;
+  WriteTally all_ SLUICE_GUARDED_BY(mutex_);
+  std::vector<WriteTally> each_ SLUICE_GUARDED_BY(mutex_);
+  std::string reasons_ SLUICE_GUARDED_BY(mutex_);
 };
 
 absl::StatusOr<RecordWrites::Batch> RecordWrites::check(const Message& message) {
