@@ -225,14 +225,14 @@ void ImportWriterImpl::close_all() {
 
 void ImportWriterImpl::admit(std::unique_ptr<Batch> batch) {
   const auto has_room = [&] {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     const size_t limit = client_.options().import_bytes_in_flight;
     return (bytes_in_flight_ == 0 || bytes_in_flight_ + batch->bytes <= limit) &&
            batches_in_flight_ < kBatchesInFlight;
   };
   while (!has_room()) pump(/*wait=*/true);
   {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     bytes_in_flight_ += batch->bytes;
     ++batches_in_flight_;
     if (enqueue(batch)) ready_.push_back(std::move(batch));
@@ -244,7 +244,7 @@ void ImportWriterImpl::pump(bool wait) {
   for (bool sent = false;;) {
     std::unique_ptr<Batch> next;
     {
-      std::unique_lock lock(mutex_);
+      MutexLock lock(mutex_);
       const auto now = client_.clock().monotonic_ns();
       const auto due = std::find_if(ready_.begin(), ready_.end(),
                                     [&](const auto& batch) { return batch->due_ns <= now; });
@@ -337,7 +337,7 @@ void ImportWriterImpl::take_version(std::unique_ptr<Batch> batch) {
           stamped->request.clear_version();
           return answered(std::move(stamped), status, /*written=*/false);
         }
-        const std::lock_guard lock(mutex_);
+        const MutexLock lock(mutex_);
         ready_.push_front(std::move(stamped));
         tell();
       });
@@ -411,7 +411,7 @@ void ImportWriterImpl::bulk_answered(std::unique_ptr<Batch> batch,
   }
   if (!reply.ok() || !reply->refused.ok()) {
     if (!reply.ok() && outcome.sent) batch->request.set_in_doubt(true);
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     ready_.push_front(std::move(batch));
     tell();
     return;
@@ -438,13 +438,13 @@ void ImportWriterImpl::bulk_answered(std::unique_ptr<Batch> batch,
   }
   if (records > 0) client_.acknowledged(batch->request.version().stamp());
   batch->restamps += batch->later.items_size() > 0;
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   totals_.records += records;
   totals_.bytes += bytes;
   settle(std::move(batch));
 }
 
-// Under the lock: what is left of the batch is sent again, or the batch is done.
+// What is left of the batch is sent again, or the batch is done.
 void ImportWriterImpl::settle(std::unique_ptr<Batch> batch) {
   if (batch->request.items_size() == 0 && batch->later.items_size() > 0) {
     batch->request = std::move(batch->later);
@@ -467,7 +467,6 @@ void ImportWriterImpl::settle(std::unique_ptr<Batch> batch) {
   tell();
 }
 
-// Under the lock.
 void ImportWriterImpl::tell() {
   has_ready_ = !ready_.empty();
   changed_.notify_all();
@@ -475,7 +474,7 @@ void ImportWriterImpl::tell() {
 
 void ImportWriterImpl::answered(std::unique_ptr<Batch> answered_batch, const grpc::Status& status,
                                 bool written) {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   std::unique_ptr<Batch> batch = std::move(answered_batch);
   const bool complete =
       written && status.ok() && batch->reply.results_size() == batch->request.items_size();
@@ -532,11 +531,11 @@ void ImportWriterImpl::take_results(Batch& batch) {
 WriteTotals ImportWriterImpl::finish() {
   close_all();
   const auto in_flight = [this] {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     return batches_in_flight_;
   };
   while (in_flight() > 0) pump(/*wait=*/true);
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   return totals_;
 }
 
