@@ -125,7 +125,10 @@ void Interrupts::begin(bool json) {
   if (sigaction(SIGHUP, nullptr, &hangup) == 0 && hangup.sa_handler != SIG_IGN)
     sigaddset(&signals, SIGHUP);
   pthread_sigmask(SIG_BLOCK, &signals, nullptr);
-  interrupt_state().json = json;
+  {
+    const MutexLock lock(interrupt_state().mutex);
+    interrupt_state().json = json;
+  }
   guarded_thread("waiting for signals", [] { wait_for_signals(signals); }).detach();
 }
 
