@@ -380,7 +380,7 @@ absl::Status Membership::start() {
 
 Membership::~Membership() {
   {
-    std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     stopping_ = true;
   }
   wake_.notify_all();
@@ -396,26 +396,26 @@ Membership::~Membership() {
 }
 
 std::shared_ptr<LeaseKeeper> Membership::lease() const {
-  std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   return lease_;
 }
 
 NodeInfo Membership::info() const {
-  std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   return info_;
 }
 
 absl::Status Membership::status() const {
-  std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   return status_;
 }
 
 void Membership::keep() {
   int64_t publish_after_ns = 0;
-  std::unique_lock lock(mutex_);
+  MutexLock lock(mutex_);
   while (!stopping_ && !lost_) {
     wake_.wait_for(lock, std::chrono::milliseconds(std::max<int64_t>(options_.ttl_ms / 4, 1)),
-                   [&] { return stopping_; });
+                   [&]() SLUICE_REQUIRES(mutex_) { return stopping_; });
     if (stopping_) return;
     lock.unlock();
     absl::Status status = guarded("keeping the membership", [this] { return check_in(); });
@@ -509,7 +509,7 @@ absl::Status Membership::revive(Revision held) {
     return status;
   }
   {
-    std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     lease_.swap(lease);
   }
   return absl::OkStatus();
@@ -531,7 +531,7 @@ absl::Status Membership::update(const std::function<void(NodeInfo&)>& change) {
       if (absl::IsAborted(status)) continue;
       SLUICE_RETURN_IF_ERROR(status);
     }
-    std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     info_ = info;
     return absl::OkStatus();
   }

@@ -133,7 +133,7 @@ class Oracle {
   std::set<std::string> exchanged_;  // UUIDs of completed backups
   bool disks_fail_ = false;
   int64_t disks_failed_until_ns_ = 0;
-  std::vector<Host*> copies_;        // that have answered in the place of their originals
+  std::vector<Host*> copies_;  // that have answered in the place of their originals
 };
 
 }  // namespace sluice::simulation
