@@ -57,12 +57,12 @@ BlockPool::BlockPool(Arena* arena, std::string name, std::vector<uint32_t> buffe
 
 BlockPool::~BlockPool() {
   assert(free_.size() == size_ && "a pool was destroyed before its buffers");
-  std::lock_guard lock(arena_->mutex_);
+  const MutexLock lock(arena_->mutex_);
   arena_->unassigned_.insert(arena_->unassigned_.end(), free_.begin(), free_.end());
 }
 
 BlockBuffer BlockPool::try_take() {
-  std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   if (free_.empty()) return {};
   const uint32_t index = free_.back();
   free_.pop_back();
@@ -72,9 +72,9 @@ BlockBuffer BlockPool::try_take() {
 
 BlockBuffer BlockPool::take(int64_t timeout_ms) {
   {
-    std::unique_lock lock(mutex_);
+    MutexLock lock(mutex_);
     if (!available_.wait_for(lock, std::chrono::milliseconds(timeout_ms),
-                             [this] { return !free_.empty(); })) {
+                             [this]() SLUICE_REQUIRES(mutex_) { return !free_.empty(); })) {
       return {};
     }
     const uint32_t index = free_.back();
@@ -85,32 +85,32 @@ BlockBuffer BlockPool::take(int64_t timeout_ms) {
 }
 
 void BlockPool::wait_until_whole() {
-  std::unique_lock lock(mutex_);
-  available_.wait(lock, [this] { return free_.size() == size_; });
+  MutexLock lock(mutex_);
+  available_.wait(lock, [this]() SLUICE_REQUIRES(mutex_) { return free_.size() == size_; });
 }
 
 bool BlockPool::wait_until_whole(int64_t timeout_ms) {
-  std::unique_lock lock(mutex_);
+  MutexLock lock(mutex_);
   return available_.wait_for(lock, std::chrono::milliseconds(timeout_ms),
-                             [this] { return free_.size() == size_; });
+                             [this]() SLUICE_REQUIRES(mutex_) { return free_.size() == size_; });
 }
 
 size_t BlockPool::free() const {
-  std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   return free_.size();
 }
 
 void BlockPool::put(uint32_t index) {
   // Notified under the lock: the holder that waits for the last buffer may destroy the pool right
   // after.
-  std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   free_.push_back(index);
   available_.notify_one();
   if (home_hook_) home_hook_();
 }
 
 void BlockPool::set_home_hook(std::function<void()> hook) {
-  std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   home_hook_ = std::move(hook);
 }
 
@@ -188,7 +188,7 @@ Arena::~Arena() {
 absl::StatusOr<std::unique_ptr<BlockPool>> Arena::make_pool(std::string name, size_t buffers) {
   std::vector<uint32_t> mine;
   {
-    std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     if (unassigned_.size() < buffers) {
       return resource_exhausted(
           "arena of {} bytes has {} buffers left, \"{}\" needs {}; make the arena larger "
@@ -202,7 +202,7 @@ absl::StatusOr<std::unique_ptr<BlockPool>> Arena::make_pool(std::string name, si
 }
 
 size_t Arena::unassigned() const {
-  std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   return unassigned_.size();
 }
 

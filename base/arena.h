@@ -14,17 +14,16 @@
 #define SLUICE_BASE_ARENA_H_
 
 #include <atomic>
-#include <condition_variable>
 #include <cstddef>
 #include <cstdint>
 #include <functional>
 #include <memory>
-#include <mutex>
 #include <span>
 #include <string>
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "base/mutex.h"
 
 namespace sluice {
 
@@ -104,10 +103,11 @@ class BlockPool {
   Arena* const arena_;
   const std::string name_;
   const size_t size_;
-  mutable std::mutex mutex_;
-  std::condition_variable available_;
-  std::vector<uint32_t> free_;  // reserved to size_: putting back never allocates
-  std::function<void()> home_hook_;
+  mutable Mutex mutex_;
+  Condition available_;
+  std::vector<uint32_t> free_
+      SLUICE_GUARDED_BY(mutex_);  // reserved to size_: putting back never allocates
+  std::function<void()> home_hook_ SLUICE_GUARDED_BY(mutex_);
 };
 
 // Thread-safe. Must outlive its pools.
@@ -162,8 +162,8 @@ class Arena {
   const size_t count_;
   std::unique_ptr<std::atomic<uint32_t>[]> references_;
   std::unique_ptr<BlockPool*[]> home_;
-  mutable std::mutex mutex_;
-  std::vector<uint32_t> unassigned_;
+  mutable Mutex mutex_;
+  std::vector<uint32_t> unassigned_ SLUICE_GUARDED_BY(mutex_);
 };
 
 inline uint8_t* BlockBuffer::data() const { return arena_->base_ + offset(); }

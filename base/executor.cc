@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "base/guard.h"
+#include "base/mutex.h"
 
 namespace sluice {
 namespace {
@@ -19,7 +20,7 @@ class ThreadExecutor final : public Executor {
     std::deque<std::shared_ptr<Work>> ready;
     Timers timers;
     {
-      const std::lock_guard lock(mutex_);
+      const MutexLock lock(mutex_);
       stopping_ = true;
       ready.swap(ready_);
       timers.swap(timers_);
@@ -30,7 +31,7 @@ class ThreadExecutor final : public Executor {
 
   void post(std::shared_ptr<Work> work) override {
     {
-      const std::lock_guard lock(mutex_);
+      const MutexLock lock(mutex_);
       if (stopping_) return;
       ready_.push_back(std::move(work));
       start_thread_locked();
@@ -40,7 +41,7 @@ class ThreadExecutor final : public Executor {
 
   void post_at(int64_t at_ns, std::shared_ptr<Work> work) override {
     {
-      const std::lock_guard lock(mutex_);
+      const MutexLock lock(mutex_);
       if (stopping_) return;
       timers_.emplace(at_ns, std::move(work));
       start_thread_locked();
@@ -54,19 +55,19 @@ class ThreadExecutor final : public Executor {
   using Timers = std::multimap<int64_t, std::shared_ptr<Work>>;
 
   // One more where all are busy. Without a thread to be had, those that there are do the work.
-  void start_thread_locked() {
+  void start_thread_locked() SLUICE_REQUIRES(mutex_) {
     if (idle_ > 0 || threads_.size() >= most_) return;
     auto thread = start_thread(name_, [this] { run(); });
     if (thread.ok()) threads_.push_back(*std::move(thread));
   }
 
   // Whether somebody wakes up when the next timer is due.
-  bool timer_watched_locked() const {
+  bool timer_watched_locked() const SLUICE_REQUIRES(mutex_) {
     return timers_.empty() || (!watched_.empty() && *watched_.begin() <= timers_.begin()->first);
   }
 
   void run() {
-    std::unique_lock lock(mutex_);
+    MutexLock lock(mutex_);
     while (!stopping_) {
       const int64_t now = timers_.empty() ? 0 : clock_.monotonic_ns();
       while (!timers_.empty() && timers_.begin()->first <= now) {
@@ -103,14 +104,14 @@ class ThreadExecutor final : public Executor {
   const std::string name_;
   const size_t most_;
   Clock& clock_;
-  std::mutex mutex_;
-  std::condition_variable changed_;
-  std::deque<std::shared_ptr<Work>> ready_;
-  Timers timers_;
-  std::multiset<int64_t> watched_;  // the times until which threads wait
-  std::vector<std::thread> threads_;
-  size_t idle_ = 0;
-  bool stopping_ = false;
+  Mutex mutex_;
+  Condition changed_;
+  std::deque<std::shared_ptr<Work>> ready_ SLUICE_GUARDED_BY(mutex_);
+  Timers timers_ SLUICE_GUARDED_BY(mutex_);
+  std::multiset<int64_t> watched_ SLUICE_GUARDED_BY(mutex_);  // the times until which threads wait
+  std::vector<std::thread> threads_ SLUICE_GUARDED_BY(mutex_);
+  size_t idle_ SLUICE_GUARDED_BY(mutex_) = 0;
+  bool stopping_ SLUICE_GUARDED_BY(mutex_) = false;
 };
 
 }  // namespace
@@ -157,7 +158,7 @@ class Activity::State final : public Executor::Work,
 
   void wake() {
     {
-      const std::lock_guard lock(mutex_);
+      const MutexLock lock(mutex_);
       if (stopped_ || woken_) return;
       woken_ = true;
       if (running_) return;  // it is posted again when this run ends
@@ -167,7 +168,7 @@ class Activity::State final : public Executor::Work,
 
   void wake_at(int64_t at_ns) {
     {
-      const std::lock_guard lock(mutex_);
+      const MutexLock lock(mutex_);
       if (stopped_ || (timer_ns_ != 0 && timer_ns_ <= at_ns)) return;
       timer_ns_ = at_ns;
     }
@@ -176,7 +177,7 @@ class Activity::State final : public Executor::Work,
 
   void run() override {
     {
-      const std::lock_guard lock(mutex_);
+      const MutexLock lock(mutex_);
       if (stopped_) return;
       woken_ = false;
       running_ = true;
@@ -186,7 +187,7 @@ class Activity::State final : public Executor::Work,
     (void)guarded("an activity", run_);
     bool again = false;
     {
-      const std::lock_guard lock(mutex_);
+      const MutexLock lock(mutex_);
       running_ = false;
       again = woken_ && !stopped_;
       // Under the lock: who waits for it may let go of this right after.
@@ -196,10 +197,10 @@ class Activity::State final : public Executor::Work,
   }
 
   void stop() {
-    std::unique_lock lock(mutex_);
+    MutexLock lock(mutex_);
     stopped_ = true;
     if (running_ && runner_ == std::this_thread::get_id()) return;
-    ended_.wait(lock, [this] { return !running_; });
+    ended_.wait(lock, [this]() SLUICE_REQUIRES(mutex_) { return !running_; });
   }
 
  private:
@@ -210,7 +211,7 @@ class Activity::State final : public Executor::Work,
       const std::shared_ptr<State> state = state_.lock();
       if (state == nullptr) return;
       {
-        const std::lock_guard lock(state->mutex_);
+        const MutexLock lock(state->mutex_);
         if (state->timer_ns_ == at_ns_) state->timer_ns_ = 0;
       }
       state->wake();
@@ -223,13 +224,13 @@ class Activity::State final : public Executor::Work,
 
   Executor& executor_;
   const std::function<void()> run_;
-  std::mutex mutex_;
-  std::condition_variable ended_;
-  bool woken_ = false;  // posted, or to be posted when the run ends
-  bool running_ = false;
-  bool stopped_ = false;
-  int64_t timer_ns_ = 0;  // the earliest that is set; 0: none
-  std::thread::id runner_;
+  Mutex mutex_;
+  Condition ended_;
+  bool woken_ SLUICE_GUARDED_BY(mutex_) = false;  // posted, or to be posted when the run ends
+  bool running_ SLUICE_GUARDED_BY(mutex_) = false;
+  bool stopped_ SLUICE_GUARDED_BY(mutex_) = false;
+  int64_t timer_ns_ SLUICE_GUARDED_BY(mutex_) = 0;  // the earliest that is set; 0: none
+  std::thread::id runner_ SLUICE_GUARDED_BY(mutex_);
 };
 
 Activity::Activity(Executor& executor, std::function<void()> run)

@@ -5,9 +5,9 @@
 #define SLUICE_BASE_STAGE_H_
 
 #include <cstdint>
-#include <mutex>
 
 #include "base/clock.h"
+#include "base/mutex.h"
 
 namespace sluice {
 
@@ -27,27 +27,27 @@ class Stage {
 
   // A worker begins and ends; several may be at work at a time.
   void begin() {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     if (working_++ > 0) return;
     busy_since_ns_ = clock_.monotonic_ns();
     if (first_ns_ == 0) first_ns_ = busy_since_ns_;
   }
   void end(uint64_t bytes) {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     bytes_ += bytes;
     if (--working_ == 0) busy_ns_ += clock_.monotonic_ns() - busy_since_ns_;
   }
   void add(uint64_t bytes) {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     bytes_ += bytes;
   }
   void count_system_calls(uint64_t calls) {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     system_calls_ += calls;
   }
   // Up to now.
   StageTimes times() const {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     if (first_ns_ == 0) return {};
     const int64_t now = clock_.monotonic_ns();
     const int64_t busy = busy_ns_ + (working_ > 0 ? now - busy_since_ns_ : 0);
@@ -89,13 +89,13 @@ class Stage {
 
  private:
   Clock& clock_;
-  mutable std::mutex mutex_;
-  uint64_t bytes_ = 0;
-  int64_t busy_ns_ = 0;
-  int64_t first_ns_ = 0;
-  int64_t busy_since_ns_ = 0;
-  uint64_t system_calls_ = 0;
-  size_t working_ = 0;
+  mutable Mutex mutex_;
+  uint64_t bytes_ SLUICE_GUARDED_BY(mutex_) = 0;
+  int64_t busy_ns_ SLUICE_GUARDED_BY(mutex_) = 0;
+  int64_t first_ns_ SLUICE_GUARDED_BY(mutex_) = 0;
+  int64_t busy_since_ns_ SLUICE_GUARDED_BY(mutex_) = 0;
+  uint64_t system_calls_ SLUICE_GUARDED_BY(mutex_) = 0;
+  size_t working_ SLUICE_GUARDED_BY(mutex_) = 0;
 };
 
 }  // namespace sluice

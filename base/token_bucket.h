@@ -13,9 +13,9 @@
 
 #include <algorithm>
 #include <cstdint>
-#include <mutex>
 
 #include "base/clock.h"
+#include "base/mutex.h"
 
 namespace sluice {
 
@@ -40,18 +40,18 @@ class TokenBucket {
   // Until it is ready, if nobody takes any more.
   int64_t wait_ns() const {
     if (!limited()) return 0;
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     return std::max<int64_t>(paid_at_ns_ - clock_.monotonic_ns(), 0);
   }
   void take(uint64_t bytes) {
     if (!limited()) return;
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     paid_at_ns_ = std::max(paid_at_ns_, clock_.monotonic_ns() - burst_ns_) + cost_ns(bytes);
   }
   // Of what was taken and not used.
   void give_back(uint64_t bytes) {
     if (!limited()) return;
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     paid_at_ns_ -= cost_ns(bytes);
   }
 
@@ -63,8 +63,8 @@ class TokenBucket {
   Clock& clock_;
   const double ns_per_byte_;
   const int64_t burst_ns_;
-  mutable std::mutex mutex_;
-  int64_t paid_at_ns_;  // when all that was taken is paid for
+  mutable Mutex mutex_;
+  int64_t paid_at_ns_ SLUICE_GUARDED_BY(mutex_);  // when all that was taken is paid for
 };
 
 }  // namespace sluice

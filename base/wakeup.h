@@ -4,10 +4,10 @@
 #define SLUICE_BASE_WAKEUP_H_
 
 #include <chrono>
-#include <condition_variable>
 #include <cstdint>
-#include <mutex>
 #include <utility>
+
+#include "base/mutex.h"
 
 namespace sluice {
 
@@ -15,7 +15,7 @@ class Wakeup {
  public:
   void wake() {
     {
-      const std::lock_guard lock(mutex_);
+      const MutexLock lock(mutex_);
       woken_ = true;
     }
     changed_.notify_one();
@@ -23,15 +23,16 @@ class Wakeup {
   // True when wake() was called since the last wait that returned true; false after timeout_ms
   // without.
   bool wait(int64_t timeout_ms) {
-    std::unique_lock lock(mutex_);
-    changed_.wait_for(lock, std::chrono::milliseconds(timeout_ms), [this] { return woken_; });
+    MutexLock lock(mutex_);
+    changed_.wait_for(lock, std::chrono::milliseconds(timeout_ms),
+                      [this]() SLUICE_REQUIRES(mutex_) { return woken_; });
     return std::exchange(woken_, false);
   }
 
  private:
-  std::mutex mutex_;
-  std::condition_variable changed_;
-  bool woken_ = false;
+  Mutex mutex_;
+  Condition changed_;
+  bool woken_ SLUICE_GUARDED_BY(mutex_) = false;
 };
 
 }  // namespace sluice

@@ -32,17 +32,18 @@ void TreeGenerations::look_for_earlier() {
     const auto there = store_.count(generation_prefix(prefix_));
     none_earlier_ = there.ok() && *there == 0;
   });
+  const MutexLock lock(look_mutex_);
   if (look.ok()) look_ = *std::move(look);
 }
 
 void TreeGenerations::await_look() {
-  const std::lock_guard lock(look_mutex_);
+  const MutexLock lock(look_mutex_);
   if (look_.joinable()) look_.join();
 }
 
 absl::Status TreeGenerations::begin() {
   await_look();  // or it would find this import's own
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   if (claim_ != nullptr) return absl::OkStatus();
   absl::Status status;
   for (int draw = 0; draw < kDraws; ++draw) {
@@ -61,7 +62,7 @@ absl::Status TreeGenerations::begin() {
 }
 
 void TreeGenerations::note_imported(std::string_view path, uint64_t generation) {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   if (imported_.size() < kMaxImported) imported_.insert(digest_of(path));
   if (generation != 0) generations_[digest_of(path)] = generation;
 }
@@ -82,6 +83,7 @@ absl::StatusOr<std::vector<TreeGenerations::Candidate>> TreeGenerations::find() 
           return absl::OkStatus();
         }
         const uint64_t digest = digest_of(path);
+        const MutexLock lock(mutex_);
         const auto current = generations_.find(digest);
         if (current != generations_.end() && current->second == generation) return absl::OkStatus();
         Candidate candidate{std::string(path), generation,
@@ -171,7 +173,10 @@ absl::Status TreeGenerations::collect(const std::function<bool()>& cancelled) {
   await_look();
   // Every generation record is one that this import wrote and that counts, or of an import that
   // runs at the same time and removes its own.
-  if (none_earlier_ && records_ == generations_.size()) return absl::OkStatus();
+  {
+    const MutexLock lock(mutex_);
+    if (none_earlier_ && records_ == generations_.size()) return absl::OkStatus();
+  }
   SLUICE_ASSIGN_OR_RETURN(std::vector<Candidate> candidates, find());
   std::stable_sort(candidates.begin(), candidates.end(),
                    [](const Candidate& a, const Candidate& b) { return a.base() < b.base(); });

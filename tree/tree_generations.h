@@ -6,7 +6,6 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
-#include <mutex>
 #include <string>
 #include <string_view>
 #include <thread>
@@ -17,6 +16,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "base/deadline.h"
+#include "base/mutex.h"
 #include "tree/record_stream.h"
 
 namespace sluice {
@@ -51,7 +51,7 @@ class TreeGenerations {
   void note_imported(std::string_view path, uint64_t generation);
   // Counts the generation records written.
   void note_record() {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     ++records_;
   }
 
@@ -77,15 +77,16 @@ class TreeGenerations {
 
   RecordStore& store_;
   const std::string prefix_;
-  std::mutex look_mutex_;
-  std::thread look_;
+  Mutex look_mutex_;
+  std::thread look_ SLUICE_GUARDED_BY(look_mutex_);
   bool none_earlier_ = false;  // no generation record of the prefix, once look_ has ended
-  std::mutex mutex_;
+  Mutex mutex_;
   uint64_t base_ = 0;  // 0: nothing was drawn
   std::unique_ptr<RecordClaim> claim_;
-  std::unordered_set<uint64_t> imported_;               // digests of paths
-  std::unordered_map<uint64_t, uint64_t> generations_;  // by digest of the path
-  uint64_t records_ = 0;
+  std::unordered_set<uint64_t> imported_ SLUICE_GUARDED_BY(mutex_);  // digests of paths
+  std::unordered_map<uint64_t, uint64_t> generations_
+      SLUICE_GUARDED_BY(mutex_);  // by digest of the path
+  uint64_t records_ SLUICE_GUARDED_BY(mutex_) = 0;
   uint64_t removed_ = 0;
   bool leftovers_ = false;
 };

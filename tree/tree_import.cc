@@ -7,11 +7,9 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <condition_variable>
 #include <cstring>
 #include <deque>
 #include <memory>
-#include <mutex>
 #include <optional>
 #include <thread>
 #include <unordered_map>
@@ -20,6 +18,7 @@
 #include "base/descriptor.h"
 #include "base/file.h"
 #include "base/guard.h"
+#include "base/mutex.h"
 #include "base/status.h"
 #include "base/text.h"
 #include "dataplane/block/record.h"
@@ -138,7 +137,7 @@ class TreeImporter {
   void fail(const std::string& path, std::string reason);
   void stop(const absl::Status& status);
   bool stopped();
-  void take_failures(SinkTotals& totals);
+  void take_failures(SinkTotals& totals) SLUICE_REQUIRES(mutex_);
 
   const TreeImportOptions& options_;
   RecordStore& store_;
@@ -147,34 +146,36 @@ class TreeImporter {
   std::unique_ptr<RecordSink> entries_;  // what is one record
   UniqueFd root_;
 
-  std::mutex mutex_;
-  std::condition_variable changed_;
-  std::deque<std::string> files_;
-  bool walked_ = false;
-  absl::Status status_;
-  TreeImportResult result_;
+  Mutex mutex_;
+  Condition changed_;
+  std::deque<std::string> files_ SLUICE_GUARDED_BY(mutex_);
+  bool walked_ SLUICE_GUARDED_BY(mutex_) = false;
+  absl::Status status_ SLUICE_GUARDED_BY(mutex_);
+  TreeImportResult result_ SLUICE_GUARDED_BY(mutex_);
 };
 
 void TreeImporter::fail(const std::string& path, std::string reason) {
-  std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   result_.failures.add(path, std::move(reason));
 }
 
 void TreeImporter::stop(const absl::Status& status) {
-  std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   if (status_.ok()) status_ = status;
   changed_.notify_all();
 }
 
 bool TreeImporter::stopped() {
   if (progress_.cancelled) stop(cancelled("cancelled"));
-  std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   return !status_.ok();
 }
 
 bool TreeImporter::push(std::string path) {
-  std::unique_lock lock(mutex_);
-  changed_.wait(lock, [&] { return files_.size() < kQueuedFiles || !status_.ok(); });
+  MutexLock lock(mutex_);
+  changed_.wait(lock, [&]() SLUICE_REQUIRES(mutex_) {
+    return files_.size() < kQueuedFiles || !status_.ok();
+  });
   if (!status_.ok()) return false;
   files_.push_back(std::move(path));
   changed_.notify_all();
@@ -182,9 +183,10 @@ bool TreeImporter::push(std::string path) {
 }
 
 std::optional<std::string> TreeImporter::pop(bool wait) {
-  std::unique_lock lock(mutex_);
+  MutexLock lock(mutex_);
   if (!wait && files_.empty()) return std::nullopt;
-  changed_.wait(lock, [&] { return !files_.empty() || walked_ || !status_.ok(); });
+  changed_.wait(
+      lock, [&]() SLUICE_REQUIRES(mutex_) { return !files_.empty() || walked_ || !status_.ok(); });
   if (files_.empty() || !status_.ok()) return std::nullopt;
   std::string path = std::move(files_.front());
   files_.pop_front();
@@ -218,7 +220,7 @@ void TreeImporter::import_link(int folder, const std::string& path, const std::s
   header.digest = xxh3_128(target, header.size);
   put(*entries_, key_of(path), header.encode().append(target, header.size));
   generations_.note_imported(path, 0);
-  std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   ++result_.links;
 }
 
@@ -235,7 +237,7 @@ void TreeImporter::visit(int folder, const std::string& path, const std::string&
   } else if (S_ISLNK(info.st_mode)) {
     import_link(folder, path, name, info);
   } else {
-    std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     ++result_.skipped;
   }
 }
@@ -251,7 +253,7 @@ void TreeImporter::walk_folder(const std::string& path, std::vector<std::string>
   put(*entries_, key_of(path), header_of(TreeKind::kFolder, info).encode());
   generations_.note_imported(path, 0);
   {
-    std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     ++result_.folders;
   }
   if (!fd) return fail(path, reason_of(error));
@@ -344,7 +346,7 @@ bool TreeImporter::put_small(const std::string& path, int fd, const TreeHeader& 
   value.replace(0, TreeHeader::kBytes, whole.encode());
   put(*entries_, key_of(path), value);
   generations_.note_imported(path, 0);
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   ++result_.files;
   return true;
 }
@@ -377,7 +379,7 @@ void TreeImporter::take_step(LargeGroup& group, RecordSink& sink) {
     }
     file.state = LargeFile::State::kFailed;
   }
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   result_.records += totals.records;
   result_.bytes += totals.bytes;
 }
@@ -458,7 +460,7 @@ void TreeImporter::put_files(LargeGroup& group) {
     generations_.note_imported(file.path, file.header.generation);
     ++files;
   }
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   result_.files += files;
 }
 
@@ -505,19 +507,23 @@ absl::StatusOr<TreeImportResult> TreeImporter::run() {
     });
     if (!status.ok()) stop(status);
     {
-      const std::lock_guard lock(mutex_);
+      const MutexLock lock(mutex_);
       walked_ = true;
       changed_.notify_all();
     }
     for (std::thread& reader : readers) reader.join();
   }
   SinkTotals totals = entries_->finish();
-  SLUICE_RETURN_IF_ERROR(status_);
-  take_failures(totals);
+  {
+    const MutexLock lock(mutex_);
+    SLUICE_RETURN_IF_ERROR(status_);
+    take_failures(totals);
+  }
   // What is left over costs room and is removed by the next import: no failure of this one.
   const absl::Status collected =
       generations_.collect([this] { return progress_.cancelled.load(); });
   if (absl::IsCancelled(collected)) return collected;
+  const MutexLock lock(mutex_);
   result_.removed = generations_.removed();
   result_.leftovers = generations_.leftovers() || !collected.ok();
   std::sort(result_.failures.first.begin(), result_.failures.first.end(),

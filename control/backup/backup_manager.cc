@@ -46,7 +46,7 @@ BackupManager::~BackupManager() { stop(); }
 
 void BackupManager::stop() {
   {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     stopping_ = true;
     for (const auto& run : runs_) run->abandon();
   }
@@ -61,7 +61,7 @@ std::shared_ptr<BackupRun> BackupManager::begin(BackupHead head, std::vector<std
   run->start();
   // Destroyed without the mutex: a run may still be giving its lease up.
   std::vector<std::shared_ptr<BackupRun>> finished;
-  const std::lock_guard guard(mutex_);
+  const MutexLock guard(mutex_);
   if (stopping_) run->abandon();
   const auto old = std::stable_partition(runs_.begin(), runs_.end(), [](const auto& each) {
     return !each->wait(~uint64_t{0}, 0).finished;
@@ -130,7 +130,7 @@ absl::StatusOr<std::shared_ptr<BackupRun>> BackupManager::resume(std::string_vie
 }
 
 std::shared_ptr<BackupRun> BackupManager::find(std::string_view uuid) {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   // The last one: of a backup that was resumed there are several.
   for (auto run = runs_.rbegin(); run != runs_.rend(); ++run) {
     if ((*run)->uuid() == uuid) return *run;
@@ -200,8 +200,8 @@ absl::Status BackupManager::cancel(std::string_view backup) {
 void BackupManager::run() {
   while (true) {
     {
-      std::unique_lock lock(mutex_);
-      wake_.wait_for(lock, kOrphanInterval, [this] { return stopping_; });
+      MutexLock lock(mutex_);
+      wake_.wait_for(lock, kOrphanInterval, [this]() SLUICE_REQUIRES(mutex_) { return stopping_; });
       if (stopping_) return;
     }
     // What goes wrong is logged, and done again.

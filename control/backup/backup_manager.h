@@ -3,9 +3,7 @@
 #ifndef SLUICE_CONTROL_BACKUP_BACKUP_MANAGER_H_
 #define SLUICE_CONTROL_BACKUP_BACKUP_MANAGER_H_
 
-#include <condition_variable>
 #include <memory>
-#include <mutex>
 #include <string>
 #include <string_view>
 #include <thread>
@@ -13,6 +11,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "base/mutex.h"
 #include "control/backup/backup_run.h"
 #include "control/peers/node_context.h"
 #include "control/proto/peer.pb.h"
@@ -61,10 +60,10 @@ class BackupManager {
 
   const NodeContext& context_;
   const BackupRunOptions options_;
-  std::mutex mutex_;
-  std::condition_variable wake_;
-  bool stopping_ = false;
-  std::vector<std::shared_ptr<BackupRun>> runs_;
+  Mutex mutex_;
+  Condition wake_;
+  bool stopping_ SLUICE_GUARDED_BY(mutex_) = false;
+  std::vector<std::shared_ptr<BackupRun>> runs_ SLUICE_GUARDED_BY(mutex_);
   bool lock_was_free_ = false;  // of the thread alone
   std::thread thread_;
 };

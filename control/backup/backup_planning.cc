@@ -3,11 +3,11 @@
 
 #include <algorithm>
 #include <atomic>
-#include <mutex>
 #include <utility>
 
 #include "base/deadline.h"
 #include "base/defect.h"
+#include "base/mutex.h"
 #include "base/parallel.h"
 #include "base/status.h"
 #include "control/backup/backup_run.h"
@@ -299,7 +299,7 @@ absl::Status BackupRun::resume_plan() {
     plan_ = *std::move(plan);
     const std::vector<std::string> sources = plan_sources();
     std::set<std::string> dead;
-    std::mutex mutex;
+    Mutex mutex;
     parallel_for(sources.size(), [&](size_t i) {
       const auto peer = context_.peers->find(sources[i]);
       grpc::ClientContext call;
@@ -312,7 +312,7 @@ absl::Status BackupRun::resume_plan() {
                                       ? (*peer)->peer().CutDigests(&call, request, &reply)
                                       : grpc::Status(grpc::StatusCode::NOT_FOUND, "no member");
       if (status.ok() && reply.taken() && reply.cut() == head.cut) return;
-      const std::lock_guard lock(mutex);
+      const MutexLock lock(mutex);
       dead.insert(sources[i]);
     });
     dead.merge(dead_targets());

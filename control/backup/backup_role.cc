@@ -59,25 +59,25 @@ std::vector<StageReport> BackupRole::stages() const {
 
 void BackupRole::stop() {
   cancellation_.cancel();
-  const std::lock_guard stopping(stop_mutex_);
+  const MutexLock stopping(stop_mutex_);
   if (source_.joinable()) source_.join();
   if (target_.joinable()) target_.join();
   merge_source_.reset();
   // It takes the mutex to report, so it ends without it.
   std::unique_ptr<Consolidation> consolidation;
   {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     consolidation = std::move(consolidation_);
   }
   consolidation.reset();
   // The next attempt opens the same folder.
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   part_.reset();
   writer_.reset();
 }
 
 absl::StatusOr<BackupRoles::Part> BackupRole::part() {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   if (!part_.has_value()) {
     return failed_precondition("{}: its part of backup {} is not consolidated", context_.name,
                                head_.name);
@@ -86,7 +86,7 @@ absl::StatusOr<BackupRoles::Part> BackupRole::part() {
 }
 
 absl::StatusOr<std::vector<uint32_t>> BackupRole::durable() {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   // What an earlier attempt made durable is known once the part is open.
   if (is_target_ && writer_ == nullptr) {
     return unavailable("{} has not opened its part of backup {} yet", context_.name, head_.name);
@@ -95,7 +95,7 @@ absl::StatusOr<std::vector<uint32_t>> BackupRole::durable() {
 }
 
 absl::Status BackupRole::commit(const Manifest& manifest) {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   if (!part_.has_value()) {
     return failed_precondition("{}: its part of backup {} is not consolidated", context_.name,
                                head_.name);

@@ -4,13 +4,13 @@
 #define SLUICE_CONTROL_BACKUP_BACKUP_ROLE_H_
 
 #include <memory>
-#include <mutex>
 #include <optional>
 #include <set>
 #include <string>
 #include <thread>
 #include <vector>
 
+#include "base/mutex.h"
 #include "base/stage.h"
 #include "control/backup/backup_roles.h"
 #include "control/backup/backup_store.h"
@@ -71,12 +71,13 @@ class BackupRole {
   Stage disk_;
   const StageTimes wire_before_;
   ProgressReport report_;
-  std::mutex stop_mutex_;  // before mutex_
-  std::mutex mutex_;
-  std::unique_ptr<ArchiveWriter> writer_;
-  std::unique_ptr<Consolidation> consolidation_;  // once it is finished: it answers late sources
-  std::optional<PartManifest> part_;
-  std::set<uint32_t> durable_;
+  Mutex stop_mutex_ SLUICE_ACQUIRED_BEFORE(mutex_);  // one stop at a time
+  Mutex mutex_;
+  std::unique_ptr<ArchiveWriter> writer_ SLUICE_GUARDED_BY(mutex_);
+  std::unique_ptr<Consolidation> consolidation_
+      SLUICE_GUARDED_BY(mutex_);  // once it is finished: it answers late sources
+  std::optional<PartManifest> part_ SLUICE_GUARDED_BY(mutex_);
+  std::set<uint32_t> durable_ SLUICE_GUARDED_BY(mutex_);
   std::unique_ptr<MergeSource> merge_source_;  // of the source's thread, and then of stop()
   std::thread source_;
   std::thread target_;

@@ -83,7 +83,7 @@ absl::StatusOr<std::unique_ptr<BackupRoles>> BackupRoles::start(const NodeContex
   SLUICE_ASSIGN_OR_RETURN(roles->watch_,
                           context.block->watch(kBackupsPrefix, 0, [self](const WatchEvent&) {
                             {
-                              const std::lock_guard lock(self->mutex_);
+                              const MutexLock lock(self->mutex_);
                               self->changed_ = true;
                             }
                             self->wake_.notify_all();
@@ -95,7 +95,7 @@ absl::StatusOr<std::unique_ptr<BackupRoles>> BackupRoles::start(const NodeContex
 BackupRoles::~BackupRoles() {
   watch_.reset();
   {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     stopping_ = true;
   }
   wake_.notify_all();
@@ -106,8 +106,9 @@ BackupRoles::~BackupRoles() {
 void BackupRoles::run() {
   while (true) {
     {
-      std::unique_lock lock(mutex_);
-      wake_.wait_for(lock, kPollInterval, [this] { return changed_ || stopping_; });
+      MutexLock lock(mutex_);
+      wake_.wait_for(lock, kPollInterval,
+                     [this]() SLUICE_REQUIRES(mutex_) { return changed_ || stopping_; });
       if (stopping_) return;
       changed_ = false;
     }
@@ -279,7 +280,7 @@ void BackupRoles::forget_ended_jobs(const BackupList& list) {
 }
 
 std::shared_ptr<BackupRole> BackupRoles::take(std::string_view backup) {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   const auto found = roles_.find(backup);
   if (found == roles_.end()) return nullptr;
   std::shared_ptr<BackupRole> role = std::move(found->second);
@@ -288,7 +289,7 @@ std::shared_ptr<BackupRole> BackupRoles::take(std::string_view backup) {
 }
 
 std::shared_ptr<BackupRole> BackupRoles::find(std::string_view backup) {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   const auto found = roles_.find(backup);
   return found == roles_.end() ? nullptr : found->second;
 }
@@ -353,21 +354,21 @@ void BackupRoles::follow(const StoredBackup& stored) {
   }
   spdlog::info("{}: backup {}, attempt {}", context_.name, head.name, head.attempt);
   auto role = std::make_shared<BackupRole>(context_, head, *std::move(plan));
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   roles_[head.uuid] = std::move(role);
 }
 
 void BackupRoles::end_roles_except(const std::set<std::string>& running) {
   std::vector<std::shared_ptr<BackupRole>> ended;
   {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     for (const auto& [backup, role] : roles_) {
       if (!running.contains(backup)) ended.push_back(role);
     }
   }
   // They stay in the map until they have stopped: drop() waits for them, too.
   for (const auto& role : ended) role->stop();
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   for (const auto& role : ended) {
     const auto found = roles_.find(role->head().uuid);
     if (found != roles_.end() && found->second == role) roles_.erase(found);
@@ -452,7 +453,7 @@ absl::Status BackupRoles::commit(std::string_view backup, uint64_t attempt,
 absl::Status BackupRoles::drop(std::string_view backup, uint64_t attempt) {
   std::shared_ptr<BackupRole> role;
   {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     const auto found = roles_.find(backup);
     if (found != roles_.end()) {
       // It waits for the fence's pass that the caller has.

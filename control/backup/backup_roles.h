@@ -9,10 +9,8 @@
 #ifndef SLUICE_CONTROL_BACKUP_BACKUP_ROLES_H_
 #define SLUICE_CONTROL_BACKUP_BACKUP_ROLES_H_
 
-#include <condition_variable>
 #include <map>
 #include <memory>
-#include <mutex>
 #include <optional>
 #include <set>
 #include <string>
@@ -23,6 +21,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "base/mutex.h"
 #include "control/backup/backup_details.h"
 #include "control/backup/backup_store.h"
 #include "control/peers/node_context.h"
@@ -85,11 +84,12 @@ class BackupRoles {
   absl::StatusOr<std::shared_ptr<BackupRole>> role_of(std::string_view backup, uint64_t attempt);
 
   const NodeContext& context_;
-  std::mutex mutex_;
-  std::condition_variable wake_;
-  bool changed_ = true;
-  bool stopping_ = false;
-  std::map<std::string, std::shared_ptr<BackupRole>, std::less<>> roles_;  // by backup
+  Mutex mutex_;
+  Condition wake_;
+  bool changed_ SLUICE_GUARDED_BY(mutex_) = true;
+  bool stopping_ SLUICE_GUARDED_BY(mutex_) = false;
+  std::map<std::string, std::shared_ptr<BackupRole>, std::less<>> roles_
+      SLUICE_GUARDED_BY(mutex_);  // by backup
   // Of the thread alone.
   std::set<std::string> reported_;                  // unreadable schedules that were logged
   std::set<std::string> tidied_;                    // ended backups whose left parts are gone, by

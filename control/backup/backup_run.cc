@@ -41,15 +41,15 @@ void BackupRun::start() {
 }
 
 BackupRun::Report BackupRun::wait(uint64_t version, int64_t timeout_ms) {
-  std::unique_lock lock(mutex_);
+  MutexLock lock(mutex_);
   changed_.wait_for(lock, std::chrono::milliseconds(timeout_ms),
-                    [&] { return report_.version > version; });
+                    [&]() SLUICE_REQUIRES(mutex_) { return report_.version > version; });
   return report_;
 }
 
 void BackupRun::publish(std::string message) {
   {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     report_.head = head_;
     report_.bytes_done = bytes_done_;
     report_.bytes_total = plan_.total_bytes();
@@ -62,7 +62,7 @@ void BackupRun::publish(std::string message) {
 // Before the head names it: whoever sees that asks at once.
 void BackupRun::offer_plan(uint64_t attempt, uint64_t plan_attempt) {
   auto parts = std::make_shared<const PlanParts>(plan_);
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   parts_ = std::move(parts);
   parts_attempt_ = attempt;
   parts_plan_attempt_ = plan_attempt;
@@ -73,7 +73,7 @@ absl::StatusOr<std::vector<std::string>> BackupRun::plan_of(uint64_t attempt,
   std::shared_ptr<const PlanParts> parts;
   uint64_t plan_attempt = 0;
   {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     if (attempt == parts_attempt_) parts = parts_;
     plan_attempt = parts_plan_attempt_;
   }
@@ -85,7 +85,7 @@ absl::StatusOr<std::vector<std::string>> BackupRun::plan_of(uint64_t attempt,
 
 bool BackupRun::report(const NodeProgress& progress, const ProgressTable::Order& order) {
   {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     if (report_.finished) return false;
   }
   if (table_.add(progress, order)) job_->wake();
@@ -135,7 +135,7 @@ void BackupRun::run() {
   // Whoever is told may begin another backup.
   if (!job_->has_released()) job_->release();
   {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     report_.head = head_;
     report_.details = {planned_nodes(plan_), archives_, stages_};
     report_.finished = true;

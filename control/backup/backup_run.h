@@ -9,16 +9,15 @@
 #define SLUICE_CONTROL_BACKUP_BACKUP_RUN_H_
 
 #include <algorithm>
-#include <condition_variable>
 #include <functional>
 #include <map>
 #include <memory>
-#include <mutex>
 #include <set>
 #include <string>
 #include <thread>
 #include <vector>
 
+#include "base/mutex.h"
 #include "control/backup/backup_details.h"
 #include "control/backup/backup_job.h"
 #include "control/backup/backup_store.h"
@@ -177,13 +176,13 @@ class BackupRun {
   uint64_t bytes_done_ = 0;
   int64_t cut_due_ns_ = 0;  // when wall clocks have passed the cut
 
-  std::mutex mutex_;
-  std::condition_variable changed_;
-  Report report_;
+  Mutex mutex_;
+  Condition changed_;
+  Report report_ SLUICE_GUARDED_BY(mutex_);
   // What nodes are told of their parts in it.
-  std::shared_ptr<const PlanParts> parts_;
-  uint64_t parts_attempt_ = 0;
-  uint64_t parts_plan_attempt_ = 0;
+  std::shared_ptr<const PlanParts> parts_ SLUICE_GUARDED_BY(mutex_);
+  uint64_t parts_attempt_ SLUICE_GUARDED_BY(mutex_) = 0;
+  uint64_t parts_plan_attempt_ SLUICE_GUARDED_BY(mutex_) = 0;
   std::thread thread_;
 };
 

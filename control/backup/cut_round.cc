@@ -4,12 +4,12 @@
 
 #include <algorithm>
 #include <atomic>
-#include <mutex>
 #include <set>
 #include <utility>
 
 #include "base/deadline.h"
 #include "base/defect.h"
+#include "base/mutex.h"
 #include "base/parallel.h"
 #include "base/status.h"
 #include "control/peers/rpc.h"
@@ -26,12 +26,12 @@ constexpr int64_t kPromptNs = 20'000'000;
 void ask_all(const NodeContext& context, std::vector<std::string>& nodes,
              std::map<std::string, std::string>& unread,
              const std::function<absl::Status(PeerNode&)>& ask) {
-  std::mutex mutex;
+  Mutex mutex;
   std::vector<std::string> answered;
   parallel_for(nodes.size(), [&](size_t i) {
     const auto peer = context.peers->find(nodes[i]);
     const absl::Status status = peer.ok() ? ask(**peer) : peer.status();
-    const std::lock_guard lock(mutex);
+    const MutexLock lock(mutex);
     if (status.ok()) {
       answered.push_back(nodes[i]);
     } else {
@@ -97,12 +97,12 @@ absl::Status fetch_digests(PeerNode& peer, const std::string& backup, uint64_t a
 // The largest of the nodes' clocks, and this one's.
 uint64_t read_clocks(const NodeContext& context, std::vector<std::string>& nodes,
                      std::map<std::string, std::string>& unread, bool connect) {
-  std::mutex mutex;
+  Mutex mutex;
   uint64_t largest = context.store->clock().now();
   ask_all(context, nodes, unread, [&](PeerNode& peer) {
     uint64_t stamp = 0;
     SLUICE_RETURN_IF_ERROR(read_clock(peer, *context.clock, connect, &stamp));
-    const std::lock_guard lock(mutex);
+    const MutexLock lock(mutex);
     largest = std::max(largest, stamp);
     return absl::OkStatus();
   });
@@ -186,12 +186,12 @@ TriedCut try_cut(const NodeContext& context, const std::string& backup,
   }
   if (missed && !last) return fail(out_of_range("clocks have passed the cut already"), true);
   round.due_ns = asked_ns + margin_ms * 1'000'000;
-  std::mutex mutex;
+  Mutex mutex;
   ask_all(context, nodes, round.unread, [&](PeerNode& peer) {
     std::vector<SlotDigest> digests;
     SLUICE_RETURN_IF_ERROR(fetch_digests(peer, backup, options.attempt, round, table.slots(),
                                          options.digests_ms, &digests));
-    const std::lock_guard lock(mutex);
+    const MutexLock lock(mutex);
     round.digests[peer.name()] = std::move(digests);
     return absl::OkStatus();
   });

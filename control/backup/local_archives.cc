@@ -47,7 +47,7 @@ absl::StatusOr<std::unique_ptr<LocalArchives::Reading>> LocalArchives::read(
     const v1::ArchiveReference& reference, std::string_view purpose) {
   SLUICE_ASSIGN_OR_RETURN(ArchivePartId id, own_id(reference));
   SLUICE_ASSIGN_OR_RETURN(std::string directory, directory_of(reference.name()));
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   if (removing_.contains(id.backup)) {
     return failed_precondition("{} removes its part of backup {} now", context_.name,
                                reference.name());
@@ -58,7 +58,7 @@ absl::StatusOr<std::unique_ptr<LocalArchives::Reading>> LocalArchives::read(
 }
 
 void LocalArchives::end_reading(const std::string& backup, const std::string& purpose) {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   const auto readers = readers_.find(backup);
   readers->second.erase(readers->second.find(purpose));
   if (readers->second.empty()) readers_.erase(readers);
@@ -71,7 +71,7 @@ absl::StatusOr<bool> LocalArchives::check(const v1::ArchiveReference& reference)
   if (absl::IsNotFound(found.status())) return false;
   SLUICE_RETURN_IF_ERROR(found.status());
   SLUICE_RETURN_IF_ERROR(check_identity(directory, *found, id));
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   SLUICE_RETURN_IF_ERROR(check_idle_locked(id));
   return true;
 }
@@ -79,14 +79,14 @@ absl::StatusOr<bool> LocalArchives::check(const v1::ArchiveReference& reference)
 absl::Status LocalArchives::remove(const std::string& backup_name, const ArchivePartId& id,
                                    Removable what) {
   SLUICE_ASSIGN_OR_RETURN(const std::string directory, directory_of(backup_name));
-  const std::lock_guard serial(removal_);
+  const MutexLock serial(removal_);
   {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     SLUICE_RETURN_IF_ERROR(check_idle_locked(id));
     removing_.insert(id.backup);
   }
   absl::Status status = remove_part(directory, id, what);
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   removing_.erase(id.backup);
   return status;
 }

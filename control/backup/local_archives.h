@@ -7,7 +7,6 @@
 
 #include <map>
 #include <memory>
-#include <mutex>
 #include <set>
 #include <string>
 #include <string_view>
@@ -15,6 +14,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "base/mutex.h"
 #include "control/peers/node_context.h"
 #include "control/proto/common.pb.h"
 #include "dataplane/archive/part_identity.h"
@@ -62,14 +62,15 @@ class LocalArchives {
  private:
   absl::StatusOr<ArchivePartId> own_id(const v1::ArchiveReference& reference) const;
   absl::StatusOr<std::string> directory_of(const std::string& backup_name) const;
-  absl::Status check_idle_locked(const ArchivePartId& id) const;
+  absl::Status check_idle_locked(const ArchivePartId& id) const SLUICE_REQUIRES(mutex_);
   void end_reading(const std::string& backup, const std::string& purpose);
 
   const NodeContext& context_;
-  std::mutex removal_;  // one removal at a time; before mutex_
-  std::mutex mutex_;
-  std::map<std::string, std::multiset<std::string>> readers_;  // by backup: purposes
-  std::set<std::string> removing_;                             // backups
+  Mutex removal_ SLUICE_ACQUIRED_BEFORE(mutex_);  // one removal at a time
+  Mutex mutex_;
+  std::map<std::string, std::multiset<std::string>> readers_
+      SLUICE_GUARDED_BY(mutex_);                              // by backup: purposes
+  std::set<std::string> removing_ SLUICE_GUARDED_BY(mutex_);  // backups
 };
 
 }  // namespace sluice

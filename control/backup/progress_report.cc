@@ -53,7 +53,7 @@ ProgressReport::ProgressReport(const NodeContext& context, const BackupHead& hea
 
 ProgressReport::~ProgressReport() {
   {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     stopping_ = true;
   }
   wake_.notify_all();
@@ -62,7 +62,7 @@ ProgressReport::~ProgressReport() {
 
 void ProgressReport::change(const std::function<void(NodeProgress&)>& change) {
   {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     const NodeProgress old = document_;
     change(document_);
     const bool urgent = old.source_state != document_.source_state ||
@@ -75,9 +75,9 @@ void ProgressReport::change(const std::function<void(NodeProgress&)>& change) {
 }
 
 void ProgressReport::run() {
-  std::unique_lock lock(mutex_);
+  MutexLock lock(mutex_);
   for (uint64_t number = 1;; ++number) {
-    wake_.wait(lock, [this] { return due_ns_ != 0 || stopping_; });
+    wake_.wait(lock, [this]() SLUICE_REQUIRES(mutex_) { return due_ns_ != 0 || stopping_; });
     if (due_ns_ == 0) return;
     const int64_t left_ns = due_ns_ - context_.clock->monotonic_ns();
     if (left_ns > 0 && !stopping_) {
@@ -98,7 +98,7 @@ void ProgressReport::run() {
 }
 
 grpc::Status ProgressReport::ask(PeerNode& peer, const v1::ProgressRequest& request) {
-  std::unique_lock lock(mutex_);
+  MutexLock lock(mutex_);
   const bool last = stopping_;
   lock.unlock();
   grpc::ClientContext call;
@@ -106,18 +106,19 @@ grpc::Status ProgressReport::ask(PeerNode& peer, const v1::ProgressRequest& requ
   v1::Empty reply;
   std::optional<grpc::Status> answer;
   peer.peer().async()->ReportProgress(&call, &request, &reply, [&](grpc::Status status) {
-    const std::lock_guard answered(mutex_);
+    const MutexLock answered(mutex_);
     answer = std::move(status);
     wake_.notify_all();
   });
   lock.lock();
-  wake_.wait(lock, [&] { return answer.has_value() || (stopping_ && !last); });
+  wake_.wait(lock,
+             [&]() SLUICE_REQUIRES(mutex_) { return answer.has_value() || (stopping_ && !last); });
   if (!answer.has_value()) {
     // What it tells is told again, with less patience.
     lock.unlock();
     peer.link().cancel(call);
     lock.lock();
-    wake_.wait(lock, [&] { return answer.has_value(); });
+    wake_.wait(lock, [&]() SLUICE_REQUIRES(mutex_) { return answer.has_value(); });
   }
   return *answer;
 }

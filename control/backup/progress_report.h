@@ -4,13 +4,12 @@
 #ifndef SLUICE_CONTROL_BACKUP_PROGRESS_REPORT_H_
 #define SLUICE_CONTROL_BACKUP_PROGRESS_REPORT_H_
 
-#include <condition_variable>
 #include <functional>
-#include <mutex>
 #include <string>
 #include <thread>
 
 #include "absl/status/status.h"
+#include "base/mutex.h"
 #include "control/backup/backup_store.h"
 #include "control/peers/node_context.h"
 
@@ -51,12 +50,12 @@ class ProgressReport {
   const std::function<std::vector<StageReport>()> stages_;
   const SentBytes sent_at_start_;
   NodeProgress before_;
-  std::mutex mutex_;
-  std::condition_variable wake_;
-  NodeProgress document_;
+  Mutex mutex_;
+  Condition wake_;
+  NodeProgress document_ SLUICE_GUARDED_BY(mutex_);
   // When the document is due to be told, by the monotonic clock; 0: it was.
-  int64_t due_ns_ = 0;
-  bool stopping_ = false;
+  int64_t due_ns_ SLUICE_GUARDED_BY(mutex_) = 0;
+  bool stopping_ SLUICE_GUARDED_BY(mutex_) = false;
   bool failing_ = false;  // of the thread alone
   std::thread thread_;
 };

@@ -5,7 +5,7 @@
 namespace sluice {
 
 void ProgressTable::add_stored(std::vector<NodeProgress> stored) {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   for (NodeProgress& progress : stored) {
     std::string node = progress.node;
     entries_.try_emplace(std::move(node), Entry{std::move(progress), {}});
@@ -13,7 +13,7 @@ void ProgressTable::add_stored(std::vector<NodeProgress> stored) {
 }
 
 bool ProgressTable::add(NodeProgress progress, const Order& order) {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   Entry& entry = entries_[progress.node];
   if (order <= entry.order) return false;
   unstored_.insert(progress.node);
@@ -22,14 +22,14 @@ bool ProgressTable::add(NodeProgress progress, const Order& order) {
 }
 
 Progresses ProgressTable::all() const {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   Progresses all;
   for (const auto& [node, entry] : entries_) all.emplace(node, entry.progress);
   return all;
 }
 
 Progresses ProgressTable::of_attempt(uint64_t attempt) const {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   Progresses current;
   for (const auto& [node, entry] : entries_) {
     if (entry.progress.attempt == attempt) current.emplace(node, entry.progress);
@@ -38,12 +38,12 @@ Progresses ProgressTable::of_attempt(uint64_t attempt) const {
 }
 
 bool ProgressTable::has_unstored() const {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   return !unstored_.empty();
 }
 
 std::vector<ClusterOp> ProgressTable::take_unstored(size_t most) {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   std::vector<ClusterOp> puts;
   while (!unstored_.empty() && puts.size() < most) {
     const auto node = unstored_.begin();
@@ -56,7 +56,7 @@ std::vector<ClusterOp> ProgressTable::take_unstored(size_t most) {
 
 void ProgressTable::give_back(const std::vector<ClusterOp>& puts) {
   const size_t prefix = backup_progress_prefix(backup_).size();
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   for (const ClusterOp& put : puts) unstored_.insert(put.key.substr(prefix));
 }
 

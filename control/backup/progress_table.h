@@ -7,11 +7,11 @@
 #include <cstddef>
 #include <cstdint>
 #include <map>
-#include <mutex>
 #include <set>
 #include <string>
 #include <vector>
 
+#include "base/mutex.h"
 #include "control/backup/documents.h"
 #include "control/cluster_block/cluster_block.h"
 
@@ -53,9 +53,9 @@ class ProgressTable {
     Order order;
   };
   const std::string backup_;
-  mutable std::mutex mutex_;
-  std::map<std::string, Entry> entries_;
-  std::set<std::string> unstored_;
+  mutable Mutex mutex_;
+  std::map<std::string, Entry> entries_ SLUICE_GUARDED_BY(mutex_);
+  std::set<std::string> unstored_ SLUICE_GUARDED_BY(mutex_);
 };
 
 }  // namespace sluice

@@ -51,7 +51,7 @@ absl::Status BackupRole::consolidate() {
   SLUICE_ASSIGN_OR_RETURN(auto writer, open_part(writing));
   ArchiveWriter* const archive = writer.get();
   {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     for (const auto& [slot, digest] : writer->durable_at_open()) durable_.insert(slot);
     writer_ = std::move(writer);
   }
@@ -70,7 +70,7 @@ absl::Status BackupRole::consolidate() {
     return MergePeer{member->info.data_address, member->info.incarnation};
   };
   options.on_slot_durable = [this](uint32_t slot) {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     durable_.insert(slot);
   };
   SLUICE_ASSIGN_OR_RETURN(auto consolidation,
@@ -90,7 +90,7 @@ absl::Status BackupRole::consolidate() {
       [](NodeProgress& progress) { progress.target_state = BackupState::kCopyCompleted; });
   SLUICE_ASSIGN_OR_RETURN(PartManifest part, consolidation->finish());
   {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     part_ = std::move(part);
     consolidation_ = std::move(consolidation);
   }

@@ -18,17 +18,17 @@ class ClusterClaim final : public RecordClaim {
 }  // namespace
 
 absl::Status ClusterSink::put(std::string_view key, std::string_view value) {
-  std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   return writer_->put(key, value);
 }
 
 absl::Status ClusterSink::erase(std::string_view key) {
-  std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   return writer_->erase(key);
 }
 
 SinkTotals ClusterSink::finish() {
-  std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   const WriteTotals written = writer_->finish();
   SinkTotals totals;
   totals.records = written.records;

@@ -3,9 +3,9 @@
 #define SLUICE_CONTROL_CLI_CLUSTER_RECORDS_H_
 
 #include <memory>
-#include <mutex>
 #include <string_view>
 
+#include "base/mutex.h"
 #include "control/client/cluster_client.h"
 #include "control/cluster_block/lease_lock.h"
 #include "tree/record_stream.h"
@@ -21,8 +21,8 @@ class ClusterSink final : public RecordSink {
   SinkTotals finish() override;
 
  private:
-  std::mutex mutex_;  // the writer is confined to one thread at a time
-  std::unique_ptr<ImportWriter> writer_;
+  Mutex mutex_;  // the writer is confined to one thread at a time
+  const std::unique_ptr<ImportWriter> writer_ SLUICE_PT_GUARDED_BY(mutex_);
 };
 
 class ClusterStore final : public RecordStore {

@@ -1,7 +1,7 @@
 // sluice restore.
 #include <memory>
-#include <mutex>
 
+#include "base/mutex.h"
 #include "base/text.h"
 #include "control/cli/backup_report.h"
 #include "control/cli/command.h"
@@ -21,20 +21,20 @@ class RestoreWatch {
  public:
   RestoreWatch()
       : bar_([this] {
-          std::lock_guard lock(mutex_);
+          const MutexLock lock(mutex_);
           return ProgressBar::State{progress_.bytes_done, progress_.bytes_total, "restore"};
         }) {}
   void report(const RestoreProgress& progress) {
     {
-      std::lock_guard lock(mutex_);
+      const MutexLock lock(mutex_);
       progress_ = progress;
     }
     if (!progress.message.empty()) bar_.note("sluice: " + progress.message);
   }
 
  private:
-  std::mutex mutex_;
-  RestoreProgress progress_;
+  Mutex mutex_;
+  RestoreProgress progress_ SLUICE_GUARDED_BY(mutex_);
   ProgressBar bar_;
 };
 

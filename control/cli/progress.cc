@@ -12,6 +12,7 @@
 
 #include "base/clock.h"
 #include "base/guard.h"
+#include "base/mutex.h"
 #include "control/cli/outcome.h"
 #include "control/cli/standard_streams.h"
 
@@ -22,11 +23,11 @@ constexpr auto kRedraw = std::chrono::milliseconds(200);
 constexpr int kBarCells = 24;
 
 struct InterruptState {
-  std::mutex mutex;
-  std::function<void()> first;
-  std::function<void()> last;
-  bool json = false;
-  bool ended = false;
+  Mutex mutex;
+  std::function<void()> first SLUICE_GUARDED_BY(mutex);
+  std::function<void()> last SLUICE_GUARDED_BY(mutex);
+  bool json SLUICE_GUARDED_BY(mutex) = false;
+  bool ended SLUICE_GUARDED_BY(mutex) = false;
   std::atomic<bool> interrupted{false};
 };
 
@@ -50,7 +51,7 @@ void wait_for_signals(const sigset_t& signals) {
   while (true) {
     int signal = 0;
     if (sigwait(&signals, &signal) != 0) continue;
-    std::lock_guard lock(state.mutex);
+    const MutexLock lock(state.mutex);
     if (state.ended) continue;
     // The kernel and the shell both tell of a terminal that goes.
     if (signal == SIGHUP && std::exchange(hung_up, true)) continue;
@@ -71,15 +72,16 @@ ProgressBar::ProgressBar(std::function<State()> state)
       begun_ns_(system_clock().monotonic_ns()) {
   if (!terminal_) return;
   auto thread = start_thread("the progress bar", [this] {
-    std::unique_lock lock(mutex_);
-    while (!stop_.wait_for(lock, kRedraw, [this] { return stopped_; })) draw_locked();
+    MutexLock lock(mutex_);
+    while (!stop_.wait_for(lock, kRedraw, [this]() SLUICE_REQUIRES(mutex_) { return stopped_; }))
+      draw_locked();
   });
   if (thread.ok()) thread_ = *std::move(thread);
 }
 
 ProgressBar::~ProgressBar() {
   {
-    std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     stopped_ = true;
     stop_.notify_all();
   }
@@ -109,7 +111,7 @@ void ProgressBar::draw_locked() {
 }
 
 void ProgressBar::note(const std::string& line) {
-  std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   print_stderr("{}{}\n", drawn_ ? "\r\x1b[K" : "", line);
 }
 
@@ -123,25 +125,28 @@ void Interrupts::begin(bool json) {
   if (sigaction(SIGHUP, nullptr, &hangup) == 0 && hangup.sa_handler != SIG_IGN)
     sigaddset(&signals, SIGHUP);
   pthread_sigmask(SIG_BLOCK, &signals, nullptr);
-  interrupt_state().json = json;
+  {
+    const MutexLock lock(interrupt_state().mutex);
+    interrupt_state().json = json;
+  }
   guarded_thread("waiting for signals", [] { wait_for_signals(signals); }).detach();
 }
 
 bool Interrupts::interrupted() { return interrupt_state().interrupted; }
 
 void Interrupts::end() {
-  std::lock_guard lock(interrupt_state().mutex);
+  const MutexLock lock(interrupt_state().mutex);
   interrupt_state().ended = true;
 }
 
 Interrupts::Handler::Handler(std::function<void()> first, std::function<void()> last) {
-  std::lock_guard lock(interrupt_state().mutex);
+  const MutexLock lock(interrupt_state().mutex);
   interrupt_state().first = std::move(first);
   interrupt_state().last = std::move(last);
 }
 
 Interrupts::Handler::~Handler() {
-  std::lock_guard lock(interrupt_state().mutex);
+  const MutexLock lock(interrupt_state().mutex);
   interrupt_state().first = nullptr;
   interrupt_state().last = nullptr;
 }

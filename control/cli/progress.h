@@ -2,12 +2,12 @@
 #ifndef SLUICE_CONTROL_CLI_PROGRESS_H_
 #define SLUICE_CONTROL_CLI_PROGRESS_H_
 
-#include <condition_variable>
 #include <cstdint>
 #include <functional>
-#include <mutex>
 #include <string>
 #include <thread>
+
+#include "base/mutex.h"
 
 namespace sluice {
 
@@ -30,15 +30,15 @@ class ProgressBar {
   void note(const std::string& line);
 
  private:
-  void draw_locked();
+  void draw_locked() SLUICE_REQUIRES(mutex_);
 
   const std::function<State()> state_;
   const bool terminal_;
   const int64_t begun_ns_;
-  std::mutex mutex_;
-  std::condition_variable stop_;
-  bool stopped_ = false;
-  bool drawn_ = false;
+  Mutex mutex_;
+  Condition stop_;
+  bool stopped_ SLUICE_GUARDED_BY(mutex_) = false;
+  bool drawn_ SLUICE_GUARDED_BY(mutex_) = false;
   std::thread thread_;
 };
 

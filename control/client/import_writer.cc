@@ -207,14 +207,14 @@ void ImportWriterImpl::close_all() {
 
 void ImportWriterImpl::admit(std::unique_ptr<Batch> batch) {
   const auto has_room = [&] {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     const size_t limit = client_.options().import_bytes_in_flight;
     return (bytes_in_flight_ == 0 || bytes_in_flight_ + batch->bytes <= limit) &&
            batches_in_flight_ < kBatchesInFlight;
   };
   while (!has_room()) pump(/*wait=*/true);
   {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     bytes_in_flight_ += batch->bytes;
     ++batches_in_flight_;
     if (enqueue(batch)) ready_.push_back(std::move(batch));
@@ -226,7 +226,7 @@ void ImportWriterImpl::pump(bool wait) {
   for (bool sent = false;;) {
     std::unique_ptr<Batch> next;
     {
-      std::unique_lock lock(mutex_);
+      MutexLock lock(mutex_);
       const auto now = client_.clock().monotonic_ns();
       const auto due = std::find_if(ready_.begin(), ready_.end(),
                                     [&](const auto& batch) { return batch->due_ns <= now; });
@@ -331,7 +331,7 @@ void ImportWriterImpl::take_version(std::unique_ptr<Batch> batch) {
           stamped->request.clear_version();
           return answered(std::move(stamped), status, /*written=*/false);
         }
-        const std::lock_guard lock(mutex_);
+        const MutexLock lock(mutex_);
         ready_.push_front(std::move(stamped));
         tell();
       });
@@ -400,7 +400,7 @@ void ImportWriterImpl::bulk_answered(std::unique_ptr<Batch> batch,
   const absl::StatusOr<RecordWriteReply> reply = RecordWriteReply::of(outcome);
   const bool acknowledged = reply.ok() && reply->refused.ok() && reply->as_of != 0;
   if (acknowledged) client_.acknowledged(reply->as_of);
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   if (!acknowledged) {
     ready_.push_front(std::move(batch));
     return tell();
@@ -412,7 +412,6 @@ void ImportWriterImpl::bulk_answered(std::unique_ptr<Batch> batch,
   end(std::move(batch));
 }
 
-// Under the lock.
 void ImportWriterImpl::end(std::unique_ptr<Batch> batch) {
   retire(*batch);
   // Goes before the lock does: its node may be the last holder of a channel, which must not
@@ -421,7 +420,6 @@ void ImportWriterImpl::end(std::unique_ptr<Batch> batch) {
   tell();
 }
 
-// Under the lock.
 void ImportWriterImpl::tell() {
   has_ready_ = !ready_.empty();
   changed_.notify_all();
@@ -429,7 +427,7 @@ void ImportWriterImpl::tell() {
 
 void ImportWriterImpl::answered(std::unique_ptr<Batch> answered_batch, const grpc::Status& status,
                                 bool written) {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   std::unique_ptr<Batch> batch = std::move(answered_batch);
   const bool complete =
       written && status.ok() && batch->reply.results_size() == batch->request.items_size();
@@ -474,11 +472,11 @@ void ImportWriterImpl::take_results(Batch& batch) {
 WriteTotals ImportWriterImpl::finish() {
   close_all();
   const auto in_flight = [this] {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     return batches_in_flight_;
   };
   while (in_flight() > 0) pump(/*wait=*/true);
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   return totals_;
 }
 

@@ -10,15 +10,14 @@
 #define SLUICE_CONTROL_CLIENT_IMPORT_WRITER_H_
 
 #include <atomic>
-#include <condition_variable>
 #include <deque>
 #include <map>
 #include <memory>
-#include <mutex>
 #include <string>
 #include <unordered_map>
 #include <vector>
 
+#include "base/mutex.h"
 #include "control/client/cluster_client_impl.h"
 #include "control/peers/client_exchange.h"
 #include "control/peers/directory_router.h"
@@ -57,13 +56,13 @@ class ImportWriterImpl final : public ImportWriter {
   bool write_bulk(std::unique_ptr<Batch>& batch);
 
   // Of any thread. Batches that are to be sent next go to ready_.
-  bool enqueue(std::unique_ptr<Batch>& batch);
+  bool enqueue(std::unique_ptr<Batch>& batch) SLUICE_REQUIRES(mutex_);
   void answered(std::unique_ptr<Batch> batch, const grpc::Status& status, bool written);
   void bulk_answered(std::unique_ptr<Batch> batch, const RequestClient::Outcome& outcome);
-  void end(std::unique_ptr<Batch> batch);
-  void retire(Batch& batch);
-  void tell();
-  void take_results(Batch& batch);
+  void end(std::unique_ptr<Batch> batch) SLUICE_REQUIRES(mutex_);
+  void retire(Batch& batch) SLUICE_REQUIRES(mutex_);
+  void tell() SLUICE_REQUIRES(mutex_);
+  void take_results(Batch& batch) SLUICE_REQUIRES(mutex_);
 
   struct Place {
     Batch* batch;
@@ -78,15 +77,18 @@ class ImportWriterImpl final : public ImportWriter {
   size_t open_bytes_ = 0;                           // of the records in open_
   uint64_t sent_ = 0;                               // batches
 
-  std::mutex mutex_;
-  std::condition_variable changed_;
-  size_t bytes_in_flight_ = 0;  // of those that wait for others before them, too
-  size_t batches_in_flight_ = 0;
-  std::deque<std::unique_ptr<Batch>> ready_;  // to be sent
+  Mutex mutex_;
+  Condition changed_;
+  size_t bytes_in_flight_ SLUICE_GUARDED_BY(mutex_) =
+      0;  // of those that wait for others before them, too
+  size_t batches_in_flight_ SLUICE_GUARDED_BY(mutex_) = 0;
+  std::deque<std::unique_ptr<Batch>> ready_ SLUICE_GUARDED_BY(mutex_);  // to be sent
   std::atomic<bool> has_ready_{false};
-  std::unordered_map<uint64_t, Batch*> last_;  // by the key's hash: the last one sent that has it
-  std::unordered_map<Batch*, std::unique_ptr<Batch>> waiting_;  // for others before them
-  WriteTotals totals_;
+  std::unordered_map<uint64_t, Batch*> last_
+      SLUICE_GUARDED_BY(mutex_);  // by the key's hash: the last one sent that has it
+  std::unordered_map<Batch*, std::unique_ptr<Batch>> waiting_
+      SLUICE_GUARDED_BY(mutex_);  // for others before them
+  WriteTotals totals_ SLUICE_GUARDED_BY(mutex_);
 
   // The transport, last: nothing of the above is touched once it is gone. Null: gRPC alone.
   std::unique_ptr<ClientExchange> exchange_;

@@ -67,12 +67,12 @@ class EtcdClient::Registered {
  public:
   Registered(EtcdClient& client, grpc::ClientContext* context)
       : client_(client), context_(context) {
-    const std::lock_guard lock(client_.mutex_);
+    const MutexLock lock(client_.mutex_);
     if (client_.closed_) context_->TryCancel();
     client_.running_.insert(context_);
   }
   ~Registered() {
-    const std::lock_guard lock(client_.mutex_);
+    const MutexLock lock(client_.mutex_);
     client_.running_.erase(context_);
   }
   Registered(const Registered&) = delete;
@@ -99,25 +99,25 @@ EtcdClient::EtcdClient(const std::vector<std::string>& endpoints, EtcdAccess acc
 }
 
 void EtcdClient::limit_calls(int64_t ms) {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   most_ms_ = ms;
   limited_ms_ = system_clock().monotonic_ms();
 }
 
 int64_t EtcdClient::left_ms(const Deadline& deadline, int64_t begun_ms) {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   const int64_t gone_ms = system_clock().monotonic_ms() - std::max(begun_ms, limited_ms_);
   return std::clamp<int64_t>(most_ms_ - gone_ms, 0, deadline.left_ms());
 }
 
 void EtcdClient::close() {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   closed_ = true;
   for (grpc::ClientContext* context : running_) context->TryCancel();
 }
 
 bool EtcdClient::is_closed() {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   return closed_;
 }
 
@@ -161,7 +161,7 @@ void EtcdClient::avoid(size_t index) {
 grpc::Status EtcdClient::sign_in(const Endpoint& endpoint, int64_t timeout_ms, std::string* token) {
   if (access_.user.empty()) return grpc::Status::OK;
   {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     if (signed_in_) {
       *token = token_;
       return grpc::Status::OK;
@@ -181,7 +181,7 @@ grpc::Status EtcdClient::sign_in(const Endpoint& endpoint, int64_t timeout_ms, s
   // Where authentication is off, etcd serves anybody.
   const bool is_off = status.error_code() == StatusCode::FAILED_PRECONDITION;
   if (!status.ok() && !is_off) return status;
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   signed_in_ = true;
   token_ = response.token();
   *token = token_;
@@ -216,7 +216,7 @@ absl::StatusOr<grpc::Status> EtcdClient::identify(size_t index, int64_t timeout_
 }
 
 absl::Status EtcdClient::compare_cluster(size_t index, uint64_t cluster) {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   if (!cluster_) {
     cluster_ = cluster;
     first_ = index;
@@ -308,7 +308,7 @@ absl::Status EtcdClient::call(const Attempt& attempt, const Limits& limits) {
     const bool is_refused =
         code == StatusCode::UNAUTHENTICATED || code == StatusCode::INVALID_ARGUMENT;
     if (is_refused && !access_.user.empty() && !signed_in_anew) {
-      const std::lock_guard lock(mutex_);
+      const MutexLock lock(mutex_);
       signed_in_ = false;
       signed_in_anew = true;
       continue;

@@ -18,7 +18,6 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
-#include <mutex>
 #include <optional>
 #include <set>
 #include <string>
@@ -27,6 +26,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "base/deadline.h"
+#include "base/mutex.h"
 #include "control/cluster_block/etcd_access.h"
 #include "control/proto/etcd.grpc.pb.h"
 
@@ -123,15 +123,15 @@ class EtcdClient {
   std::vector<Endpoint> endpoints_;
   std::atomic<size_t> current_{0};
   std::atomic<size_t> identified_{kNobody};  // the endpoint that may be used
-  std::mutex mutex_;
-  std::optional<uint64_t> cluster_;  // etcd's number of it
-  size_t first_ = 0;                 // the endpoint that it is known from
-  int64_t most_ms_ = INT64_MAX;      // of a call
-  int64_t limited_ms_ = 0;           // when that was said
-  bool closed_ = false;
-  std::set<grpc::ClientContext*> running_;
-  bool signed_in_ = false;
-  std::string token_;  // empty where etcd asks for no user
+  Mutex mutex_;
+  std::optional<uint64_t> cluster_ SLUICE_GUARDED_BY(mutex_);  // etcd's number of it
+  size_t first_ SLUICE_GUARDED_BY(mutex_) = 0;                 // the endpoint that it is known from
+  int64_t most_ms_ SLUICE_GUARDED_BY(mutex_) = INT64_MAX;      // of a call
+  int64_t limited_ms_ SLUICE_GUARDED_BY(mutex_) = 0;           // when that was said
+  bool closed_ SLUICE_GUARDED_BY(mutex_) = false;
+  std::set<grpc::ClientContext*> running_ SLUICE_GUARDED_BY(mutex_);
+  bool signed_in_ SLUICE_GUARDED_BY(mutex_) = false;
+  std::string token_ SLUICE_GUARDED_BY(mutex_);  // empty where etcd asks for no user
 };
 
 }  // namespace sluice::cluster_block

@@ -62,7 +62,7 @@ bool has_kind(const std::vector<ClusterOp>& ops, ClusterOp::Kind kind) {
 
 absl::StatusOr<EtcdCommits::Mark> EtcdCommits::take_mark() {
   {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     if (lease_ != 0 && system_clock().monotonic_ms() < granted_ms_ + kMarkUseMs) {
       if (free_.empty()) return Mark{lease_, granted_ms_, keys_.mark(lease_, next_++), 0};
       Mark mark = std::move(free_.back());
@@ -72,7 +72,7 @@ absl::StatusOr<EtcdCommits::Mark> EtcdCommits::take_mark() {
   }
   const int64_t asked_ms = system_clock().monotonic_ms();
   SLUICE_ASSIGN_OR_RETURN(const LeaseId lease, grant_lease(client_, kMarkLeaseMs));
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   lease_ = lease;
   granted_ms_ = asked_ms;
   next_ = 0;
@@ -81,12 +81,12 @@ absl::StatusOr<EtcdCommits::Mark> EtcdCommits::take_mark() {
 }
 
 void EtcdCommits::give_back(Mark mark) {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   if (mark.lease == lease_) free_.push_back(std::move(mark));
 }
 
 void EtcdCommits::forget_lease(LeaseId lease) {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   if (lease == lease_) lease_ = 0;
 }
 

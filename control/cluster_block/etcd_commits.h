@@ -14,12 +14,12 @@
 #define SLUICE_CONTROL_CLUSTER_BLOCK_ETCD_COMMITS_H_
 
 #include <cstdint>
-#include <mutex>
 #include <optional>
 #include <string>
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "base/mutex.h"
 #include "control/cluster_block/cluster_block.h"
 #include "control/cluster_block/etcd_client.h"
 #include "control/cluster_block/etcd_keys.h"
@@ -63,12 +63,12 @@ class EtcdCommits {
 
   EtcdClient& client_;
   const EtcdKeys& keys_;
-  std::mutex mutex_;
+  Mutex mutex_;
   // Of the marks that are handed out now. 0: none yet.
-  LeaseId lease_ = 0;
-  int64_t granted_ms_ = 0;
-  uint64_t next_ = 0;
-  std::vector<Mark> free_;
+  LeaseId lease_ SLUICE_GUARDED_BY(mutex_) = 0;
+  int64_t granted_ms_ SLUICE_GUARDED_BY(mutex_) = 0;
+  uint64_t next_ SLUICE_GUARDED_BY(mutex_) = 0;
+  std::vector<Mark> free_ SLUICE_GUARDED_BY(mutex_);
 };
 
 }  // namespace sluice::cluster_block

@@ -36,13 +36,13 @@ EtcdStream::~EtcdStream() {
 }
 
 void EtcdStream::arm() {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   alarm_.emplace();
   alarm_->Set(&queue_, gpr_inf_future(GPR_CLOCK_REALTIME), tag_of(kWake));
 }
 
 void EtcdStream::wake() {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   alarm_->Cancel();
 }
 

@@ -10,9 +10,9 @@
 
 #include <deque>
 #include <memory>
-#include <mutex>
 #include <optional>
 
+#include "base/mutex.h"
 #include "control/proto/etcd.grpc.pb.h"
 
 namespace sluice::cluster_block {
@@ -57,8 +57,8 @@ class EtcdStream {
   bool has_response_ = false;
   bool broken_ = false;
   bool woken_ = false;
-  std::mutex mutex_;  // guards alarm_: it is cancelled to wake the thread
-  std::optional<grpc::Alarm> alarm_;
+  Mutex mutex_;
+  std::optional<grpc::Alarm> alarm_ SLUICE_GUARDED_BY(mutex_);  // cancelled to wake the thread
 };
 
 }  // namespace sluice::cluster_block

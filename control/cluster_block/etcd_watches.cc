@@ -30,12 +30,12 @@ EtcdWatches::EtcdWatches(EtcdClient& client, const EtcdKeys& keys, List list)
       watchers_(std::make_shared<Watchers>([this] { run(); }, [this] { wake(); })) {}
 
 void EtcdWatches::wake() {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   if (stream_ != nullptr) stream_->wake();
 }
 
 void EtcdWatches::set_stream(EtcdStream* stream) {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   stream_ = stream;
 }
 

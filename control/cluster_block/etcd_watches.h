@@ -11,11 +11,11 @@
 #include <functional>
 #include <map>
 #include <memory>
-#include <mutex>
 #include <string>
 #include <string_view>
 
 #include "absl/status/statusor.h"
+#include "base/mutex.h"
 #include "control/cluster_block/cluster_block.h"
 #include "control/cluster_block/etcd_client.h"
 #include "control/cluster_block/etcd_keys.h"
@@ -63,8 +63,8 @@ class EtcdWatches {
   EtcdClient& client_;
   const EtcdKeys& keys_;
   const List list_;
-  std::mutex mutex_;
-  EtcdStream* stream_ = nullptr;  // that the thread waits on, if any
+  Mutex mutex_;
+  EtcdStream* stream_ SLUICE_GUARDED_BY(mutex_) = nullptr;  // that the thread waits on, if any
   // Of the thread: etcd's numbers of the watches on this stream. Each is used once.
   std::map<int64_t, WatcherPtr> watches_;
   int64_t last_id_ = 0;

@@ -49,7 +49,7 @@ absl::Status LeaseKeeper::start() {
 
 void LeaseKeeper::stop() {
   {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     stopping_ = true;
   }
   wake_.notify_all();
@@ -61,7 +61,7 @@ void LeaseKeeper::extend(int64_t asked_ns) {
 }
 
 absl::Status LeaseKeeper::status() const {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   return status_;
 }
 
@@ -74,7 +74,7 @@ absl::Status LeaseKeeper::renew() {
     held_until_ns_ = 0;
   }
   {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     status_ = kept;
   }
   if (options_.changed) options_.changed();
@@ -89,11 +89,11 @@ absl::Status LeaseKeeper::revoke() {
 
 void LeaseKeeper::run() {
   absl::Status renewed;
-  std::unique_lock lock(mutex_);
+  MutexLock lock(mutex_);
   while (!stopping_ && !ended_) {
     const int64_t pause_ms = options_.ttl_ms / (renewed.ok() ? kRenewals : kRetries);
     if (wake_.wait_for(lock, std::chrono::milliseconds(std::max<int64_t>(pause_ms, 1)),
-                       [this] { return stopping_; })) {
+                       [this]() SLUICE_REQUIRES(mutex_) { return stopping_; })) {
       return;
     }
     lock.unlock();

@@ -15,15 +15,14 @@
 #define SLUICE_CONTROL_CLUSTER_BLOCK_LEASE_KEEPER_H_
 
 #include <atomic>
-#include <condition_variable>
 #include <functional>
 #include <memory>
-#include <mutex>
 #include <thread>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "base/clock.h"
+#include "base/mutex.h"
 #include "control/cluster_block/cluster_block.h"
 
 namespace sluice {
@@ -72,10 +71,10 @@ class LeaseKeeper {
   Clock& clock_;
   std::atomic<int64_t> held_until_ns_{0};
   std::atomic<bool> ended_{false};
-  mutable std::mutex mutex_;
-  std::condition_variable wake_;
-  absl::Status status_;
-  bool stopping_ = false;
+  mutable Mutex mutex_;
+  Condition wake_;
+  absl::Status status_ SLUICE_GUARDED_BY(mutex_);
+  bool stopping_ SLUICE_GUARDED_BY(mutex_) = false;
   std::thread thread_;
 };
 

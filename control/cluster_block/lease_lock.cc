@@ -22,7 +22,7 @@ LeaseLock::LeaseLock(ClusterBlock& block, std::string_view key, std::string_view
 
 LeaseLock::~LeaseLock() {
   {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     stopping_ = true;
   }
   changed_.notify_all();
@@ -38,8 +38,10 @@ absl::StatusOr<std::unique_ptr<LeaseLock>> LeaseLock::take(ClusterBlock& block,
                                                            const LeaseLockOptions& options,
                                                            const std::vector<ClusterOp>& with) {
   std::unique_ptr<LeaseLock> lock(new LeaseLock(block, key, value, options));
-  SLUICE_ASSIGN_OR_RETURN(lock->lease_, LeaseKeeper::grant(block, lock->keeping()));
-  std::vector<ClusterOp> ops{ClusterOp::put(lock->key_, lock->value_, 0, lock->lease_->id()),
+  SLUICE_ASSIGN_OR_RETURN(auto lease, LeaseKeeper::grant(block, lock->keeping()));
+  const LeaseId id = lease->id();
+  lock->set_lease(std::move(lease));
+  std::vector<ClusterOp> ops{ClusterOp::put(lock->key_, lock->value_, 0, id),
                              ClusterOp::put(lock->tenure_key_, lock->value_)};
   ops.insert(ops.end(), with.begin(), with.end());
   SLUICE_ASSIGN_OR_RETURN(lock->tenure_, block.commit(ops));
@@ -53,21 +55,21 @@ absl::StatusOr<std::unique_ptr<LeaseLock>> LeaseLock::take(ClusterBlock& block,
 LeaseKeeper::Options LeaseLock::keeping() {
   const auto changed = [this] {
     // Not between a waiter's look and its sleep.
-    { const std::lock_guard lock(mutex_); }
+    { const MutexLock lock(mutex_); }
     changed_.notify_all();
   };
   return {options_.clock, options_.lease_ms, options_.has_threads, changed};
 }
 
 std::shared_ptr<LeaseKeeper> LeaseLock::lease() const {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   return lease_;
 }
 
 void LeaseLock::set_lease(std::unique_ptr<LeaseKeeper> lease) {
   std::shared_ptr<LeaseKeeper> next = std::move(lease);
   {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     lease_.swap(next);
   }
   changed_.notify_all();
@@ -76,9 +78,9 @@ void LeaseLock::set_lease(std::unique_ptr<LeaseKeeper> lease) {
 bool LeaseLock::held() const { return !lost_ && lease()->held(); }
 
 absl::Status LeaseLock::wait_held(int64_t timeout_ms) {
-  std::unique_lock lock(mutex_);
+  MutexLock lock(mutex_);
   changed_.wait_for(lock, std::chrono::milliseconds(timeout_ms),
-                    [this] { return lost_ || lease_->held(); });
+                    [this]() SLUICE_REQUIRES(mutex_) { return lost_ || lease_->held(); });
   if (lost_) return aborted("lock {} was taken over by another process", key_);
   if (lease_->held()) return absl::OkStatus();
   return unavailable("the lease of lock {} has ended, and the cluster block does not renew it",
@@ -87,7 +89,7 @@ absl::Status LeaseLock::wait_held(int64_t timeout_ms) {
 
 absl::Status LeaseLock::lose() {
   {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     lost_ = true;
   }
   changed_.notify_all();
@@ -95,7 +97,7 @@ absl::Status LeaseLock::lose() {
 }
 
 absl::Status LeaseLock::renew() {
-  const std::lock_guard lock(renew_mutex_);
+  const MutexLock lock(renew_mutex_);
   if (lost_) return lose();
   const auto current = lease();
   const absl::Status kept =
@@ -103,7 +105,6 @@ absl::Status LeaseLock::renew() {
   return absl::IsNotFound(kept) ? retake() : kept;
 }
 
-// Needs renew_mutex_.
 absl::Status LeaseLock::retake() {
   SLUICE_ASSIGN_OR_RETURN(auto next, LeaseKeeper::grant(block_, keeping()));
   const absl::Status taken =
@@ -127,15 +128,19 @@ absl::Status LeaseLock::retake() {
 }
 
 void LeaseLock::keep() {
-  std::unique_lock lock(mutex_);
+  MutexLock lock(mutex_);
   const auto pause = std::chrono::milliseconds(std::max<int64_t>(options_.lease_ms / 20, 1));
   for (;;) {
-    changed_.wait(lock, [this] { return stopping_ || lost_ || lease_->has_ended(); });
+    changed_.wait(lock, [this]() SLUICE_REQUIRES(mutex_) {
+      return stopping_ || lost_ || lease_->has_ended();
+    });
     if (stopping_ || lost_) return;
     lock.unlock();
     const bool retaken = guarded("taking a lock again", [this] { return renew(); }).ok();
     lock.lock();
-    if (!retaken) changed_.wait_for(lock, pause, [this] { return stopping_ || lost_; });
+    if (!retaken)
+      changed_.wait_for(lock, pause,
+                        [this]() SLUICE_REQUIRES(mutex_) { return stopping_ || lost_; });
   }
 }
 

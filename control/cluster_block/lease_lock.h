@@ -16,9 +16,7 @@
 #define SLUICE_CONTROL_CLUSTER_BLOCK_LEASE_LOCK_H_
 
 #include <atomic>
-#include <condition_variable>
 #include <memory>
-#include <mutex>
 #include <string>
 #include <string_view>
 #include <thread>
@@ -27,6 +25,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "base/clock.h"
+#include "base/mutex.h"
 #include "control/cluster_block/cluster_block.h"
 #include "control/cluster_block/lease_keeper.h"
 
@@ -81,7 +80,7 @@ class LeaseLock {
   std::shared_ptr<LeaseKeeper> lease() const;
   void set_lease(std::unique_ptr<LeaseKeeper> lease);
   void keep();
-  absl::Status retake();
+  absl::Status retake() SLUICE_REQUIRES(renew_mutex_);
   absl::Status lose();
 
   ClusterBlock& block_;
@@ -90,14 +89,14 @@ class LeaseLock {
   const std::string value_;
   const std::string tenure_key_;
   Revision tenure_ = 0;
-  std::mutex renew_mutex_;  // before mutex_; serializes changes of lease_
+  Mutex renew_mutex_ SLUICE_ACQUIRED_BEFORE(mutex_);  // serializes changes of lease_
   std::atomic<bool> lost_{false};
   std::atomic<bool> released_{false};
-  mutable std::mutex mutex_;
-  std::condition_variable changed_;
-  bool stopping_ = false;
+  mutable Mutex mutex_;
+  Condition changed_;
+  bool stopping_ SLUICE_GUARDED_BY(mutex_) = false;
   std::thread keeper_;
-  std::shared_ptr<LeaseKeeper> lease_;  // its thread uses what is above
+  std::shared_ptr<LeaseKeeper> lease_ SLUICE_GUARDED_BY(mutex_);  // its thread uses what is above
 };
 
 }  // namespace sluice

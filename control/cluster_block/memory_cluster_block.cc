@@ -2,10 +2,10 @@
 
 #include <algorithm>
 #include <map>
-#include <mutex>
 #include <set>
 #include <utility>
 
+#include "base/mutex.h"
 #include "base/status.h"
 #include "control/cluster_block/change_counter.h"
 #include "control/cluster_block/checks.h"
@@ -25,7 +25,7 @@ class MemoryStorage {
 
   absl::StatusOr<std::optional<ClusterEntry>> get(std::string_view key) {
     SLUICE_RETURN_IF_ERROR(check_key(key));
-    std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     end_due_leases();
     const auto found = entries_.find(key);
     if (found == entries_.end()) return std::optional<ClusterEntry>();
@@ -34,7 +34,7 @@ class MemoryStorage {
 
   absl::StatusOr<ClusterListing> list(std::string_view prefix) {
     SLUICE_RETURN_IF_ERROR(check_prefix(prefix));
-    std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     end_due_leases();
     ClusterListing listing;
     listing.revision = revision_;
@@ -49,7 +49,7 @@ class MemoryStorage {
     SLUICE_RETURN_IF_ERROR(check_ops(ops));
     Revision revision = 0;
     {
-      std::lock_guard lock(mutex_);
+      const MutexLock lock(mutex_);
       end_due_leases();
       SLUICE_RETURN_IF_ERROR(compare(ops));
       revision = ++revision_;
@@ -64,14 +64,14 @@ class MemoryStorage {
 
   absl::StatusOr<LeaseId> grant(int64_t ttl_ms) {
     SLUICE_RETURN_IF_ERROR(check_ttl(ttl_ms));
-    std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     const LeaseId id = next_lease_++;
     leases_[id] = {ttl_ms, clock_.monotonic_ns() + ttl_ms * 1'000'000, {}};
     return id;
   }
 
   absl::Status keep_alive(LeaseId lease) {
-    std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     end_due_leases();
     const auto found = leases_.find(lease);
     if (found == leases_.end()) return not_found("lease {} has ended", lease);
@@ -81,7 +81,7 @@ class MemoryStorage {
 
   absl::Status revoke(LeaseId lease) {
     {
-      std::lock_guard lock(mutex_);
+      const MutexLock lock(mutex_);
       end_lease(lease);
     }
     changes_.raise();
@@ -91,12 +91,12 @@ class MemoryStorage {
   ChangeCounter& counter() { return changes_; }
   // Ends leases whose time is over.
   Revision revision() {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     end_due_leases();
     return revision_;
   }
   absl::StatusOr<WatchBatch> changes(const std::string& prefix, Revision after) {
-    std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     WatchBatch batch;
     batch.head = revision_;
     batch.floor = floor_;
@@ -129,8 +129,7 @@ class MemoryStorage {
     std::set<std::string> keys;
   };
 
-  // The methods below need mutex_.
-  absl::Status compare(const std::vector<ClusterOp>& ops) const {
+  absl::Status compare(const std::vector<ClusterOp>& ops) const SLUICE_REQUIRES(mutex_) {
     for (const ClusterOp& op : ops) {
       if (op.expected) {
         const auto found = entries_.find(op.key);
@@ -144,14 +143,14 @@ class MemoryStorage {
     return absl::OkStatus();
   }
 
-  void put_entry(const ClusterOp& op) {
+  void put_entry(const ClusterOp& op) SLUICE_REQUIRES(mutex_) {
     forget(op.key);
     entries_[op.key] = {op.key, op.value, revision_, op.lease};
     by_revision_.insert({revision_, op.key});
     if (op.lease != 0) leases_[op.lease].keys.insert(op.key);
   }
 
-  void erase_entry(const std::string& key) {
+  void erase_entry(const std::string& key) SLUICE_REQUIRES(mutex_) {
     if (!entries_.contains(key)) return;
     forget(key);
     erased_[key] = revision_;
@@ -164,7 +163,7 @@ class MemoryStorage {
   }
 
   // Takes the key's entry or erasure away, without a trace.
-  void forget(const std::string& key) {
+  void forget(const std::string& key) SLUICE_REQUIRES(mutex_) {
     if (const auto found = entries_.find(key); found != entries_.end()) {
       by_revision_.erase({found->second.revision, key});
       if (const auto lease = leases_.find(found->second.lease); lease != leases_.end()) {
@@ -178,7 +177,7 @@ class MemoryStorage {
     }
   }
 
-  bool end_lease(LeaseId id) {
+  bool end_lease(LeaseId id) SLUICE_REQUIRES(mutex_) {
     const auto found = leases_.find(id);
     if (found == leases_.end()) return false;
     const std::set<std::string> keys = std::move(found->second.keys);
@@ -189,7 +188,7 @@ class MemoryStorage {
     return true;
   }
 
-  bool end_due_leases() {
+  bool end_due_leases() SLUICE_REQUIRES(mutex_) {
     const int64_t now = clock_.monotonic_ns();
     std::vector<LeaseId> due;
     for (const auto& [id, lease] : leases_) {
@@ -201,15 +200,15 @@ class MemoryStorage {
   }
 
   Clock& clock_;
-  std::mutex mutex_;
-  std::map<std::string, ClusterEntry, std::less<>> entries_;
-  std::map<std::string, Revision> erased_;
-  std::set<std::pair<Revision, std::string>> by_revision_;
-  std::set<std::pair<Revision, std::string>> by_erasure_;
-  std::map<LeaseId, Lease> leases_;
-  Revision revision_ = 0;
-  Revision floor_ = 0;
-  LeaseId next_lease_ = 1;
+  Mutex mutex_;
+  std::map<std::string, ClusterEntry, std::less<>> entries_ SLUICE_GUARDED_BY(mutex_);
+  std::map<std::string, Revision> erased_ SLUICE_GUARDED_BY(mutex_);
+  std::set<std::pair<Revision, std::string>> by_revision_ SLUICE_GUARDED_BY(mutex_);
+  std::set<std::pair<Revision, std::string>> by_erasure_ SLUICE_GUARDED_BY(mutex_);
+  std::map<LeaseId, Lease> leases_ SLUICE_GUARDED_BY(mutex_);
+  Revision revision_ SLUICE_GUARDED_BY(mutex_) = 0;
+  Revision floor_ SLUICE_GUARDED_BY(mutex_) = 0;
+  LeaseId next_lease_ SLUICE_GUARDED_BY(mutex_) = 1;
   ChangeCounter changes_;
 };
 

@@ -9,7 +9,7 @@
 namespace sluice::cluster_block {
 
 absl::Status Pulse::start() {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   if (running_ || stopping_) return absl::OkStatus();
   ticked_ns_ = clock_.monotonic_ns();
   SLUICE_ASSIGN_OR_RETURN(thread_, start_thread("the pulse of a cluster block", [this] { run(); }));
@@ -19,7 +19,7 @@ absl::Status Pulse::start() {
 
 void Pulse::stop() {
   {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     stopping_ = true;
   }
   wake_.notify_all();
@@ -27,7 +27,7 @@ void Pulse::stop() {
 }
 
 bool Pulse::stood_still(int64_t when_ns, int64_t length_ns) const {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   if (!running_) return false;
   // Other threads may go on before the first tick.
   const Standstill present{ticked_ns_, clock_.monotonic_ns()};
@@ -35,9 +35,10 @@ bool Pulse::stood_still(int64_t when_ns, int64_t length_ns) const {
 }
 
 void Pulse::run() {
-  std::unique_lock lock(mutex_);
+  MutexLock lock(mutex_);
   while (!stopping_) {
-    wake_.wait_for(lock, std::chrono::milliseconds(tick_ms_), [this] { return stopping_; });
+    wake_.wait_for(lock, std::chrono::milliseconds(tick_ms_),
+                   [this]() SLUICE_REQUIRES(mutex_) { return stopping_; });
     const Standstill found{std::exchange(ticked_ns_, clock_.monotonic_ns()), ticked_ns_};
     // A longer one is remembered for as long as it was.
     const bool over = found.to_ns - last_.to_ns > last_.length_ns();

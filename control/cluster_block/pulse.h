@@ -9,13 +9,12 @@
 #ifndef SLUICE_CONTROL_CLUSTER_BLOCK_PULSE_H_
 #define SLUICE_CONTROL_CLUSTER_BLOCK_PULSE_H_
 
-#include <condition_variable>
 #include <cstdint>
-#include <mutex>
 #include <thread>
 
 #include "absl/status/status.h"
 #include "base/clock.h"
+#include "base/mutex.h"
 
 namespace sluice::cluster_block {
 
@@ -45,12 +44,12 @@ class Pulse {
 
   const Clock& clock_;
   const int tick_ms_;
-  mutable std::mutex mutex_;
-  std::condition_variable wake_;
-  bool running_ = false;
-  bool stopping_ = false;
-  int64_t ticked_ns_ = 0;
-  Standstill last_;
+  mutable Mutex mutex_;
+  Condition wake_;
+  bool running_ SLUICE_GUARDED_BY(mutex_) = false;
+  bool stopping_ SLUICE_GUARDED_BY(mutex_) = false;
+  int64_t ticked_ns_ SLUICE_GUARDED_BY(mutex_) = 0;
+  Standstill last_ SLUICE_GUARDED_BY(mutex_);
   std::thread thread_;
 };
 

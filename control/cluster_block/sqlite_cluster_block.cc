@@ -3,10 +3,10 @@
 #include <algorithm>
 #include <chrono>
 #include <map>
-#include <mutex>
 #include <optional>
 #include <utility>
 
+#include "base/mutex.h"
 #include "base/status.h"
 #include "control/cluster_block/change_counter.h"
 #include "control/cluster_block/checks.h"
@@ -139,11 +139,12 @@ class SqliteClusterBlock final : public ClusterBlock, public WatchSource {
   absl::Status erase_what_ended(Database& db, LeaseTable& table);
 
   // These need write_mutex_.
-  absl::StatusOr<std::shared_ptr<LeaseTable>> reopened_table();
-  absl::StatusOr<Write> begin_write(const std::shared_ptr<LeaseTable>& table);
-  absl::StatusOr<Transaction> wait_for_turn(ChangeCounter& commits);
-  absl::Status compare(const ClusterOp& op, LeaseTable& table);
-  absl::Status apply(const ClusterOp& op, Revision revision);
+  absl::StatusOr<std::shared_ptr<LeaseTable>> reopened_table() SLUICE_REQUIRES(write_mutex_);
+  absl::StatusOr<Write> begin_write(const std::shared_ptr<LeaseTable>& table)
+      SLUICE_REQUIRES(write_mutex_);
+  absl::StatusOr<Transaction> wait_for_turn(ChangeCounter& commits) SLUICE_REQUIRES(write_mutex_);
+  absl::Status compare(const ClusterOp& op, LeaseTable& table) SLUICE_REQUIRES(write_mutex_);
+  absl::Status apply(const ClusterOp& op, Revision revision) SLUICE_REQUIRES(write_mutex_);
 
   // Of the watches' thread.
   void wait(int64_t timeout_ms) override;
@@ -157,12 +158,12 @@ class SqliteClusterBlock final : public ClusterBlock, public WatchSource {
   const SqliteClusterBlockOptions options_;
   Clock& clock_;
   // In this order. table_mutex_ guards table_ alone.
-  std::mutex read_mutex_;
-  std::mutex write_mutex_;
-  std::mutex table_mutex_;
-  Database writing_;
-  Database reading_;
-  std::shared_ptr<LeaseTable> table_;
+  Mutex read_mutex_;
+  Mutex write_mutex_;
+  Mutex table_mutex_;
+  Database writing_ SLUICE_GUARDED_BY(write_mutex_);
+  Database reading_ SLUICE_GUARDED_BY(read_mutex_);
+  std::shared_ptr<LeaseTable> table_ SLUICE_GUARDED_BY(table_mutex_);
   Pulse pulse_;
 
   std::unique_ptr<Database> watching_;  // made under write_mutex_, then of the watches' thread
@@ -175,14 +176,14 @@ class SqliteClusterBlock final : public ClusterBlock, public WatchSource {
 };
 
 std::shared_ptr<LeaseTable> SqliteClusterBlock::mapped_table() {
-  const std::lock_guard lock(table_mutex_);
+  const MutexLock lock(table_mutex_);
   return table_;
 }
 
 absl::StatusOr<std::shared_ptr<LeaseTable>> SqliteClusterBlock::table() {
   auto mapped = mapped_table();
   if (mapped->is_whole() && mapped->has_its_name()) return mapped;
-  const std::lock_guard lock(write_mutex_);
+  const MutexLock lock(write_mutex_);
   return reopened_table();
 }
 
@@ -190,7 +191,7 @@ absl::StatusOr<std::shared_ptr<LeaseTable>> SqliteClusterBlock::reopened_table()
   auto mapped = mapped_table();
   if (mapped->is_whole() && (mapped->has_its_name() || writing_.has_moved())) return mapped;
   SLUICE_ASSIGN_OR_RETURN(auto opened, open_lease_table(writing_, clock_));
-  const std::lock_guard lock(table_mutex_);
+  const MutexLock lock(table_mutex_);
   table_ = std::move(opened);
   // The watches' thread waits for the new one from now on.
   if (mapped->is_mapped()) mapped->commits().raise();
@@ -235,7 +236,7 @@ absl::StatusOr<Transaction> SqliteClusterBlock::wait_for_turn(ChangeCounter& com
 absl::StatusOr<std::optional<ClusterEntry>> SqliteClusterBlock::get(std::string_view key) {
   SLUICE_RETURN_IF_ERROR(check_key(key));
   SLUICE_ASSIGN_OR_RETURN(const auto leases, table());
-  std::lock_guard lock(read_mutex_);
+  const MutexLock lock(read_mutex_);
   SLUICE_ASSIGN_OR_RETURN(Statement query,
                           reading_.prepare("SELECT value, revision, lease FROM kv WHERE key = ?1"));
   SLUICE_ASSIGN_OR_RETURN(const bool row, query.bind_bytes(1, key).step());
@@ -250,7 +251,7 @@ absl::StatusOr<std::optional<ClusterEntry>> SqliteClusterBlock::get(std::string_
 absl::StatusOr<ClusterListing> SqliteClusterBlock::list(std::string_view prefix) {
   SLUICE_RETURN_IF_ERROR(check_prefix(prefix));
   SLUICE_ASSIGN_OR_RETURN(const auto leases, table());
-  std::lock_guard lock(read_mutex_);
+  const MutexLock lock(read_mutex_);
   SLUICE_ASSIGN_OR_RETURN(Transaction transaction,
                           Transaction::begin(reading_, Transaction::Kind::kRead));
   ClusterListing listing;
@@ -314,7 +315,7 @@ absl::StatusOr<Revision> SqliteClusterBlock::commit(const std::vector<ClusterOp>
   SLUICE_RETURN_IF_ERROR(check_ops(ops));
   Revision revision = 0;
   {
-    std::lock_guard lock(write_mutex_);
+    const MutexLock lock(write_mutex_);
     SLUICE_ASSIGN_OR_RETURN(const auto leases, reopened_table());
     SLUICE_ASSIGN_OR_RETURN(Write write, begin_write(leases));
     for (const ClusterOp& op : ops) SLUICE_RETURN_IF_ERROR(compare(op, *leases));
@@ -341,7 +342,7 @@ absl::Status SqliteClusterBlock::keep_alive(LeaseId lease) {
 absl::Status SqliteClusterBlock::revoke(LeaseId lease) {
   SLUICE_ASSIGN_OR_RETURN(const auto leases, table());
   leases->end(lease);
-  std::lock_guard lock(write_mutex_);
+  const MutexLock lock(write_mutex_);
   SLUICE_ASSIGN_OR_RETURN(Write write, begin_write(leases));
   return write.commit();
 }
@@ -350,7 +351,7 @@ absl::StatusOr<WatchHandle> SqliteClusterBlock::watch(std::string_view prefix, R
                                                       WatchCallback callback) {
   SLUICE_RETURN_IF_ERROR(check_prefix(prefix));
   {
-    std::lock_guard lock(write_mutex_);
+    const MutexLock lock(write_mutex_);
     if (watching_ == nullptr) {
       SLUICE_ASSIGN_OR_RETURN(Database database, connect(options_, false, kWatchBusyMs));
       SLUICE_RETURN_IF_ERROR(pulse_.start());

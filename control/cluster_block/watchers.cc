@@ -10,7 +10,7 @@ WatchHandle Watchers::add(std::string prefix, Revision after,
                           ClusterBlock::WatchCallback callback) {
   auto watcher = std::make_shared<Watcher>(std::move(prefix), after, std::move(callback));
   {
-    std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     if (stopping_) return WatchHandle();
     watchers_.push_back(watcher);
     added_ = true;
@@ -21,47 +21,49 @@ WatchHandle Watchers::add(std::string prefix, Revision after,
 }
 
 void Watchers::stop() {
+  std::thread thread;
   {
-    std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     // What `wake` reaches may be gone by the second time.
     if (std::exchange(stopping_, true)) return;
+    thread = std::move(thread_);
   }
   wake_();
-  if (thread_.joinable()) thread_.join();
+  if (thread.joinable()) thread.join();
 }
 
 bool Watchers::stopping() const {
-  std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   return stopping_;
 }
 
 std::vector<std::shared_ptr<Watcher>> Watchers::all() const {
-  std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   return watchers_;
 }
 
 bool Watchers::take_added() {
-  std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   return std::exchange(added_, false);
 }
 
 void Watchers::remove(const std::shared_ptr<Watcher>& watcher) {
   watcher->ended = true;
-  std::unique_lock lock(mutex_);
+  MutexLock lock(mutex_);
   std::erase(watchers_, watcher);
   if (thread_.get_id() == std::this_thread::get_id()) return;
-  idle_.wait(lock, [&] { return running_ != watcher.get(); });
+  idle_.wait(lock, [&]() SLUICE_REQUIRES(mutex_) { return running_ != watcher.get(); });
 }
 
 void Watchers::deliver(const std::shared_ptr<Watcher>& watcher, const WatchEvent& event) {
   {
-    std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     if (watcher->ended || stopping_) return;
     running_ = watcher.get();
   }
   guarded("a watcher of the cluster block", [&] { watcher->callback(event); }).IgnoreError();
   {
-    std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     running_ = nullptr;
   }
   idle_.notify_all();

@@ -4,14 +4,13 @@
 #define SLUICE_CONTROL_CLUSTER_BLOCK_WATCHERS_H_
 
 #include <atomic>
-#include <condition_variable>
 #include <functional>
 #include <memory>
-#include <mutex>
 #include <string>
 #include <thread>
 #include <vector>
 
+#include "base/mutex.h"
 #include "control/cluster_block/cluster_block.h"
 
 namespace sluice::cluster_block {
@@ -57,13 +56,13 @@ class Watchers : public std::enable_shared_from_this<Watchers> {
 
   const std::function<void()> run_;
   const std::function<void()> wake_;
-  mutable std::mutex mutex_;
-  std::condition_variable idle_;
-  std::vector<std::shared_ptr<Watcher>> watchers_;
-  const Watcher* running_ = nullptr;  // whose callback runs
-  bool added_ = false;
-  bool stopping_ = false;
-  std::thread thread_;
+  mutable Mutex mutex_;
+  Condition idle_;
+  std::vector<std::shared_ptr<Watcher>> watchers_ SLUICE_GUARDED_BY(mutex_);
+  const Watcher* running_ SLUICE_GUARDED_BY(mutex_) = nullptr;  // whose callback runs
+  bool added_ SLUICE_GUARDED_BY(mutex_) = false;
+  bool stopping_ SLUICE_GUARDED_BY(mutex_) = false;
+  std::thread thread_ SLUICE_GUARDED_BY(mutex_);
 };
 
 }  // namespace sluice::cluster_block

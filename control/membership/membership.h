@@ -5,10 +5,8 @@
 #ifndef SLUICE_CONTROL_MEMBERSHIP_MEMBERSHIP_H_
 #define SLUICE_CONTROL_MEMBERSHIP_MEMBERSHIP_H_
 
-#include <condition_variable>
 #include <functional>
 #include <memory>
-#include <mutex>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -18,6 +16,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "base/clock.h"
+#include "base/mutex.h"
 #include "control/cluster_block/cluster_block.h"
 #include "control/cluster_block/lease_keeper.h"
 #include "control/membership/documents.h"
@@ -118,8 +117,9 @@ class Membership {
   Membership(const Membership&) = delete;
   Membership& operator=(const Membership&) = delete;
 
-  // Every stamp that the node handed out before it joined is below it (0: not known). A folder that
-  // was replaced may have a clock from before them.
+  // Every stamp that the node handed out before it joined is below it (0: not known); where its
+  // data was lost, every one that anybody in the cluster did by then. A folder that was replaced
+  // may have a clock from before them.
   uint64_t clock_floor() const { return clock_floor_; }
   // As the cluster has it, with its number.
   NodeInfo info() const;
@@ -158,13 +158,13 @@ class Membership {
   // Of the keeper thread, and of the destructor after it.
   StoreInfo store_;
   Revision store_revision_;
-  mutable std::mutex mutex_;
-  std::condition_variable wake_;
-  NodeInfo info_;
-  std::shared_ptr<LeaseKeeper> lease_;
-  absl::Status status_;
-  bool stopping_ = false;
-  bool lost_ = false;
+  mutable Mutex mutex_;
+  Condition wake_;
+  NodeInfo info_ SLUICE_GUARDED_BY(mutex_);
+  std::shared_ptr<LeaseKeeper> lease_ SLUICE_GUARDED_BY(mutex_);
+  absl::Status status_ SLUICE_GUARDED_BY(mutex_);
+  bool stopping_ SLUICE_GUARDED_BY(mutex_) = false;
+  bool lost_ SLUICE_GUARDED_BY(mutex_) = false;
   std::thread keeper_;
 };
 

@@ -16,19 +16,19 @@ size_t place_of(WorkMeter::Rate rate) {
 }  // namespace
 
 void WorkMeter::resume(const MeasuredRates& earlier) {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   for (size_t i = 0; i < kNamedRates.size(); ++i) {
     averages_[i].resume(earlier.*kNamedRates[i].second);
   }
 }
 
 void WorkMeter::add(Rate rate, uint64_t bytes, int64_t busy_ns) {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   add_locked(rate, bytes, busy_ns);
 }
 
 void WorkMeter::follow(Rate rate, const StageTimes& total) {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   StageTimes& before = followed_[place_of(rate)];
   // A stage counts its bytes when a piece of work ends, its time all along: until then there is
   // nothing to divide.
@@ -43,7 +43,7 @@ void WorkMeter::add_locked(Rate rate, uint64_t bytes, int64_t busy_ns) {
 }
 
 MeasuredRates WorkMeter::rates(MeasuredRates probe) const {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   for (size_t i = 0; i < kNamedRates.size(); ++i) {
     const MeasuredRate& average = averages_[i].average();
     if (average.work_seconds > 0 && average.work_seconds >= least_seconds_) {

@@ -5,8 +5,8 @@
 
 #include <array>
 #include <cstdint>
-#include <mutex>
 
+#include "base/mutex.h"
 #include "base/stage.h"
 #include "control/membership/weights.h"
 
@@ -29,13 +29,13 @@ class WorkMeter {
   MeasuredRates rates(MeasuredRates probe) const;
 
  private:
-  void add_locked(Rate rate, uint64_t bytes, int64_t busy_ns);
+  void add_locked(Rate rate, uint64_t bytes, int64_t busy_ns) SLUICE_REQUIRES(mutex_);
 
   const double least_seconds_;
-  mutable std::mutex mutex_;
+  mutable Mutex mutex_;
   // By the rate's place in kNamedRates.
-  std::array<RateAverage, kNamedRates.size()> averages_;
-  std::array<StageTimes, kNamedRates.size()> followed_;
+  std::array<RateAverage, kNamedRates.size()> averages_ SLUICE_GUARDED_BY(mutex_);
+  std::array<StageTimes, kNamedRates.size()> followed_ SLUICE_GUARDED_BY(mutex_);
 };
 
 }  // namespace sluice

@@ -40,7 +40,7 @@ Directory::Directory(ClusterBlock& block, ClusterInfo info)
 
 Directory::~Directory() {
   {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     stopping_ = true;
   }
   changed_.notify_all();
@@ -62,12 +62,12 @@ absl::StatusOr<std::unique_ptr<Directory>> Directory::open(ClusterBlock& block) 
 }
 
 std::shared_ptr<const Directory::Snapshot> Directory::snapshot() const {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   return snapshot_;
 }
 
 absl::Status Directory::refresh() {
-  const std::lock_guard refreshing(refreshing_);
+  const MutexLock refreshing(refreshing_);
   const auto old = snapshot();
   auto next = std::make_shared<Snapshot>();
   SLUICE_ASSIGN_OR_RETURN(next->members, list_members(block_));
@@ -84,7 +84,7 @@ absl::Status Directory::refresh() {
     next->table = std::make_shared<const DistributionTable>(std::move(table));
   }
   {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     snapshot_ = std::move(next);
   }
   changed_.notify_all();
@@ -92,21 +92,22 @@ absl::Status Directory::refresh() {
 }
 
 void Directory::follow() {
-  std::unique_lock lock(mutex_);
+  MutexLock lock(mutex_);
   for (bool told = false; !stopping_; told = true) {
     lock.unlock();
     const absl::Status status = refresh();
     if (!status.ok() && !told) spdlog::warn("cluster block: {}", message_of(status));
     if (!absl::IsUnavailable(status) || defect(Defect::kMissedChangeStays)) return;
     lock.lock();
-    changed_.wait_for(lock, kRetry, [this] { return stopping_; });
+    changed_.wait_for(lock, kRetry, [this]() SLUICE_REQUIRES(mutex_) { return stopping_; });
   }
 }
 
 std::shared_ptr<const Directory::Snapshot> Directory::wait(
     int64_t timeout_ms, const std::function<bool(const Snapshot&)>& done) {
-  std::unique_lock lock(mutex_);
-  changed_.wait_for(lock, std::chrono::milliseconds(timeout_ms), [&] { return done(*snapshot_); });
+  MutexLock lock(mutex_);
+  changed_.wait_for(lock, std::chrono::milliseconds(timeout_ms),
+                    [&]() SLUICE_REQUIRES(mutex_) { return done(*snapshot_); });
   return snapshot_;
 }
 

@@ -5,16 +5,15 @@
 #ifndef SLUICE_CONTROL_PEERS_DIRECTORY_H_
 #define SLUICE_CONTROL_PEERS_DIRECTORY_H_
 
-#include <condition_variable>
 #include <functional>
 #include <memory>
-#include <mutex>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "base/mutex.h"
 #include "control/cluster_block/cluster_block.h"
 #include "control/membership/documents.h"
 #include "control/membership/membership.h"
@@ -56,11 +55,11 @@ class Directory {
 
   ClusterBlock& block_;
   const ClusterInfo info_;
-  std::mutex refreshing_;
-  mutable std::mutex mutex_;
-  std::condition_variable changed_;
-  std::shared_ptr<const Snapshot> snapshot_;
-  bool stopping_ = false;
+  Mutex refreshing_;
+  mutable Mutex mutex_;
+  Condition changed_;
+  std::shared_ptr<const Snapshot> snapshot_ SLUICE_GUARDED_BY(mutex_);
+  bool stopping_ SLUICE_GUARDED_BY(mutex_) = false;
   std::unique_ptr<MemberWatch> members_;
   WatchHandle table_;
 };

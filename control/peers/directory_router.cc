@@ -26,7 +26,6 @@ std::vector<SlotRoute::Replica> replicas_of(const Directory::Snapshot& snapshot,
 
 }  // namespace
 
-// Under the lock.
 absl::Status DirectoryRouter::place(std::shared_ptr<const Directory::Snapshot> snapshot) {
   if (placed_ == snapshot) return absl::OkStatus();
   if (snapshot->table == nullptr) return unavailable("the cluster has no distribution table yet");
@@ -59,7 +58,7 @@ absl::Status DirectoryRouter::place(std::shared_ptr<const Directory::Snapshot> s
 }
 
 absl::StatusOr<std::shared_ptr<const SlotPlacement>> DirectoryRouter::placement() {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   SLUICE_RETURN_IF_ERROR(place(directory_.snapshot()));
   return placement_;
 }
@@ -68,7 +67,7 @@ absl::StatusOr<SlotRoute> DirectoryRouter::route(uint32_t slot) {
   std::shared_ptr<const SlotPlacement> all;
   std::shared_ptr<const std::vector<uint8_t>> first_of;
   {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     SLUICE_RETURN_IF_ERROR(place(directory_.snapshot()));
     all = placement_;
     first_of = first_of_;

@@ -4,9 +4,9 @@
 
 #include <cstdint>
 #include <memory>
-#include <mutex>
 #include <vector>
 
+#include "base/mutex.h"
 #include "control/peers/directory.h"
 #include "dataplane/pipeline/slot_router.h"
 
@@ -24,14 +24,14 @@ class DirectoryRouter final : public SlotRouter {
   void refresh() override;
 
  private:
-  absl::Status place(std::shared_ptr<const Directory::Snapshot> snapshot);
+  absl::Status place(std::shared_ptr<const Directory::Snapshot> snapshot) SLUICE_REQUIRES(mutex_);
 
   Directory& directory_;
-  std::mutex mutex_;  // what follows
-  std::shared_ptr<const Directory::Snapshot> placed_;
-  std::shared_ptr<const SlotPlacement> placement_;  // as of placed_
+  Mutex mutex_;
+  std::shared_ptr<const Directory::Snapshot> placed_ SLUICE_GUARDED_BY(mutex_);
+  std::shared_ptr<const SlotPlacement> placement_ SLUICE_GUARDED_BY(mutex_);  // as of placed_
   // The first replica of each slot, an index into its group.
-  std::shared_ptr<const std::vector<uint8_t>> first_of_;
+  std::shared_ptr<const std::vector<uint8_t>> first_of_ SLUICE_GUARDED_BY(mutex_);
 };
 
 }  // namespace sluice

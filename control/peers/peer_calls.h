@@ -6,16 +6,15 @@
 #define SLUICE_CONTROL_PEERS_PEER_CALLS_H_
 
 #include <chrono>
-#include <condition_variable>
 #include <cstdint>
 #include <deque>
 #include <memory>
-#include <mutex>
 #include <optional>
 #include <string_view>
 #include <utility>
 #include <vector>
 
+#include "base/mutex.h"
 #include "control/peers/peers.h"
 #include "control/peers/rpc.h"
 
@@ -36,15 +35,16 @@ class PeerCalls {
   ~PeerCalls() {
     std::vector<std::shared_ptr<Call>> calls;
     {
-      const std::lock_guard lock(state_->mutex);
+      const MutexLock lock(state_->mutex);
       state_->abandoned = true;
       calls = state_->open;
     }
     // Without the lock: a cancelled call may end on this thread.
     for (const auto& call : calls) call->node->link().cancel(call->context);
     calls.clear();
-    std::unique_lock lock(state_->mutex);
-    state_->changed.wait(lock, [&] { return state_->open.empty(); });
+    MutexLock lock(state_->mutex);
+    state_->changed.wait(lock,
+                         [&]() SLUICE_REQUIRES(state_->mutex) { return state_->open.empty(); });
   }
 
   // `begin(node, context, request, reply, done)` starts the call through a stub's async().
@@ -56,7 +56,7 @@ class PeerCalls {
     call->request = std::move(request);
     set_timeout(call->context, timeout_ms);
     {
-      const std::lock_guard lock(state_->mutex);
+      const MutexLock lock(state_->mutex);
       state_->open.push_back(call);
     }
     begin(*call->node, &call->context, &call->request, &call->reply,
@@ -67,9 +67,10 @@ class PeerCalls {
 
   // The next answer; nullopt when none came in time.
   std::optional<Answer> next(int64_t timeout_ms) {
-    std::unique_lock lock(state_->mutex);
-    state_->changed.wait_for(lock, std::chrono::milliseconds(timeout_ms),
-                             [&] { return !state_->answered.empty(); });
+    MutexLock lock(state_->mutex);
+    state_->changed.wait_for(
+        lock, std::chrono::milliseconds(timeout_ms),
+        [&]() SLUICE_REQUIRES(state_->mutex) { return !state_->answered.empty(); });
     if (state_->answered.empty()) return std::nullopt;
     const std::shared_ptr<Call> call = std::move(state_->answered.front().first);
     const grpc::Status status = std::move(state_->answered.front().second);
@@ -81,11 +82,11 @@ class PeerCalls {
 
   // Calls whose answer was not taken yet.
   size_t pending() const {
-    const std::lock_guard lock(state_->mutex);
+    const MutexLock lock(state_->mutex);
     return state_->open.size() + state_->answered.size();
   }
   bool is_open(std::string_view node) const {
-    const std::lock_guard lock(state_->mutex);
+    const MutexLock lock(state_->mutex);
     for (const auto& call : state_->open) {
       if (call->node->name() == node) return true;
     }
@@ -95,7 +96,7 @@ class PeerCalls {
   void note_late() {
     std::vector<std::shared_ptr<Call>> late;
     {
-      const std::lock_guard lock(state_->mutex);
+      const MutexLock lock(state_->mutex);
       late = state_->open;
     }
     for (const auto& call : late) {
@@ -111,14 +112,14 @@ class PeerCalls {
     std::shared_ptr<PeerNode> node;
   };
   struct State {
-    std::mutex mutex;
-    std::condition_variable changed;
-    std::vector<std::shared_ptr<Call>> open;
-    std::deque<std::pair<std::shared_ptr<Call>, grpc::Status>> answered;
-    bool abandoned = false;
+    Mutex mutex;
+    Condition changed;
+    std::vector<std::shared_ptr<Call>> open SLUICE_GUARDED_BY(mutex);
+    std::deque<std::pair<std::shared_ptr<Call>, grpc::Status>> answered SLUICE_GUARDED_BY(mutex);
+    bool abandoned SLUICE_GUARDED_BY(mutex) = false;
 
     void done(std::shared_ptr<Call> call, const grpc::Status& status) {
-      const std::lock_guard lock(mutex);
+      const MutexLock lock(mutex);
       std::erase(open, call);
       // Its node may be the last holder of a channel, which must not outlive who asked.
       if (abandoned) {

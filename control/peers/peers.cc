@@ -31,7 +31,7 @@ void PeerNode::note(const grpc::Status& status) {
 }
 
 void PeerNode::remember(std::string_view token, uint64_t sequence) {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   if (token_ != token) {
     token_ = token;
     sequence_ = 0;
@@ -40,16 +40,17 @@ void PeerNode::remember(std::string_view token, uint64_t sequence) {
 }
 
 uint64_t PeerNode::recall(std::string_view token) const {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   return token_ == token ? sequence_ : 0;
 }
 
 bool PeerNode::reserve(int64_t bytes) {
-  std::unique_lock lock(mutex_);
+  MutexLock lock(mutex_);
   const bool crowded = clock_.monotonic_ns() < crowded_until_ns_;
-  const bool room = room_.wait_for(lock, std::chrono::milliseconds(crowded ? 0 : kRoomWaitMs), [&] {
-    return in_flight_ == 0 || in_flight_ + bytes <= kMaxBytesInFlight;
-  });
+  const bool room = room_.wait_for(
+      lock, std::chrono::milliseconds(crowded ? 0 : kRoomWaitMs), [&]() SLUICE_REQUIRES(mutex_) {
+        return in_flight_ == 0 || in_flight_ + bytes <= kMaxBytesInFlight;
+      });
   if (room) {
     in_flight_ += bytes;
   } else if (!crowded) {
@@ -60,7 +61,7 @@ bool PeerNode::reserve(int64_t bytes) {
 
 void PeerNode::release(int64_t bytes) {
   {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     in_flight_ -= bytes;
   }
   room_.notify_all();
@@ -70,7 +71,7 @@ absl::StatusOr<std::shared_ptr<PeerNode>> Peers::find(std::string_view name) {
   const auto snapshot = directory_.snapshot();
   const Member* member = snapshot->find(name);
   if (member == nullptr) return not_found("no node {} in this cluster", name);
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   auto& node = nodes_[std::string(name)];
   if (node == nullptr || node->address() != member->info.control_address) {
     const std::string& address = member->info.control_address;

@@ -7,7 +7,6 @@
 #define SLUICE_CONTROL_PEERS_PEERS_H_
 
 #include <atomic>
-#include <condition_variable>
 #include <cstdint>
 #include <map>
 #include <memory>
@@ -17,6 +16,7 @@
 
 #include "absl/status/statusor.h"
 #include "base/clock.h"
+#include "base/mutex.h"
 #include "control/peers/directory.h"
 #include "control/peers/peer_link.h"
 
@@ -67,12 +67,12 @@ class PeerNode {
   std::once_flag first_;
   std::atomic<int64_t> resume_ns_{0};
   std::atomic<int64_t> pause_ns_{0};
-  mutable std::mutex mutex_;
-  std::condition_variable room_;
-  std::string token_;             // under mutex_
-  uint64_t sequence_ = 0;         // same
-  int64_t in_flight_ = 0;         // under mutex_
-  int64_t crowded_until_ns_ = 0;  // same
+  mutable Mutex mutex_;
+  Condition room_;
+  std::string token_ SLUICE_GUARDED_BY(mutex_);
+  uint64_t sequence_ SLUICE_GUARDED_BY(mutex_) = 0;
+  int64_t in_flight_ SLUICE_GUARDED_BY(mutex_) = 0;
+  int64_t crowded_until_ns_ SLUICE_GUARDED_BY(mutex_) = 0;
 };
 
 class Peers {
@@ -91,8 +91,8 @@ class Peers {
   Directory& directory_;
   Clock& clock_;
   PeerDialer& dialer_;
-  std::mutex mutex_;
-  std::map<std::string, std::shared_ptr<PeerNode>, std::less<>> nodes_;
+  Mutex mutex_;
+  std::map<std::string, std::shared_ptr<PeerNode>, std::less<>> nodes_ SLUICE_GUARDED_BY(mutex_);
 };
 
 }  // namespace sluice

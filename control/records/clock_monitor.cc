@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "base/guard.h"
+#include "base/mutex.h"
 #include "base/status.h"
 #include "control/peers/rpc.h"
 
@@ -46,10 +47,10 @@ struct Round {
     std::shared_ptr<PeerNode> node;
     ClusterClock::Reading sent;
   };
-  std::mutex mutex;
-  std::condition_variable done;
-  size_t open = 0;
-  std::vector<std::pair<std::string, int64_t>> ahead_ms;
+  Mutex mutex;
+  Condition done;
+  size_t open SLUICE_GUARDED_BY(mutex) = 0;
+  std::vector<std::pair<std::string, int64_t>> ahead_ms SLUICE_GUARDED_BY(mutex);
 };
 
 std::string seconds_off(int64_t offset_ms) {
@@ -64,7 +65,7 @@ ClockMonitor::ClockMonitor(const NodeContext& context, ClusterClock& clock)
 
 ClockMonitor::~ClockMonitor() {
   {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     stopping_ = true;
   }
   wake_.notify_all();
@@ -77,7 +78,7 @@ void ClockMonitor::start() {
 
 void ClockMonitor::run() {
   std::vector<std::string> live = context_.directory->snapshot()->live_names();
-  std::unique_lock lock(mutex_);
+  MutexLock lock(mutex_);
   while (!stopping_) {
     lock.unlock();
     guarded("comparing clocks", [this] { measure(); }).IgnoreError();  // logged, and done again
@@ -85,7 +86,8 @@ void ClockMonitor::run() {
     // Clocks that did not answer, and nodes that have just come, are not waited a whole interval
     // for.
     for (int64_t waited = 0; !stopping_ && waited < kIntervalMs; waited += kRetryMs) {
-      wake_.wait_for(lock, std::chrono::milliseconds(kRetryMs), [this] { return stopping_; });
+      wake_.wait_for(lock, std::chrono::milliseconds(kRetryMs),
+                     [this]() SLUICE_REQUIRES(mutex_) { return stopping_; });
       std::vector<std::string> now = context_.directory->snapshot()->live_names();
       const bool changed = now != live;
       live = std::move(now);
@@ -106,7 +108,7 @@ std::vector<ClockMonitor::Answer> ClockMonitor::ask_peers(uint64_t* steps, size_
     call->node = *std::move(peer);
     set_timeout(call->context, kAnswerMs);
     {
-      const std::lock_guard lock(round->mutex);
+      const MutexLock lock(round->mutex);
       ++round->open;
     }
     call->sent = clock_.read();
@@ -114,7 +116,7 @@ std::vector<ClockMonitor::Answer> ClockMonitor::ask_peers(uint64_t* steps, size_
         &call->context, &call->request, &call->reply,
         [round, call, &clock = clock_](const grpc::Status& status) {
           const std::unique_ptr<Round::Call> owned(call);
-          const std::lock_guard lock(round->mutex);
+          const MutexLock lock(round->mutex);
           if (status.ok()) {
             // The answer was given at some moment of the call: the difference is certain but for
             // half of the call's time.
@@ -130,8 +132,8 @@ std::vector<ClockMonitor::Answer> ClockMonitor::ask_peers(uint64_t* steps, size_
         });
   }
   // Every call ends by its deadline.
-  std::unique_lock lock(round->mutex);
-  round->done.wait(lock, [&] { return round->open == 0; });
+  MutexLock lock(round->mutex);
+  round->done.wait(lock, [&]() SLUICE_REQUIRES(round->mutex) { return round->open == 0; });
   std::vector<Answer> answers;
   for (const auto& [node, ahead] : round->ahead_ms) answers.push_back({node, ahead});
   return answers;
@@ -142,7 +144,7 @@ void ClockMonitor::measure() {
   size_t asked = 0;
   const std::vector<Answer> answers = ask_peers(&steps, &asked);
   {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     complete_ = answers.size() == asked;
   }
   // Nobody answers although there are others: what was measured before is the best there is.
@@ -152,12 +154,12 @@ void ClockMonitor::measure() {
   for (const Answer& answer : answers) others.push_back(answer.ahead_ms);
   const int64_t median = median_ahead_ms(others);
   if (!clock_.set_measured(median, steps)) {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     complete_ = false;
     return;
   }
   {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     view_.offset_ms = -median;
     view_.clocks = others.size() + 1;
   }
@@ -207,7 +209,7 @@ void ClockMonitor::report_one(const std::string& key, int64_t offset_ms, const s
 ClockMonitor::View ClockMonitor::view() const {
   View view;
   {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     view = view_;
   }
   view.stamps_ahead_ms = context_.store->clock().ahead_ms();

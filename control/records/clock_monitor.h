@@ -6,14 +6,13 @@
 #ifndef SLUICE_CONTROL_RECORDS_CLOCK_MONITOR_H_
 #define SLUICE_CONTROL_RECORDS_CLOCK_MONITOR_H_
 
-#include <condition_variable>
 #include <cstdint>
 #include <map>
-#include <mutex>
 #include <string>
 #include <thread>
 #include <vector>
 
+#include "base/mutex.h"
 #include "control/peers/node_context.h"
 #include "control/records/cluster_clock.h"
 
@@ -52,11 +51,12 @@ class ClockMonitor {
 
   const NodeContext& context_;
   ClusterClock& clock_;
-  mutable std::mutex mutex_;
-  std::condition_variable wake_;
-  bool stopping_ = false;
-  bool complete_ = false;  // the last measurement had as many answers as it asked for
-  View view_;
+  mutable Mutex mutex_;
+  Condition wake_;
+  bool stopping_ SLUICE_GUARDED_BY(mutex_) = false;
+  bool complete_ SLUICE_GUARDED_BY(mutex_) =
+      false;  // the last measurement had as many answers as it asked for
+  View view_ SLUICE_GUARDED_BY(mutex_);
   std::map<std::string, int64_t> reported_;  // offsets that the log speaks of, by whose
   std::thread thread_;
 };

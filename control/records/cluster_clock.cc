@@ -25,20 +25,20 @@ int64_t ClusterClock::read_locked(Reading* reading) const {
 }
 
 int64_t ClusterClock::wall_ms() const {
-  std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   Reading ignored;
   return read_locked(&ignored);
 }
 
 ClusterClock::Reading ClusterClock::read() const {
-  std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   Reading reading;
   read_locked(&reading);
   return reading;
 }
 
 bool ClusterClock::set_measured(int64_t ahead_ms, uint64_t steps) {
-  std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   Reading now;
   read_locked(&now);
   if (now.steps != steps) return false;

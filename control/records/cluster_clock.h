@@ -12,11 +12,11 @@
 #define SLUICE_CONTROL_RECORDS_CLUSTER_CLOCK_H_
 
 #include <cstdint>
-#include <mutex>
 #include <optional>
 #include <span>
 
 #include "base/clock.h"
+#include "base/mutex.h"
 
 namespace sluice {
 
@@ -42,14 +42,14 @@ class ClusterClock final : public Clock {
   bool set_measured(int64_t ahead_ms, uint64_t steps);
 
  private:
-  int64_t read_locked(Reading* reading) const;
+  int64_t read_locked(Reading* reading) const SLUICE_REQUIRES(mutex_);
 
   Clock& machine_;
   const int64_t max_offset_ms_;
-  mutable std::mutex mutex_;
-  mutable int64_t base_ms_;  // wall minus monotonic, at the last reading
-  mutable int64_t correction_ms_ = 0;
-  mutable uint64_t steps_ = 0;
+  mutable Mutex mutex_;
+  mutable int64_t base_ms_ SLUICE_GUARDED_BY(mutex_);  // wall minus monotonic, at the last reading
+  mutable int64_t correction_ms_ SLUICE_GUARDED_BY(mutex_) = 0;
+  mutable uint64_t steps_ SLUICE_GUARDED_BY(mutex_) = 0;
 };
 
 // The median of one's own clock (0) and of others' differences from it. Of an even number the lower

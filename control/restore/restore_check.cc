@@ -1,11 +1,11 @@
 #include "control/restore/restore_check.h"
 
 #include <algorithm>
-#include <mutex>
 #include <tuple>
 #include <utility>
 #include <vector>
 
+#include "base/mutex.h"
 #include "base/parallel.h"
 #include "base/status.h"
 #include "control/peers/patient_call.h"
@@ -35,6 +35,7 @@ class Checker {
         slots.size(), [&](size_t i) { statuses[i] = check_slot(slots[i]); }, kReaders);
     pool_.reset();
     for (const absl::Status& status : statuses) SLUICE_RETURN_IF_ERROR(status);
+    const MutexLock lock(mutex_);
     return std::move(result_);
   }
 
@@ -103,14 +104,14 @@ class Checker {
       }
     }
     batches.clear();
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     if (check_.progress) check_.progress();
     return absl::OkStatus();
   }
 
   absl::Status ask_replica(const std::string& node, const v1::FindMissingRequest& request) {
     {
-      const std::lock_guard lock(mutex_);
+      const MutexLock lock(mutex_);
       if (result_.unreachable.contains(node)) return absl::OkStatus();
     }
     Patience patience;
@@ -121,7 +122,7 @@ class Checker {
           reply.Clear();
           return peer.peer().FindMissing(&call, request, &reply);
         });
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     if (is_late(status)) {
       result_.unreachable.insert(node);
       return absl::OkStatus();
@@ -133,8 +134,8 @@ class Checker {
   const RestoreCheck& check_;
   const std::shared_ptr<const Directory::Snapshot> snapshot_;
   std::unique_ptr<BlockPool> pool_;
-  std::mutex mutex_;
-  RestoreCheckResult result_;
+  Mutex mutex_;
+  RestoreCheckResult result_ SLUICE_GUARDED_BY(mutex_);
 };
 
 }  // namespace

@@ -92,7 +92,7 @@ absl::Status RestoreParts::run(const RestoreHead& head, const Work& work,
 
 // Each call has a generation of its own: what a call that was given up stores never counts.
 std::string RestoreParts::next_list(const RestoreHead& head) {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   return fmt::format("{}-{}", head.attempt, ++calls_);
 }
 
@@ -177,7 +177,7 @@ absl::Status RestoreParts::run_there(const RestoreHead& head, const RestoreSourc
 }
 
 void RestoreParts::report(const std::string& part, uint64_t bytes) {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   done_[part] = bytes;
   if (!options_.progress) return;
   uint64_t done = 0;

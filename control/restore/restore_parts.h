@@ -6,13 +6,13 @@
 
 #include <map>
 #include <memory>
-#include <mutex>
 #include <set>
 #include <string>
 #include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "base/mutex.h"
 #include "control/peers/cluster_connection.h"
 #include "control/proto/sluice.pb.h"
 #include "control/restore/restore_runner.h"
@@ -79,9 +79,9 @@ class RestoreParts {
 
   ClusterConnection& cluster_;
   const Options options_;
-  std::mutex mutex_;  // guards what follows
-  uint64_t calls_ = 0;
-  std::map<std::string, uint64_t> done_;
+  Mutex mutex_;
+  uint64_t calls_ SLUICE_GUARDED_BY(mutex_) = 0;
+  std::map<std::string, uint64_t> done_ SLUICE_GUARDED_BY(mutex_);
 };
 
 }  // namespace sluice

@@ -5,15 +5,14 @@
 #include <algorithm>
 #include <atomic>
 #include <chrono>
-#include <condition_variable>
 #include <map>
-#include <mutex>
 #include <set>
 #include <thread>
 #include <utility>
 
 #include "base/defect.h"
 #include "base/guard.h"
+#include "base/mutex.h"
 #include "base/parallel.h"
 #include "base/status.h"
 #include "control/peers/directory_router.h"
@@ -92,6 +91,7 @@ class ProgressKeeper {
   // Leaves out what is no longer durable.
   absl::Status load(const ArchiveReader& archive) {
     const auto now = run_.peers->directory().snapshot();
+    const MutexLock lock(mutex_);
     for (const auto& part : archive.parts()) {
       Part& mine = parts_[part.node];
       for (const BlockLocation& block : part.blocks) part_of_[block.slot] = part.node;
@@ -117,6 +117,7 @@ class ProgressKeeper {
   }
   std::set<uint32_t> done() const {
     std::set<uint32_t> slots;
+    const MutexLock lock(mutex_);
     for (const auto& [node, part] : parts_) {
       for (const auto& [number, slot] : part.progress.slots()) slots.insert(number);
     }
@@ -124,6 +125,7 @@ class ProgressKeeper {
   }
   uint64_t kept_newer() const {
     uint64_t sum = 0;
+    const MutexLock lock(mutex_);
     for (const auto& [node, part] : parts_) {
       for (const auto& [number, slot] : part.progress.slots()) sum += slot.kept_newer;
     }
@@ -134,7 +136,7 @@ class ProgressKeeper {
   }
   absl::Status finish() {
     {
-      const std::lock_guard lock(mutex_);
+      const MutexLock lock(mutex_);
       stopping_ = true;
     }
     wake_.notify_all();
@@ -142,13 +144,13 @@ class ProgressKeeper {
     return with_patience(run_.peers->clock(), [this] { return flush(); });
   }
   void complete(const RestoredSlot& slot) {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     Part& part = parts_[part_of_[slot.slot]];
     part.progress.add(slot);
     part.dirty.insert(progress_chunk(slot.slot));
   }
   void written(uint64_t bytes) {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     bytes_ = bytes;
   }
 
@@ -159,9 +161,9 @@ class ProgressKeeper {
   };
 
   void keep() {
-    std::unique_lock lock(mutex_);
-    while (
-        !wake_.wait_for(lock, std::chrono::nanoseconds(kFlushNs), [this] { return stopping_; })) {
+    MutexLock lock(mutex_);
+    while (!wake_.wait_for(lock, std::chrono::nanoseconds(kFlushNs),
+                           [this]() SLUICE_REQUIRES(mutex_) { return stopping_; })) {
       const uint64_t bytes = bytes_;
       lock.unlock();
       if (run_.progress) run_.progress(bytes);
@@ -174,25 +176,29 @@ class ProgressKeeper {
       lock.lock();
     }
   }
-  absl::Status flush() {
+  struct Due {
+    std::string part;
+    uint32_t chunk = 0;
+    std::string document;
+  };
+  std::optional<Due> take_due() {
+    const MutexLock lock(mutex_);
     for (auto& [node, part] : parts_) {
-      while (true) {
-        std::string document;
-        uint32_t number = 0;
-        {
-          const std::lock_guard lock(mutex_);
-          if (part.dirty.empty()) break;
-          number = *part.dirty.begin();
-          part.dirty.erase(part.dirty.begin());
-          document = encode_progress(part.progress, number);
-        }
-        const absl::Status status =
-            store_progress(block_, fence_, node, number, std::move(document));
-        if (status.ok()) continue;
-        const std::lock_guard lock(mutex_);
-        part.dirty.insert(number);
-        return status;
-      }
+      if (part.dirty.empty()) continue;
+      const uint32_t chunk = *part.dirty.begin();
+      part.dirty.erase(part.dirty.begin());
+      return Due{node, chunk, encode_progress(part.progress, chunk)};
+    }
+    return std::nullopt;
+  }
+  absl::Status flush() {
+    while (std::optional<Due> due = take_due()) {
+      const absl::Status status =
+          store_progress(block_, fence_, due->part, due->chunk, std::move(due->document));
+      if (status.ok()) continue;
+      const MutexLock lock(mutex_);
+      parts_[due->part].dirty.insert(due->chunk);
+      return status;
     }
     return absl::OkStatus();
   }
@@ -201,11 +207,11 @@ class ProgressKeeper {
   const RestoreFence& fence_;
   ClusterBlock& block_;
   std::map<uint32_t, std::string> part_of_;
-  std::mutex mutex_;
-  std::condition_variable wake_;
-  std::map<std::string, Part> parts_;
-  uint64_t bytes_ = 0;
-  bool stopping_ = false;
+  mutable Mutex mutex_;
+  Condition wake_;
+  std::map<std::string, Part> parts_ SLUICE_GUARDED_BY(mutex_);
+  uint64_t bytes_ SLUICE_GUARDED_BY(mutex_) = 0;
+  bool stopping_ SLUICE_GUARDED_BY(mutex_) = false;
   std::thread thread_;
 };
 
@@ -213,7 +219,7 @@ class ProgressKeeper {
 // the restore is newer than it.
 absl::Status move_clocks(Peers& peers, uint64_t newest) {
   const auto names = peers.directory().snapshot()->live_names();
-  std::mutex mutex;
+  Mutex mutex;
   absl::Status first;
   parallel_for(names.size(), [&](size_t i) {
     const auto peer = peers.find(names[i]);
@@ -230,7 +236,7 @@ absl::Status move_clocks(Peers& peers, uint64_t newest) {
     }
     // A node that went away, or is too slow now, observes when it is written to.
     if (status.ok() || is_away(status)) return;
-    const std::lock_guard lock(mutex);
+    const MutexLock lock(mutex);
     first = status;
   });
   return first;

@@ -4,12 +4,11 @@
 
 #include <algorithm>
 #include <chrono>
-#include <condition_variable>
 #include <cstdint>
-#include <mutex>
 #include <utility>
 
 #include "absl/status/statusor.h"
+#include "base/mutex.h"
 #include "base/status.h"
 
 namespace sluice {
@@ -38,9 +37,9 @@ class ByteBudget {
   // after the time.
   absl::StatusOr<Share> take(size_t bytes, int64_t timeout_ms) {
     const size_t want = std::min(bytes, bytes_);
-    std::unique_lock lock(mutex_);
+    MutexLock lock(mutex_);
     if (!room_.wait_for(lock, std::chrono::milliseconds(timeout_ms),
-                        [&] { return free_ >= want; })) {
+                        [&]() SLUICE_REQUIRES(mutex_) { return free_ >= want; })) {
       return resource_exhausted("{} MiB of requests are in work here already; try again later",
                                 bytes_ >> 20);
     }
@@ -51,16 +50,16 @@ class ByteBudget {
  private:
   void give_back(size_t bytes) {
     {
-      const std::lock_guard lock(mutex_);
+      const MutexLock lock(mutex_);
       free_ += bytes;
     }
     room_.notify_all();
   }
 
   const size_t bytes_;
-  std::mutex mutex_;
-  std::condition_variable room_;
-  size_t free_;
+  Mutex mutex_;
+  Condition room_;
+  size_t free_ SLUICE_GUARDED_BY(mutex_);
 };
 
 }  // namespace sluice

@@ -9,8 +9,8 @@
 #include <chrono>
 #include <cstdint>
 #include <memory>
-#include <mutex>
 
+#include "base/mutex.h"
 #include "base/status.h"
 #include "control/service/page_sink.h"
 
@@ -29,13 +29,13 @@ class GrpcPageSink final : public PageSink<Page> {
     grpc::Alarm alarm;
     alarm.Set(std::chrono::system_clock::now() + std::chrono::milliseconds(stall_ms_),
               [cut](bool due) {
-                const std::lock_guard lock(cut->mutex);
+                const MutexLock lock(cut->mutex);
                 if (!due || cut->call == nullptr) return;
                 cut->call->TryCancel();
                 cut->stalled = true;
               });
     const bool written = writer_.Write(page);
-    const std::lock_guard lock(cut->mutex);
+    const MutexLock lock(cut->mutex);
     cut->call = nullptr;
     if (written) return absl::OkStatus();
     if (cut->stalled) return cancelled("the reader took nothing for {} s", stall_ms_ / 1000);
@@ -44,9 +44,9 @@ class GrpcPageSink final : public PageSink<Page> {
 
  private:
   struct Cut {
-    std::mutex mutex;
-    grpc::ServerContext* call = nullptr;  // null once the page is written
-    bool stalled = false;
+    Mutex mutex;
+    grpc::ServerContext* call SLUICE_GUARDED_BY(mutex) = nullptr;  // null once the page is written
+    bool stalled SLUICE_GUARDED_BY(mutex) = false;
   };
   grpc::ServerContext& call_;
   grpc::ServerWriter<Page>& writer_;

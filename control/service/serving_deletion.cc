@@ -3,11 +3,11 @@
 
 #include <algorithm>
 #include <map>
-#include <mutex>
 #include <string>
 #include <vector>
 
 #include "base/defect.h"
+#include "base/mutex.h"
 #include "base/parallel.h"
 #include "base/status.h"
 #include "control/backup/backup_deletion.h"
@@ -42,7 +42,7 @@ absl::StatusOr<std::map<std::string, absl::Status>> ask_holders(const NodeContex
                                                                 const Call& ask) {
   SLUICE_ASSIGN_OR_RETURN(const auto holders, load_holders(*context.block, head.uuid));
   std::map<std::string, absl::Status> failed;
-  std::mutex mutex;
+  Mutex mutex;
   parallel_for(holders.size(), [&](size_t i) {
     const std::string& node = holders[i];
     const auto peer = context.peers->find(node);
@@ -57,7 +57,7 @@ absl::StatusOr<std::map<std::string, absl::Status>> ask_holders(const NodeContex
       status = from_peer(answer, node);
     }
     if (status.ok()) return;
-    const std::lock_guard lock(mutex);
+    const MutexLock lock(mutex);
     failed[node] = status;
   });
   return failed;

@@ -3,12 +3,12 @@
 #include <fcntl.h>
 
 #include <algorithm>
-#include <mutex>
 #include <optional>
 #include <set>
 #include <utility>
 
 #include "base/file.h"
+#include "base/mutex.h"
 #include "base/status.h"
 #include "dataplane/archive/folder.h"
 #include "dataplane/archive/frame.h"
@@ -22,7 +22,7 @@ namespace {
 class SegmentCache {
  public:
   absl::StatusOr<std::shared_ptr<UniqueFd>> open(uint32_t number, const std::string& path) {
-    std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     if (file_ == nullptr || number_ != number) {
       absl::StatusOr<UniqueFd> file = open_direct(path, O_RDONLY);
       // The manifest names it: its loss is damage like any other.
@@ -35,9 +35,9 @@ class SegmentCache {
   }
 
  private:
-  std::mutex mutex_;
-  uint32_t number_ = 0;
-  std::shared_ptr<UniqueFd> file_;
+  Mutex mutex_;
+  uint32_t number_ SLUICE_GUARDED_BY(mutex_) = 0;
+  std::shared_ptr<UniqueFd> file_ SLUICE_GUARDED_BY(mutex_);
 };
 
 class Reader final : public ArchiveReader {

@@ -58,8 +58,8 @@ WriteQueue::WriteQueue(size_t depth, std::string what, WriteFunction replacement
 
 WriteQueue::~WriteQueue() {
   {
-    std::unique_lock lock(mutex_);
-    changed_.wait(lock, [this] { return held_ == 0; });
+    MutexLock lock(mutex_);
+    changed_.wait(lock, [this]() SLUICE_REQUIRES(mutex_) { return held_ == 0; });
     stop_ = true;
     in_ring_.notify_all();
   }
@@ -67,14 +67,14 @@ WriteQueue::~WriteQueue() {
 }
 
 WriteQueue::Counts WriteQueue::counts() const {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   return counts_;
 }
 
 absl::Status WriteQueue::write(std::shared_ptr<UniqueFd> file, uint64_t offset, BlockBuffer block,
                                size_t bytes) {
-  std::unique_lock lock(mutex_);
-  changed_.wait(lock, [this] { return held_ < depth_ || !error_.ok(); });
+  MutexLock lock(mutex_);
+  changed_.wait(lock, [this]() SLUICE_REQUIRES(mutex_) { return held_ < depth_ || !error_.ok(); });
   if (!error_.ok()) return error_;
   ++held_;
   ++counts_.blocks;
@@ -109,9 +109,9 @@ absl::Status WriteQueue::write(std::shared_ptr<UniqueFd> file, uint64_t offset, 
 }
 
 absl::Status WriteQueue::flush() {
-  std::unique_lock lock(mutex_);
+  MutexLock lock(mutex_);
   const int flushed = std::exchange(epoch_, 1 - epoch_);
-  changed_.wait(lock, [&] { return open_[flushed] == 0; });
+  changed_.wait(lock, [&]() SLUICE_REQUIRES(mutex_) { return open_[flushed] == 0; });
   return error_;
 }
 
@@ -174,8 +174,8 @@ void WriteQueue::count_system_call() {
 void WriteQueue::reap() {
   for (;;) {
     {
-      std::unique_lock lock(mutex_);
-      in_ring_.wait(lock, [this] { return stop_ || submitted_ > 0; });
+      MutexLock lock(mutex_);
+      in_ring_.wait(lock, [this]() SLUICE_REQUIRES(mutex_) { return stop_ || submitted_ > 0; });
       if (stop_) return;
     }
     io_uring_cqe* completion = nullptr;
@@ -183,7 +183,7 @@ void WriteQueue::reap() {
       count_system_call();
       if (io_uring_wait_cqe(&ring_->ring, &completion) != 0) continue;
     }
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     do {
       const auto index = static_cast<size_t>(io_uring_cqe_get_data64(completion));
       const int result = completion->res;

@@ -6,12 +6,10 @@
 #include <sys/types.h>
 #include <sys/uio.h>
 
-#include <condition_variable>
 #include <cstdint>
 #include <deque>
 #include <functional>
 #include <memory>
-#include <mutex>
 #include <string>
 #include <string_view>
 #include <thread>
@@ -20,6 +18,7 @@
 #include "absl/status/status.h"
 #include "base/arena.h"
 #include "base/file.h"
+#include "base/mutex.h"
 #include "base/stage.h"
 
 namespace sluice {
@@ -77,33 +76,35 @@ class WriteQueue {
   };
 
   void reap();
-  void add_locked(std::shared_ptr<UniqueFd> file, uint64_t offset, BlockBuffer block, size_t bytes);
-  void start_locked();
-  void submit_locked(size_t index);
+  void add_locked(std::shared_ptr<UniqueFd> file, uint64_t offset, BlockBuffer block, size_t bytes)
+      SLUICE_REQUIRES(mutex_);
+  void start_locked() SLUICE_REQUIRES(mutex_);
+  void submit_locked(size_t index) SLUICE_REQUIRES(mutex_);
   void count_system_call();
-  void complete_locked(size_t index, int result);
-  void finish_locked(size_t index, const absl::Status& status);
+  void complete_locked(size_t index, int result) SLUICE_REQUIRES(mutex_);
+  void finish_locked(size_t index, const absl::Status& status) SLUICE_REQUIRES(mutex_);
 
   const std::string what_;
   const WriteFunction replacement_;
   Stage* const stage_;
   const size_t depth_;
-  mutable std::mutex mutex_;
-  std::condition_variable changed_;  // for writers and flushes
-  std::condition_variable in_ring_;  // for the reaper
+  mutable Mutex mutex_;
+  Condition changed_;  // for writers and flushes
+  Condition in_ring_;  // for the reaper
   std::unique_ptr<Ring> ring_;
-  std::vector<Operation> operations_;
-  std::vector<size_t> idle_;
-  std::deque<size_t> waiting_;  // not submitted, in order; only the last one grows
-  size_t submitted_ = 0;
-  size_t held_ = 0;  // blocks
+  std::vector<Operation> operations_ SLUICE_GUARDED_BY(mutex_);
+  std::vector<size_t> idle_ SLUICE_GUARDED_BY(mutex_);
+  std::deque<size_t> waiting_
+      SLUICE_GUARDED_BY(mutex_);  // not submitted, in order; only the last one grows
+  size_t submitted_ SLUICE_GUARDED_BY(mutex_) = 0;
+  size_t held_ SLUICE_GUARDED_BY(mutex_) = 0;  // blocks
   // Operations of the epoch that is being flushed and of the one that collects new ones, so that a
   // flush ends however many writes follow it.
-  size_t open_[2] = {0, 0};
-  int epoch_ = 0;
-  Counts counts_;
-  absl::Status error_;
-  bool stop_ = false;
+  size_t open_[2] SLUICE_GUARDED_BY(mutex_) = {0, 0};
+  int epoch_ SLUICE_GUARDED_BY(mutex_) = 0;
+  Counts counts_ SLUICE_GUARDED_BY(mutex_);
+  absl::Status error_ SLUICE_GUARDED_BY(mutex_);
+  bool stop_ SLUICE_GUARDED_BY(mutex_) = false;
   std::thread reaper_;
 };
 

@@ -7,7 +7,6 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
-#include <mutex>
 #include <optional>
 #include <set>
 #include <utility>
@@ -15,6 +14,7 @@
 
 #include "base/defect.h"
 #include "base/file.h"
+#include "base/mutex.h"
 #include "base/status.h"
 #include "dataplane/archive/folder.h"
 #include "dataplane/archive/journal.h"
@@ -82,16 +82,17 @@ class Writer final : public ArchiveWriter {
   absl::StatusOr<PartManifest> finish() override;
   absl::Status commit(const Manifest& manifest) override;
   uint64_t newest_stamp() const override {
-    std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     return newest_stamp_;
   }
 
  private:
   std::string path(const std::string& name) const { return options_.folder + "/" + name; }
   absl::Status fail(const absl::Status& status);
-  absl::Status place_locked(const BlockHeader& header, BlockLocation* location);
-  absl::Status open_segment_locked();
-  absl::StatusOr<std::vector<uint32_t>> sync_serialized();
+  absl::Status place_locked(const BlockHeader& header, BlockLocation* location)
+      SLUICE_REQUIRES(mutex_);
+  absl::Status open_segment_locked() SLUICE_REQUIRES(mutex_);
+  absl::StatusOr<std::vector<uint32_t>> sync_serialized() SLUICE_REQUIRES(sync_mutex_);
   absl::Status sync_segments(const std::set<uint32_t>& dirty, bool names);
   absl::StatusOr<PartManifest> write_part();
   absl::StatusOr<SegmentSummary> seal_segment(SegmentIndex index, std::vector<NewFile>* files);
@@ -99,28 +100,28 @@ class Writer final : public ArchiveWriter {
   absl::Status clear_gaps(int fd, const SegmentIndex& index, const std::string& file);
 
   const Options options_;
-  std::mutex sync_mutex_;  // before mutex_; guards journal_, one sync at a time
-  std::unique_ptr<Journal> journal_;
+  Mutex sync_mutex_ SLUICE_ACQUIRED_BEFORE(mutex_);  // one sync at a time
+  std::unique_ptr<Journal> journal_ SLUICE_GUARDED_BY(sync_mutex_);
 
-  mutable std::mutex mutex_;
-  absl::Status error_;
-  Slots durable_;
+  mutable Mutex mutex_;
+  absl::Status error_ SLUICE_GUARDED_BY(mutex_);
+  Slots durable_ SLUICE_GUARDED_BY(mutex_);
   std::map<uint32_t, SlotDigest> durable_at_open_;
-  std::map<uint32_t, std::vector<BlockLocation>> open_;
-  std::map<uint32_t, DurableSlot> finished_;  // not yet durable
-  uint64_t newest_stamp_ = 0;
-  uint32_t segment_number_ = 0;
-  uint64_t segment_end_ = 0;
-  std::shared_ptr<UniqueFd> segment_;
-  bool new_segments_ = false;  // the folder must be synced
-  bool sealed_ = false;        // finish() was called
-  std::optional<PartManifest> part_;
+  std::map<uint32_t, std::vector<BlockLocation>> open_ SLUICE_GUARDED_BY(mutex_);
+  std::map<uint32_t, DurableSlot> finished_ SLUICE_GUARDED_BY(mutex_);  // not yet durable
+  uint64_t newest_stamp_ SLUICE_GUARDED_BY(mutex_) = 0;
+  uint32_t segment_number_ SLUICE_GUARDED_BY(mutex_) = 0;
+  uint64_t segment_end_ SLUICE_GUARDED_BY(mutex_) = 0;
+  std::shared_ptr<UniqueFd> segment_ SLUICE_GUARDED_BY(mutex_);
+  bool new_segments_ SLUICE_GUARDED_BY(mutex_) = false;  // the folder must be synced
+  bool sealed_ SLUICE_GUARDED_BY(mutex_) = false;        // finish() was called
+  std::optional<PartManifest> part_ SLUICE_GUARDED_BY(mutex_);
 
   WriteQueue queue_;  // last: its writes end before the rest goes
 };
 
 absl::Status Writer::fail(const absl::Status& status) {
-  std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   if (error_.ok()) error_ = status;
   return status;
 }
@@ -142,7 +143,7 @@ absl::Status Writer::append(BlockBuffer block, uint32_t bytes) {
   BlockLocation location;
   std::shared_ptr<UniqueFd> segment;
   {
-    std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     SLUICE_RETURN_IF_ERROR(place_locked(header, &location));
     segment = segment_;
   }
@@ -187,7 +188,7 @@ absl::Status Writer::open_segment_locked() {
 }
 
 absl::Status Writer::finish_slot(uint32_t slot, const SlotDigest& digest, uint64_t newest_stamp) {
-  std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   SLUICE_RETURN_IF_ERROR(error_);
   const auto open = open_.find(slot);
   if (sealed_ || durable_.contains(slot) || finished_.contains(slot)) {
@@ -209,13 +210,13 @@ absl::Status Writer::finish_slot(uint32_t slot, const SlotDigest& digest, uint64
 }
 
 void Writer::drop_slot(uint32_t slot) {
-  std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   open_.erase(slot);
   finished_.erase(slot);
 }
 
 absl::StatusOr<std::vector<uint32_t>> Writer::sync() {
-  std::lock_guard serial(sync_mutex_);
+  const MutexLock serial(sync_mutex_);
   auto slots = sync_serialized();
   if (!slots.ok()) return fail(slots.status());
   return slots;
@@ -226,7 +227,7 @@ absl::StatusOr<std::vector<uint32_t>> Writer::sync_serialized() {
   std::set<uint32_t> dirty;
   bool sync_names = false;
   {
-    std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     SLUICE_RETURN_IF_ERROR(error_);
     for (auto& [number, slot] : finished_) {
       for (const BlockLocation& block : slot.blocks) dirty.insert(block.segment);
@@ -239,7 +240,7 @@ absl::StatusOr<std::vector<uint32_t>> Writer::sync_serialized() {
   }
   if (batch.empty()) {
     if (sync_names) {
-      std::lock_guard lock(mutex_);
+      const MutexLock lock(mutex_);
       new_segments_ = true;
     }
     return std::vector<uint32_t>();
@@ -269,9 +270,9 @@ absl::Status Writer::sync_segments(const std::set<uint32_t>& dirty, bool names) 
 }
 
 absl::StatusOr<PartManifest> Writer::finish() {
-  std::lock_guard serial(sync_mutex_);
+  const MutexLock serial(sync_mutex_);
   {
-    std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     if (part_.has_value()) return *part_;
     sealed_ = true;
   }
@@ -281,7 +282,7 @@ absl::StatusOr<PartManifest> Writer::finish() {
   if (absl::Status status = queue_.flush(); !status.ok()) return fail(status);
   auto part = write_part();
   if (!part.ok()) return fail(part.status());
-  std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   segment_ = nullptr;
   part_ = *std::move(part);
   return *part_;
@@ -291,12 +292,15 @@ absl::StatusOr<PartManifest> Writer::write_part() {
   PartManifest part;
   part.node = options_.node;
   std::map<uint32_t, SegmentIndex> indexes;
-  for (const auto& [number, slot] : durable_) {
-    if (!slot.digest.empty()) part.slots.push_back({number, slot.digest});
-    for (const BlockLocation& block : slot.blocks) {
-      SegmentIndex& index = indexes[block.segment];
-      index.number = block.segment;
-      index.blocks.push_back(block);
+  {
+    const MutexLock lock(mutex_);
+    for (const auto& [number, slot] : durable_) {
+      if (!slot.digest.empty()) part.slots.push_back({number, slot.digest});
+      for (const BlockLocation& block : slot.blocks) {
+        SegmentIndex& index = indexes[block.segment];
+        index.number = block.segment;
+        index.blocks.push_back(block);
+      }
     }
   }
   SLUICE_ASSIGN_OR_RETURN(const std::vector<std::string> names, list_folder(options_.folder));
@@ -370,9 +374,9 @@ absl::Status Writer::clear_gaps(int fd, const SegmentIndex& index, const std::st
 }
 
 absl::Status Writer::commit(const Manifest& manifest) {
-  std::lock_guard serial(sync_mutex_);
+  const MutexLock serial(sync_mutex_);
   {
-    std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     SLUICE_RETURN_IF_ERROR(error_);
     if (!part_.has_value()) return failed_precondition("archive {}: not finished", options_.folder);
     if (manifest.identity != options_.identity) {

@@ -85,9 +85,12 @@ Lane& ConsolidationImpl::lane_of(const std::string& node) {
 }
 
 absl::Status ConsolidationImpl::start() {
-  SLUICE_RETURN_IF_ERROR(check_options());
-  SLUICE_RETURN_IF_ERROR(take_durable_at_open());
-  progress_.slots = options_.slots.size();
+  {
+    const MutexLock lock(mutex_);
+    SLUICE_RETURN_IF_ERROR(check_options());
+    SLUICE_RETURN_IF_ERROR(take_durable_at_open());
+    progress_.slots = options_.slots.size();
+  }
   for (const ConsolidationSlot& plan : options_.slots) {
     if (!plan.agreed) {
       divergent_.push_back(&plan);
@@ -113,7 +116,7 @@ ConsolidationImpl::~ConsolidationImpl() {
   if (serving_agreed_) exchange_.withdraw(StreamKind::kBackupAgreed, options_.job);
   if (sync_.joinable()) cancel();
   {
-    std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     stopping_ = true;
   }
   changed_.notify_all();
@@ -126,7 +129,7 @@ ConsolidationImpl::~ConsolidationImpl() {
 }
 
 absl::StatusOr<StreamHandler::Admission> ConsolidationImpl::admit(const Hello& hello) {
-  std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   SLUICE_RETURN_IF_ERROR(check_attempt(hello, options_.attempt));
   if (progress_.state == State::kFailed || progress_.state == State::kCancelled) {
     return aborted("backup {} has ended here: {}", options_.job, message_of(status_));
@@ -145,7 +148,7 @@ absl::StatusOr<StreamHandler::Admission> ConsolidationImpl::admit(const Hello& h
   return admission;
 }
 
-// Under the mutex: open streams of other sources than this one.
+// Open streams of other sources than this one.
 size_t ConsolidationImpl::agreed_streams(const std::string& but_of) const {
   size_t count = 0;
   for (const auto& [node, lane] : lanes_) {
@@ -158,7 +161,7 @@ void ConsolidationImpl::accepted(std::shared_ptr<Stream> stream) {
   Lane& lane = *lanes_.find(stream->hello().node)->second;
   std::shared_ptr<Stream> older;  // ends here, or with its last user
   {
-    std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     older = std::exchange(lane.newest, stream);
     ++lane.streams;
     lane.list_due = true;
@@ -168,19 +171,18 @@ void ConsolidationImpl::accepted(std::shared_ptr<Stream> stream) {
 }
 
 bool ConsolidationImpl::running() const {
-  std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   return progress_.state == State::kRunning && !stopping();
 }
 
 void ConsolidationImpl::count_block(uint32_t message_bytes) {
   last_block_ns_ = exchange_.clock().monotonic_ns();
-  std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   ++progress_.blocks;
   progress_.received_bytes += message_bytes;
   unsynced_bytes_ += message_bytes;
 }
 
-// Under the mutex.
 void ConsolidationImpl::count_repeated(const Envelope& envelope) {
   ++progress_.duplicate_blocks;
   progress_.repeated_bytes += envelope.payload_bytes + Envelope::kBytes;
@@ -188,7 +190,7 @@ void ConsolidationImpl::count_repeated(const Envelope& envelope) {
 
 void ConsolidationImpl::drop(uint32_t slot, bool archived) {
   if (archived) writer_.drop_slot(slot);
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   progress_.dropped_bytes += std::exchange(slots_[slot].taken_bytes, 0);
 }
 
@@ -197,7 +199,7 @@ bool ConsolidationImpl::slot_received(uint32_t slot, const SlotDigest& digest,
   {
     // Before the archive has it: from then on the sync's thread may make it durable at any time,
     // and a durable slot never falls back to received.
-    std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     slots_[slot].phase = Slot::Phase::kReceived;
     ++progress_.slots_received;
     progress_.records += digest.records;
@@ -208,12 +210,12 @@ bool ConsolidationImpl::slot_received(uint32_t slot, const SlotDigest& digest,
     return false;
   }
   if (options_.on_slot_received) {
-    std::lock_guard lock(callback_mutex_);
+    const MutexLock lock(callback_mutex_);
     options_.on_slot_received(slot);
   }
   bool all = false;
   {
-    std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     if (defect(Defect::kDurableFallsBack)) slots_[slot].phase = Slot::Phase::kReceived;
     if (unsynced_slots_++ == 0) first_unsynced_ns_ = exchange_.clock().monotonic_ns();
     all = progress_.slots_received == progress_.slots;
@@ -227,7 +229,7 @@ void ConsolidationImpl::slot_failed(uint32_t slot, const std::string& source,
                                     const absl::Status& why) {
   size_t tries = 0;
   {
-    std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     ++progress_.slots_refused;
     tries = ++slots_[slot].tries;
   }
@@ -240,7 +242,7 @@ void ConsolidationImpl::slot_failed(uint32_t slot, const std::string& source,
 void ConsolidationImpl::end(State state, const absl::Status& status) {
   std::vector<std::shared_ptr<Stream>> streams;
   {
-    std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     if (progress_.state != State::kRunning) return;
     progress_.state = state;
     status_ = status;
@@ -256,15 +258,16 @@ void ConsolidationImpl::end(State state, const absl::Status& status) {
     stream->close(aborted("backup {} has ended here: {}", options_.job, message_of(status)));
   }
   if (options_.on_end) {
-    std::lock_guard lock(callback_mutex_);
+    const MutexLock lock(callback_mutex_);
     options_.on_end(status);
   }
 }
 
 absl::Status ConsolidationImpl::wait(int64_t timeout_ms) {
-  std::unique_lock lock(mutex_);
-  if (!changed_.wait_for(lock, milliseconds(timeout_ms),
-                         [this] { return progress_.state != State::kRunning; })) {
+  MutexLock lock(mutex_);
+  if (!changed_.wait_for(lock, milliseconds(timeout_ms), [this]() SLUICE_REQUIRES(mutex_) {
+        return progress_.state != State::kRunning;
+      })) {
     return deadline_exceeded("{} of {} slots are durable after {} ms more", progress_.slots_durable,
                              progress_.slots, timeout_ms);
   }
@@ -272,7 +275,7 @@ absl::Status ConsolidationImpl::wait(int64_t timeout_ms) {
 }
 
 Consolidation::Progress ConsolidationImpl::progress() const {
-  std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   return progress_;
 }
 
@@ -282,7 +285,7 @@ void ConsolidationImpl::cancel() {
 
 absl::StatusOr<PartManifest> ConsolidationImpl::finish() {
   {
-    std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     if (progress_.state != State::kCopyCompleted) {
       return failed_precondition("backup {}: not all slots are durable here", options_.job);
     }

@@ -38,7 +38,7 @@ std::shared_ptr<Stream> ConsolidationImpl::stream_of(Lane& lane) {
   std::shared_ptr<Stream> stream;
   bool newer = false;
   {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     if (stopping() || progress_.state != State::kRunning) return nullptr;
     stream = lane.newest;
     newer = std::exchange(lane.seen, lane.streams) != lane.streams;
@@ -78,7 +78,7 @@ absl::Status ConsolidationImpl::on_agreed(Lane& lane, Message message) {
                                options_.attempt);
   }
   {
-    std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     const auto found = slots_.find(envelope.slot);
     if (found == slots_.end() ||
         !std::binary_search(lane.slots.begin(), lane.slots.end(), envelope.slot)) {
@@ -107,7 +107,7 @@ absl::Status ConsolidationImpl::on_agreed(Lane& lane, Message message) {
   }
   const bool repeated = !arriving.refused && envelope.sequence < arriving.next_sequence;
   {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     if (repeated) {
       count_repeated(envelope);
     } else {
@@ -157,7 +157,12 @@ absl::Status ConsolidationImpl::finish_agreed(Lane& lane, uint32_t slot, Arrivin
   if (!running()) return absl::OkStatus();
   SLUICE_RETURN_IF_ERROR(arriving.digester->end_slot());
   const SlotDigest& digest = arriving.digester->digest();
-  const SlotDigest& expected = slots_.find(slot)->second.plan->senders.front().digest;
+  const ConsolidationSlot* plan = nullptr;
+  {
+    const MutexLock lock(mutex_);
+    plan = slots_.find(slot)->second.plan;
+  }
+  const SlotDigest& expected = plan->senders.front().digest;
   if (digest != expected) {
     return data_loss("{} records in {} bytes with digest {} came; the cut has {} in {} with {}",
                      digest.records, digest.bytes, digest.sum.to_hex(), expected.records,
@@ -179,7 +184,7 @@ void ConsolidationImpl::refuse(Lane& lane, uint32_t slot, Arriving& arriving,
 void ConsolidationImpl::drop_arriving(Lane& lane) {
   for (auto& [slot, arriving] : lane.arriving) {
     drop(slot, arriving.next_sequence > 0);
-    std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     slots_[slot].owner = nullptr;
   }
   lane.arriving.clear();

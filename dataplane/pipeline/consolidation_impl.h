@@ -7,11 +7,9 @@
 #define SLUICE_DATAPLANE_PIPELINE_CONSOLIDATION_IMPL_H_
 
 #include <atomic>
-#include <condition_variable>
 #include <deque>
 #include <map>
 #include <memory>
-#include <mutex>
 #include <set>
 #include <string>
 #include <string_view>
@@ -21,6 +19,7 @@
 #include <vector>
 
 #include "base/executor.h"
+#include "base/mutex.h"
 #include "dataplane/pipeline/consolidation.h"
 #include "dataplane/pipeline/merge_target.h"
 #include "dataplane/pipeline/slot_digester.h"
@@ -42,7 +41,7 @@ struct Refusal {
 struct Lane {
   std::string node;
   std::vector<uint32_t> slots;  // that this source may send, ascending
-  // Under the consolidation's mutex:
+  // With the consolidation's mutex held:
   std::shared_ptr<Stream> newest;  // the last one accepted: acknowledgements go there
   uint64_t streams = 0;            // accepted so far
   bool list_due = false;           // its first list has not been sent
@@ -79,24 +78,24 @@ class ConsolidationImpl final : public Consolidation, public StreamHandler, publ
   };
 
   // consolidation.cc
-  absl::Status check_options();
-  absl::Status take_durable_at_open();
+  absl::Status check_options() SLUICE_REQUIRES(mutex_);
+  absl::Status take_durable_at_open() SLUICE_REQUIRES(mutex_);
   Lane& lane_of(const std::string& node);
   void end(State state, const absl::Status& status);
   bool running() const override;
   bool stopping() const { return stopping_.load(std::memory_order_acquire); }
-  size_t agreed_streams(const std::string& but_of) const;
+  size_t agreed_streams(const std::string& but_of) const SLUICE_REQUIRES(mutex_);
   // Gives a finished slot to the archive; false when the job ends of it.
   bool slot_received(uint32_t slot, const SlotDigest& digest, uint64_t newest_stamp);
   void count_block(uint32_t message_bytes);
-  void count_repeated(const Envelope& envelope);
+  void count_repeated(const Envelope& envelope) SLUICE_REQUIRES(mutex_);
   // What came of the slot so far was for nothing; `archived`: some of it is with the archive.
   void drop(uint32_t slot, bool archived);
   void slot_failed(uint32_t slot, const std::string& source, const absl::Status& why);
 
   // consolidation_sync.cc
   void run_sync();
-  bool sync_due(int64_t now) const;
+  bool sync_due(int64_t now) const SLUICE_REQUIRES(mutex_);
   bool sync_and_mark();
   void acknowledge(const std::vector<uint32_t>& slots);
   void send_first_lists();
@@ -130,20 +129,21 @@ class ConsolidationImpl final : public Consolidation, public StreamHandler, publ
   std::atomic<bool> stopping_{false};  // the object goes
   std::atomic<int64_t> last_block_ns_{0};
 
-  mutable std::mutex mutex_;
-  std::condition_variable changed_;                     // streams, received slots, the end
+  mutable Mutex mutex_;
+  Condition changed_;                                   // streams, received slots, the end
   std::map<std::string, std::unique_ptr<Lane>> lanes_;  // by source; fixed after start()
-  std::unordered_map<uint32_t, Slot> slots_;            // keys fixed after start()
-  std::vector<const ConsolidationSlot*> divergent_;     // ascending, fixed after start()
-  Progress progress_;
-  absl::Status status_;
-  std::unordered_map<uint32_t, DivergenceReport> unsynced_divergence_;  // of merged slots
-  uint64_t unsynced_slots_ = 0;
-  uint64_t unsynced_bytes_ = 0;
-  int64_t first_unsynced_ns_ = 0;
-  bool syncing_ended_ = false;  // finish() has the writer now
+  std::unordered_map<uint32_t, Slot> slots_ SLUICE_GUARDED_BY(mutex_);  // keys fixed after start()
+  std::vector<const ConsolidationSlot*> divergent_;  // ascending, fixed after start()
+  Progress progress_ SLUICE_GUARDED_BY(mutex_);
+  absl::Status status_ SLUICE_GUARDED_BY(mutex_);
+  std::unordered_map<uint32_t, DivergenceReport> unsynced_divergence_
+      SLUICE_GUARDED_BY(mutex_);  // of merged slots
+  uint64_t unsynced_slots_ SLUICE_GUARDED_BY(mutex_) = 0;
+  uint64_t unsynced_bytes_ SLUICE_GUARDED_BY(mutex_) = 0;
+  int64_t first_unsynced_ns_ SLUICE_GUARDED_BY(mutex_) = 0;
+  bool syncing_ended_ SLUICE_GUARDED_BY(mutex_) = false;  // finish() has the writer now
 
-  std::mutex callback_mutex_;
+  Mutex callback_mutex_;
   std::thread sync_;
   std::unique_ptr<MergeTarget> merge_;  // null without divergent slots; fixed after start()
 };

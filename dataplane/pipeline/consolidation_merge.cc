@@ -8,8 +8,11 @@ namespace sluice::consolidation {
 
 absl::Status ConsolidationImpl::start_merging() {
   std::set<uint32_t> durable;
-  for (const ConsolidationSlot* plan : divergent_) {
-    if (slots_[plan->slot].phase == Slot::Phase::kDurable) durable.insert(plan->slot);
+  {
+    const MutexLock lock(mutex_);
+    for (const ConsolidationSlot* plan : divergent_) {
+      if (slots_[plan->slot].phase == Slot::Phase::kDurable) durable.insert(plan->slot);
+    }
   }
   merge_ = std::make_unique<MergeTarget>(exchange_, *this, options_);
   return merge_->start(divergent_, durable);
@@ -19,7 +22,7 @@ void ConsolidationImpl::told_to_wait() { last_block_ns_ = exchange_.clock().mono
 
 absl::Status ConsolidationImpl::append(uint32_t slot, BlockBuffer block, uint32_t bytes) {
   {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     slots_[slot].taken_bytes += bytes;
   }
   absl::Status status = writer_.append(std::move(block), bytes);
@@ -37,7 +40,7 @@ void ConsolidationImpl::start_over(uint32_t slot, const absl::Status& why) {
   if (absl::IsDataLoss(why)) {
     slot_failed(slot, "its sources", why);
   } else {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     ++progress_.slots_refused;
   }
 }
@@ -47,7 +50,7 @@ bool ConsolidationImpl::slot_received(uint32_t slot, const SlotDigest& digest,
   {
     // Counted once it is durable: otherwise a slot that is merged again after a restart would count
     // twice.
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     unsynced_divergence_[slot] = std::move(report);
   }
   return slot_received(slot, digest, newest_stamp);

@@ -22,8 +22,8 @@ void ConsolidationImpl::run_sync() {
     bool lists_due = false;
     bool sync = false;
     {
-      std::unique_lock lock(mutex_);
-      changed_.wait_for(lock, std::chrono::milliseconds(kTickMs), [&] {
+      MutexLock lock(mutex_);
+      changed_.wait_for(lock, std::chrono::milliseconds(kTickMs), [&]() SLUICE_REQUIRES(mutex_) {
         return stopping() ||
                std::any_of(lanes_.begin(), lanes_.end(),
                            [](const auto& lane) { return lane.second->list_due; }) ||
@@ -39,7 +39,7 @@ void ConsolidationImpl::run_sync() {
     if (lists_due) send_first_lists();
     bool complete = false;
     {
-      std::lock_guard lock(mutex_);
+      const MutexLock lock(mutex_);
       complete = progress_.slots_durable == progress_.slots;
     }
     if (complete) end(State::kCopyCompleted, absl::OkStatus());
@@ -57,7 +57,7 @@ bool ConsolidationImpl::sync_and_mark() {
   {
     // What is finished from here on may or may not be in this sync; it then counts for the next one
     // too.
-    std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     unsynced_slots_ = 0;
     unsynced_bytes_ = 0;
   }
@@ -67,7 +67,7 @@ bool ConsolidationImpl::sync_and_mark() {
     return false;
   }
   {
-    std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     for (const uint32_t slot : *slots) {
       slots_[slot].phase = Slot::Phase::kDurable;
       ++progress_.slots_durable;
@@ -77,7 +77,7 @@ bool ConsolidationImpl::sync_and_mark() {
     }
   }
   if (options_.on_slot_durable) {
-    std::lock_guard lock(callback_mutex_);
+    const MutexLock lock(callback_mutex_);
     for (const uint32_t slot : *slots) options_.on_slot_durable(slot);
   }
   acknowledge(*slots);
@@ -93,7 +93,7 @@ void ConsolidationImpl::acknowledge(const std::vector<uint32_t>& slots) {
   };
   std::map<std::string_view, Ack> acks;  // by source
   {
-    std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     for (const uint32_t slot : slots) {
       const ConsolidationSlot& plan = *slots_[slot].plan;
       if (!plan.agreed) continue;
@@ -121,7 +121,7 @@ void ConsolidationImpl::send_first_lists() {
   };
   std::vector<First> lists;
   {
-    std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     for (auto& [node, lane] : lanes_) {
       if (!lane->list_due) continue;
       lane->list_due = false;
@@ -160,7 +160,7 @@ void ConsolidationImpl::check_idle(int64_t now) {
   if (now - last_block_ns_ < options_.idle_timeout_ms * kMs) return;
   std::string missing;
   {
-    std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     if (progress_.state != State::kRunning) return;
     for (const auto& [slot, state] : slots_) {
       if (state.phase != Slot::Phase::kMissing) continue;

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "base/mutex.h"
 #include "base/status.h"
 
 namespace sluice {
@@ -11,13 +12,15 @@ namespace sluice {
 struct LotSender::Flight {
   explicit Flight(const RestorePlan::Unit& of) : unit(of) {}
   void fail(UnitFailure failure) {
-    const std::lock_guard lock(mutex);
+    const MutexLock lock(mutex);
     if (!result.failure.has_value()) result.failure = std::move(failure);
   }
 
   RestorePlan::Unit unit;
-  std::mutex mutex;
-  size_t open = 1;  // replies that may still come, and 1 while blocks are still being sent
+  Mutex mutex;
+  // Replies that may still come, and 1 while blocks are still being sent.
+  size_t open SLUICE_GUARDED_BY(mutex) = 1;
+  // Once nothing is open, of whoever closed the last alone.
   UnitTry result;
 };
 
@@ -73,7 +76,7 @@ absl::Status LotSender::add_block(const std::shared_ptr<Flight>& flight,
     work.add(location.bytes);
   }
   {
-    const std::lock_guard lock(flight->mutex);
+    const MutexLock lock(flight->mutex);
     ++flight->open;
     flight->result.add(block.count);
   }
@@ -107,7 +110,7 @@ void LotSender::send_request(Request request) {
     absl::StatusOr<WriteReply> reply = WriteReply::of(outcome.reply);
     for (const Request::Block& block : blocks) {
       {
-        const std::lock_guard lock(block.flight->mutex);
+        const MutexLock lock(block.flight->mutex);
         UnitTry& result = block.flight->result;
         auto failure = result.take_reply(route, reply, block.slot, block.count);
         if (!result.failure.has_value()) result.failure = std::move(failure);
@@ -123,7 +126,7 @@ void LotSender::send_request(Request request) {
 // One of the unit's blocks was answered, or all were sent.
 void LotSender::land(const std::shared_ptr<Flight>& flight) {
   {
-    const std::lock_guard lock(flight->mutex);
+    const MutexLock lock(flight->mutex);
     if (--flight->open > 0) return;
   }
   UnitTry& result = flight->result;
@@ -135,7 +138,7 @@ void LotSender::land(const std::shared_ptr<Flight>& flight) {
   }
   // Before the plan may hand out the lot's end.
   {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     RestorePlan::Unit unit = flight->unit;
     unit.in_flight = false;
     unit.lot = RestorePlan::kNoLot;
@@ -147,7 +150,7 @@ void LotSender::land(const std::shared_ptr<Flight>& flight) {
 void LotSender::end(int lot) {
   std::vector<RetainedUnit> units;
   {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     if (const auto node = retained_.extract(lot); !node.empty()) units = std::move(node.mapped());
   }
   // Each node that waits for the lot is told, also where it retains nothing of this sender.

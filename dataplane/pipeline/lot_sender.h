@@ -10,11 +10,11 @@
 #include <cstdint>
 #include <map>
 #include <memory>
-#include <mutex>
 #include <set>
 #include <string>
 #include <vector>
 
+#include "base/mutex.h"
 #include "dataplane/pipeline/restore_context.h"
 
 namespace sluice {
@@ -51,8 +51,8 @@ class LotSender {
   uint64_t lot_id(int lot) const;
 
   RestoreContext& context_;
-  std::mutex mutex_;
-  std::map<int, std::vector<RetainedUnit>> retained_;  // by lot
+  Mutex mutex_;
+  std::map<int, std::vector<RetainedUnit>> retained_ SLUICE_GUARDED_BY(mutex_);  // by lot
 };
 
 }  // namespace sluice

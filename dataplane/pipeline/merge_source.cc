@@ -3,10 +3,8 @@
 #include <algorithm>
 #include <atomic>
 #include <chrono>
-#include <condition_variable>
 #include <deque>
 #include <map>
-#include <mutex>
 #include <optional>
 #include <set>
 #include <thread>
@@ -14,6 +12,7 @@
 
 #include "base/bytes.h"
 #include "base/clock.h"
+#include "base/mutex.h"
 #include "base/status.h"
 #include "dataplane/pipeline/job_attempt.h"
 #include "dataplane/pipeline/merge_lists.h"
@@ -114,20 +113,21 @@ class MergeSourceImpl final : public MergeSource, public StreamHandler {
   std::atomic<bool> stopping_{false};
   std::atomic<int64_t> refused_ns_{0};
 
-  mutable std::mutex mutex_;
-  std::condition_variable durable_changed_;
-  std::map<uint64_t, ServedPtr> streams_;  // by number
-  std::vector<ServedPtr> retired_;         // closed; their buffers are on the way home
-  std::set<uint32_t> durable_;
-  absl::Status failure_;
-  Counters counters_;
+  mutable Mutex mutex_;
+  Condition durable_changed_;
+  std::map<uint64_t, ServedPtr> streams_ SLUICE_GUARDED_BY(mutex_);  // by number
+  std::vector<ServedPtr> retired_
+      SLUICE_GUARDED_BY(mutex_);  // closed; their buffers are on the way home
+  std::set<uint32_t> durable_ SLUICE_GUARDED_BY(mutex_);
+  absl::Status failure_ SLUICE_GUARDED_BY(mutex_);
+  Counters counters_ SLUICE_GUARDED_BY(mutex_);
 
   // After mutex_ and a pool's.
-  std::mutex ready_mutex_;
-  std::condition_variable ready_changed_;
-  std::deque<ServedPtr> ready_;
+  Mutex ready_mutex_;
+  Condition ready_changed_;
+  std::deque<ServedPtr> ready_ SLUICE_GUARDED_BY(ready_mutex_);
 
-  std::mutex callback_mutex_;
+  Mutex callback_mutex_;
   std::vector<std::thread> threads_;
 };
 
@@ -158,7 +158,7 @@ absl::Status MergeSourceImpl::start() {
 MergeSourceImpl::~MergeSourceImpl() {
   if (serving_) exchange_.withdraw(StreamKind::kBackupMerge, options_.job);
   {
-    const std::lock_guard lock(ready_mutex_);
+    const MutexLock lock(ready_mutex_);
     stopping_ = true;
   }
   ready_changed_.notify_all();
@@ -171,7 +171,7 @@ MergeSourceImpl::~MergeSourceImpl() {
   for (const ServedPtr& served : retired_) {
     if (served->pool != nullptr) served->pool->wait_until_whole();
   }
-  const std::lock_guard lock(ready_mutex_);
+  const MutexLock lock(ready_mutex_);
   ready_.clear();
 }
 
@@ -181,7 +181,7 @@ absl::StatusOr<StreamHandler::Admission> MergeSourceImpl::admit(const Hello& hel
     return failed_precondition("{} merges no slot of backup {} with a copy from here", hello.node,
                                options_.job);
   }
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   if (streams_.size() + retired_.size() >= options_.max_streams) {
     ++counters_.refused;
     refused_ns_ = exchange_.clock().monotonic_ns();
@@ -197,7 +197,7 @@ absl::StatusOr<StreamHandler::Admission> MergeSourceImpl::admit(const Hello& hel
 void MergeSourceImpl::accepted(std::shared_ptr<Stream> stream) { served(stream); }
 
 ServedPtr MergeSourceImpl::served(const std::shared_ptr<Stream>& stream) {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   ServedPtr& found = streams_[stream->number()];
   if (found == nullptr) {
     found = std::make_shared<Served>(stream);
@@ -219,7 +219,7 @@ void MergeSourceImpl::run_requests() {
 void MergeSourceImpl::handle(Inbox::Delivery& delivery) {
   const ServedPtr served = this->served(delivery.stream);
   if (delivery.closed) {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     streams_.erase(delivery.stream->number());
     retired_.push_back(served);
     return;
@@ -249,7 +249,7 @@ void MergeSourceImpl::handle(Inbox::Delivery& delivery) {
     served->pool = *std::move(pool);
   }
   {
-    const std::lock_guard lock(ready_mutex_);
+    const MutexLock lock(ready_mutex_);
     served->request = *std::move(request);
     served->last_ns = exchange_.clock().monotonic_ns();
   }
@@ -313,7 +313,7 @@ absl::Status MergeSourceImpl::on_durable(const Message& message, Stream& stream)
   const auto allowed = slots_.find(stream.hello().node);
   std::vector<uint32_t> fresh;
   {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     for (const uint32_t slot : list) {
       if (allowed == slots_.end() || !allowed->second.contains(slot)) {
         return data_loss("{} says that slot {} is durable, which it does not merge from here",
@@ -324,7 +324,7 @@ absl::Status MergeSourceImpl::on_durable(const Message& message, Stream& stream)
     counters_.slots_durable = durable_.size();
   }
   if (options_.on_slot_durable && !fresh.empty()) {
-    const std::lock_guard lock(callback_mutex_);
+    const MutexLock lock(callback_mutex_);
     for (const uint32_t slot : fresh) options_.on_slot_durable(slot);
   }
   durable_changed_.notify_all();
@@ -340,7 +340,7 @@ void MergeSourceImpl::sweep() {
   const int64_t now = exchange_.clock().monotonic_ns();
   const bool pressure = under_pressure();
   std::vector<ServedPtr> gone;
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   for (auto at = retired_.begin(); at != retired_.end();) {
     const Served& served = **at;
     const bool home = served.pool == nullptr || served.pool->free() == served.pool->size();
@@ -354,7 +354,7 @@ void MergeSourceImpl::sweep() {
   }
   if (!pressure) return;
   for (const auto& [key, served] : streams_) {
-    const std::lock_guard ready(ready_mutex_);
+    const MutexLock ready(ready_mutex_);
     if (!served->working && !served->request.has_value() && now - served->last_ns > kIdleNs) {
       served->stream->close(unavailable("other targets wait for the room of this stream"));
     }
@@ -368,7 +368,7 @@ bool MergeSourceImpl::under_pressure() const {
 
 void MergeSourceImpl::wake(const ServedPtr& served) {
   {
-    const std::lock_guard lock(ready_mutex_);
+    const MutexLock lock(ready_mutex_);
     served->again = true;
     if (served->scheduled) return;
     served->scheduled = true;
@@ -381,8 +381,9 @@ void MergeSourceImpl::run_worker() {
   for (;;) {
     ServedPtr served;
     {
-      std::unique_lock lock(ready_mutex_);
-      ready_changed_.wait(lock, [this] { return stopping_ || !ready_.empty(); });
+      MutexLock lock(ready_mutex_);
+      ready_changed_.wait(
+          lock, [this]() SLUICE_REQUIRES(ready_mutex_) { return stopping_ || !ready_.empty(); });
       if (stopping_) return;
       served = std::move(ready_.front());
       ready_.pop_front();
@@ -391,7 +392,7 @@ void MergeSourceImpl::run_worker() {
     const Step done = step(*served);
     bool queued = false;
     {
-      const std::lock_guard lock(ready_mutex_);
+      const MutexLock lock(ready_mutex_);
       served->scheduled = queued = done == Step::kMore || served->again;
       if (queued) ready_.push_back(std::move(served));
     }
@@ -403,7 +404,7 @@ void MergeSourceImpl::run_worker() {
 MergeSourceImpl::Step MergeSourceImpl::step(Served& served) {
   std::optional<Request> request;
   {
-    const std::lock_guard lock(ready_mutex_);
+    const MutexLock lock(ready_mutex_);
     request.swap(served.request);
     served.working = request.has_value() || served.work != nullptr;
   }
@@ -439,14 +440,14 @@ MergeSourceImpl::Step MergeSourceImpl::step(Served& served) {
   if (!status.ok() || leave) served.stream->close(status);
   if (!status.ok() || last) served.work.reset();
   {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     counters_.wire_bytes += bytes;
   }
   if (options_.on_bytes) {
-    const std::lock_guard lock(callback_mutex_);
+    const MutexLock lock(callback_mutex_);
     options_.on_bytes(bytes);
   }
-  const std::lock_guard lock(ready_mutex_);
+  const MutexLock lock(ready_mutex_);
   served.working = served.work != nullptr;
   served.last_ns = exchange_.clock().monotonic_ns();
   return served.working ? Step::kMore : Step::kWait;
@@ -469,7 +470,7 @@ absl::StatusOr<Envelope> MergeSourceImpl::pack(Work& work, BlockBuffer& buffer) 
     work.packing = false;
     ++work.at;
   }
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   counters_.records += packed.records;
   counters_.record_bytes += packed.record_bytes;
   return envelope;
@@ -517,14 +518,14 @@ absl::StatusOr<uint32_t> MergeSourceImpl::pack_section(Work& work, std::span<uin
     ++work.at;
   }
   MergeSection::write_header(room.data(), slot, last, work.page.bytes());
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   counters_.summaries += packed;
   return static_cast<uint32_t>(MergeSection::kHeaderBytes) + work.page.bytes();
 }
 
 void MergeSourceImpl::fail(const absl::Status& status) {
   {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     if (!failure_.ok()) return;
     failure_ = with_context(status, "reading the cut");
   }
@@ -532,10 +533,11 @@ void MergeSourceImpl::fail(const absl::Status& status) {
 }
 
 absl::Status MergeSourceImpl::wait_durable(int64_t timeout_ms) {
-  std::unique_lock lock(mutex_);
-  if (!durable_changed_.wait_for(lock, std::chrono::milliseconds(timeout_ms), [this] {
-        return !failure_.ok() || durable_.size() == slot_count_;
-      })) {
+  MutexLock lock(mutex_);
+  if (!durable_changed_.wait_for(lock, std::chrono::milliseconds(timeout_ms),
+                                 [this]() SLUICE_REQUIRES(mutex_) {
+                                   return !failure_.ok() || durable_.size() == slot_count_;
+                                 })) {
     return deadline_exceeded("{} of {} divergent slots are durable at their targets",
                              durable_.size(), slot_count_);
   }
@@ -543,7 +545,7 @@ absl::Status MergeSourceImpl::wait_durable(int64_t timeout_ms) {
 }
 
 MergeSource::Counters MergeSourceImpl::counters() const {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   return counters_;
 }
 

@@ -27,9 +27,10 @@ absl::StatusOr<std::vector<MergeStreams::Held>> MergeStreams::open(
   std::vector<Held> streams(nodes.size());
   std::vector<Held> closed;  // let go of outside the lock
   {
-    std::unique_lock lock(mutex_);
-    changed_.wait(lock,
-                  [&] { return stopping_ || in_use_ + nodes.size() <= options_.max_streams; });
+    MutexLock lock(mutex_);
+    changed_.wait(lock, [&]() SLUICE_REQUIRES(mutex_) {
+      return stopping_ || in_use_ + nodes.size() <= options_.max_streams;
+    });
     if (stopping_) return cancelled("the merge has ended");
     in_use_ += nodes.size();
     for (size_t i = 0; i < nodes.size(); ++i) {
@@ -52,13 +53,13 @@ absl::StatusOr<std::vector<MergeStreams::Held>> MergeStreams::open(
       continue;
     }
     {
-      const std::lock_guard lock(mutex_);
+      const MutexLock lock(mutex_);
       back_off(held.node);
     }
     give_back(std::move(streams));
     if (absl::IsResourceExhausted(stream.status())) {
       std::vector<Held> idle;
-      const std::lock_guard lock(mutex_);
+      const MutexLock lock(mutex_);
       close_idle(0, &idle);
       for (const Held& other : idle) other.stream->close(absl::OkStatus());
     }
@@ -85,7 +86,7 @@ absl::StatusOr<std::shared_ptr<Stream>> MergeStreams::connect(const std::string&
 void MergeStreams::give_back(std::vector<Held> streams) {
   std::vector<Held> closed;
   {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     in_use_ -= streams.size();
     for (Held& held : streams) {
       if (held.stream != nullptr && !held.stream->closed()) {
@@ -100,7 +101,7 @@ void MergeStreams::give_back(std::vector<Held> streams) {
   changed_.notify_all();
 }
 
-// Under the lock. Twice as long each time, and not for everybody equally.
+// Twice as long each time, and not for everybody equally.
 void MergeStreams::back_off(const std::string& node) {
   Rest& rest = rests_[node];
   const int64_t wait_ns = rest.backoff.next_ns();
@@ -111,7 +112,7 @@ void MergeStreams::back_off(const std::string& node) {
 }
 
 MergeStreams::Health MergeStreams::health(const std::string& node) const {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   const auto found = rests_.find(node);
   if (found == rests_.end()) return Health::kSound;
   return found->second.until_ns <= exchange_.clock().monotonic_ns() ? Health::kToBeTried
@@ -120,7 +121,7 @@ MergeStreams::Health MergeStreams::health(const std::string& node) const {
 
 void MergeStreams::prune() {
   std::vector<Held> closed;
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   for (auto at = idle_.begin(); at != idle_.end();) {
     const auto here = at++;
     if (!here->stream->closed()) continue;
@@ -131,7 +132,7 @@ void MergeStreams::prune() {
 
 void MergeStreams::stop() {
   {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     stopping_ = true;
   }
   changed_.notify_all();

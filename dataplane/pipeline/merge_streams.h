@@ -7,19 +7,18 @@
 #ifndef SLUICE_DATAPLANE_PIPELINE_MERGE_STREAMS_H_
 #define SLUICE_DATAPLANE_PIPELINE_MERGE_STREAMS_H_
 
-#include <condition_variable>
 #include <cstdint>
 #include <functional>
 #include <list>
 #include <map>
 #include <memory>
-#include <mutex>
 #include <string>
 #include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "base/backoff.h"
+#include "base/mutex.h"
 #include "dataplane/stream/exchange.h"
 
 namespace sluice {
@@ -78,17 +77,17 @@ class MergeStreams {
     int64_t until_ns = 0;
   };
   absl::StatusOr<std::shared_ptr<Stream>> connect(const std::string& node);
-  void back_off(const std::string& node);
-  void close_idle(size_t leave, std::vector<Held>* closed);
+  void back_off(const std::string& node) SLUICE_REQUIRES(mutex_);
+  void close_idle(size_t leave, std::vector<Held>* closed) SLUICE_REQUIRES(mutex_);
 
   Exchange& exchange_;
   const Options options_;
-  mutable std::mutex mutex_;
-  std::condition_variable changed_;
-  std::list<Held> idle_;  // the least recently used one first
-  size_t in_use_ = 0;     // reserved
-  bool stopping_ = false;
-  std::map<std::string, Rest> rests_;
+  mutable Mutex mutex_;
+  Condition changed_;
+  std::list<Held> idle_ SLUICE_GUARDED_BY(mutex_);  // the least recently used one first
+  size_t in_use_ SLUICE_GUARDED_BY(mutex_) = 0;     // reserved
+  bool stopping_ SLUICE_GUARDED_BY(mutex_) = false;
+  std::map<std::string, Rest> rests_ SLUICE_GUARDED_BY(mutex_);
 };
 
 }  // namespace sluice

@@ -32,6 +32,7 @@ constexpr size_t kLookForLike = 4 * kMaxMergeSlots;
 absl::Status MergeTarget::start(const std::vector<const ConsolidationSlot*>& slots,
                                 const std::set<uint32_t>& durable) {
   size_t most_senders = 0;
+  MutexLock lock(mutex_);
   for (const ConsolidationSlot* plan : slots) {
     plans_.emplace(plan->slot, plan);
     std::vector<std::string> group;
@@ -43,6 +44,7 @@ absl::Status MergeTarget::start(const std::vector<const ConsolidationSlot*>& slo
     most_senders = std::max(most_senders, group.size());
     if (!durable.contains(plan->slot)) pending_[std::move(group)].push_back({plan});
   }
+  lock.unlock();
   SLUICE_ASSIGN_OR_RETURN(output_,
                           exchange_.arena().make_pool("merge output", options_.merge_buffers));
   MergeStreams::Options streams;
@@ -61,8 +63,9 @@ absl::Status MergeTarget::start(const std::vector<const ConsolidationSlot*>& slo
 
 MergeTarget::~MergeTarget() {
   {
-    std::unique_lock lock(mutex_);
-    changed_.wait_for(lock, milliseconds(kLastNoticesMs), [this] { return all_tried(); });
+    MutexLock lock(mutex_);
+    changed_.wait_for(lock, milliseconds(kLastNoticesMs),
+                      [this]() SLUICE_REQUIRES(mutex_) { return all_tried(); });
     stopping_ = true;
   }
   changed_.notify_all();
@@ -74,7 +77,7 @@ MergeTarget::~MergeTarget() {
   if (output_ != nullptr) output_->wait_until_whole();
 }
 
-// Under the lock: whether there is nobody left to be told, or not everything is durable.
+// Whether there is nobody left to be told, or not everything is durable.
 bool MergeTarget::all_tried() const {
   for (const auto& [node, sender] : senders_) {
     if (sender.durable.size() < sender.slots) return true;
@@ -85,7 +88,7 @@ bool MergeTarget::all_tried() const {
 
 void MergeTarget::slots_durable(const std::vector<uint32_t>& slots) {
   {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     for (const uint32_t slot : slots) {
       const auto found = plans_.find(slot);
       if (found == plans_.end()) continue;
@@ -111,11 +114,12 @@ void MergeTarget::run_worker() {
       merge(job, merger);
       continue;
     }
-    std::unique_lock lock(mutex_);
+    MutexLock lock(mutex_);
     if (stopping_) return;
     // With nothing pending a slot may still come back from another worker.
     const int64_t ms = pending_.empty() ? kCancellationPollMs : kRetryTickMs;
-    changed_.wait_for(lock, milliseconds(ms), [this] { return stopping_; });
+    changed_.wait_for(lock, milliseconds(ms),
+                      [this]() SLUICE_REQUIRES(mutex_) { return stopping_; });
     if (stopping_) return;
   }
 }
@@ -123,7 +127,7 @@ void MergeTarget::run_worker() {
 // The next slots whose sources can all be reached: of the group that was served last, whose streams
 // are open, or of another one.
 bool MergeTarget::pick(Job* job) {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   if (pending_.empty()) return false;
   auto group = pending_.lower_bound(last_group_);
   for (size_t i = 0; i < pending_.size(); ++i, ++group) {
@@ -234,7 +238,7 @@ void MergeTarget::put_back(const Job& job, size_t finished, const uint32_t* fail
     group.push_back(sender.node);
   }
   if (defect(Defect::kMergePutsBackAll)) finished = 0;
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   for (size_t i = job.pending.size(); i > finished; --i) {
     Pending pending = job.pending[i - 1];
     pending.tries += failed != nullptr && pending.plan->slot == *failed ? 1 : 0;
@@ -272,7 +276,7 @@ void MergeTarget::run_notices() {
     std::string node;
     std::vector<uint32_t> slots;
     {
-      std::unique_lock lock(mutex_);
+      MutexLock lock(mutex_);
       if (stopping_) return;
       if (!due_notice(&node, &slots)) {
         changed_.wait_for(lock, milliseconds(kNoticeTickMs));
@@ -285,7 +289,7 @@ void MergeTarget::run_notices() {
     }
     const absl::Status status = tell(node, slots);
     {
-      const std::lock_guard lock(mutex_);
+      const MutexLock lock(mutex_);
       Sender& sender = senders_[node];
       sender.tried = true;
       sender.told = status.ok();
@@ -302,7 +306,7 @@ void MergeTarget::look_for_restarts() {
   looked_ns_ = now;
   std::vector<std::string> told;
   {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     for (const auto& [node, sender] : senders_) {
       if (sender.told) told.push_back(node);
     }
@@ -310,13 +314,13 @@ void MergeTarget::look_for_restarts() {
   for (const std::string& node : told) {
     const absl::StatusOr<MergePeer> peer = options_.find_source(node);
     if (!peer.ok()) continue;
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     Sender& sender = senders_[node];
     if (sender.incarnation != peer->incarnation) sender.told = false;
   }
 }
 
-// Under the lock. A source is told once all of its slots are durable.
+// A source is told once all of its slots are durable.
 bool MergeTarget::due_notice(std::string* node, std::vector<uint32_t>* slots) {
   const int64_t now = exchange_.clock().monotonic_ns();
   for (auto& [name, sender] : senders_) {

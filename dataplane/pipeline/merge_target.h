@@ -7,18 +7,17 @@
 #ifndef SLUICE_DATAPLANE_PIPELINE_MERGE_TARGET_H_
 #define SLUICE_DATAPLANE_PIPELINE_MERGE_TARGET_H_
 
-#include <condition_variable>
 #include <cstdint>
 #include <deque>
 #include <map>
 #include <memory>
-#include <mutex>
 #include <set>
 #include <string>
 #include <thread>
 #include <vector>
 
 #include "absl/status/status.h"
+#include "base/mutex.h"
 #include "dataplane/pipeline/consolidation.h"
 #include "dataplane/pipeline/merge_slot.h"
 #include "dataplane/pipeline/merge_streams.h"
@@ -69,9 +68,9 @@ class MergeTarget {
 
   void run_notices();
   void look_for_restarts();
-  bool due_notice(std::string* node, std::vector<uint32_t>* slots);
+  bool due_notice(std::string* node, std::vector<uint32_t>* slots) SLUICE_REQUIRES(mutex_);
   absl::Status tell(const std::string& node, const std::vector<uint32_t>& slots);
-  bool all_tried() const;
+  bool all_tried() const SLUICE_REQUIRES(mutex_);
 
   Exchange& exchange_;
   MergeHost& host_;
@@ -79,14 +78,14 @@ class MergeTarget {
   std::unique_ptr<BlockPool> output_;
   std::unique_ptr<MergeStreams> streams_;
 
-  mutable std::mutex mutex_;
-  std::condition_variable changed_;
-  bool stopping_ = false;
+  mutable Mutex mutex_;
+  Condition changed_;
+  bool stopping_ SLUICE_GUARDED_BY(mutex_) = false;
   // By the slots' sources: one group's need the same streams.
-  std::map<std::vector<std::string>, std::deque<Pending>> pending_;
-  std::vector<std::string> last_group_;
+  std::map<std::vector<std::string>, std::deque<Pending>> pending_ SLUICE_GUARDED_BY(mutex_);
+  std::vector<std::string> last_group_ SLUICE_GUARDED_BY(mutex_);
   std::map<uint32_t, const ConsolidationSlot*> plans_;
-  std::map<std::string, Sender> senders_;
+  std::map<std::string, Sender> senders_ SLUICE_GUARDED_BY(mutex_);
   std::vector<std::thread> workers_;
   std::thread notices_;
   int64_t looked_ns_ = 0;  // for restarts; of that thread

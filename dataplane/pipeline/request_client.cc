@@ -2,13 +2,13 @@
 
 #include <algorithm>
 #include <chrono>
-#include <condition_variable>
 #include <iterator>
 #include <utility>
 #include <vector>
 
 #include "base/bytes.h"
 #include "base/clock.h"
+#include "base/mutex.h"
 #include "base/status.h"
 
 namespace sluice {
@@ -24,8 +24,8 @@ struct RequestClient::Call {
   uint64_t sequence = 0;
   int64_t deadline_ns = 0;  // of one with on_done
   Done on_done;
-  // Under the client's mutex:
-  std::condition_variable answered;
+  // With the client's mutex held:
+  Condition answered;
   bool done = false;
   absl::StatusOr<std::string> reply = absl::UnknownError("no reply");
 };
@@ -35,12 +35,12 @@ struct RequestClient::Node {
   std::atomic<size_t> calls{0};  // that use its stream; raised under the mutex
   std::atomic<bool> open{false};
   std::atomic<int64_t> used_ns{0};
-  std::mutex mutex;  // held while connecting: who else wants the stream waits for it
-  std::shared_ptr<Stream> stream;
-  std::string address;
-  absl::Status failure;
-  int64_t failed_ns = 0;
-  bool crowded = false;  // the failure is that it took nothing
+  Mutex mutex;  // held while connecting: who else wants the stream waits for it
+  std::shared_ptr<Stream> stream SLUICE_GUARDED_BY(mutex);
+  std::string address SLUICE_GUARDED_BY(mutex);
+  absl::Status failure SLUICE_GUARDED_BY(mutex);
+  int64_t failed_ns SLUICE_GUARDED_BY(mutex) = 0;
+  bool crowded SLUICE_GUARDED_BY(mutex) = false;  // the failure is that it took nothing
 };
 
 RequestClient::Call::~Call() {
@@ -65,7 +65,7 @@ RequestClient::~RequestClient() {
 }
 
 RequestClient::Node& RequestClient::node_of(const SlotRoute::Replica& replica) {
-  std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   std::unique_ptr<Node>& node = nodes_[replica.node];
   if (node == nullptr) {
     node = std::make_unique<Node>();
@@ -75,7 +75,7 @@ RequestClient::Node& RequestClient::node_of(const SlotRoute::Replica& replica) {
 }
 
 absl::Status RequestClient::open_stream(Node& node, const std::string& address, Call& call) {
-  std::lock_guard lock(node.mutex);
+  const MutexLock lock(node.mutex);
   const int64_t now = exchange_.clock().monotonic_ns();
   const int64_t since_ms = (now - node.failed_ns) / kMs;
   const int64_t pause_ms = node.crowded ? options_.crowded_ms : options_.unreachable_ms;
@@ -117,7 +117,7 @@ void RequestClient::close_idle(const Node& but) {
   std::vector<Node*> idle;
   size_t open = 0;
   {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     for (const auto& [name, node] : nodes_) {
       if (node.get() == &but || !node->open) continue;
       ++open;
@@ -129,12 +129,14 @@ void RequestClient::close_idle(const Node& but) {
   for (Node* node : idle) {
     if (open < options_.streams) return;
     // One that somebody is about to use is not idle.
-    const std::unique_lock lock(node->mutex, std::try_to_lock);
-    if (!lock.owns_lock() || node->calls > 0 || node->stream == nullptr) continue;
-    node->stream->close(absl::OkStatus());
-    node->stream.reset();
-    node->open = false;
-    --open;
+    if (!node->mutex.try_lock()) continue;
+    if (node->calls == 0 && node->stream != nullptr) {
+      node->stream->close(absl::OkStatus());
+      node->stream.reset();
+      node->open = false;
+      --open;
+    }
+    node->mutex.unlock();
   }
 }
 
@@ -163,7 +165,7 @@ void RequestClient::send(const SlotRoute::Replica& to, BlockBuffer message, uint
   if (status.ok()) return;
   // One that takes nothing is not waited for by each request after this one.
   {
-    const std::lock_guard lock(node.mutex);
+    const MutexLock lock(node.mutex);
     node.failure = status;
     node.failed_ns = exchange_.clock().monotonic_ns();
     node.crowded = true;
@@ -175,12 +177,12 @@ absl::Status RequestClient::post(const CallPtr& call, BlockBuffer message, uint3
                                  int64_t timeout_ms) {
   const CallKey key{call->stream->number(), call->sequence};
   {
-    std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     calls_.emplace(key, call);
   }
   if (absl::Status status = call->stream->send(std::move(message), bytes, timeout_ms);
       !status.ok()) {
-    std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     // Its stream may have closed meanwhile, which has answered it.
     return calls_.erase(key) > 0 || !call->on_done ? status : absl::OkStatus();
   }
@@ -190,7 +192,7 @@ absl::Status RequestClient::post(const CallPtr& call, BlockBuffer message, uint3
 }
 
 absl::StatusOr<std::string> RequestClient::finish(const CallPtr& call, int64_t timeout_ms) {
-  std::unique_lock lock(mutex_);
+  MutexLock lock(mutex_);
   if (!call->answered.wait_for(lock, std::chrono::milliseconds(timeout_ms),
                                [&] { return call->done; })) {
     calls_.erase({call->stream->number(), call->sequence});
@@ -232,7 +234,7 @@ void RequestClient::on_reply(Inbox::Delivery& delivery) {
   }
   CallPtr call;
   {
-    std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     const auto found = calls_.find({delivery.stream->number(), envelope.sequence});
     if (found == calls_.end()) return;  // nobody waits any more
     call = found->second;
@@ -249,7 +251,7 @@ void RequestClient::expire() {
   const int64_t now = exchange_.clock().monotonic_ns();
   std::vector<CallPtr> late;
   {
-    std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     for (auto at = calls_.begin(); at != calls_.end();) {
       const bool over = at->second->on_done && at->second->deadline_ns <= now;
       if (over) late.push_back(at->second);
@@ -265,7 +267,7 @@ void RequestClient::on_closed(const std::shared_ptr<Stream>& stream) {
   const absl::Status reason = stream->closed_reason();
   std::vector<CallPtr> ended;
   {
-    std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     auto at = calls_.lower_bound({stream->number(), 0});
     while (at != calls_.end() && at->first.first == stream->number()) {
       at->second->reply = reason;

@@ -10,12 +10,12 @@
 #include <functional>
 #include <map>
 #include <memory>
-#include <mutex>
 #include <string>
 #include <thread>
 #include <utility>
 
 #include "absl/status/statusor.h"
+#include "base/mutex.h"
 #include "dataplane/pipeline/slot_router.h"
 #include "dataplane/stream/exchange.h"
 
@@ -84,10 +84,10 @@ class RequestClient {
   std::atomic<uint64_t> next_sequence_{0};
   std::atomic<bool> stopping_{false};
 
-  std::mutex mutex_;  // what follows
-  std::map<std::string, std::unique_ptr<Node>> nodes_;
+  Mutex mutex_;
+  std::map<std::string, std::unique_ptr<Node>> nodes_ SLUICE_GUARDED_BY(mutex_);
   using CallKey = std::pair<uint64_t, uint64_t>;  // its stream's number, its sequence
-  std::map<CallKey, CallPtr> calls_;
+  std::map<CallKey, CallPtr> calls_ SLUICE_GUARDED_BY(mutex_);
   std::thread thread_;
 };
 

@@ -23,6 +23,7 @@ bool by_slot_and_sequence(const BlockLocation& a, const BlockLocation& b) {
 }  // namespace
 
 absl::Status RestorePlan::build(const RouteOf& route_of, bool lots) {
+  const MutexLock lock(mutex_);
   for (const ArchiveReader::Part& part : archive_.parts()) {
     blocks_.push_back(part.blocks);
     std::sort(blocks_.back().begin(), blocks_.back().end(), by_slot_and_sequence);
@@ -205,7 +206,7 @@ absl::Status RestorePlan::add_only() {
 }
 
 std::optional<RestorePlan::Work> RestorePlan::take() {
-  std::unique_lock lock(mutex_);
+  MutexLock lock(mutex_);
   for (;;) {
     if (options_.is_cancelled()) return std::nullopt;
     bool nothing_left = false;
@@ -260,7 +261,9 @@ std::optional<RestorePlan::Work> RestorePlan::take_locked(int64_t now, bool* not
 // Of those that wait in the lot, for the node with the fewest requests in flight.
 std::optional<uint32_t> RestorePlan::idlest_group(const Lot& lot) const {
   std::optional<uint32_t> best;
-  const auto in_flight = [this](uint32_t group) { return lane_in_flight_[group_lanes_[group]]; };
+  const auto in_flight = [this](uint32_t group) SLUICE_REQUIRES(mutex_) {
+    return lane_in_flight_[group_lanes_[group]];
+  };
   for (const auto& [group, ranges] : lot.ranges) {
     if (in_flight(group) >= options_.requests_per_node) continue;
     if (!best.has_value() || in_flight(group) < in_flight(*best)) best = group;
@@ -311,7 +314,7 @@ void RestorePlan::release(Unit* unit) {
 
 void RestorePlan::retained(Unit* unit) {
   {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     release(unit);
   }
   changed_.notify_one();
@@ -319,7 +322,7 @@ void RestorePlan::retained(Unit* unit) {
 
 void RestorePlan::lot_done(int lot) {
   {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     lots_[static_cast<size_t>(lot)].done = true;
     --in_flight_;
   }
@@ -329,7 +332,7 @@ void RestorePlan::lot_done(int lot) {
 std::optional<uint32_t> RestorePlan::done(Unit unit) {
   std::optional<uint32_t> complete;
   {
-    std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     release(&unit);
     const uint32_t slot = blocks_[unit.part][unit.first].slot;
     uint64_t& left = slot_blocks_[slot];
@@ -342,7 +345,7 @@ std::optional<uint32_t> RestorePlan::done(Unit unit) {
 
 void RestorePlan::retry(Unit unit) {
   {
-    std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     release(&unit);
     unit.lot = kNoLot;
     const int64_t backoff =
@@ -355,7 +358,7 @@ void RestorePlan::retry(Unit unit) {
 
 void RestorePlan::give_up(Unit unit, RestoreUnit failed) {
   {
-    std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     release(&unit);
     const BlockLocation& first = blocks_[unit.part][unit.first];
     failed.part = archive_.parts()[unit.part].node;
@@ -368,7 +371,7 @@ void RestorePlan::give_up(Unit unit, RestoreUnit failed) {
 }
 
 std::vector<RestoreUnit> RestorePlan::failed() {
-  std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   std::sort(failed_.begin(), failed_.end(), [](const RestoreUnit& a, const RestoreUnit& b) {
     return std::tie(a.part, a.slot, a.first_sequence) < std::tie(b.part, b.slot, b.first_sequence);
   });

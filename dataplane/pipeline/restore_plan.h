@@ -3,15 +3,14 @@
 #ifndef SLUICE_DATAPLANE_PIPELINE_RESTORE_PLAN_H_
 #define SLUICE_DATAPLANE_PIPELINE_RESTORE_PLAN_H_
 
-#include <condition_variable>
 #include <cstdint>
 #include <deque>
 #include <map>
-#include <mutex>
 #include <optional>
 #include <string>
 #include <vector>
 
+#include "base/mutex.h"
 #include "dataplane/pipeline/restore.h"
 
 namespace sluice {
@@ -92,38 +91,39 @@ class RestorePlan {
     uint32_t count = 1;
   };
 
-  absl::Status add_only();
+  absl::Status add_only() SLUICE_REQUIRES(mutex_);
   absl::StatusOr<std::map<uint32_t, SlotLots>> cut_lots(const RouteOf& route_of);
-  absl::Status add_slot(const RouteOf& route_of, const Range& slot, const SlotLots& lots);
+  absl::Status add_slot(const RouteOf& route_of, const Range& slot, const SlotLots& lots)
+      SLUICE_REQUIRES(mutex_);
   // Who sends a part; the same for parts that one process sends.
   std::string sender_of(const std::string& part) const;
-  uint32_t lane_of(const std::string& node);
-  uint32_t group_of(const SlotRoute& route);
-  void add_range(uint32_t group, uint32_t lot, const Range& range);
+  uint32_t lane_of(const std::string& node) SLUICE_REQUIRES(mutex_);
+  uint32_t group_of(const SlotRoute& route) SLUICE_REQUIRES(mutex_);
+  void add_range(uint32_t group, uint32_t lot, const Range& range) SLUICE_REQUIRES(mutex_);
   uint32_t end_of_unit(uint32_t part, uint32_t first, uint32_t end) const;
-  std::optional<Work> take_locked(int64_t now, bool* nothing_left);
-  std::vector<Unit> take_of_lot(int lot);
-  std::optional<uint32_t> idlest_group(const Lot& lot) const;
-  Unit take_unit(Range* range, int lot);
-  void release(Unit* unit);
+  std::optional<Work> take_locked(int64_t now, bool* nothing_left) SLUICE_REQUIRES(mutex_);
+  std::vector<Unit> take_of_lot(int lot) SLUICE_REQUIRES(mutex_);
+  std::optional<uint32_t> idlest_group(const Lot& lot) const SLUICE_REQUIRES(mutex_);
+  Unit take_unit(Range* range, int lot) SLUICE_REQUIRES(mutex_);
+  void release(Unit* unit) SLUICE_REQUIRES(mutex_);
 
   ArchiveReader& archive_;
   const RestoreOptions& options_;
   Clock& clock_;
   std::vector<std::vector<BlockLocation>> blocks_;
-  std::mutex mutex_;
-  std::condition_variable changed_;
-  std::map<std::string, uint32_t> lane_index_;
-  std::vector<size_t> lane_in_flight_;  // requests
-  std::map<std::vector<std::string>, uint32_t> group_index_;
-  std::vector<uint32_t> group_lanes_;
-  bool ends_lots_ = false;
-  std::vector<Lot> lots_;
-  size_t first_open_ = 0;                     // lot
-  std::deque<Unit> waiting_;                  // to be tried again
-  std::map<uint32_t, uint64_t> slot_blocks_;  // not written yet
-  std::vector<RestoreUnit> failed_;
-  size_t in_flight_ = 0;  // units, and lots that are being ended
+  Mutex mutex_;
+  Condition changed_;
+  std::map<std::string, uint32_t> lane_index_ SLUICE_GUARDED_BY(mutex_);
+  std::vector<size_t> lane_in_flight_ SLUICE_GUARDED_BY(mutex_);  // requests
+  std::map<std::vector<std::string>, uint32_t> group_index_ SLUICE_GUARDED_BY(mutex_);
+  std::vector<uint32_t> group_lanes_ SLUICE_GUARDED_BY(mutex_);
+  bool ends_lots_ SLUICE_GUARDED_BY(mutex_) = false;
+  std::vector<Lot> lots_;  // their number and holders are fixed after build(); the rest: mutex_
+  size_t first_open_ SLUICE_GUARDED_BY(mutex_) = 0;                     // lot
+  std::deque<Unit> waiting_ SLUICE_GUARDED_BY(mutex_);                  // to be tried again
+  std::map<uint32_t, uint64_t> slot_blocks_ SLUICE_GUARDED_BY(mutex_);  // not written yet
+  std::vector<RestoreUnit> failed_ SLUICE_GUARDED_BY(mutex_);
+  size_t in_flight_ SLUICE_GUARDED_BY(mutex_) = 0;  // units, and lots that are being ended
 };
 
 // Makes neighbours of one slot that failed for the same reason one. `failed` as failed() has it.

@@ -11,6 +11,7 @@ namespace sluice {
 
 void RestoreTally::count_by_manifest() {
   if (!counted_by_manifest()) return;
+  const MutexLock lock(mutex_);
   for (const PartManifest& part : archive_.manifest().parts) {
     const auto& here = archive_.parts();
     if (std::none_of(here.begin(), here.end(),
@@ -30,7 +31,7 @@ void RestoreTally::count_by_manifest() {
 void RestoreTally::account(RestorePlan::Unit unit, UnitTry result) {
   const bool failed = result.failure.has_value();
   const bool stopped = options_.is_cancelled();
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   const bool retry = failed && !result.failure->permanent && unit.tries + 1 < options_.tries;
   if (!failed || (!retry && !stopped && !result.failure->unread)) count_unit(result);
   if (!failed) return count_done(unit, result);
@@ -88,6 +89,7 @@ void RestoreTally::count_unit(const UnitTry& result) {
 }
 
 absl::StatusOr<RestoreResult> RestoreTally::finish(BlockBuffer buffer) {
+  const MutexLock lock(mutex_);
   result_.cancelled = options_.is_cancelled();
   std::vector<RestoreUnit> failed = plan_.failed();
   std::vector<RestoreUnit*> unread;

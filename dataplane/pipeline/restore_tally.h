@@ -3,10 +3,9 @@
 #ifndef SLUICE_DATAPLANE_PIPELINE_RESTORE_TALLY_H_
 #define SLUICE_DATAPLANE_PIPELINE_RESTORE_TALLY_H_
 
-#include <mutex>
-
 #include "absl/status/status.h"
 #include "base/arena.h"
+#include "base/mutex.h"
 #include "dataplane/archive/reader.h"
 #include "dataplane/pipeline/restore.h"
 #include "dataplane/pipeline/restore_ledger.h"
@@ -32,18 +31,18 @@ class RestoreTally {
   absl::StatusOr<RestoreResult> finish(BlockBuffer buffer);
 
  private:
-  void give_up(const RestorePlan::Unit& unit, const UnitTry& result);
-  void count_unit(const UnitTry& result);
-  void count_done(const RestorePlan::Unit& unit, const UnitTry& result);
+  void give_up(const RestorePlan::Unit& unit, const UnitTry& result) SLUICE_REQUIRES(mutex_);
+  void count_unit(const UnitTry& result) SLUICE_REQUIRES(mutex_);
+  void count_done(const RestorePlan::Unit& unit, const UnitTry& result) SLUICE_REQUIRES(mutex_);
   bool counted_by_manifest() const { return !repack_ && options_.only.empty(); }
 
   ArchiveReader& archive_;
   const RestoreOptions& options_;
   RestorePlan& plan_;
   const bool repack_;
-  std::mutex mutex_;  // what follows, and callbacks
-  SlotLedger ledger_;
-  RestoreResult result_;
+  Mutex mutex_;  // callbacks are called with it held
+  SlotLedger ledger_ SLUICE_GUARDED_BY(mutex_);
+  RestoreResult result_ SLUICE_GUARDED_BY(mutex_);
 };
 
 }  // namespace sluice

@@ -11,13 +11,13 @@
 namespace sluice {
 
 bool SendJob::stopped() const {
-  std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   return failed_;
 }
 
 void SendJob::fail(const absl::Status& status) {
   {
-    std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     if (failed_) return;
     failed_ = true;
     failure_ = status;
@@ -26,24 +26,24 @@ void SendJob::fail(const absl::Status& status) {
 }
 
 absl::Status SendJob::status() const {
-  std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   return failed_ ? failure_ : absl::OkStatus();
 }
 
 void SendJob::slot_sent(uint32_t slot) {
-  std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   if (options.on_slot_sent) options.on_slot_sent(slot);
 }
 
 void SendJob::slot_durable(uint32_t slot, bool skipped) {
-  std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   ++result_.slots;
   result_.slots_skipped += skipped;
   if (options.on_slot_durable) options.on_slot_durable(slot);
 }
 
 void SendJob::block_sent(uint32_t message_bytes, const SlotPacker::Packed& packed) {
-  std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   result_.blocks += packed.bytes > 0;
   result_.records += packed.records;
   result_.record_bytes += packed.record_bytes;
@@ -52,17 +52,17 @@ void SendJob::block_sent(uint32_t message_bytes, const SlotPacker::Packed& packe
 }
 
 void SendJob::add_repeat() {
-  std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   ++result_.slots_repeated;
 }
 
 void SendJob::add_reconnect() {
-  std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   ++result_.reconnects;
 }
 
 SendCopiesResult SendJob::result() const {
-  std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   return result_;
 }
 

@@ -170,12 +170,13 @@ absl::Status SendLane::prepare() {
       for (const Activity::Waker& wake : wakers) wake();
     });
   }
+  const MutexLock lock(mutex_);
   progress_ns_ = job_.exchange.clock().monotonic_ns();
   return absl::OkStatus();
 }
 
 bool SendLane::done() const {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   return durable_ == slots_.size();
 }
 
@@ -206,7 +207,7 @@ void SendLane::run_control() {
 void SendLane::connect() {
   if (std::exchange(connected_before_, true)) job_.add_reconnect();
   {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     durable_before_ = durable_;
   }
   phase_ = Phase::kConnecting;
@@ -222,7 +223,7 @@ void SendLane::connect() {
   job_.exchange.begin_connect(options, [connecting = connecting_, wake = control_.waker()](
                                            absl::StatusOr<std::shared_ptr<Stream>> stream) {
     {
-      const std::lock_guard lock(connecting->mutex);
+      const MutexLock lock(connecting->mutex);
       connecting->result = std::move(stream);
     }
     wake();
@@ -232,7 +233,7 @@ void SendLane::connect() {
 bool SendLane::take_connected() {
   absl::StatusOr<std::shared_ptr<Stream>> stream = absl::UnknownError("");
   {
-    const std::lock_guard lock(connecting_->mutex);
+    const MutexLock lock(connecting_->mutex);
     if (!connecting_->result.has_value()) return false;
     stream = *std::move(connecting_->result);
   }
@@ -300,7 +301,7 @@ absl::Status SendLane::on_durable(const Message& message) {
   for (const uint32_t slot : list) {
     bool sent_before = false;
     {
-      const std::lock_guard lock(mutex_);
+      const MutexLock lock(mutex_);
       const auto found = slots_.find(slot);
       if (found == slots_.end() || found->second.phase == Slot::Phase::kDurable) continue;
       sent_before = found->second.sent_before;
@@ -315,7 +316,7 @@ absl::Status SendLane::on_durable(const Message& message) {
 
 absl::Status SendLane::on_refused(const Message& message) {
   const uint32_t slot = message.envelope.slot;
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   const auto found = slots_.find(slot);
   if (found == slots_.end()) return data_loss("the target refuses slot {}, never sent", slot);
   Slot& state = found->second;
@@ -337,7 +338,7 @@ absl::Status SendLane::on_refused(const Message& message) {
 void SendLane::begin_sending() {
   phase_ = Phase::kSending;
   {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     to_do_.clear();
     for (const uint32_t slot : order_) {
       Slot& state = slots_[slot];
@@ -356,7 +357,7 @@ void SendLane::end_stream(const absl::Status& why) {
   const bool opened = stream_ != nullptr;
   const absl::Status reason = opened && stream_->closed() ? stream_->closed_reason() : why;
   {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     current_.stream.reset();
     if (durable_ > durable_before_) {
       fruitless_ = 0;
@@ -375,7 +376,7 @@ void SendLane::end_stream(const absl::Status& why) {
   const int64_t now = job_.exchange.clock().monotonic_ns();
   bool give_up = fruitless_ > kMaxFruitlessStreams;
   {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     give_up = give_up || now - progress_ns_ > job_.options.give_up_ms * kMs;
   }
   if (give_up) {
@@ -388,7 +389,7 @@ void SendLane::end_stream(const absl::Status& why) {
 // Every slot is durable, or the job has stopped.
 void SendLane::finish() {
   {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     current_.stream.reset();
   }
   wake_packers();
@@ -412,12 +413,12 @@ void SendLane::wake_packers() {
 }
 
 SendLane::Current SendLane::current() const {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   return current_;
 }
 
 bool SendLane::next_slot(uint64_t stream, uint32_t* slot, bool* restart) {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   while (!to_do_.empty() && current_.stream != nullptr && current_.number == stream) {
     *slot = to_do_.front();
     to_do_.pop_front();
@@ -434,13 +435,13 @@ bool SendLane::next_slot(uint64_t stream, uint32_t* slot, bool* restart) {
 }
 
 bool SendLane::block_sent(uint64_t stream, uint32_t slot) {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   progress_ns_ = job_.exchange.clock().monotonic_ns();
   return current_.number != stream || !slots_[slot].refused;
 }
 
 void SendLane::slot_over(uint64_t stream, uint32_t slot, bool refused) {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   Slot& state = slots_[slot];
   if (current_.number != stream || state.phase != Slot::Phase::kSending) return;
   const bool again = refused || state.refused;
@@ -451,7 +452,7 @@ void SendLane::slot_over(uint64_t stream, uint32_t slot, bool refused) {
 // By a packer, which may have been at work since before another stream was opened.
 void SendLane::broken(uint64_t stream) {
   {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     if (current_.number == stream) current_.stream.reset();
   }
   control_.wake();

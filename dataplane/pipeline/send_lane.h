@@ -7,13 +7,13 @@
 #include <deque>
 #include <functional>
 #include <memory>
-#include <mutex>
 #include <optional>
 #include <unordered_map>
 #include <vector>
 
 #include "base/backoff.h"
 #include "base/executor.h"
+#include "base/mutex.h"
 #include "dataplane/pipeline/send_copies.h"
 #include "dataplane/pipeline/slot_packer.h"
 
@@ -49,10 +49,10 @@ class SendJob {
 
  private:
   const std::function<void()> changed_;
-  mutable std::mutex mutex_;
-  absl::Status failure_;
-  bool failed_ = false;
-  SendCopiesResult result_;
+  mutable Mutex mutex_;
+  absl::Status failure_ SLUICE_GUARDED_BY(mutex_);
+  bool failed_ SLUICE_GUARDED_BY(mutex_) = false;
+  SendCopiesResult result_ SLUICE_GUARDED_BY(mutex_);
 };
 
 // Sends the job's slots over one stream at a time. Runs on the exchange's executor: one
@@ -87,8 +87,8 @@ class SendLane {
   class Packer;
   // A connect that may end after the lane does.
   struct Connecting {
-    std::mutex mutex;
-    std::optional<absl::StatusOr<std::shared_ptr<Stream>>> result;
+    Mutex mutex;
+    std::optional<absl::StatusOr<std::shared_ptr<Stream>>> result SLUICE_GUARDED_BY(mutex);
   };
 
   // Of the control activity.
@@ -131,12 +131,12 @@ class SendLane {
   bool connected_before_ = false;
   size_t durable_before_ = 0;  // when the stream was opened
 
-  mutable std::mutex mutex_;  // what follows
-  Current current_;
-  std::unordered_map<uint32_t, Slot> slots_;
-  std::deque<uint32_t> to_do_;
-  size_t durable_ = 0;
-  int64_t progress_ns_ = 0;  // a slot became durable or a block was sent
+  mutable Mutex mutex_;
+  Current current_ SLUICE_GUARDED_BY(mutex_);
+  std::unordered_map<uint32_t, Slot> slots_ SLUICE_GUARDED_BY(mutex_);
+  std::deque<uint32_t> to_do_ SLUICE_GUARDED_BY(mutex_);
+  size_t durable_ SLUICE_GUARDED_BY(mutex_) = 0;
+  int64_t progress_ns_ SLUICE_GUARDED_BY(mutex_) = 0;  // a slot became durable or a block was sent
 
   // Last, so that they stop before anything of the above goes.
   Activity control_;

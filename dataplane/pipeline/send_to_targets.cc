@@ -3,13 +3,12 @@
 #include <algorithm>
 #include <atomic>
 #include <chrono>
-#include <condition_variable>
 #include <memory>
-#include <mutex>
 #include <utility>
 
 #include "base/backoff.h"
 #include "base/clock.h"
+#include "base/mutex.h"
 #include "base/status.h"
 
 namespace sluice {
@@ -35,8 +34,9 @@ class TargetQueue {
       if (cancellation.cancelled()) return cancelled("sending copies is cancelled");
       SLUICE_RETURN_IF_ERROR(start_due());
       {
-        std::unique_lock lock(mutex_);
-        changed_.wait_for(lock, std::chrono::milliseconds(wait_ms()), [this] { return ended_; });
+        MutexLock lock(mutex_);
+        changed_.wait_for(lock, std::chrono::milliseconds(wait_ms()),
+                          [this]() SLUICE_REQUIRES(mutex_) { return ended_; });
         ended_ = false;
       }
       for (const auto& send : sends_) {
@@ -113,7 +113,7 @@ class TargetQueue {
     auto sender = CopySender::start(exchange_, cut_, std::move(copies), [this, &send] {
       send.over = true;
       {
-        const std::lock_guard lock(mutex_);
+        const MutexLock lock(mutex_);
         ended_ = true;
       }
       changed_.notify_one();
@@ -148,10 +148,10 @@ class TargetQueue {
   CutReader& cut_;
   const SendToTargetsOptions& options_;
   size_t active_ = 0;
-  std::mutex mutex_;
-  std::condition_variable changed_;
-  bool ended_ = false;                        // a send, since it was last looked
-  std::vector<std::unique_ptr<Send>> sends_;  // last: their senders call back
+  Mutex mutex_;
+  Condition changed_;
+  bool ended_ SLUICE_GUARDED_BY(mutex_) = false;  // a send, since it was last looked
+  std::vector<std::unique_ptr<Send>> sends_;      // last: their senders call back
 };
 
 }  // namespace

@@ -52,7 +52,7 @@ std::shared_ptr<WriteLots::Lot> WriteLots::find_or_make(uint64_t number) {
 absl::StatusOr<uint64_t> WriteLots::add(uint64_t number, std::span<const uint8_t> block) {
   std::shared_ptr<Lot> lot;
   {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     if (bytes_ + block.size() > options_.max_bytes) {
       return resource_exhausted("{} MiB are kept for lots", options_.max_bytes >> 20);
     }
@@ -61,7 +61,7 @@ absl::StatusOr<uint64_t> WriteLots::add(uint64_t number, std::span<const uint8_t
     ++lot->adding;
   }
   const absl::StatusOr<uint64_t> added = lot->ingest->add(block);
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   --lot->adding;
   lot->heard_ns = clock_.monotonic_ns();
   if (!added.ok()) return added.status();
@@ -72,7 +72,7 @@ absl::StatusOr<uint64_t> WriteLots::add(uint64_t number, std::span<const uint8_t
 void WriteLots::end(uint64_t number, const LotEnd& end, Answer answer) {
   std::shared_ptr<Lot> lot;
   {
-    std::unique_lock lock(mutex_);
+    MutexLock lock(mutex_);
     const auto known = lots_.find(number);
     const bool open = known != lots_.end() && (end.token == 0 || known->second->token == end.token);
     if (!open && end.token != 0) {
@@ -114,7 +114,7 @@ void WriteLots::tick() {
   const int64_t now = clock_.monotonic_ns();
   std::vector<std::shared_ptr<Lot>> ready;
   {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     for (auto at = lots_.begin(); at != lots_.end();) {
       const std::shared_ptr<Lot> lot = at->second;
       if (!is_ready(*lot, now)) {
@@ -146,7 +146,7 @@ void WriteLots::commit(const std::shared_ptr<Lot>& lot) {
   }
   lot->ingest.reset();
   {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     bytes_ -= kept;
     outcomes_.push_back({lot->token, result});
     if (outcomes_.size() > options_.outcomes) outcomes_.pop_front();
@@ -155,7 +155,7 @@ void WriteLots::commit(const std::shared_ptr<Lot>& lot) {
 }
 
 uint64_t WriteLots::bytes() const {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   return bytes_;
 }
 

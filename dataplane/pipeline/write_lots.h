@@ -14,7 +14,6 @@
 #include <functional>
 #include <map>
 #include <memory>
-#include <mutex>
 #include <set>
 #include <span>
 #include <string>
@@ -23,6 +22,7 @@
 
 #include "absl/status/statusor.h"
 #include "base/clock.h"
+#include "base/mutex.h"
 #include "base/stage.h"
 #include "dataplane/store/store.h"
 
@@ -85,19 +85,19 @@ class WriteLots {
   };
   using Lots = std::map<uint64_t, std::shared_ptr<Lot>>;
 
-  std::shared_ptr<Lot> find_or_make(uint64_t number);
-  bool is_ready(const Lot& lot, int64_t now) const;
+  std::shared_ptr<Lot> find_or_make(uint64_t number) SLUICE_REQUIRES(mutex_);
+  bool is_ready(const Lot& lot, int64_t now) const SLUICE_REQUIRES(mutex_);
   void commit(const std::shared_ptr<Lot>& lot);
 
   Store& store_;
   Clock& clock_;
   const Options options_;
-  mutable std::mutex mutex_;  // what follows
-  Lots lots_;
-  std::deque<Outcome> outcomes_;
-  uint64_t bytes_ = 0;
-  uint64_t last_token_ = 0;
-  int64_t patience_ms_;  // halves when it was in vain
+  mutable Mutex mutex_;
+  Lots lots_ SLUICE_GUARDED_BY(mutex_);
+  std::deque<Outcome> outcomes_ SLUICE_GUARDED_BY(mutex_);
+  uint64_t bytes_ SLUICE_GUARDED_BY(mutex_) = 0;
+  uint64_t last_token_ SLUICE_GUARDED_BY(mutex_) = 0;
+  int64_t patience_ms_ SLUICE_GUARDED_BY(mutex_);  // halves when it was in vain
 };
 
 }  // namespace sluice

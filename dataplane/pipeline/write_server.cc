@@ -3,12 +3,12 @@
 #include <algorithm>
 #include <atomic>
 #include <map>
-#include <mutex>
 #include <thread>
 #include <utility>
 
 #include "base/bytes.h"
 #include "base/clock.h"
+#include "base/mutex.h"
 #include "base/status.h"
 #include "dataplane/block/block.h"
 #include "dataplane/pipeline/record_writes.h"
@@ -81,9 +81,9 @@ class WriteServerImpl final : public WriteServer, public StreamHandler {
   std::atomic<bool> stopping_{false};
   std::vector<std::thread> threads_;
 
-  mutable std::mutex mutex_;
-  std::map<uint64_t, std::shared_ptr<Stream>> streams_;  // by number
-  Counters counters_;
+  mutable Mutex mutex_;
+  std::map<uint64_t, std::shared_ptr<Stream>> streams_ SLUICE_GUARDED_BY(mutex_);  // by number
+  Counters counters_ SLUICE_GUARDED_BY(mutex_);
 };
 
 absl::Status WriteServerImpl::start() {
@@ -126,7 +126,7 @@ WriteServerImpl::~WriteServerImpl() {
 }
 
 WriteServer::Counters WriteServerImpl::counters() const {
-  std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   return counters_;
 }
 
@@ -140,7 +140,7 @@ absl::StatusOr<StreamHandler::Admission> WriteServerImpl::admit(const Hello& hel
 }
 
 void WriteServerImpl::accepted(std::shared_ptr<Stream> stream) {
-  std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   const uint64_t number = stream->number();
   streams_.emplace(number, std::move(stream));
 }
@@ -151,7 +151,7 @@ void WriteServerImpl::run(Inbox& inbox, bool forwards) {
     lots_.tick();
     if (!inbox.take(options_.tick_ms, &delivery)) continue;
     if (delivery.closed) {
-      std::lock_guard lock(mutex_);
+      const MutexLock lock(mutex_);
       streams_.erase(delivery.stream->number());
     } else {
       handle(delivery, forwards);
@@ -182,7 +182,7 @@ void WriteServerImpl::handle(Inbox::Delivery& delivery, bool forwarded) {
   const WriteReply reply = carry_out(delivery.message, forwarded);
   delivery.message.buffer.reset();
   {
-    std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     ++(forwarded ? counters_.forwarded : counters_.requests);
     counters_.records_changed += reply.changed;
   }
@@ -262,7 +262,7 @@ WriteReply WriteServerImpl::carry_out(Message& message, bool forwarded) {
   const absl::StatusOr<Request> request = check(message);
   if (!request.ok()) {
     reply.failures.push_back({options_.node, request.status()});
-    std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     ++counters_.refused;
     return reply;
   }
@@ -289,7 +289,7 @@ void WriteServerImpl::apply(const Request& request, const Envelope& envelope, Wr
   }
   reply->holders.push_back({options_.node, store_.store_id(), keeping});
   if (keeping == 0) return;
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   ++counters_.kept;
 }
 

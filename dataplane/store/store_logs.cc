@@ -5,12 +5,12 @@
 
 #include <algorithm>
 #include <cstdint>
-#include <mutex>
 #include <string>
 #include <string_view>
 #include <utility>
 #include <vector>
 
+#include "base/mutex.h"
 #include "base/status.h"
 #include "dataplane/store/store_db.h"
 
@@ -55,23 +55,23 @@ class LogFile final : public rocksdb::FSWritableFileOwnerWrapper {
 class LogChain {
  public:
   void add(LogFile* file) {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     files_.push_back(file);
   }
   void remove(const LogFile* file) {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     std::erase(files_, file);
     // RocksDB closes logs whose records are in tables.
     if (!lacks_locked()) full_ = IOStatus::OK();
   }
 
   IOStatus check() const {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     return failed_.ok() ? full_ : failed_;
   }
 
   IOStatus complete() {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     for (LogFile* const file : files_) {
       if (!failed_.ok()) return failed_;
       if (IOStatus status = file->write(file->lacking_); !status.ok()) return status;
@@ -84,7 +84,7 @@ class LogChain {
 
   // Called before a log begins.
   IOStatus make_durable() {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     if (!failed_.ok()) return failed_;
     // What is appended to the next one waits for what the others lack.
     if (files_.empty() || !full_.ok()) return IOStatus::OK();
@@ -93,18 +93,20 @@ class LogChain {
   }
 
   IOStatus append(LogFile& file, std::string_view data) {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
+    if (!failed_.ok()) return IOStatus::OK();
     if (full_.ok()) {
       IOStatus status = file.write(data);
-      if (!status.IsNoSpace()) return status;
-      full_ = std::move(status);
+      if (status.ok()) return status;
+      (status.IsNoSpace() ? full_ : failed_) = std::move(status);
     }
-    file.lacking_.append(data);
+    if (failed_.ok()) file.lacking_.append(data);
     return IOStatus::OK();
   }
 
   IOStatus sync(LogFile& file) {
-    std::unique_lock lock(mutex_);
+    MutexLock lock(mutex_);
+    if (!failed_.ok()) return failed_;
     // RocksDB is about to make tables of one family of what the log should have of all.
     if (!file.lacking_.empty() && &file != files_.back()) return full_;
     const uint64_t covered = file.size_;
@@ -116,16 +118,17 @@ class LogChain {
   }
 
  private:
-  bool lacks_locked() const {
+  bool lacks_locked() const SLUICE_REQUIRES(mutex_) {
     return std::any_of(files_.begin(), files_.end(),
                        [](const LogFile* file) { return !file->lacking_.empty(); });
   }
-  IOStatus sync_locked(LogFile& file) {
+  IOStatus sync_locked(LogFile& file) SLUICE_REQUIRES(mutex_) {
     IOStatus status = file.target()->Sync(rocksdb::IOOptions(), nullptr);
     note_sync_locked(file, file.size_, status);
     return status;
   }
-  void note_sync_locked(LogFile& file, uint64_t covered, const IOStatus& status) {
+  void note_sync_locked(LogFile& file, uint64_t covered, const IOStatus& status)
+      SLUICE_REQUIRES(mutex_) {
     if (status.ok()) {
       file.durable_ = std::max(file.durable_, covered);
     } else {
@@ -133,10 +136,11 @@ class LogChain {
     }
   }
 
-  mutable std::mutex mutex_;
-  std::vector<LogFile*> files_;
-  IOStatus full_;    // why something is lacking, or OK
-  IOStatus failed_;  // of a sync
+  mutable Mutex mutex_;
+  std::vector<LogFile*> files_ SLUICE_GUARDED_BY(mutex_);
+  IOStatus full_ SLUICE_GUARDED_BY(mutex_);  // why something is lacking, or OK
+  // Of a sync, or of a write to a disk that is not full.
+  IOStatus failed_ SLUICE_GUARDED_BY(mutex_);
 };
 
 LogFile::~LogFile() { chain_->remove(this); }

@@ -80,7 +80,7 @@ absl::Status ExchangeImpl::start() {
 
 ExchangeImpl::~ExchangeImpl() {
   {
-    const std::lock_guard lock(links_mutex_);
+    const MutexLock lock(links_mutex_);
     for (const auto& weak : links_) {
       if (const auto link = weak.lock()) link->shut_down(cancelled("exchange is closing"));
     }
@@ -105,7 +105,7 @@ ExchangeImpl::~ExchangeImpl() {
 void ExchangeImpl::mark_dirty(Session* session) {
   if (session->dirty.exchange(true)) return;
   {
-    std::lock_guard lock(work_mutex_);
+    const MutexLock lock(work_mutex_);
     if (SessionPtr shared = session->weak_from_this().lock(); shared != nullptr) {
       dirty_.push_back(std::move(shared));
     }
@@ -148,7 +148,7 @@ void ExchangeImpl::begin_connect(const ConnectOptions& options, Connected done) 
   connecting->done = std::move(done);
   bool closing = false;
   {
-    std::lock_guard lock(work_mutex_);
+    const MutexLock lock(work_mutex_);
     closing = stopping_.load();
     if (!closing) connect_requests_.push_back(connecting);
   }
@@ -168,7 +168,6 @@ Hello ExchangeImpl::hello_of(const ConnectOptions& options) const {
   return hello;
 }
 
-// Under handlers_mutex_.
 StreamHandler* ExchangeImpl::find_handler(const Hello& hello) {
   auto found = handlers_.find({hello.kind, hello.job});
   if (found == handlers_.end()) found = handlers_.find({hello.kind, std::string()});
@@ -184,10 +183,12 @@ absl::StatusOr<std::shared_ptr<Stream>> ExchangeImpl::connect_local(const Connec
     return resource_exhausted("{} streams of {} to itself are open, the most there may be",
                               options_.max_streams, options_.node);
   }
-  std::unique_lock lock(handlers_mutex_);
+  MutexLock lock(handlers_mutex_);
   if (!hello.job.empty()) {
     handlers_changed_.wait_for(lock, std::chrono::milliseconds(wait_ms),
-                               [&] { return find_handler(hello) != nullptr || stopping_.load(); });
+                               [&]() SLUICE_REQUIRES(handlers_mutex_) {
+                                 return find_handler(hello) != nullptr || stopping_.load();
+                               });
   }
   StreamHandler* const handler = find_handler(hello);
   if (handler == nullptr) return not_served(hello);
@@ -200,7 +201,7 @@ absl::StatusOr<std::shared_ptr<Stream>> ExchangeImpl::connect_local(const Connec
       {blocks(options.receive_blocks), std::static_pointer_cast<InboxImpl>(options.inbox)},
       {blocks(admission.receive_blocks), std::static_pointer_cast<InboxImpl>(admission.inbox)});
   {
-    const std::lock_guard links(links_mutex_);
+    const MutexLock links(links_mutex_);
     std::erase_if(links_, [](const auto& weak) { return weak.expired(); });
     links_.push_back(ends.first->link());
   }
@@ -215,7 +216,7 @@ absl::Status ExchangeImpl::not_served(const Hello& hello) const {
 
 absl::Status ExchangeImpl::serve(StreamKind kind, const std::string& job, StreamHandler* handler) {
   {
-    std::lock_guard lock(handlers_mutex_);
+    const MutexLock lock(handlers_mutex_);
     if (!handlers_.try_emplace({kind, job}, handler).second) {
       return already_exists("{} streams of \"{}\" are served already", stream_kind_name(kind), job);
     }
@@ -227,18 +228,18 @@ absl::Status ExchangeImpl::serve(StreamKind kind, const std::string& job, Stream
 }
 
 void ExchangeImpl::withdraw(StreamKind kind, const std::string& job) {
-  std::lock_guard lock(handlers_mutex_);
+  const MutexLock lock(handlers_mutex_);
   handlers_.erase({kind, job});
 }
 
 TransportCounters ExchangeImpl::counters() const {
-  std::lock_guard lock(counters_mutex_);
+  const MutexLock lock(counters_mutex_);
   return counters_;
 }
 
 void ExchangeImpl::snapshot_counters() {
   const TransportCounters now = endpoint_->counters();
-  std::lock_guard lock(counters_mutex_);
+  const MutexLock lock(counters_mutex_);
   counters_ = now;
 }
 
@@ -284,7 +285,7 @@ void ExchangeImpl::run() {
     sleeping_.store(true);
     bool nothing_new = false;
     {
-      std::lock_guard lock(work_mutex_);
+      const MutexLock lock(work_mutex_);
       nothing_new = dirty_.empty() && connect_requests_.empty() && !handler_came_.load();
     }
     if (nothing_new && !stopping_.load()) {
@@ -313,7 +314,7 @@ bool ExchangeImpl::has_waiting(Session& session) {
 bool ExchangeImpl::take_work() {
   std::vector<ConnectingPtr> connects;
   {
-    std::lock_guard lock(work_mutex_);
+    const MutexLock lock(work_mutex_);
     taken_.swap(dirty_);
     connects.swap(connect_requests_);
   }
@@ -326,7 +327,7 @@ bool ExchangeImpl::take_work() {
     bool close_requested = false;
     absl::Status reason;
     {
-      std::lock_guard lock(session->mutex);
+      const MutexLock lock(session->mutex);
       close_requested = session->close_requested;
       reason = session->reason;
     }
@@ -360,7 +361,7 @@ bool ExchangeImpl::send_own(Session& session) {
     session.own.pop_front();
     session.last_sent_ns = clock_->monotonic_ns();
     sent = true;
-    std::lock_guard lock(session.mutex);
+    const MutexLock lock(session.mutex);
     session.counters.sent_bytes += bytes;
     ++session.counters.sent_messages;
   }
@@ -378,7 +379,7 @@ bool ExchangeImpl::pump(Session& session) {
   if (credits > 0) {
     send_scratch_.clear();
     {
-      std::lock_guard lock(session.mutex);
+      const MutexLock lock(session.mutex);
       while (send_scratch_.size() < credits && !session.outgoing.empty()) {
         Outgoing& next = session.outgoing.front();
         if (options_.limit != nullptr && !may_send(next)) break;
@@ -389,7 +390,7 @@ bool ExchangeImpl::pump(Session& session) {
     const size_t accepted = endpoint_->post_send(session.connection, send_scratch_);
     size_t left = 0;
     {
-      std::lock_guard lock(session.mutex);
+      const MutexLock lock(session.mutex);
       for (size_t i = send_scratch_.size(); i > accepted; --i) {
         SendRequest& back = send_scratch_[i - 1];
         session.outgoing.push_front({std::move(back.buffer), back.bytes});
@@ -486,7 +487,7 @@ void ExchangeImpl::release(Session& session, BlockBuffer buffer) {
 void ExchangeImpl::stop_all() {
   std::vector<ConnectingPtr> connects;
   {
-    std::lock_guard lock(work_mutex_);
+    const MutexLock lock(work_mutex_);
     connects.swap(connect_requests_);
     dirty_.clear();
   }

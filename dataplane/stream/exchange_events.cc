@@ -138,7 +138,7 @@ void ExchangeImpl::on_received(const SessionPtr& session, Completion& completion
   }
   if (options_.limit != nullptr) charge_received(*session, *envelope, completion.bytes);
   {
-    std::lock_guard lock(session->mutex);
+    const MutexLock lock(session->mutex);
     session->counters.received_bytes += completion.bytes;
     ++session->counters.received_messages;
   }
@@ -204,7 +204,7 @@ void ExchangeImpl::stop_taking(Session& session, const absl::Status& reason) {
   session.phase = Session::Phase::kClosing;
   std::deque<Outgoing> dropped;
   {
-    std::lock_guard lock(session.mutex);
+    const MutexLock lock(session.mutex);
     if (!session.close_requested) {
       session.close_requested = true;
       session.reason =

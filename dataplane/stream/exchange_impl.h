@@ -4,17 +4,16 @@
 
 #include <array>
 #include <atomic>
-#include <condition_variable>
 #include <deque>
 #include <map>
 #include <memory>
-#include <mutex>
 #include <string>
 #include <thread>
 #include <unordered_map>
 #include <utility>
 #include <vector>
 
+#include "base/mutex.h"
 #include "base/newcomers.h"
 #include "dataplane/stream/local_stream.h"
 #include "dataplane/stream/session.h"
@@ -65,7 +64,7 @@ class ExchangeImpl final : public Exchange, public SessionHost {
   absl::StatusOr<std::shared_ptr<Stream>> connect_local(const ConnectOptions& options,
                                                         int64_t wait_ms);
   Hello hello_of(const ConnectOptions& options) const;
-  StreamHandler* find_handler(const Hello& hello);
+  StreamHandler* find_handler(const Hello& hello) SLUICE_REQUIRES(handlers_mutex_);
   absl::Status not_served(const Hello& hello) const;
 
   // exchange.cc: the loop and moving messages.
@@ -145,19 +144,20 @@ class ExchangeImpl final : public Exchange, public SessionHost {
 
   Stage moving_;  // the thread, while it does not wait
   const std::shared_ptr<LocalHost> local_ = std::make_shared<LocalHost>();
-  std::mutex links_mutex_;
-  std::vector<std::weak_ptr<LocalLink>> links_;
+  Mutex links_mutex_;
+  std::vector<std::weak_ptr<LocalLink>> links_ SLUICE_GUARDED_BY(links_mutex_);
 
-  std::mutex work_mutex_;
-  std::vector<SessionPtr> dirty_;
-  std::vector<ConnectingPtr> connect_requests_;
+  Mutex work_mutex_;
+  std::vector<SessionPtr> dirty_ SLUICE_GUARDED_BY(work_mutex_);
+  std::vector<ConnectingPtr> connect_requests_ SLUICE_GUARDED_BY(work_mutex_);
 
-  mutable std::mutex counters_mutex_;
-  TransportCounters counters_;
+  mutable Mutex counters_mutex_;
+  TransportCounters counters_ SLUICE_GUARDED_BY(counters_mutex_);
 
-  std::mutex handlers_mutex_;
-  std::map<std::pair<StreamKind, std::string>, StreamHandler*> handlers_;
-  std::condition_variable handlers_changed_;
+  Mutex handlers_mutex_;
+  std::map<std::pair<StreamKind, std::string>, StreamHandler*> handlers_
+      SLUICE_GUARDED_BY(handlers_mutex_);
+  Condition handlers_changed_;
   std::atomic<bool> handler_came_{false};
 
   // The exchange's thread alone:

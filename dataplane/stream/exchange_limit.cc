@@ -78,7 +78,7 @@ bool ExchangeImpl::grant_held_back() {
 }
 
 void ExchangeImpl::lift_local_limit() {
-  const std::lock_guard lock(links_mutex_);
+  const MutexLock lock(links_mutex_);
   for (const auto& weak : links_) {
     if (const auto link = weak.lock()) link->limit_lifted();
   }

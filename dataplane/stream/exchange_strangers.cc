@@ -130,7 +130,7 @@ absl::Status ExchangeImpl::admit(const SessionPtr& session) {
                               options_.node);
   }
   // Held over accepted(): after withdraw() a handler is not called any more.
-  std::lock_guard lock(handlers_mutex_);
+  const MutexLock lock(handlers_mutex_);
   StreamHandler* const handler = find_handler(session->hello);
   if (handler == nullptr) return not_served(session->hello);
   SLUICE_ASSIGN_OR_RETURN(const StreamHandler::Admission admission, handler->admit(session->hello));

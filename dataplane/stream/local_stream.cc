@@ -26,6 +26,7 @@ LocalLink::Ends LocalLink::make(std::shared_ptr<LocalHost> host, const Hello& he
     return std::make_shared<LocalStream>(link, index, ++link->host_->streams);
   };
   Ends ends{end(0), end(1)};
+  const MutexLock lock(link->mutex_);
   link->ends_[0].options = std::move(connecting);
   link->ends_[1].options = std::move(accepting);
   link->ends_[0].handle = ends.first;
@@ -39,9 +40,10 @@ absl::Status LocalLink::send(size_t from, BlockBuffer message, uint32_t bytes, i
   SLUICE_ASSIGN_OR_RETURN(const Envelope envelope, Envelope::open({message.data(), bytes}));
   const size_t to = 1 - from;
   Inbox::Delivery delivery;  // taken or not, it goes behind the lock
-  std::unique_lock lock(mutex_);
-  if (!changed_.wait_for(lock, milliseconds(timeout_ms),
-                         [&] { return closed_ || has_room(to, control); })) {
+  MutexLock lock(mutex_);
+  if (!changed_.wait_for(lock, milliseconds(timeout_ms), [&]() SLUICE_REQUIRES(mutex_) {
+        return closed_ || has_room(to, control);
+      })) {
     return deadline_exceeded("{} takes no message for {} ms", peer_, timeout_ms);
   }
   if (closed_) return told(ends_[from].reason);
@@ -76,10 +78,11 @@ absl::Status LocalLink::send_control(size_t from, Envelope envelope, std::string
   assert(payload.size() <= kMaxBlockBytes);
   const Deadline deadline(*host_->clock, timeout_ms);
   {
-    std::unique_lock lock(mutex_);
+    MutexLock lock(mutex_);
     const size_t to = 1 - from;
-    changed_.wait_for(lock, milliseconds(timeout_ms),
-                      [&] { return closed_ || ends_[to].waiting[true] < limit(to, true); });
+    changed_.wait_for(lock, milliseconds(timeout_ms), [&]() SLUICE_REQUIRES(mutex_) {
+      return closed_ || ends_[to].waiting[true] < limit(to, true);
+    });
     if (closed_) return told(ends_[from].reason);
   }
   BlockBuffer buffer = host_->control_pool->take(deadline.left_ms());
@@ -91,10 +94,10 @@ absl::Status LocalLink::send_control(size_t from, Envelope envelope, std::string
 }
 
 absl::StatusOr<Message> LocalLink::receive(size_t end, int64_t timeout_ms) {
-  std::unique_lock lock(mutex_);
+  MutexLock lock(mutex_);
   End& here = ends_[end];
   changed_.wait_for(lock, milliseconds(timeout_ms),
-                    [&] { return closed_ || !here.incoming.empty(); });
+                    [&]() SLUICE_REQUIRES(mutex_) { return closed_ || !here.incoming.empty(); });
   if (!here.incoming.empty()) {
     Message message = std::move(here.incoming.front());
     here.incoming.pop_front();
@@ -105,7 +108,7 @@ absl::StatusOr<Message> LocalLink::receive(size_t end, int64_t timeout_ms) {
 }
 
 void LocalLink::on_change(size_t end, std::function<void()> hook) {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   ends_[end].on_change = std::move(hook);
   if (ends_[end].on_change) ends_[end].on_change();
 }
@@ -113,7 +116,7 @@ void LocalLink::on_change(size_t end, std::function<void()> hook) {
 void LocalLink::close(size_t end, const absl::Status& reason) {
   std::deque<Message> dropped;  // their credits take the lock
   Last last;
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   dropped.swap(ends_[end].incoming);
   if (closed_) return;
   std::array<absl::Status, 2> reasons;
@@ -122,7 +125,7 @@ void LocalLink::close(size_t end, const absl::Status& reason) {
   end_both(reasons, &last);
 }
 
-// Under the lock. Each end is told once, behind the messages that came before.
+// Each end is told once, behind the messages that came before.
 void LocalLink::end_both(const std::array<absl::Status, 2>& reasons, Last* last) {
   closed_ = true;
   host_->open -= 2;
@@ -138,17 +141,17 @@ void LocalLink::end_both(const std::array<absl::Status, 2>& reasons, Last* last)
 }
 
 bool LocalLink::closed() const {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   return closed_;
 }
 
 absl::Status LocalLink::closed_reason(size_t end) const {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   return closed_ ? told(ends_[end].reason) : absl::OkStatus();
 }
 
 Stream::Counters LocalLink::counters(size_t end) const {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   return ends_[end].counters;
 }
 
@@ -161,7 +164,7 @@ bool LocalLink::has_room(size_t to, bool control) {
 }
 
 void LocalLink::limit_lifted() {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   if (closed_) return;
   may_pass_ = true;
   for (const End& end : ends_) notify_locked(end);
@@ -169,12 +172,12 @@ void LocalLink::limit_lifted() {
 
 void LocalLink::shut_down(const absl::Status& reason) {
   Last last;
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   if (!closed_) end_both({reason, reason}, &last);
 }
 
 void LocalLink::credit_returned(size_t kind) {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   const size_t to = kind / 2;
   --ends_[to].waiting[kind % 2];
   notify_locked(ends_[1 - to]);

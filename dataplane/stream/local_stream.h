@@ -5,15 +5,14 @@
 
 #include <array>
 #include <atomic>
-#include <condition_variable>
 #include <cstdint>
 #include <deque>
 #include <functional>
 #include <memory>
-#include <mutex>
 #include <string>
 #include <utility>
 
+#include "base/mutex.h"
 #include "dataplane/stream/exchange.h"
 #include "dataplane/stream/session.h"
 
@@ -82,19 +81,18 @@ class LocalLink final : public CreditOwner, public std::enable_shared_from_this<
     Stream::Counters counters;
     std::function<void()> on_change;
   };
-  // Under the lock: something has come for this end, or room to send from it.
-  void notify_locked(const End& end) {
+  // Something has come for this end, or room to send from it.
+  void notify_locked(const End& end) SLUICE_REQUIRES(mutex_) {
     changed_.notify_all();
     if (end.on_change) end.on_change();
   }
-  // Under the lock.
-  bool has_room(size_t to, bool control);
-  size_t limit(size_t to, bool control) const {
+  bool has_room(size_t to, bool control) SLUICE_REQUIRES(mutex_);
+  size_t limit(size_t to, bool control) const SLUICE_REQUIRES(mutex_) {
     return control ? kMaxControl : ends_[to].options.receive_blocks;
   }
   // What the ends' inboxes did not take: let go of behind the lock.
   using Last = std::array<Inbox::Delivery, 2>;
-  void end_both(const std::array<absl::Status, 2>& reasons, Last* last);
+  void end_both(const std::array<absl::Status, 2>& reasons, Last* last) SLUICE_REQUIRES(mutex_);
   static absl::Status told(const absl::Status& reason) {
     return reason.ok() ? absl::UnavailableError("stream is closed") : reason;
   }
@@ -102,11 +100,11 @@ class LocalLink final : public CreditOwner, public std::enable_shared_from_this<
   const std::shared_ptr<LocalHost> host_;
   const Hello hello_;
   const std::string peer_;
-  mutable std::mutex mutex_;
-  std::condition_variable changed_;
-  std::array<End, 2> ends_;
-  bool may_pass_ = false;
-  bool closed_ = false;
+  mutable Mutex mutex_;
+  Condition changed_;
+  std::array<End, 2> ends_ SLUICE_GUARDED_BY(mutex_);
+  bool may_pass_ SLUICE_GUARDED_BY(mutex_) = false;
+  bool closed_ SLUICE_GUARDED_BY(mutex_) = false;
 };
 
 // One end. Closes the link when it goes.

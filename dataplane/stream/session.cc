@@ -18,9 +18,10 @@ using std::chrono::milliseconds;
 
 bool InboxImpl::take(int64_t timeout_ms, Delivery* delivery) {
   *delivery = {};  // what it held takes other locks than this one
-  std::unique_lock lock(mutex_);
-  if (!available_.wait_for(lock, milliseconds(timeout_ms),
-                           [this] { return shut_down_ || !waiting_.empty(); }) ||
+  MutexLock lock(mutex_);
+  if (!available_.wait_for(
+          lock, milliseconds(timeout_ms),
+          [this]() SLUICE_REQUIRES(mutex_) { return shut_down_ || !waiting_.empty(); }) ||
       shut_down_) {
     return false;
   }
@@ -33,7 +34,7 @@ void InboxImpl::shut_down() {
   std::deque<Delivery>
       dropped;  // let go of outside the lock: a stream's last reference may go with it
   {
-    std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     shut_down_ = true;
     dropped.swap(waiting_);
   }
@@ -42,7 +43,7 @@ void InboxImpl::shut_down() {
 
 void InboxImpl::push(Delivery& delivery) {
   {
-    std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     if (shut_down_) return;
     waiting_.push_back(std::move(delivery));
   }
@@ -52,8 +53,8 @@ void InboxImpl::push(Delivery& delivery) {
 absl::Status Session::send(BlockBuffer message, uint32_t bytes, int64_t timeout_ms) {
   assert(bytes >= Envelope::kBytes && bytes <= message.capacity());
   {
-    std::unique_lock lock(mutex);
-    changed.wait_for(lock, milliseconds(timeout_ms), [this] {
+    MutexLock lock(mutex);
+    changed.wait_for(lock, milliseconds(timeout_ms), [this]() SLUICE_REQUIRES(mutex) {
       return over || close_requested || outgoing.size() < host->send_queue_limit();
     });
     if (over || close_requested) {
@@ -74,9 +75,10 @@ absl::Status Session::send_control(Envelope envelope, std::string_view payload,
   const Deadline deadline(clock, timeout_ms);
   BlockPool* pool_of_host = nullptr;
   {
-    std::unique_lock lock(mutex);
-    changed.wait_for(lock, milliseconds(timeout_ms),
-                     [this] { return over || close_requested || control_in_flight < kMaxControl; });
+    MutexLock lock(mutex);
+    changed.wait_for(lock, milliseconds(timeout_ms), [this]() SLUICE_REQUIRES(mutex) {
+      return over || close_requested || control_in_flight < kMaxControl;
+    });
     if (over || close_requested) return reason.ok() ? unavailable("stream is closed") : reason;
     if (control_in_flight >= kMaxControl) {
       return deadline_exceeded("{} takes no message for {} ms", peer, timeout_ms);
@@ -87,7 +89,7 @@ absl::Status Session::send_control(Envelope envelope, std::string_view payload,
   BlockBuffer buffer = pool_of_host->take(deadline.left_ms());
   if (!buffer) {
     // For who waits; the one that is called on changes is this caller, and would be at once again.
-    std::lock_guard lock(mutex);
+    const MutexLock lock(mutex);
     --control_in_flight;
     changed.notify_all();
     return deadline_exceeded("no control buffer free for {} ms", timeout_ms);
@@ -97,7 +99,7 @@ absl::Status Session::send_control(Envelope envelope, std::string_view payload,
   const uint32_t bytes = Envelope::seal(envelope, buffer);
   {
     // Past the queue's limit: control messages have their own, kMaxControl.
-    std::lock_guard lock(mutex);
+    const MutexLock lock(mutex);
     if (over || close_requested) {
       --control_in_flight;
       return reason.ok() ? unavailable("stream is closed") : reason;
@@ -110,9 +112,10 @@ absl::Status Session::send_control(Envelope envelope, std::string_view payload,
 }
 
 absl::StatusOr<Message> Session::receive(int64_t timeout_ms) {
-  std::unique_lock lock(mutex);
-  changed.wait_for(lock, milliseconds(timeout_ms),
-                   [this] { return over || close_requested || !incoming.empty(); });
+  MutexLock lock(mutex);
+  changed.wait_for(lock, milliseconds(timeout_ms), [this]() SLUICE_REQUIRES(mutex) {
+    return over || close_requested || !incoming.empty();
+  });
   if (!incoming.empty()) {
     Message message = std::move(incoming.front());
     incoming.pop_front();
@@ -125,7 +128,7 @@ absl::StatusOr<Message> Session::receive(int64_t timeout_ms) {
 void Session::request_close(const absl::Status& why) {
   std::deque<Message> dropped;  // their buffers' hook takes other locks than this one
   {
-    std::lock_guard lock(mutex);
+    const MutexLock lock(mutex);
     dropped.swap(incoming);
     if (over || close_requested) return;
     close_requested = true;
@@ -144,7 +147,7 @@ void Session::deliver(Message message) {
     return;
   }
   {
-    std::lock_guard lock(mutex);
+    const MutexLock lock(mutex);
     if (close_requested || over) return;
     incoming.push_back(std::move(message));
     notify_locked();
@@ -154,7 +157,7 @@ void Session::deliver(Message message) {
 std::deque<Outgoing> Session::end(const absl::Status& why) {
   std::deque<Outgoing> dropped;
   {
-    std::lock_guard lock(mutex);
+    const MutexLock lock(mutex);
     if (over) return dropped;
     over = true;
     if (!close_requested) reason = why.ok() ? unavailable("closed by peer") : why;
@@ -171,35 +174,35 @@ std::deque<Outgoing> Session::end(const absl::Status& why) {
 }
 
 void Session::control_released() {
-  std::lock_guard lock(mutex);
+  const MutexLock lock(mutex);
   --control_in_flight;
   notify_locked();
 }
 
 bool Session::has_outgoing() {
-  std::lock_guard lock(mutex);
+  const MutexLock lock(mutex);
   return !outgoing.empty();
 }
 
 void StreamHandle::on_change(std::function<void()> hook) {
-  std::lock_guard lock(session_->mutex);
+  const MutexLock lock(session_->mutex);
   session_->on_change = std::move(hook);
   if (session_->on_change) session_->on_change();
 }
 
 bool StreamHandle::closed() const {
-  std::lock_guard lock(session_->mutex);
+  const MutexLock lock(session_->mutex);
   return session_->over || session_->close_requested;
 }
 
 absl::Status StreamHandle::closed_reason() const {
-  std::lock_guard lock(session_->mutex);
+  const MutexLock lock(session_->mutex);
   if (!session_->over && !session_->close_requested) return absl::OkStatus();
   return session_->reason.ok() ? unavailable("stream is closed") : session_->reason;
 }
 
 Stream::Counters StreamHandle::counters() const {
-  std::lock_guard lock(session_->mutex);
+  const MutexLock lock(session_->mutex);
   return session_->counters;
 }
 

@@ -4,15 +4,14 @@
 #define SLUICE_DATAPLANE_STREAM_SESSION_H_
 
 #include <atomic>
-#include <condition_variable>
 #include <cstdint>
 #include <deque>
 #include <functional>
 #include <memory>
-#include <mutex>
 #include <string>
 #include <vector>
 
+#include "base/mutex.h"
 #include "dataplane/stream/exchange.h"
 
 namespace sluice::stream {
@@ -26,10 +25,10 @@ class InboxImpl final : public Inbox {
   void push(Delivery& delivery);
 
  private:
-  std::mutex mutex_;
-  std::condition_variable available_;
-  std::deque<Delivery> waiting_;
-  bool shut_down_ = false;
+  Mutex mutex_;
+  Condition available_;
+  std::deque<Delivery> waiting_ SLUICE_GUARDED_BY(mutex_);
+  bool shut_down_ SLUICE_GUARDED_BY(mutex_) = false;
 };
 
 class Session;
@@ -81,8 +80,8 @@ class Session : public std::enable_shared_from_this<Session> {
   std::deque<Outgoing> end(const absl::Status& reason);
   void control_released();
   bool has_outgoing();
-  // Under the mutex: something is there to be received, room to send came, or it ended.
-  void notify_locked() {
+  // Something is there to be received, room to send came, or it ended.
+  void notify_locked() SLUICE_REQUIRES(mutex) {
     changed.notify_all();
     if (on_change) on_change();
   }
@@ -95,17 +94,16 @@ class Session : public std::enable_shared_from_this<Session> {
   std::string peer;
   Hello hello;
 
-  std::mutex mutex;
-  std::condition_variable
-      changed;  // one for senders, receivers and close: each is rare next to a block's cost
-  std::function<void()> on_change;
-  std::deque<Outgoing> outgoing;
-  std::deque<Message> incoming;  // where there is no shared inbox
-  size_t control_in_flight = 0;
-  bool close_requested = false;
-  bool over = false;
-  absl::Status reason;  // once close_requested or over
-  Stream::Counters counters;
+  Mutex mutex;
+  Condition changed;  // one for senders, receivers and close: each is rare next to a block's cost
+  std::function<void()> on_change SLUICE_GUARDED_BY(mutex);
+  std::deque<Outgoing> outgoing SLUICE_GUARDED_BY(mutex);
+  std::deque<Message> incoming SLUICE_GUARDED_BY(mutex);  // where there is no shared inbox
+  size_t control_in_flight SLUICE_GUARDED_BY(mutex) = 0;
+  bool close_requested SLUICE_GUARDED_BY(mutex) = false;
+  bool over SLUICE_GUARDED_BY(mutex) = false;
+  absl::Status reason SLUICE_GUARDED_BY(mutex);  // once close_requested or over
+  Stream::Counters counters SLUICE_GUARDED_BY(mutex);
 
   std::shared_ptr<InboxImpl> inbox;  // set before the session opens
   std::weak_ptr<Stream> handle;      // likewise

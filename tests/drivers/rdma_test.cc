@@ -34,7 +34,7 @@ using testing::AnyOf;
 using testing::HasSubstr;
 
 constexpr uint64_t kMax = 128 << 10;
-constexpr int64_t kSecond = 1'000'000'000;
+constexpr int64_t kSecondNs = 1'000'000'000;
 
 std::vector<uint8_t> hello(uint32_t version = rdma::kProtocolVersion, uint64_t max = kMax,
                            uint32_t flags = 0) {
@@ -253,7 +253,7 @@ TEST_F(RdmaTest, AFloodOfControlFramesFailsAtThePeerToo) {
   auto peer = let_in(0, &id);
   // All at once, while the node does not look: only as many fit as there are receives.
   for (uint32_t i = 0; i < 40; ++i) peer->send_control(frame({1, 0, 0, 0, 0}));
-  const int64_t until = system_clock().monotonic_ns() + 10 * kSecond;
+  const int64_t until = system_clock().monotonic_ns() + 10 * kSecondNs;
   while (peer->failure() == IBV_WC_SUCCESS && system_clock().monotonic_ns() < until) peer->pump();
   EXPECT_EQ(peer->failure(), IBV_WC_RNR_RETRY_EXC_ERR);
   peer.reset();
@@ -358,7 +358,7 @@ TEST_F(RdmaTest, APeerKilledMidTransferIsNoticedAndTheOthersGoOn) {
       killed_at = system_clock().monotonic_ns();
     }
   });
-  EXPECT_LT(system_clock().monotonic_ns() - killed_at, 10 * kSecond);
+  EXPECT_LT(system_clock().monotonic_ns() - killed_at, 10 * kSecondNs);
   const Link& link = node_->link(*id);
   EXPECT_FALSE(link.close_status.ok());
   EXPECT_THAT(link.close_status.ToString(), HasSubstr(address));
@@ -404,7 +404,7 @@ TEST_F(RdmaTest, AMessageEndsAWait) {
   ASSERT_TRUE(run_until({&sender, node_.get()},
                         [&, id = there] { return sender.endpoint->credits(id) == 1; }));
   std::thread late([&, id = there] {
-    system_clock().sleep_ns(kSecond / 5);
+    system_clock().sleep_ns(kSecondNs / 5);
     EXPECT_TRUE(sender.try_send(id, 100, 1));
     sender.pump();
   });
@@ -412,12 +412,12 @@ TEST_F(RdmaTest, AMessageEndsAWait) {
   const uint64_t calls = node_->endpoint->counters().system_calls;
   size_t waits = 0;
   while (node_->link(here).received.empty() && waits < 1000) {
-    node_->endpoint->wait(20 * kSecond);
+    node_->endpoint->wait(20 * kSecondNs);
     node_->pump();
     ++waits;
   }
   late.join();
-  EXPECT_LT(system_clock().monotonic_ns() - begin, 2 * kSecond);
+  EXPECT_LT(system_clock().monotonic_ns() - begin, 2 * kSecondNs);
   EXPECT_LT(waits, 50u);
   EXPECT_LT(node_->endpoint->counters().system_calls - calls, 500u);
 }

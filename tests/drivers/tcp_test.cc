@@ -38,10 +38,10 @@ namespace {
 using testing::ElementsAre;
 using testing::HasSubstr;
 
-constexpr uint64_t kMax = 128 << 10;
+constexpr uint64_t kMaxMessage = 128 << 10;
 
 std::string preamble(uint64_t magic = tcp::kMagic, uint32_t version = tcp::kProtocolVersion,
-                     uint64_t max = kMax, uint32_t flags = 0) {
+                     uint64_t max = kMaxMessage, uint32_t flags = 0) {
   std::string bytes;
   ByteWriter writer(&bytes);
   writer.put<uint64_t>(magic);
@@ -182,7 +182,7 @@ TEST_F(TcpTest, PeersThatCannotBeTalkedToAreRefusedWithTheReason) {
               HasSubstr(fmt::format("protocol version {}", tcp::kProtocolVersion + 1)));
   EXPECT_THAT(verdict_on(preamble(tcp::kMagic, tcp::kProtocolVersion, 4096)),
               HasSubstr("same arena buffer size"));
-  EXPECT_THAT(verdict_on(preamble(tcp::kMagic, tcp::kProtocolVersion, kMax, 4)),
+  EXPECT_THAT(verdict_on(preamble(tcp::kMagic, tcp::kProtocolVersion, kMaxMessage, 4)),
               HasSubstr("features"));
   EXPECT_THAT(verdict_on(preamble().substr(0, 31), true),
               HasSubstr("before its preamble was complete"));
@@ -208,7 +208,8 @@ TEST_F(TcpTest, BrokenFramesCostTheirConnectionAlone) {
   EXPECT_THAT(verdict_after(2, frame(99, 16, big)), HasSubstr("unknown type 99"));
   EXPECT_THAT(verdict_after(2, frame(0, 0)), HasSubstr("unknown type 0"));
   EXPECT_THAT(verdict_after(2, frame(1, 0)), HasSubstr("a message of 0 bytes"));
-  EXPECT_THAT(verdict_after(2, frame(1, kMax + 1, big)), HasSubstr("a message of 131073 bytes"));
+  EXPECT_THAT(verdict_after(2, frame(1, kMaxMessage + 1, big)),
+              HasSubstr("a message of 131073 bytes"));
   EXPECT_THAT(verdict_after(2, frame(1, 0xffffffff, big)),
               HasSubstr("a message of 4294967295 bytes"));
   EXPECT_THAT(verdict_after(2, frame(2, 15, big)), HasSubstr("control frame of 15 bytes"));

@@ -41,10 +41,10 @@ uint64_t start_ticks_of(pid_t pid) {
   return std::stoull(field);
 }
 
-class Process : public testing::Test {
+class Process : public ::testing::Test {
  protected:
   void SetUp() override {
-    folder_ = testing::TempDir() + "/sluice-process-" + std::to_string(entropy());
+    folder_ = ::testing::TempDir() + "/sluice-process-" + std::to_string(entropy());
     std::filesystem::create_directories(folder_);
   }
   void TearDown() override { std::filesystem::remove_all(folder_); }

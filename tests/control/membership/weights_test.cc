@@ -22,8 +22,8 @@ MeasuredRates some_rates() {
 }
 
 TEST(Weights, AreTheBottleneckCappedBySpace) {
-  EXPECT_EQ(bottleneck_of({}).weight, 1);
-  EXPECT_STREQ(bottleneck_of({}).what, "none");
+  EXPECT_EQ(bottleneck_of(MeasuredRates()).weight, 1);
+  EXPECT_STREQ(bottleneck_of(MeasuredRates()).what, "none");
   MeasuredRates rates = some_rates();
   EXPECT_DOUBLE_EQ(bottleneck_of(rates).weight, 500);
   EXPECT_STREQ(bottleneck_of(rates).what, "disk_write");

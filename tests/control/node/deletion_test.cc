@@ -27,7 +27,7 @@ namespace {
 namespace fs = std::filesystem;
 using ::testing::HasSubstr;
 
-std::string text_of(const absl::Status& status) { return std::string(message_of(status)); }
+std::string reason_of(const absl::Status& status) { return std::string(message_of(status)); }
 
 class Deletion : public ::testing::Test {
  protected:
@@ -78,10 +78,10 @@ TEST_F(Deletion, SwappedPartsAreNamedAndNothingIsDoneWithThem) {
   request.backup = "a";
   const auto restored = client_->restore(request, nullptr);
   EXPECT_EQ(restored.status().code(), absl::StatusCode::kDataLoss) << restored.status();
-  EXPECT_THAT(text_of(restored.status()), HasSubstr("n2: "));
+  EXPECT_THAT(reason_of(restored.status()), HasSubstr("n2: "));
   const absl::Status refused = client_->backup_delete("a");
   EXPECT_EQ(refused.code(), absl::StatusCode::kFailedPrecondition);
-  EXPECT_THAT(text_of(refused), HasSubstr("n2"));
+  EXPECT_THAT(reason_of(refused), HasSubstr("n2"));
   EXPECT_EQ(name_of(client_->backup_show("a")->state), "completed");
   for (size_t node = 0; node < 3; ++node) {
     EXPECT_TRUE(whole(node, "a")) << node;
@@ -141,7 +141,7 @@ TEST_F(Deletion, ANodeThatWasAwayRemovesItsPartWhenItReturns) {
   cluster_.stop(2);
   const absl::Status unfinished = client_->backup_delete("x");
   EXPECT_EQ(unfinished.code(), absl::StatusCode::kAborted);
-  EXPECT_THAT(text_of(unfinished), HasSubstr("n3: "));
+  EXPECT_THAT(reason_of(unfinished), HasSubstr("n3: "));
   const auto shown = client_->backup_show("x");
   ASSERT_TRUE(shown.ok()) << shown.status();
   EXPECT_EQ(name_of(shown->state), "cancelled");
@@ -152,15 +152,15 @@ TEST_F(Deletion, ANodeThatWasAwayRemovesItsPartWhenItReturns) {
   EXPECT_FALSE(fs::exists(part(0, "x")));
   EXPECT_TRUE(whole(2, "x"));
   // Meanwhile nothing is done with what remains, and its name is taken.
-  EXPECT_THAT(text_of(client_->backup_verify("x", nullptr).status()), HasSubstr("being deleted"));
+  EXPECT_THAT(reason_of(client_->backup_verify("x", nullptr).status()), HasSubstr("being deleted"));
   RestoreRequest request;
   request.backup = "x";
-  EXPECT_THAT(text_of(client_->restore(request, nullptr).status()), HasSubstr("being deleted"));
+  EXPECT_THAT(reason_of(client_->restore(request, nullptr).status()), HasSubstr("being deleted"));
   EXPECT_FALSE(client_->backup_resume("x", nullptr).ok());
   const auto again =
       client_->backup_create({.name = "x", .targets = {"n1"}, .dry_run = false}, nullptr);
   EXPECT_EQ(again.status().code(), absl::StatusCode::kAlreadyExists);
-  EXPECT_THAT(text_of(again.status()), HasSubstr("n3"));
+  EXPECT_THAT(reason_of(again.status()), HasSubstr("n3"));
   EXPECT_EQ(client_->backup_delete("x").code(), absl::StatusCode::kAborted);
   cluster_.start(2);
   EXPECT_TRUE(
@@ -191,7 +191,7 @@ TEST_F(Deletion, OneThatCannotRemoveItsPartSaysWhyAndTriesAgain) {
   ASSERT_TRUE(begin_deletion(cluster_.block(), *stored, 1).ok());
   const absl::Status unfinished = client_->backup_delete("x");
   EXPECT_EQ(unfinished.code(), absl::StatusCode::kAborted);
-  EXPECT_THAT(text_of(unfinished), HasSubstr("holds the part of node n2 of backup other ("));
+  EXPECT_THAT(reason_of(unfinished), HasSubstr("holds the part of node n2 of backup other ("));
   EXPECT_TRUE(whole(1, "x"));
   fs::rename(part(1, "x"), part(1, "other"));
   fs::rename(part(1, "kept"), part(1, "x"));
@@ -288,10 +288,10 @@ TEST_F(Deletion, APartThatStandsElsewhereIsNotTakenForRemoved) {
   absl::Status unfinished;
   EXPECT_TRUE(eventually(20'000, [&] {
     unfinished = client_->backup_delete("x");
-    return text_of(unfinished).find("/n3/before/x") != std::string::npos;
+    return reason_of(unfinished).find("/n3/before/x") != std::string::npos;
   })) << unfinished;
   EXPECT_EQ(unfinished.code(), absl::StatusCode::kAborted) << unfinished;
-  EXPECT_THAT(text_of(unfinished), HasSubstr("a link that leads nowhere"));
+  EXPECT_THAT(reason_of(unfinished), HasSubstr("a link that leads nowhere"));
   EXPECT_EQ(client_->backup_show("x")->archives.size(), 2u);
   // Both go once they are back.
   fs::rename(cluster_.folder() + "/kept", elsewhere);
@@ -320,11 +320,11 @@ TEST_F(Deletion, APartThatIsBeingReadIsNotRemoved) {
   ASSERT_TRUE(first.ok()) << first.status();
   auto second = archives.read(reference, "a verification");
   ASSERT_TRUE(second.ok()) << second.status();
-  EXPECT_THAT(text_of(archives.check(reference).status()), HasSubstr("for a restore"));
+  EXPECT_THAT(reason_of(archives.check(reference).status()), HasSubstr("for a restore"));
   EXPECT_EQ(archives.remove("x", id, Removable::kAny).code(),
             absl::StatusCode::kFailedPrecondition);
   first->reset();
-  EXPECT_THAT(text_of(archives.check(reference).status()), HasSubstr("for a verification"));
+  EXPECT_THAT(reason_of(archives.check(reference).status()), HasSubstr("for a verification"));
   second->reset();
   EXPECT_TRUE(archives.check(reference).value());
   // Nobody else's part is opened through this node.

@@ -29,7 +29,7 @@ std::vector<NodeView> nodes_of(ClusterClient& client) {
 }
 
 // Each node of three holds all records, so no slot differs.
-void fill(ClusterClient& client, int records) {
+void fill_cluster(ClusterClient& client, int records) {
   const auto import = client.import();
   for (int i = 0; i < records; ++i) {
     ASSERT_TRUE(import->put(fmt::format("key-{:06}", i), std::string(2000, 'v')).ok());
@@ -65,7 +65,7 @@ TEST(NodeWeights, WorkReplacesTheProbeAndIsRememberedOverARestart) {
     EXPECT_GT(view.rates.free_bytes, 0u) << view.name;
     EXPECT_EQ(view.rates.ingest.rate, 0) << view.name;
   }
-  fill(*client, 3000);
+  fill_cluster(*client, 3000);
   const BackupView backup = back_up(*client, false);
   ASSERT_EQ(backup.state, BackupState::kCompleted) << backup.reason;
   TestCluster other(options);
@@ -106,7 +106,7 @@ TEST(NodeWeights, APlanGivesMeasuredNodesWhatTheyCanMove) {
     EXPECT_EQ(views[i].weight * kMib, kLimits[i]) << views[i].name;
     EXPECT_STREQ(views[i].weight_from.what, "limit") << views[i].name;
   }
-  fill(*client, 3000);
+  fill_cluster(*client, 3000);
   const PlanView plan = back_up(*client, true).plan;
   ASSERT_EQ(plan.nodes.size(), 3u);
   const double slow = static_cast<double>(plan.nodes[0].receive_bytes);
@@ -125,7 +125,7 @@ TEST(NodeWeights, AnOperatorsWeightDecidesASharesAndALimitTheTimes) {
     EXPECT_EQ(view.weight, 1);
     EXPECT_EQ(view.weight_from.from, WeightFrom::kOperator);
   }
-  fill(*client, 3000);
+  fill_cluster(*client, 3000);
   const PlanView plan = back_up(*client, true).plan;
   ASSERT_EQ(plan.nodes.size(), 3u);
   const double share = static_cast<double>(plan.nodes[0].receive_bytes);
@@ -140,7 +140,7 @@ TEST(NodeWeights, ABackupAndARestoreOfLimitedNodesAreWhole) {
   options.adjust = limit;
   TestCluster cluster(options);
   const auto client = cluster.client();
-  fill(*client, 3000);
+  fill_cluster(*client, 3000);
   const BackupView backup = back_up(*client, false);
   ASSERT_EQ(backup.state, BackupState::kCompleted) << backup.reason;
   EXPECT_EQ(read_archive(backup.archives).size(), 3000u);

@@ -10,7 +10,7 @@ namespace {
 
 using ::testing::HasSubstr;
 
-std::string text_of(const absl::Status& status) { return std::string(message_of(status)); }
+std::string why_of(const absl::Status& status) { return std::string(message_of(status)); }
 
 TEST(Records, ArePutReadDeletedAndCounted) {
   TestCluster cluster;
@@ -81,12 +81,12 @@ TEST(Records, AMinorityOfDeadNodesCostsNothingAndAMajorityIsNamed) {
   cluster.stop(1);
   const absl::Status refused = client->put("lost", "x");
   EXPECT_EQ(refused.code(), absl::StatusCode::kUnavailable);
-  EXPECT_THAT(text_of(refused), HasSubstr("slot "));
-  EXPECT_THAT(text_of(refused), HasSubstr("n2"));
-  EXPECT_THAT(text_of(refused), HasSubstr("n3"));
+  EXPECT_THAT(why_of(refused), HasSubstr("slot "));
+  EXPECT_THAT(why_of(refused), HasSubstr("n2"));
+  EXPECT_THAT(why_of(refused), HasSubstr("n3"));
   const auto unread = client->get("before");
   EXPECT_EQ(unread.status().code(), absl::StatusCode::kUnavailable);
-  EXPECT_THAT(text_of(unread.status()), HasSubstr("n2"));
+  EXPECT_THAT(why_of(unread.status()), HasSubstr("n2"));
 }
 
 TEST(Records, AReplicaThatMissedWritesDoesNotHideThem) {

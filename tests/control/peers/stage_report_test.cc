@@ -6,7 +6,7 @@ namespace sluice {
 namespace {
 
 TEST(StageReport, TheBottleneckHasTheLeastTimeToSpare) {
-  EXPECT_EQ(bottleneck_of({}), nullptr);
+  EXPECT_EQ(bottleneck_of(std::vector<StageReport>()), nullptr);
   EXPECT_EQ(bottleneck_of({{"n1", DataStage::kScan, 0, 0, 0}}), nullptr);
   const std::vector<StageReport> stages = {{"n1", DataStage::kScan, 10, 600, 400},
                                            {"n3", DataStage::kDisk, 10, 91, 9},

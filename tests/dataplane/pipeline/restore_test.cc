@@ -16,7 +16,7 @@ constexpr char kOther[] = "bbbbbbbb-2222-4333-8444-555555555555";
 
 // One backup, made once for all tests of this file: 500 records, tombstones, and values in
 // fragments.
-class RestoreTest : public testing::Test {
+class RestoreTest : public ::testing::Test {
  protected:
   static void SetUpTestSuite() {
     source = std::make_unique<Cluster>(ClusterOptions{});
@@ -103,7 +103,7 @@ TEST_F(RestoreTest, IntoClustersOfOtherSlotBits) {
     into.serve_writes();
     absl::StatusOr<RestoreResult> result = run(into, options_for("r"));
     ASSERT_TRUE(result.ok()) << result.status();
-    EXPECT_THAT(result->failed, testing::IsEmpty());
+    EXPECT_THAT(result->failed, ::testing::IsEmpty());
     EXPECT_EQ(result->records, backup->manifest.records());
     EXPECT_EQ(result->bytes, backup->manifest.bytes());
     EXPECT_EQ(result->written, result->records);
@@ -217,7 +217,7 @@ TEST_F(RestoreTest, WhatADeadNodeMissesIsListedNamedAndCanBeDrivenAgain) {
   EXPECT_EQ(result->written + result->failed_records, result->records);
   for (const RestoreUnit& unit : result->failed) {
     EXPECT_EQ(unit.node, "n3");
-    EXPECT_THAT(unit.reason, testing::HasSubstr("does not serve"));
+    EXPECT_THAT(unit.reason, ::testing::HasSubstr("does not serve"));
     const std::vector<size_t> holders = into.holders(unit.slot);
     EXPECT_NE(std::find(holders.begin(), holders.end(), 2), holders.end());
   }
@@ -230,7 +230,7 @@ TEST_F(RestoreTest, WhatADeadNodeMissesIsListedNamedAndCanBeDrivenAgain) {
   only.only = result->failed;
   absl::StatusOr<RestoreResult> rest = run(into, only);
   ASSERT_TRUE(rest.ok()) << rest.status();
-  EXPECT_THAT(rest->failed, testing::IsEmpty());
+  EXPECT_THAT(rest->failed, ::testing::IsEmpty());
   EXPECT_EQ(result->written + rest->written, result->records);
   expect_holds(into, source->newest());
 }
@@ -273,7 +273,7 @@ TEST_F(RestoreTest, AStaleEpochIsRefusedAndTriedAgainWithTheNewOne) {
   absl::StatusOr<RestoreResult> result =
       restore(*into.node(0).exchange, *archive, client, options_for("r"));
   ASSERT_TRUE(result.ok()) << result.status();
-  EXPECT_THAT(result->failed, testing::IsEmpty());
+  EXPECT_THAT(result->failed, ::testing::IsEmpty());
   EXPECT_GT(client.refreshes, 0);
   EXPECT_GT(result->retried, 0);
   // Whichever node is asked first says so; the others may see the new epoch only.
@@ -338,7 +338,7 @@ TEST_F(RestoreTest, ADamagedBlockIsAFailedUnitAndTheRestIsRestored) {
     ASSERT_EQ(result->failed.size(), 1);
     EXPECT_EQ(result->failed[0].slot, victim.slot);
     EXPECT_TRUE(result->failed[0].damaged) << result->failed[0].node;
-    EXPECT_THAT(result->failed[0].node, testing::HasSubstr(archive->parts()[0].node));
+    EXPECT_THAT(result->failed[0].node, ::testing::HasSubstr(archive->parts()[0].node));
     EXPECT_LT(result->written, result->records);
     EXPECT_GT(result->written, 0);
     // What nobody can read is counted all the same, to the record.

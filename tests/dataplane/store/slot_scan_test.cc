@@ -12,7 +12,7 @@
 namespace sluice {
 namespace {
 
-constexpr uint32_t kSlots = 16;
+constexpr uint32_t kScannedSlots = 16;
 
 class SlotScanTest : public StoreTest {
  protected:
@@ -53,13 +53,14 @@ class SlotScanTest : public StoreTest {
 TEST_F(SlotScanTest, SlotsInAnyOrder) {
   fill();
   const auto reader = cut();
-  for (uint32_t slot = 0; slot < kSlots; ++slot) expect_slot(*reader, slot);
-  for (uint32_t slot = kSlots; slot-- > 0;) expect_slot(*reader, slot);
+  for (uint32_t slot = 0; slot < kScannedSlots; ++slot) expect_slot(*reader, slot);
+  for (uint32_t slot = kScannedSlots; slot-- > 0;) expect_slot(*reader, slot);
   for (const uint32_t step : {2u, 3u, 5u, 7u}) {
-    for (uint32_t slot = 0; slot < kSlots; slot += step) expect_slot(*reader, slot);
+    for (uint32_t slot = 0; slot < kScannedSlots; slot += step) expect_slot(*reader, slot);
   }
   Random random(3);
-  for (int i = 0; i < 200; ++i) expect_slot(*reader, static_cast<uint32_t>(random.next() % kSlots));
+  for (int i = 0; i < 200; ++i)
+    expect_slot(*reader, static_cast<uint32_t>(random.next() % kScannedSlots));
 }
 
 TEST_F(SlotScanTest, AScanThatWasGivenUpLeavesNothingOut) {
@@ -67,7 +68,7 @@ TEST_F(SlotScanTest, AScanThatWasGivenUpLeavesNothingOut) {
   const auto reader = cut();
   Random random(5);
   for (int i = 0; i < 200; ++i) {
-    const auto slot = static_cast<uint32_t>(random.next() % kSlots);
+    const auto slot = static_cast<uint32_t>(random.next() % kScannedSlots);
     {
       const auto scan = reader->scan(slot);
       SlotScan::Item item;
@@ -75,7 +76,7 @@ TEST_F(SlotScanTest, AScanThatWasGivenUpLeavesNothingOut) {
         if (!*scan->next(&item)) break;
       }
     }
-    expect_slot(*reader, random.next() % 2 == 0 ? slot : (slot + 1) % kSlots);
+    expect_slot(*reader, random.next() % 2 == 0 ? slot : (slot + 1) % kScannedSlots);
   }
 }
 
@@ -84,11 +85,11 @@ TEST_F(SlotScanTest, ManyScansAtATime) {
   const auto reader = cut();
   for (int round = 0; round < 3; ++round) {
     std::vector<std::unique_ptr<SlotScan>> scans;
-    for (uint32_t slot = 0; slot < kSlots; ++slot) scans.push_back(reader->scan(slot));
-    std::vector<SlotDigest> digests(kSlots);
+    for (uint32_t slot = 0; slot < kScannedSlots; ++slot) scans.push_back(reader->scan(slot));
+    std::vector<SlotDigest> digests(kScannedSlots);
     size_t ended = 0;
-    for (std::vector<bool> done(kSlots); ended < kSlots;) {
-      for (uint32_t slot = 0; slot < kSlots; ++slot) {
+    for (std::vector<bool> done(kScannedSlots); ended < kScannedSlots;) {
+      for (uint32_t slot = 0; slot < kScannedSlots; ++slot) {
         SlotScan::Item item;
         if (done[slot]) continue;
         if (*scans[slot]->next(&item)) {
@@ -131,7 +132,7 @@ uint64_t table_blocks(const std::string& folder) {
 
 TEST_F(SlotScanTest, TableBlocksEndWithTheirSlot) {
   // 40 KB in each slot: a block of its own, where blocks of 64 KiB would hold parts of two.
-  std::vector<int> records(kSlots);
+  std::vector<int> records(kScannedSlots);
   for (int i = 0; *std::min_element(records.begin(), records.end()) < 10; ++i) {
     const std::string key = fmt::format("key-{}", i);
     if (records[slot_of(key, 4)] == 10) continue;
@@ -141,7 +142,7 @@ TEST_F(SlotScanTest, TableBlocksEndWithTheirSlot) {
   store_.reset();
   open_again();
   store_.reset();
-  EXPECT_EQ(table_blocks(options().folder), kSlots);
+  EXPECT_EQ(table_blocks(options().folder), kScannedSlots);
 }
 
 TEST_F(SlotScanTest, SmallSlotsShareABlock) {
