@@ -21,6 +21,7 @@ namespace sluice {
   DEFECT(kAckBeforeSync, "a replica answers before the record is durable") \
   DEFECT(kSyncCoversLater, "a sync counts for what was committed while it ran") \
   DEFECT(kRepeatWaitsForNothing, "an answer that changes nothing does not wait until the record is durable") \
+  DEFECT(kReadsWaitForNothing, "a read returns a record that is not durable yet") \
   DEFECT(kAnyCalleeAnswers, "whichever node has an address answers calls meant for another one") \
   DEFECT(kReadsAskOne, "reads and exports ask one replica") \
   DEFECT(kImportForgetsOrder, "an import's groups that share a key are in flight together") \

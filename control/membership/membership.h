@@ -117,8 +117,9 @@ class Membership {
   Membership(const Membership&) = delete;
   Membership& operator=(const Membership&) = delete;
 
-  // Every stamp that the node handed out before it joined is below it (0: not known). A folder that
-  // was replaced may have a clock from before them.
+  // Every stamp that the node handed out before it joined is below it (0: not known); where its
+  // data was lost, every one that anybody in the cluster did by then. A folder that was replaced
+  // may have a clock from before them.
   uint64_t clock_floor() const { return clock_floor_; }
   // As the cluster has it, with its number.
   NodeInfo info() const;

@@ -91,9 +91,26 @@ absl::StatusOr<std::shared_lock<WriteGate>> StoreImpl::enter(uint64_t largest_st
 
 absl::Status StoreImpl::commit(Mutation& mutation, uint64_t* ticket) {
   if (mutation.empty()) return absl::OkStatus();
-  if (absl::Status status = mutation.commit(); !status.ok()) return fail(status);
-  *ticket = sync_.committed();
-  return absl::OkStatus();
+  std::vector<uint32_t> slots;
+  slots.reserve(mutation.changed_slots().size());
+  for (const auto& [slot, digest] : mutation.changed_slots()) slots.push_back(slot);
+  const auto mark = [&](uint64_t until) {
+    for (const uint32_t slot : slots) slot_tickets_.set(slot, until);
+  };
+  mark(SlotTickets::kCommitting);
+  const absl::Status status = mutation.commit();
+  if (status.ok()) *ticket = sync_.committed();
+  mark(status.ok() ? *ticket : sync_.last());
+  return status.ok() ? status : fail(status);
+}
+
+void StoreImpl::wait_until_durable(uint32_t slot) {
+  uint64_t ticket = slot_tickets_.of(slot);
+  if (ticket == SlotTickets::kCommitting) {
+    const std::lock_guard gate(slot_gates_.of(slot));
+    ticket = slot_tickets_.of(slot);
+  }
+  if (!defect(Defect::kReadsWaitForNothing)) sync_.wait(ticket).IgnoreError();
 }
 
 absl::StatusOr<std::vector<ApplyResult>> StoreImpl::apply(std::span<const RecordView> records) {

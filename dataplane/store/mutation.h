@@ -79,6 +79,9 @@ class Mutation {
   size_t bytes() const { return batch_.GetDataSize(); }
   bool empty() const { return batch_.Count() == 0; }
 
+  // The slots whose records the batch changes.
+  const std::unordered_map<uint32_t, SlotDigest>& changed_slots() const { return changed_digests_; }
+
   // Writes the batch to the WAL (not synced) and makes it visible. Begins a new, empty one. On
   // failure nothing has changed.
   absl::Status commit();

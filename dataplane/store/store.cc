@@ -286,6 +286,7 @@ absl::StatusOr<std::optional<Record>> StoreImpl::get(std::string_view key) {
       (*db_)->Get(options, db_->records(), record_row_key(slot, key), &row);
   if (status.IsNotFound()) return std::nullopt;
   if (!status.ok()) return rocksdb_status(status, "reading a record");
+  wait_until_durable(slot);
   StoredRecord stored;
   if (!decode_stored(to_view(row), &stored))
     return data_loss("a record of slot {} is stored in no known form", slot);

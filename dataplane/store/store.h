@@ -173,6 +173,7 @@ class Store {
   virtual std::unique_ptr<SlotIngest> begin_ingest() = 0;
 
   // NOT_FOUND is not an error here: nullopt for a key never seen. A tombstone is returned as one.
+  // Waits until what it returns is durable, unless nothing becomes durable here any more.
   virtual absl::StatusOr<std::optional<Record>> get(std::string_view key) = 0;
   // From the live store, as of now (a RocksDB snapshot).
   virtual std::unique_ptr<SlotScan> scan(uint32_t slot, std::string_view first_key = {}) = 0;

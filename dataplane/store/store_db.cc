@@ -181,8 +181,8 @@ absl::StatusOr<std::unique_ptr<StoreDb>> StoreDb::open_read_only(
   options.max_open_files = 512;
   rocksdb::DB* db = nullptr;
   std::vector<rocksdb::ColumnFamilyHandle*> handles;
-  const rocksdb::Status status =
-      rocksdb::DB::OpenForReadOnly(options, path, families(kLeastMemtableBytes, cache), &handles, &db);
+  const rocksdb::Status status = rocksdb::DB::OpenForReadOnly(
+      options, path, families(kLeastMemtableBytes, cache), &handles, &db);
   if (!status.ok()) return rocksdb_status(status, fmt::format("opening the cut {}", path));
   return std::unique_ptr<StoreDb>(new StoreDb(nullptr, db, std::move(handles), true));
 }

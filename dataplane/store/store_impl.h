@@ -135,6 +135,9 @@ class StoreImpl final : public Store {
   // to be.
   absl::StatusOr<std::shared_lock<WriteGate>> enter(uint64_t largest_stamp);
   absl::Status commit(Mutation& mutation, uint64_t* ticket);
+  // What a reader has seen of the slot by now. A store that can make nothing durable gives out what
+  // it has.
+  void wait_until_durable(uint32_t slot);
 
   // apply_block.cc
   using Runs = std::list<StagedRun>;
@@ -193,6 +196,7 @@ class StoreImpl final : public Store {
   bool idle_seen_ = false;
 
   mutable SlotGates slot_gates_;
+  SlotTickets slot_tickets_;
   std::vector<SlotDigest> digests_;                             // each under its slot's gate
   std::array<std::list<StagedRun>, SlotGates::kStripes> runs_;  // each under its stripe's gate
 

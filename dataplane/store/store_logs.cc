@@ -94,17 +94,19 @@ class LogChain {
 
   IOStatus append(LogFile& file, std::string_view data) {
     const MutexLock lock(mutex_);
+    if (!failed_.ok()) return IOStatus::OK();
     if (full_.ok()) {
       IOStatus status = file.write(data);
-      if (!status.IsNoSpace()) return status;
-      full_ = std::move(status);
+      if (status.ok()) return status;
+      (status.IsNoSpace() ? full_ : failed_) = std::move(status);
     }
-    file.lacking_.append(data);
+    if (failed_.ok()) file.lacking_.append(data);
     return IOStatus::OK();
   }
 
   IOStatus sync(LogFile& file) {
     MutexLock lock(mutex_);
+    if (!failed_.ok()) return failed_;
     // RocksDB is about to make tables of one family of what the log should have of all.
     if (!file.lacking_.empty() && &file != files_.back()) return full_;
     const uint64_t covered = file.size_;
@@ -136,8 +138,9 @@ class LogChain {
 
   mutable Mutex mutex_;
   std::vector<LogFile*> files_ SLUICE_GUARDED_BY(mutex_);
-  IOStatus full_ SLUICE_GUARDED_BY(mutex_);    // why something is lacking, or OK
-  IOStatus failed_ SLUICE_GUARDED_BY(mutex_);  // of a sync
+  IOStatus full_ SLUICE_GUARDED_BY(mutex_);  // why something is lacking, or OK
+  // Of a sync, or of a write to a disk that is not full.
+  IOStatus failed_ SLUICE_GUARDED_BY(mutex_);
 };
 
 LogFile::~LogFile() { chain_->remove(this); }

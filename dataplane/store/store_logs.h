@@ -10,6 +10,10 @@
 // Full disks. RocksDB does not touch a log again that could not be written to, and cannot always
 // leave it. Here such a log is completed once there is room: what it lacks is kept in memory
 // (batches that were under way: the store begins no others meanwhile), and RocksDB notices nothing.
+//
+// Failing disks. RocksDB's assertions end a process that syncs a log which could not be written to,
+// as one thread may while another one's write fails. Here a write never fails; every sync after one
+// that did does.
 #ifndef SLUICE_DATAPLANE_STORE_STORE_LOGS_H_
 #define SLUICE_DATAPLANE_STORE_STORE_LOGS_H_
 
@@ -36,7 +40,8 @@ class StoreLogs {
   rocksdb::Env* env() const { return env_.get(); }
 
   // Whether everything that RocksDB has written stands in its logs: a sync says nothing about what
-  // they lack. RESOURCE_EXHAUSTED while the disk is full; final once a log could not be synced.
+  // they lack. RESOURCE_EXHAUSTED while the disk is full; final once a log could not be written to
+  // for another reason, or not be synced.
   absl::Status lacks_nothing() const;
   // Writes what is lacking, and syncs. Nothing lacks when this succeeds.
   absl::Status complete();

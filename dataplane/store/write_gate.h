@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <array>
+#include <atomic>
 #include <cstdint>
 #include <mutex>
 #include <vector>
@@ -73,6 +74,24 @@ class SlotGates {
 
  private:
   std::array<std::mutex, kStripes> stripes_;
+};
+
+// Up to which ticket of a GroupSync each slot's records have to be durable before they are given
+// out. Written by who holds the slot's gate; read by anybody.
+class SlotTickets {
+ public:
+  // What is being committed is visible before its ticket is known.
+  static constexpr uint64_t kCommitting = ~uint64_t{0};
+
+  void set(uint32_t slot, uint64_t ticket) {
+    stripes_[SlotGates::stripe_of(slot)].store(ticket, std::memory_order_seq_cst);
+  }
+  uint64_t of(uint32_t slot) const {
+    return stripes_[SlotGates::stripe_of(slot)].load(std::memory_order_seq_cst);
+  }
+
+ private:
+  std::array<std::atomic<uint64_t>, SlotGates::kStripes> stripes_{};
 };
 
 }  // namespace sluice

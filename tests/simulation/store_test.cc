@@ -157,6 +157,10 @@ class WrittenStore {
         for (int n = 0; n < 400; ++n) write(node, *store, random, fmt::format("{}-{}", i, n));
       });
     }
+    threads.emplace_back([this, &node, &store, seed = disk_.random().next()] {
+      Random random(seed);
+      for (;;) read(node, *store, fmt::format("hot-{}", random.below(10)));
+    });
     for (;;) {
       std::this_thread::sleep_for(milliseconds(10));
       expect(store->take_due_cut().ok(), "taking the cut");
@@ -184,9 +188,18 @@ class WrittenStore {
     acknowledged_.push_back({std::move(record), results->at(0).after_cut});
   }
 
+  // What somebody has seen stays, acknowledged or not.
+  void read(Process& node, Store& store, const std::string& key) {
+    auto record = store.get(key);
+    expect(record.ok(), "a read");
+    if (!node.crashed() && record->has_value()) seen_[key] = **std::move(record);
+    std::this_thread::sleep_for(std::chrono::microseconds(200));
+  }
+
   void check(Store& store) {
     const auto records = read_store(store);
     for (const Written& written : acknowledged_) expect_holds(records, written.record, "the store");
+    for (const auto& [key, record] : seen_) expect_holds(records, record, "a reader's store");
     if (cut_ != 0) check_cut(store);
     // From here on it may be gone.
     cut_ = 0;
@@ -214,6 +227,7 @@ class WrittenStore {
   uint64_t cut_ = 0;  // that is armed or taken
   size_t cuts_ = 0;
   std::vector<Written> acknowledged_;
+  std::map<std::string, Record> seen_;  // by key: what was read last
 };
 
 Result run_written(uint64_t seed, const std::vector<Failure>& failures) {
@@ -240,7 +254,7 @@ void expect_keeps_what_it_acknowledged(const std::vector<Failure>& failures) {
   EXPECT_GT(cuts, 20u);
 }
 
-TEST(StoreOnDisk, KeepsWhatItAcknowledgedWhenPowerIsLost) {
+TEST(StoreOnDisk, KeepsWhatItAcknowledgedOrGaveOutWhenPowerIsLost) {
   using enum Failure;
   expect_keeps_what_it_acknowledged({kPower, kPower, kPower});
 }

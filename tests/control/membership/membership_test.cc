@@ -188,8 +188,8 @@ TEST_F(MembershipTest, AnEarlierStateOfTheDataIsRefusedUntilItsLossIsAccepted) {
   accepting.accept_data_loss = true;
   node = join(std::move(accepting));
   ASSERT_NE(node, nullptr);
-  // What it stamps must be above what it stamped before.
-  EXPECT_EQ(node->clock_floor(), 2000u);
+  // What it stamps must be above what it had seen before.
+  EXPECT_GT(node->clock_floor(), 2000u + Version::make_stamp(3000, 0));
   node.reset();
   // From there on it is the right one, and the other is not.
   EXPECT_TRUE(refused({"first", "third", 30, 0, ""}));
@@ -245,6 +245,23 @@ TEST_F(MembershipTest, LostDataIsNotTakenForAnEmptyNode) {
   ASSERT_NE(node, nullptr);
   EXPECT_EQ(find_member(*block_, "n1")->info.store_id, "another");
   EXPECT_EQ(node->info().number, 1u);
+}
+
+// It may have been the only node that is asked for a version and had seen what another one stamped.
+TEST_F(MembershipTest, ANodeThatLostItsDataGoesBeyondEverybodysClock) {
+  join(options_for("n1")).reset();
+  const uint64_t ceiling = Version::make_stamp(1'000'000, 0);
+  StoreInfo other{"store-of-n2", 1, "token", 10, ceiling};
+  ASSERT_TRUE(block_->put("stores/n2", encode(other)).ok());
+  // A node that has lost nothing goes on with its own clock.
+  auto whole = options_for("n1");
+  whole.accept_data_loss = true;
+  EXPECT_EQ(join(std::move(whole))->clock_floor(), 0u);
+  auto accepting = options_for("n1", "another");
+  accepting.accept_data_loss = true;
+  const auto node = join(std::move(accepting));
+  ASSERT_NE(node, nullptr);
+  EXPECT_GT(node->clock_floor(), ceiling + Version::make_stamp(3000, 0));
 }
 
 TEST_F(MembershipTest, ANodeStaysLiveBeyondItsTtlAndComesBackAfterALapse) {

@@ -15,7 +15,7 @@
 namespace sluice {
 namespace {
 
-constexpr uint32_t kBits = 4;
+constexpr uint32_t kWriteSlotBits = 4;
 constexpr int64_t kPatienceMs = 10'000;
 
 class WriteServerTest : public ::testing::Test {
@@ -39,7 +39,8 @@ class WriteServerTest : public ::testing::Test {
 
   static std::string block_of(uint32_t slot) {
     Random random(slot + 1);
-    return testing::pack(testing::make_records(random, slot, kBits, {.count = 9}), slot, kBits)
+    return testing::pack(testing::make_records(random, slot, kWriteSlotBits, {.count = 9}), slot,
+                         kWriteSlotBits)
         .at(0);
   }
   // Sends the blocks as one request to the node.
@@ -140,9 +141,9 @@ TEST_F(WriteServerTest, SaysOfEachSlotHowManyRecordsItKept) {
   serve();
   // Newer ones of two keys of slot 3 and one of slot 6, at one replica.
   Random random(4);
-  const std::vector<Record> third = testing::make_records(random, 3, kBits, {.count = 9});
+  const std::vector<Record> third = testing::make_records(random, 3, kWriteSlotBits, {.count = 9});
   Random other(7);
-  const std::vector<Record> sixth = testing::make_records(other, 6, kBits, {.count = 9});
+  const std::vector<Record> sixth = testing::make_records(other, 6, kWriteSlotBits, {.count = 9});
   for (const Record* record : {&third[0], &third[1], &sixth[2]}) {
     Record newer = *record;
     newer.version.stamp = Version::make_stamp(1'700'100'000'000, 0);

@@ -22,6 +22,7 @@ using rocksdb::IOStatus;
 
 struct Disk {
   bool full = false;
+  bool fails_to_write = false;
   bool fails_to_sync = false;
   std::vector<std::string> events;  // of logs: "begin N", "write N", "sync N"
 };
@@ -36,6 +37,7 @@ class LogOnDisk final : public rocksdb::FSWritableFileOwnerWrapper {
                             const rocksdb::IOOptions& options,
                             rocksdb::IODebugContext* context) override {
     disk_->events.push_back("write " + name_);
+    if (disk_->fails_to_write) return IOStatus::IOError("no write");
     if (!disk_->full) return target()->PositionedAppend(data, offset, options, context);
     // Half of it is on the disk.
     EXPECT_TRUE(
@@ -130,6 +132,22 @@ TEST_F(StoreLogsTest, ADurableLogIsNotSyncedAgain) {
   disk_.events.clear();
   ASSERT_TRUE(begin_memtable().ok());
   EXPECT_THAT(disk_.events, testing::ElementsAre(testing::StartsWith("begin ")));
+}
+
+// RocksDB's own answer to a sync behind a failed write is to end the process.
+TEST_F(StoreLogsTest, NoSyncSucceedsBehindAWriteThatFailed) {
+  put("a");
+  ASSERT_TRUE(db_->SyncWAL().ok());
+  EXPECT_TRUE(logs_.lacks_nothing().ok());
+  disk_.fails_to_write = true;
+  put("b");
+  disk_.fails_to_write = false;
+  put("c");
+  EXPECT_FALSE(db_->SyncWAL().ok());
+  EXPECT_FALSE(logs_.lacks_nothing().ok());
+  EXPECT_FALSE(logs_.complete().ok());
+  EXPECT_FALSE(db_->SyncWAL().ok());
+  EXPECT_EQ(keys_on_disk(), "a");
 }
 
 TEST_F(StoreLogsTest, NoLogBeginsBehindOneThatCannotBeSynced) {

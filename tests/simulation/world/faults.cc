@@ -25,6 +25,18 @@ constexpr int64_t kUnpublishedNs = 10'000'000'000;
 constexpr int64_t kTroubleNs = 10'000'000'000;
 constexpr int64_t kCopyStepMs = 50;
 
+// By name. A store's files only grow, or are replaced.
+std::map<std::string, uint64_t> sizes_of_data(Host& host) {
+  std::map<std::string, uint64_t> sizes;
+  for (const std::string& file : host.disk().files("/data")) {
+    InodePtr inode;
+    if (host.disk().find(host.disk().root(), file, &inode) == 0) {
+      sizes[file] = inode->content.size();
+    }
+  }
+  return sizes;
+}
+
 }  // namespace
 
 Faults::Faults(World& world, const Scenario& scenario, Oracle& oracle, std::vector<Host*> hosts)
@@ -159,6 +171,7 @@ void Faults::jump_clock(const Op& op) {
 void Faults::fail_disk(const Op& op) {
   Host& host = *hosts_[op.host];
   states_[op.host].disk_failed = true;
+  oracle_.disks_fail(true);
   if (op.kind == OpKind::kFullDisk) {
     host.disk().set_capacity_bytes(host.disk().capacity_bytes() - host.disk().free_bytes());
     return later(op, [&host] { host.disk().set_capacity_bytes(kDiskBytes); });
@@ -166,6 +179,11 @@ void Faults::fail_disk(const Op& op) {
   host.mount().write_error = EIO;
   if (op.lasts_ms % 3 == 0) host.mount().sync_error = EIO;
   later(op, [&host] { host.mount().write_error = host.mount().sync_error = 0; });
+}
+
+bool Faults::disk_fails(Host& host) {
+  return host.mount().write_error != 0 || host.mount().sync_error != 0 ||
+         host.disk().capacity_bytes() != kDiskBytes;
 }
 
 // --- Damage ---
@@ -190,9 +208,11 @@ void Faults::set_data_back(const Op& op) {
   const int64_t taken_ns = now_ns();
   // As a snapshot of a volume has it.
   const Disk::Tree data = host.disk().snapshot("/data");
-  later(op, [this, op, &host, data, taken_ns] {
+  later(op, [this, op, &host, data, taken_ns, sizes = sizes_of_data(host)] {
     HostState& state = states_[op.host];
     if (healed_ || state.data != Data::kNewest) return;
+    // An earlier state of data that has not changed is the same.
+    if (sizes_of_data(host) == sizes) return;
     hold_down(op.host, kSuperviseMs);
     host.crash(/*power=*/true);
     host.disk().restore("/data", data);
@@ -321,6 +341,10 @@ void Faults::start(size_t host) {
   judge_end(host);
   states_[host].down = false;
   if (states_[host].data == Data::kOvertaken) states_[host].data = Data::kSetBack;
+  // A store takes writes once it is opened again.
+  if (!disk_fails(*hosts_[host])) states_[host].disk_failed = false;
+  oracle_.disks_fail(std::any_of(states_.begin(), states_.end(),
+                                 [](const HostState& state) { return state.disk_failed; }));
   hosts_[host]->start(/*accept_data_loss=*/states_[host].data == Data::kAccepted);
 }
 

@@ -60,6 +60,7 @@ class Faults {
   void slow_down(size_t host, int64_t until_ns);
   void jump_clock(const Op& op);
   void fail_disk(const Op& op);
+  static bool disk_fails(Host& host);
   void lose_data(const Op& op);
   void set_data_back(const Op& op);
   void copy_data(const Op& op);

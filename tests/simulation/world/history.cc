@@ -104,11 +104,15 @@ std::string History::fault_of(std::string_view key, const std::optional<std::str
       return fmt::format("{} has a value that nobody wrote: {}", key, value->substr(0, 60));
     }
     if (!is_over(writes_[*number])) return "";
+    const Write& read = writes_[*number];
     return fmt::format(
-        "{} has the value of write {}, acknowledged at {} ns and seen at {} ns, though write {} "
-        "({}), begun at {} ns, was acknowledged or seen at {} ns and the read began at {} ns",
-        key, *number, writes_[*number].end_ns, writes_[*number].seen_ns, last_number,
-        last->erasure ? "an erasure" : "a put", last->begin_ns, last->effective_ns(), begin_ns);
+        "{} has the value of write {} (version {:#x} of {}), acknowledged at {} ns and seen at {} "
+        "ns, though write {} ({}, version {:#x} of {}), begun at {} ns, was acknowledged or seen "
+        "at "
+        "{} ns and the read began at {} ns",
+        key, *number, read.version.stamp, read.version.node, read.end_ns, read.seen_ns, last_number,
+        last->erasure ? "an erasure" : "a put", last->version.stamp, last->version.node,
+        last->begin_ns, last->effective_ns(), begin_ns);
   }
   if (last == nullptr || last->erasure) return "";
   for (const size_t number : found->second) {

@@ -32,6 +32,7 @@ bool is_excusable(absl::StatusCode code) {
   }
 }
 
+constexpr std::string_view kOtherManifest = "another manifest";
 // What faults do not explain, each the words of a check that something is not as it has to be; and
 // a standstill, for no fault lasts as long as nodes are waited for.
 constexpr std::array<std::string_view, 17> kNotByFaults = {"damaged",
@@ -49,7 +50,7 @@ constexpr std::array<std::string_view, 17> kNotByFaults = {"damaged",
                                                            "archive holds slot",
                                                            "does not pass the cut",
                                                            "unreadable",
-                                                           "another manifest",
+                                                           kOtherManifest,
                                                            "Corruption"};
 
 }  // namespace
@@ -75,6 +76,9 @@ void Oracle::check_reason(const std::string& backup, std::string_view reason) co
   if (is_damage(backup, reason)) return;
   for (const std::string_view words : kNotByFaults) {
     if (reason.find(words) == std::string_view::npos) continue;
+    // A part that was lost and made again is not the one that is named by a manifest which other
+    // hosts have stored already.
+    if (words == kOtherManifest && damaged_.contains(backup)) continue;
     fail(fmt::format("I9: {} has failed: {}", backup, reason));
   }
 }
@@ -110,7 +114,8 @@ void Oracle::answered_get(const std::string& key, const absl::StatusOr<std::stri
   }
   const std::string fault = history_.fault_of(key, read, begin_ns, now_ns());
   if (!fault.empty()) fail("I1: get: " + fault);
-  if (read.has_value()) history_.seen(key, *read);
+  const bool settled = !disks_fail_ && begin_ns > disks_failed_until_ns_;
+  if (read.has_value() && settled) history_.seen(key, *read);
 }
 
 void Oracle::answered_backup(const BackupView& backup, int64_t begin_ns) {
@@ -203,7 +208,10 @@ void Oracle::check_backup(ClusterClient& client, const BackupView& backup) const
     const std::string fault =
         history_.fault_of(key, there ? std::optional(found->second.value) : std::nullopt,
                           requested->second.begin_ns, requested->second.end_ns);
-    if (!fault.empty()) fail(fmt::format("I2: {}: {}", backup.backup, fault));
+    if (fault.empty()) continue;
+    const Version version = found == content->end() ? Version() : found->second.version;
+    fail(fmt::format("I2: {}: {}; the archive has version {:#x} of {}", backup.backup, fault,
+                     version.stamp, version.node));
   }
 }
 

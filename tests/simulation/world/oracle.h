@@ -71,6 +71,13 @@ class Oracle {
   // from the copy's archive directory, which lacks what the host holds.
   void archives_elsewhere(Host& copy) { copies_.push_back(&copy); }
 
+  // Whether the store of one of its hosts takes no writes because of its disk, from now on. What a
+  // get returns then may stand on fewer replicas than others ask, for what is there stays readable.
+  void disks_fail(bool fail) {
+    disks_fail_ = fail;
+    if (!fail) disks_failed_until_ns_ = now_ns();
+  }
+
   // Parts of these backups, each of which the host has, are in the place of one another's or of
   // another host's. That has to be noticed, until archives are damaged again.
   void parts_exchanged(const std::set<std::string>& backups);
@@ -124,7 +131,9 @@ class Oracle {
   // Hosts whose part was damaged, by the backup's name.
   std::map<std::string, std::set<std::string>, std::less<>> damaged_;
   std::set<std::string> exchanged_;  // UUIDs of completed backups
-  std::vector<Host*> copies_;        // that have answered in the place of their originals
+  bool disks_fail_ = false;
+  int64_t disks_failed_until_ns_ = 0;
+  std::vector<Host*> copies_;  // that have answered in the place of their originals
 };
 
 }  // namespace sluice::simulation

@@ -28,8 +28,12 @@ void sleep_until_ms(int64_t begin_ns, int64_t ms) {
   if (wait_ns > 0) sleep_ms(wait_ns / 1'000'000);
 }
 
+// And for the coordinator of the last one, which has the lock until all cuts are dropped.
 void wait_for_backups_to_end(World& world) {
   const auto all_ended = [&world] {
+    const auto lock = world.block(kCluster).get(kBackupLockKey);
+    require_ok(lock.status(), "the lock of backups");
+    if (lock->has_value()) return false;
     const auto listed = list_backups(world.block(kCluster));
     require_ok(listed.status(), "listing backups");
     return std::all_of(listed->backups.begin(), listed->backups.end(),

@@ -1,8 +1,11 @@
 #include "tests/simulation/world/sim_block.h"
 
+#include <fmt/format.h>
+
 #include <utility>
 
 #include "base/status.h"
+#include "control/backup/documents.h"
 #include "tests/simulation/simulation.h"
 
 namespace sluice::simulation {
@@ -87,6 +90,10 @@ void BlockWorld::keep(const std::vector<ClusterOp>& ops, Revision revision) {
   for (const ClusterOp& op : ops) {
     if (op.kind == ClusterOp::Kind::kPut && op.key.starts_with(kept_prefix)) {
       kept[op.key][revision] = op.value;
+      if (const auto head = decode_backup_head(op.key, op.value); head.ok()) {
+        trace(fmt::format("head of {}: {}{}, attempt {} by {}", head->name, name_of(head->state),
+                          head->deleting ? ", deleting" : "", head->attempt, head->coordinator));
+      }
     }
   }
 }

@@ -29,6 +29,15 @@ void SimCalls::crash_host(const std::string& host, const std::string& address, b
   }
 }
 
+void SimCalls::take_over(const std::string& address, const std::string& by) {
+  DirectNetwork::take_over(address, by);
+  hosts_instead_[address] = host_of(by);
+  // Some may still arrive.
+  auto& calls = in_work_[host_of(by)];
+  const auto& under_way = in_work_[host_of(address)];
+  calls.insert(calls.end(), under_way.begin(), under_way.end());
+}
+
 void SimCalls::carry(const DirectMessage& message, std::function<void()> deliver) {
   const NoSwitch whole;
   if (Process::current().crashed()) return;
@@ -37,7 +46,10 @@ void SimCalls::carry(const DirectMessage& message, std::function<void()> deliver
   if (watch) watch(message);
   const std::pair direction(host_of(message.from), host_of(message.to));
   if (message.kind == DirectMessage::Kind::kRequest) {
-    for (const std::string& host : {direction.first, direction.second}) {
+    const auto instead = hosts_instead_.find(message.to);
+    for (const std::string& host :
+         {direction.first, direction.second,
+          instead == hosts_instead_.end() ? direction.second : instead->second}) {
       auto& calls = in_work_[host];
       if (calls.size() == calls.capacity()) {
         std::erase_if(calls, [](const auto& each) { return each.expired(); });

@@ -44,6 +44,8 @@ class SimCalls final : public DirectNetwork {
   // Nobody of the host is there any more. Calls in work end when the other side notices: at once,
   // because the host's system says so, unless the host is dead.
   void crash_host(const std::string& host, const std::string& address, bool dead);
+  // As DirectNetwork's; calls to the address are the host's of `by` from now on.
+  void take_over(const std::string& address, const std::string& by);
   // One way.
   void block(const std::string& from, const std::string& to) { blocked_.emplace(from, to); }
   void unblock_all() { blocked_.clear(); }
@@ -53,6 +55,7 @@ class SimCalls final : public DirectNetwork {
   std::set<std::pair<std::string, std::string>> blocked_;
   std::map<std::pair<std::string, std::string>, int64_t> last_ns_;         // arrivals, by direction
   std::map<std::string, std::vector<std::weak_ptr<DirectCall>>> in_work_;  // by host, either side
+  std::map<std::string, std::string> hosts_instead_;  // of addresses that were taken over
 };
 
 }  // namespace sluice::simulation
