@@ -16,7 +16,8 @@ namespace {
 constexpr int64_t kStatusMs = 3'000;
 constexpr int64_t kPauseMs = 100;
 constexpr int kRounds = 3;
-constexpr int64_t kStampTryMs = 1'000;
+// Longer than a node asks its replicas' clocks.
+constexpr int64_t kStampTryMs = 2'500;
 // Longer than a coordinator asks its replicas, so that it says what they lack.
 constexpr int64_t kWriteTryMs = 12'000;
 
@@ -120,9 +121,9 @@ absl::Status ClusterClientImpl::ask_any(
   return last;
 }
 
-void ClusterClientImpl::acknowledged(uint64_t stamp) {
-  uint64_t known = acknowledged_stamp_;
-  while (known < stamp && !acknowledged_stamp_.compare_exchange_weak(known, stamp)) {
+void ClusterClientImpl::keep_above(uint64_t stamp) {
+  uint64_t known = floor_;
+  while (known < stamp && !floor_.compare_exchange_weak(known, stamp)) {
   }
 }
 
@@ -137,7 +138,7 @@ std::string ClusterClientImpl::primary_of(std::string_view key) {
 absl::Status ClusterClientImpl::write(std::string_view key, std::string_view value,
                                       bool tombstone) {
   v1::StampRequest asked;
-  asked.set_after(acknowledged_stamp());
+  asked.set_after(floor());
   asked.add_slots(slot_of(key, cluster().slot_bits));
   v1::WriteRequest request;
   auto* item = request.add_items();
@@ -151,6 +152,8 @@ absl::Status ClusterClientImpl::write(std::string_view key, std::string_view val
         stamped_by = node.name();
         return node.serving().Stamp(&context, asked, request.mutable_version());
       }));
+  // Also where it fails: it may have taken place.
+  keep_above(request.version().stamp());
   v1::WriteReply::Result result;
   SLUICE_RETURN_IF_ERROR(
       ask_any(stamped_by, deadline, kWriteTryMs, [&](PeerNode& node, grpc::ClientContext& context) {
@@ -160,7 +163,7 @@ absl::Status ClusterClientImpl::write(std::string_view key, std::string_view val
         if (reply.results_size() != 1) {
           return grpc::Status(grpc::StatusCode::INTERNAL, "answered another number of writes");
         }
-        acknowledged(reply.as_of());
+        keep_above(reply.as_of());
         result = std::move(*reply.mutable_results(0));
         return grpc::Status::OK;
       }));

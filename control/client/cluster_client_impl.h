@@ -77,10 +77,10 @@ class ClusterClientImpl final : public ClusterClient {
   // The first try of each node may take `first_try_ms`, later ones longer.
   absl::Status ask_any(std::string_view first, Deadline& deadline, int64_t first_try_ms,
                        const std::function<grpc::Status(PeerNode&, grpc::ClientContext&)>& call);
-  // The largest stamp that a write of this client was acknowledged as of: its next versions are
-  // above it, whichever node makes them.
-  uint64_t acknowledged_stamp() const { return acknowledged_stamp_; }
-  void acknowledged(uint64_t stamp);
+  // The largest stamp that a write of this client has had, or was acknowledged as of: its next
+  // versions are above it, whichever node makes them.
+  uint64_t floor() const { return floor_; }
+  void keep_above(uint64_t stamp);
   // The first replica of the key's slot.
   std::string primary_of(std::string_view key);
 
@@ -91,7 +91,7 @@ class ClusterClientImpl final : public ClusterClient {
 
   const std::unique_ptr<ClusterConnection> connection_;
   const ClientOptions options_;
-  std::atomic<uint64_t> acknowledged_stamp_{0};
+  std::atomic<uint64_t> floor_{0};
 };
 
 }  // namespace sluice

@@ -319,7 +319,7 @@ void ImportWriterImpl::add_slots(Batch& batch) {
 void ImportWriterImpl::take_version(std::unique_ptr<Batch> batch) {
   batch->context = std::make_unique<grpc::ClientContext>();
   set_timeout(*batch->context, kStampMs);
-  batch->stamp.set_after(client_.acknowledged_stamp());
+  batch->stamp.set_after(client_.floor());
   add_slots(*batch);
   Batch* raw = batch.release();
   raw->node->serving().async()->Stamp(
@@ -332,6 +332,7 @@ void ImportWriterImpl::take_version(std::unique_ptr<Batch> batch) {
           return answered(std::move(stamped), status, /*written=*/false);
         }
         const MutexLock lock(mutex_);
+        client_.keep_above(stamped->request.version().stamp());
         ready_.push_front(std::move(stamped));
         tell();
       });
@@ -399,7 +400,7 @@ void ImportWriterImpl::bulk_answered(std::unique_ptr<Batch> batch,
                                      const RequestClient::Outcome& outcome) {
   const absl::StatusOr<RecordWriteReply> reply = RecordWriteReply::of(outcome);
   const bool acknowledged = reply.ok() && reply->refused.ok() && reply->as_of != 0;
-  if (acknowledged) client_.acknowledged(reply->as_of);
+  if (acknowledged) client_.keep_above(reply->as_of);
   const MutexLock lock(mutex_);
   if (!acknowledged) {
     ready_.push_front(std::move(batch));
@@ -453,7 +454,7 @@ void ImportWriterImpl::answered(std::unique_ptr<Batch> answered_batch, const grp
 }
 
 void ImportWriterImpl::take_results(Batch& batch) {
-  client_.acknowledged(batch.reply.as_of());
+  client_.keep_above(batch.reply.as_of());
   for (int i = 0; i < batch.request.items_size(); ++i) {
     const v1::WriteReply::Result& result = batch.reply.results(i);
     const Batch::Writes& writes = batch.writes[static_cast<size_t>(i)];

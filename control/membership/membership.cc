@@ -15,6 +15,7 @@
 #include "base/status.h"
 #include "control/membership/weights.h"
 #include "dataplane/block/record.h"
+#include "dataplane/store/hybrid_clock.h"
 
 namespace sluice {
 namespace {
@@ -155,27 +156,29 @@ bool is_surely_dead(const LiveInfo& holder, const Membership::Options& options) 
          holder.incarnation < options.node.incarnation;
 }
 
-bool lost_data(const KnownNode& known, const Known<StoreInfo>& store,
-               const Membership::Options& options) {
+bool has_lost_data(const KnownNode& known, const Known<StoreInfo>& store,
+                   const Membership::Options& options) {
   if (!known.info) return false;  // it had none
   return !store.info || store.info->store_id != options.node.store_id ||
          !check_store(*store.info, options).ok();
 }
 
 // What was lost may have been the only clock, of those that are asked for a version, that had
-// passed some acknowledged write. Each node's clock was published at most a lease's time before it
-// last acknowledged anything, and has gone on with the time since.
+// passed some acknowledged write. Clocks follow the time, and are published as they go on; what a
+// node stamps while it cannot publish, and how far clocks differ, is allowed for.
 absl::StatusOr<uint64_t> floor_behind_lost_data(ClusterBlock& block,
                                                 const Membership::Options& options) {
   SLUICE_ASSIGN_OR_RETURN(const ClusterInfo cluster, load_cluster(block));
   SLUICE_ASSIGN_OR_RETURN(const ClusterListing stores, block.list(kStoresPrefix));
-  uint64_t largest = 0;
+  const int64_t now_ms = std::clamp<int64_t>(options.clock->wall_ms(), 0,
+                                             static_cast<int64_t>(HybridClock::kLatestWallMs) - 1);
+  uint64_t largest = Version::make_stamp(static_cast<uint64_t>(now_ms), 0);
   for (const ClusterEntry& entry : stores.entries) {
     const auto store = decode_store_info(entry.key, entry.value);
     if (store.ok()) largest = std::max(largest, store->ceiling);
   }
   const int64_t since_ms =
-      options.ttl_ms + ClusterBlock::kMaxLeaseDelayMs + cluster.max_clock_offset_ms;
+      options.ttl_ms + ClusterBlock::kMaxLeaseDelayMs + 2 * cluster.max_clock_offset_ms;
   return largest + Version::make_stamp(static_cast<uint64_t>(since_ms), 0);
 }
 
@@ -324,11 +327,12 @@ absl::StatusOr<std::unique_ptr<Membership>> Membership::join(ClusterBlock& block
     }
     ops.push_back(ClusterOp::put(node_key(name), encode(*info), known->revision));
     ops.push_back(ClusterOp::put(live_key(name), encode(live), held, lease->id()));
-    const bool is_lost = options.accept_data_loss && !is_own && lost_data(*known, *store, options);
+    const bool is_lost =
+        options.accept_data_loss && !is_own && has_lost_data(*known, *store, options);
     const auto floor = is_lost ? floor_behind_lost_data(block, options)
                                : absl::StatusOr<uint64_t>(store->info ? store->info->ceiling : 0);
     if (!floor.ok()) return give_up(floor.status());
-    Joined joined{*std::move(info), live, {}, 0, lease, *floor};
+    Joined joined{*std::move(info), live, {}, 0, lease, *floor, is_lost};
     joined.store = {options.node.store_id, options.node.incarnation, options.found.joining,
                     options.found.sequence, joined.clock_floor};
     ops.push_back(ClusterOp::put(store_key(name), encode(joined.store), store->revision));
@@ -360,6 +364,7 @@ Membership::Membership(ClusterBlock& block, Options options, Joined joined)
       options_(std::move(options)),
       live_(std::move(joined.live)),
       clock_floor_(joined.clock_floor),
+      lost_data_(joined.lost_data),
       store_(std::move(joined.store)),
       store_revision_(joined.store_revision),
       info_(std::move(joined.node)),

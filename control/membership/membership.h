@@ -121,6 +121,8 @@ class Membership {
   // data was lost, every one that anybody in the cluster did by then. A folder that was replaced
   // may have a clock from before them.
   uint64_t clock_floor() const { return clock_floor_; }
+  // It was accepted that the node's data was lost.
+  bool lost_data() const { return lost_data_; }
   // As the cluster has it, with its number.
   NodeInfo info() const;
   // Not OK when the name was lost to another process or cannot be kept alive; says why.
@@ -140,6 +142,7 @@ class Membership {
     Revision store_revision = 0;
     std::shared_ptr<LeaseKeeper> lease;
     uint64_t clock_floor = 0;
+    bool lost_data = false;
   };
   static absl::StatusOr<std::unique_ptr<LeaseKeeper>> grant(ClusterBlock& block,
                                                             const Options& options);
@@ -155,6 +158,7 @@ class Membership {
   const Options options_;
   const LiveInfo live_;
   const uint64_t clock_floor_;
+  const bool lost_data_;
   // Of the keeper thread, and of the destructor after it.
   StoreInfo store_;
   Revision store_revision_;

@@ -221,6 +221,7 @@ absl::Status NodeImpl::join() {
   const NodeInfo joined = membership_->info();
   const uint64_t floor = defect(Defect::kCeilingIsNotKept) ? 0 : membership_->clock_floor();
   SLUICE_RETURN_IF_ERROR(store_->clock().observe(floor));
+  if (membership_->lost_data()) SLUICE_RETURN_IF_ERROR(store_->miss_cuts_before(floor));
   if (!defect(Defect::kJoinIsNotConfirmed)) SLUICE_RETURN_IF_ERROR(store_->confirm_join());
   rates_->work().resume(joined.rates);
   confirmed_ = true;

@@ -31,8 +31,18 @@ struct Copies {
   RecordSummary summary;         // of the newest
   std::vector<std::string> current;
   std::vector<std::string> behind;
-  std::vector<std::string> read_only;  // of these: those that take no writes
+  std::set<std::string> read_only;  // of these: those that take no writes
 
+  // That hold the newest, for good: what one that takes no writes holds need not be durable.
+  size_t settled() const {
+    return static_cast<size_t>(
+        std::count_if(current.begin(), current.end(),
+                      [this](const std::string& node) { return !read_only.contains(node); }));
+  }
+  bool has(const std::string& node) const {
+    return std::count(current.begin(), current.end(), node) > 0 ||
+           std::count(behind.begin(), behind.end(), node) > 0;
+  }
   void take(const std::string& node, std::optional<Record> record, bool is_read_only) {
     const RecordSummary its = record.has_value() ? record->view().summary() : RecordSummary();
     if (record.has_value() && (!newest.has_value() || summary < its)) {
@@ -45,13 +55,9 @@ struct Copies {
     } else {
       behind.push_back(node);
     }
-    if (is_read_only) read_only.push_back(node);
+    if (is_read_only) read_only.insert(node);
   }
 };
-
-bool contains(const std::vector<std::string>& names, const std::string& name) {
-  return std::find(names.begin(), names.end(), name) != names.end();
-}
 
 // How long the others are waited for where a replica that takes no writes would do.
 constexpr int64_t kInsteadOfReadOnlyMs = 1'000;
@@ -79,32 +85,44 @@ absl::StatusOr<std::optional<Record>> ReadCoordinator::get(std::string_view key)
     return absl::OkStatus();
   };
   std::string reasons;
+  Deadline deadline(*context_.clock, options_.replicas.call_ms);
+  const auto times = [&](size_t instead, size_t missing) -> ReplicaTimes {
+    const int64_t left_ms = std::max<int64_t>(deadline.left_ms(), 1);
+    const bool will_do = instead >= missing;
+    return {will_do ? std::min(left_ms, kInsteadOfReadOnlyMs) : left_ms,
+            options_.replicas.hedge_ms};
+  };
   const size_t answers =
       ask_replicas(context_, names, quorum_, options_.replicas, question, &reasons);
   if (answers < quorum_) return too_few(slot, answers, quorum_, reasons);
-  if (copies.behind.empty() || defect(Defect::kReadsLeaveDifferences)) return copies.newest;
+  const auto missing = [&] { return quorum_ - std::min(quorum_, copies.settled()); };
+  if (missing() == 0 || defect(Defect::kReadsLeaveDifferences)) return copies.newest;
 
-  // What is returned is held by enough replicas that no later read or version misses it.
+  // What is returned is to be held by so many that no later read or version misses it. Others may
+  // hold it already.
   std::vector<std::string> others;
-  std::vector<std::string> full;
-  for (const std::string& name : copies.behind) {
-    (contains(copies.read_only, name) ? full : others).push_back(name);
-  }
   for (const std::string& name : names) {
-    if (!contains(copies.current, name) && !contains(copies.behind, name)) others.push_back(name);
+    if (!copies.has(name)) others.push_back(name);
   }
-  const size_t missing = quorum_ - std::min(quorum_, copies.current.size());
-  ReplicaTimes times = options_.replicas;
-  if (full.size() >= missing) times.call_ms = std::min(times.call_ms, kInsteadOfReadOnlyMs);
+  ask_replicas(context_, others, std::min(others.size(), missing()),
+               times(copies.read_only.size(), missing()), question, &reasons);
+  if (missing() == 0 || !copies.newest.has_value()) return copies.newest;
+  others.clear();
+  for (const std::string& name : names) {
+    const bool is_current = std::count(copies.current.begin(), copies.current.end(), name) > 0;
+    if (!is_current && !copies.read_only.contains(name)) others.push_back(name);
+  }
   const RecordView newest = copies.newest->view();
-  const size_t stored = write_back(context_, newest, others, missing, times, &reasons);
-  if (stored >= missing) return copies.newest;
+  const size_t stored = write_back(context_, newest, others, missing(),
+                                   times(copies.read_only.size(), missing()), &reasons);
+  if (stored >= missing()) return copies.newest;
   // A full disk must not make unreadable what is there. Its clock passes the record's stamp all the
   // same.
-  if (stored + full.size() < missing) {
-    return too_few(slot, copies.current.size() + stored, quorum_, reasons);
+  const std::vector<std::string> full(copies.read_only.begin(), copies.read_only.end());
+  if (stored + full.size() < missing()) {
+    return too_few(slot, copies.settled() + stored, quorum_, reasons);
   }
-  write_back(context_, newest, full, full.size(), times, &reasons);
+  write_back(context_, newest, full, full.size(), times(full.size(), 0), &reasons);
   return copies.newest;
 }
 

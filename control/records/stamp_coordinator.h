@@ -20,6 +20,7 @@
 #include <span>
 
 #include "absl/status/statusor.h"
+#include "base/deadline.h"
 #include "control/peers/node_context.h"
 #include "control/records/replica_calls.h"
 #include "dataplane/block/record.h"
@@ -30,12 +31,14 @@ class StampCoordinator {
  public:
   explicit StampCoordinator(const NodeContext& context) : context_(context) {}
 
-  // Also above `after`, which W replicas hold: what a write was acknowledged as of. UNAVAILABLE
-  // naming the slot, and the nodes that did not answer, where fewer than W can be asked.
+  // Also above `after`: what a write of this client had, or was acknowledged as of. UNAVAILABLE
+  // naming the slot, and the nodes that did not answer, where fewer than W can be asked within two
+  // seconds: a node that has just come back is waited for.
   absl::StatusOr<Version> stamp(std::span<const uint32_t> slots, uint64_t after);
 
  private:
-  absl::Status pass_clocks(uint32_t slot);
+  // The largest of W replicas' clocks.
+  absl::StatusOr<uint64_t> read_clocks(uint32_t slot, Deadline& deadline);
 
   const NodeContext& context_;
 };

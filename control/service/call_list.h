@@ -31,7 +31,7 @@
   CALL(DeleteArchive, delete_archive, kCluster)
 
 #define SLUICE_SERVING_CALLS(CALL, STREAM)         \
-  CALL(Stamp, stamp, kGet)                         \
+  CALL(Stamp, stamp, kStamp)                       \
   CALL(Write, write, kWrite)                       \
   CALL(Get, get, kGet)                             \
   CALL(Count, count, kCount)                       \

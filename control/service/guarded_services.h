@@ -28,6 +28,7 @@ class Admission {
   enum class Kind {
     kCluster,  // short calls of other nodes
     kWrite,
+    kStamp,
     kGet,
     kCount,
     kExport,
@@ -37,8 +38,8 @@ class Admission {
     kRestore,  // sending of one part, or listing of its failed units
     kKinds,
   };
-  static constexpr std::array<int, static_cast<size_t>(Kind::kKinds)> kMost = {256, 128, 64, 24, 24,
-                                                                               48,  24,  16, 16};
+  static constexpr std::array<int, static_cast<size_t>(Kind::kKinds)> kMost = {
+      256, 128, 64, 64, 24, 24, 48, 24, 16, 16};
 
   // One call; counted for as long as it lives.
   class Call {

@@ -12,6 +12,8 @@ namespace {
 
 // Of a row in a batch, besides key and value.
 constexpr size_t kRowOverhead = 64;
+// That a read waits for what it returns to become durable.
+constexpr int64_t kReadWaitMs = 2'000;
 
 ApplyResult result_of(Mutation::Outcome outcome, const Mutation& mutation) {
   ApplyResult result;
@@ -104,13 +106,17 @@ absl::Status StoreImpl::commit(Mutation& mutation, uint64_t* ticket) {
   return status.ok() ? status : fail(status);
 }
 
-void StoreImpl::wait_until_durable(uint32_t slot) {
+absl::Status StoreImpl::wait_until_durable(uint32_t slot) {
   uint64_t ticket = slot_tickets_.of(slot);
   if (ticket == SlotTickets::kCommitting) {
     const std::lock_guard gate(slot_gates_.of(slot));
     ticket = slot_tickets_.of(slot);
+    // Whoever was committing has not lived to say so.
+    if (ticket == SlotTickets::kCommitting) ticket = sync_.last();
   }
-  if (!defect(Defect::kReadsWaitForNothing)) sync_.wait(ticket).IgnoreError();
+  if (defect(Defect::kReadsWaitForNothing)) return absl::OkStatus();
+  const absl::Status durable = sync_.wait(ticket, kReadWaitMs);
+  return absl::IsDeadlineExceeded(durable) ? durable : absl::OkStatus();
 }
 
 absl::StatusOr<std::vector<ApplyResult>> StoreImpl::apply(std::span<const RecordView> records) {

@@ -154,17 +154,46 @@ absl::StatusOr<bool> StoreImpl::take_due_cut() {
 
 absl::Status StoreImpl::take_cut_locked() {
   const std::string folder = cut_folder(armed_->backup);
+  SLUICE_RETURN_IF_ERROR(take_back_record());
   SLUICE_RETURN_IF_ERROR(remove_folder(folder));
   SLUICE_RETURN_IF_ERROR(prepare_checkpoint(*db_));
   std::lock_guard gate(gate_);
   SLUICE_RETURN_IF_ERROR(make_checkpoint(*db_, folder));
+  // It was made of the logs.
+  SLUICE_RETURN_IF_ERROR(db_->lacks_nothing());
   CutInfo taken = *armed_;
   taken.taken = true;
-  SLUICE_RETURN_IF_ERROR(record_taken(taken));
+  const absl::Status recorded = record_taken(taken);
+  // Also where that failed: it may become durable once there is room, and then it is this
+  // checkpoint that counts.
   last_cut_ = std::max(last_cut_, taken.cut);
+  may_be_recorded_ = !recorded.ok();
+  SLUICE_RETURN_IF_ERROR(recorded);
   armed_.reset();
   // No writer changes them now: they are what the checkpoint holds.
   last_taken_ = {taken.backup, digests_};
+  return absl::OkStatus();
+}
+
+// Before the checkpoint goes that it speaks of.
+absl::Status StoreImpl::take_back_record() {
+  if (!may_be_recorded_) return absl::OkStatus();
+  rocksdb::WriteBatch batch;
+  SLUICE_RETURN_IF_ERROR(put_cut(*armed_, batch));
+  SLUICE_RETURN_IF_ERROR(write_durably(batch));
+  may_be_recorded_ = false;
+  return absl::OkStatus();
+}
+
+absl::Status StoreImpl::miss_cuts_before(uint64_t stamp) {
+  const MutexLock lock(cut_mutex_);
+  std::lock_guard gate(gate_);
+  if (stamp <= last_cut_) return absl::OkStatus();
+  rocksdb::WriteBatch batch;
+  SLUICE_RETURN_IF_ERROR(rocksdb_status(
+      batch.Put(db_->meta(), to_slice(kLastCutRow), encode_u64(stamp)), "making a batch"));
+  SLUICE_RETURN_IF_ERROR(write_durably(batch));
+  last_cut_ = stamp;
   return absl::OkStatus();
 }
 

@@ -3,12 +3,14 @@
 #ifndef SLUICE_DATAPLANE_STORE_GROUP_SYNC_H_
 #define SLUICE_DATAPLANE_STORE_GROUP_SYNC_H_
 
+#include <chrono>
 #include <cstdint>
 #include <functional>
 
 #include "absl/status/status.h"
 #include "base/defect.h"
 #include "base/mutex.h"
+#include "base/status.h"
 
 namespace sluice {
 
@@ -16,6 +18,8 @@ namespace sluice {
 // have dropped the dirty pages, so a later success would say nothing about them.
 class GroupSync {
  public:
+  static constexpr int64_t kForEver = -1;
+
   // `sync` makes durable everything that was committed before it was called.
   explicit GroupSync(std::function<absl::Status()> sync) : sync_(std::move(sync)) {}
 
@@ -37,13 +41,19 @@ class GroupSync {
     failed_ = absl::OkStatus();
   }
 
-  // Returns when the ticket's batch is durable.
-  absl::Status wait(uint64_t ticket) {
+  // Returns when the ticket's batch is durable. A sync that others make is waited for no longer
+  // than `most_ms`: DEADLINE_EXCEEDED then.
+  absl::Status wait(uint64_t ticket, int64_t most_ms = kForEver) {
     MutexLock lock(mutex_);
     while (durable_ < ticket) {
       if (!failed_.ok()) return failed_;
       if (syncing_) {
-        done_.wait(lock);
+        if (most_ms == kForEver) {
+          done_.wait(lock);
+        } else if (done_.wait_for(lock, std::chrono::milliseconds(most_ms)) ==
+                   std::cv_status::timeout) {
+          return deadline_exceeded("what was written is not durable after {} ms", most_ms);
+        }
         continue;
       }
       syncing_ = true;

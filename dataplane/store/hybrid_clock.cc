@@ -26,21 +26,18 @@ HybridClock::HybridClock(Clock& wall, uint64_t ceiling,
 
 absl::StatusOr<uint64_t> HybridClock::stamp() {
   const MutexLock lock(mutex_);
-  const uint64_t next = std::max(last_ + 1, wall_stamp(wall_));
+  const uint64_t next = std::max(std::max(last_.load(), seen_.load()) + 1, wall_stamp(wall_));
   SLUICE_RETURN_IF_ERROR(advance_locked(next));
   return next;
 }
 
 uint64_t HybridClock::now() const {
-  const MutexLock lock(mutex_);
-  return std::max(last_, wall_stamp(wall_));
+  return std::max({last_.load(), seen_.load(), wall_stamp(wall_)});
 }
 
 int64_t HybridClock::ahead_ms() const {
-  const MutexLock lock(mutex_);
   const uint64_t wall = wall_stamp(wall_);
-  return last_ <= wall ? 0
-                       : static_cast<int64_t>(Version::stamp_ms(last_) - Version::stamp_ms(wall));
+  return static_cast<int64_t>(Version::stamp_ms(std::max(now(), wall)) - Version::stamp_ms(wall));
 }
 
 uint64_t HybridClock::ceiling() const {
@@ -82,7 +79,12 @@ absl::Status HybridClock::advance_locked(uint64_t stamp) {
   if (stamp <= last_) return absl::OkStatus();
   if (stamp >= ceiling_) {
     const uint64_t ceiling = stamp + Version::make_stamp(kCeilingStepMs, 0);
-    if (!defect(Defect::kCeilingIsNotKept)) SLUICE_RETURN_IF_ERROR(persist_(ceiling));
+    if (!defect(Defect::kCeilingIsNotKept)) {
+      if (absl::Status status = persist_(ceiling); !status.ok()) {
+        seen_ = std::max(seen_.load(), stamp);
+        return status;
+      }
+    }
     ceiling_ = ceiling;
   }
   last_ = stamp;

@@ -11,6 +11,7 @@
 #ifndef SLUICE_DATAPLANE_STORE_HYBRID_CLOCK_H_
 #define SLUICE_DATAPLANE_STORE_HYBRID_CLOCK_H_
 
+#include <atomic>
 #include <cstdint>
 #include <functional>
 
@@ -40,13 +41,15 @@ class HybridClock {
   // A stamp larger than every earlier one.
   absl::StatusOr<uint64_t> stamp();
   // The largest stamp handed out or observed, or the wall clock's if that is larger. Hands out
-  // nothing.
+  // nothing, and waits for no disk.
   uint64_t now() const;
   // How far now() is ahead of the wall clock.
   int64_t ahead_ms() const;
   // The ceiling that is durable.
   uint64_t ceiling() const;
-  // Moves past a peer's stamp. INVALID_ARGUMENT for one from kPeerLimit on.
+  // Moves past a peer's stamp. INVALID_ARGUMENT for one from kPeerLimit on. Where the ceiling
+  // cannot be made durable the clock has moved all the same, until it is made again: what is read
+  // of it is beyond the stamp, and it hands out nothing.
   absl::Status observe(uint64_t stamp);
   // What observe(stamp) needs to be durable, with other things: calls `persist` with a ceiling that
   // allows for it, which must be durable when it returns OK.
@@ -62,7 +65,9 @@ class HybridClock {
   Clock& wall_;
   const std::function<absl::Status(uint64_t)> persist_;
   mutable Mutex mutex_;
-  uint64_t last_ SLUICE_GUARDED_BY(mutex_);
+  // Written under the mutex.
+  std::atomic<uint64_t> last_;
+  std::atomic<uint64_t> seen_{0};  // observed, though no ceiling is durable for it
   uint64_t ceiling_ SLUICE_GUARDED_BY(mutex_);
 };
 

@@ -220,13 +220,17 @@ absl::Status StoreImpl::remove_staging() {
   return mutation.empty() ? absl::OkStatus() : write_durably(mutation.batch());
 }
 
+absl::Status StoreImpl::closed_for(const absl::Status& status) const {
+  const std::string_view until =
+      absl::IsResourceExhausted(status) ? "its disk has room" : "the node is started again";
+  return with_context(
+      status, fmt::format("the store in {} takes no writes until {}", options_.folder, until));
+}
+
 absl::Status StoreImpl::fail(const absl::Status& status) {
   const MutexLock lock(state_mutex_);
   if (failed_.ok()) {
-    const std::string_view until =
-        absl::IsResourceExhausted(status) ? "its disk has room" : "the node is started again";
-    failed_ = with_context(
-        status, fmt::format("the store in {} takes no writes until {}", options_.folder, until));
+    failed_ = closed_for(status);
     read_only_.store(true, std::memory_order_release);
   }
   return failed_;
@@ -249,7 +253,12 @@ absl::Status StoreImpl::resume() {
     return resource_exhausted("{}: {} MiB are free, {} are needed to take writes again",
                               options_.folder, room >> 20, kResumeBytes >> 20);
   }
-  SLUICE_RETURN_IF_ERROR(db_->resume());
+  if (const absl::Status resumed = db_->resume(); !resumed.ok()) {
+    const MutexLock lock(state_mutex_);
+    // No room that comes will help it any more.
+    if (!absl::IsResourceExhausted(resumed)) failed_ = closed_for(resumed);
+    return resumed;
+  }
   sync_.restart();
   const MutexLock lock(state_mutex_);
   failed_ = absl::OkStatus();
@@ -286,7 +295,7 @@ absl::StatusOr<std::optional<Record>> StoreImpl::get(std::string_view key) {
       (*db_)->Get(options, db_->records(), record_row_key(slot, key), &row);
   if (status.IsNotFound()) return std::nullopt;
   if (!status.ok()) return rocksdb_status(status, "reading a record");
-  wait_until_durable(slot);
+  SLUICE_RETURN_IF_ERROR(wait_until_durable(slot));
   StoredRecord stored;
   if (!decode_stored(to_view(row), &stored))
     return data_loss("a record of slot {} is stored in no known form", slot);

@@ -173,7 +173,8 @@ class Store {
   virtual std::unique_ptr<SlotIngest> begin_ingest() = 0;
 
   // NOT_FOUND is not an error here: nullopt for a key never seen. A tombstone is returned as one.
-  // Waits until what it returns is durable, unless nothing becomes durable here any more.
+  // Waits until what it returns is durable, unless nothing becomes durable here any more;
+  // DEADLINE_EXCEEDED when that takes seconds.
   virtual absl::StatusOr<std::optional<Record>> get(std::string_view key) = 0;
   // From the live store, as of now (a RocksDB snapshot).
   virtual std::unique_ptr<SlotScan> scan(uint32_t slot, std::string_view first_key = {}) = 0;
@@ -196,6 +197,9 @@ class Store {
   // Idempotent; disarms a cut that is not taken. FAILED_PRECONDITION while a reader or scan of it
   // is open.
   virtual absl::Status drop_cut(std::string_view backup) = 0;
+  // Of a store that replaces a lost one, which may have taken cuts up to then: what is stamped
+  // before came too late for them. Durable when it returns.
+  virtual absl::Status miss_cuts_before(uint64_t stamp) = 0;
 
   // The fencing of jobs (backups): the highest attempt of each that this node has seen, durable
   // when raise_attempt() returns, or with what the caller has the store make durable next.

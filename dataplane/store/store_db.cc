@@ -215,8 +215,14 @@ absl::Status StoreDb::sync_log() {
 
 absl::Status StoreDb::resume() {
   SLUICE_RETURN_IF_ERROR(logs_->complete());
-  return rocksdb_status(db_->Resume(), "resuming after the disk was full");
+  SLUICE_RETURN_IF_ERROR(rocksdb_status(db_->Resume(), "resuming after the disk was full"));
+  if (!logs_->closed_incomplete()) return absl::OkStatus();
+  SLUICE_RETURN_IF_ERROR(flush());
+  logs_->are_in_tables();
+  return logs_->lacks_nothing();
 }
+
+absl::Status StoreDb::lacks_nothing() const { return logs_->lacks_nothing(); }
 
 absl::StatusOr<uint64_t> StoreDb::log_bytes() const {
   rocksdb::VectorLogPtr logs;

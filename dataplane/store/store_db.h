@@ -58,6 +58,8 @@ class StoreDb {
   absl::Status sync_log();
   // After the disk was full: everything that was written is durable when this succeeds.
   absl::Status resume();
+  // StoreLogs::lacks_nothing().
+  absl::Status lacks_nothing() const;
   // Of the write-ahead log that is kept: more than what is in memtables alone, because a family
   // that is seldom written keeps it.
   absl::StatusOr<uint64_t> log_bytes() const;

@@ -103,6 +103,7 @@ class StoreImpl final : public Store {
   std::vector<CutInfo> cuts() const override;
   absl::StatusOr<std::shared_ptr<CutReader>> open_cut(std::string_view backup) override;
   absl::Status drop_cut(std::string_view backup) override;
+  absl::Status miss_cuts_before(uint64_t stamp) override;
   absl::Status writable() const override { return check_writable(); }
   absl::Status resume() override;
   absl::StatusOr<uint64_t> free_bytes() const override;
@@ -124,6 +125,8 @@ class StoreImpl final : public Store {
   // store.cc: durability. Every failure of the WAL ends in fail(): the store is read-only from then
   // on.
   absl::Status fail(const absl::Status& status);
+  // Why it takes no writes, and until when.
+  absl::Status closed_for(const absl::Status& status) const;
   absl::Status check_writable() const;
   absl::Status write_durably(rocksdb::WriteBatch& batch);
   // Durable with the next sync.
@@ -136,8 +139,8 @@ class StoreImpl final : public Store {
   absl::StatusOr<std::shared_lock<WriteGate>> enter(uint64_t largest_stamp);
   absl::Status commit(Mutation& mutation, uint64_t* ticket);
   // What a reader has seen of the slot by now. A store that can make nothing durable gives out what
-  // it has.
-  void wait_until_durable(uint32_t slot);
+  // it has. DEADLINE_EXCEEDED: its disk takes too long.
+  absl::Status wait_until_durable(uint32_t slot);
 
   // apply_block.cc
   using Runs = std::list<StagedRun>;
@@ -172,6 +175,7 @@ class StoreImpl final : public Store {
   absl::Status take_cut_locked() SLUICE_REQUIRES(cut_mutex_);
   absl::Status write_armed(const CutInfo& cut);
   absl::Status put_cut(const CutInfo& cut, rocksdb::WriteBatch& batch) const;
+  absl::Status take_back_record() SLUICE_REQUIRES(cut_mutex_);
   absl::Status record_taken(const CutInfo& cut);
   std::string cut_folder(std::string_view backup) const;
 
@@ -204,6 +208,8 @@ class StoreImpl final : public Store {
   std::optional<CutInfo>
       armed_;              // written under cut_mutex_ and gate_ exclusively, read under either
   uint64_t last_cut_ = 0;  // same
+  // The row that says that the armed cut is taken may become durable.
+  bool may_be_recorded_ SLUICE_GUARDED_BY(cut_mutex_) = false;
 
   Mutex cut_mutex_ SLUICE_ACQUIRED_BEFORE(state_mutex_);
   struct OpenCut {

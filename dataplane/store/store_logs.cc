@@ -61,7 +61,15 @@ class LogChain {
   void remove(const LogFile* file) {
     const MutexLock lock(mutex_);
     std::erase(files_, file);
-    // RocksDB closes logs whose records are in tables.
+    closed_incomplete_ = closed_incomplete_ || !file->lacking_.empty();
+  }
+  bool closed_incomplete() const {
+    const MutexLock lock(mutex_);
+    return closed_incomplete_;
+  }
+  void are_in_tables() {
+    const MutexLock lock(mutex_);
+    closed_incomplete_ = false;
     if (!lacks_locked()) full_ = IOStatus::OK();
   }
 
@@ -78,7 +86,7 @@ class LogChain {
       file->lacking_.clear();
       if (IOStatus status = sync_locked(*file); !status.ok()) return status;
     }
-    full_ = IOStatus::OK();
+    if (!closed_incomplete_) full_ = IOStatus::OK();
     return failed_;
   }
 
@@ -139,6 +147,7 @@ class LogChain {
   mutable Mutex mutex_;
   std::vector<LogFile*> files_ SLUICE_GUARDED_BY(mutex_);
   IOStatus full_ SLUICE_GUARDED_BY(mutex_);  // why something is lacking, or OK
+  bool closed_incomplete_ SLUICE_GUARDED_BY(mutex_) = false;
   // Of a sync, or of a write to a disk that is not full.
   IOStatus failed_ SLUICE_GUARDED_BY(mutex_);
 };
@@ -207,6 +216,10 @@ StoreLogs::~StoreLogs() = default;
 absl::Status StoreLogs::lacks_nothing() const {
   return rocksdb_status(chain_->check(), "writing the write-ahead log");
 }
+
+bool StoreLogs::closed_incomplete() const { return chain_->closed_incomplete(); }
+
+void StoreLogs::are_in_tables() { chain_->are_in_tables(); }
 
 absl::Status StoreLogs::complete() {
   return rocksdb_status(chain_->complete(), "completing the write-ahead log");

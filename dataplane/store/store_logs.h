@@ -43,8 +43,14 @@ class StoreLogs {
   // they lack. RESOURCE_EXHAUSTED while the disk is full; final once a log could not be written to
   // for another reason, or not be synced.
   absl::Status lacks_nothing() const;
-  // Writes what is lacking, and syncs. Nothing lacks when this succeeds.
+  // Writes what is lacking, and syncs. Nothing lacks when this succeeds, unless
+  // closed_incomplete().
   absl::Status complete();
+  // Whether RocksDB has closed a log that lacked something: it closes those whose records are in
+  // tables, and those that it takes for durable. Until are_in_tables() says that all memtables have
+  // been written to tables, something lacks.
+  bool closed_incomplete() const;
+  void are_in_tables();
 
  private:
   const std::shared_ptr<LogChain> chain_;

@@ -41,6 +41,34 @@ TEST(GroupSync, WhatIsDurableAlreadyNeedsNoSync) {
   EXPECT_EQ(syncs, 1);
 }
 
+// A reader must not stand still with the disk.
+TEST(GroupSync, WaitsForAnothersSyncNoLongerThanItIsTold) {
+  std::mutex mutex;
+  std::condition_variable changed;
+  bool runs = false, go_on = false;
+  GroupSync sync([&] {
+    std::unique_lock lock(mutex);
+    runs = true;
+    changed.notify_all();
+    changed.wait(lock, [&] { return go_on; });
+    return absl::OkStatus();
+  });
+  const uint64_t ticket = sync.committed();
+  std::thread leader([&] { EXPECT_TRUE(sync.wait(ticket).ok()); });
+  {
+    std::unique_lock lock(mutex);
+    changed.wait(lock, [&] { return runs; });
+  }
+  EXPECT_TRUE(absl::IsDeadlineExceeded(sync.wait(ticket, 10)));
+  {
+    const std::lock_guard lock(mutex);
+    go_on = true;
+  }
+  changed.notify_all();
+  leader.join();
+  EXPECT_TRUE(sync.wait(ticket, 10).ok());
+}
+
 // While the first writer's sync runs, the others commit; one more sync serves them all.
 TEST(GroupSync, OneSyncServesAllThatCommittedBeforeItBegan) {
   constexpr int kFollowers = 6;

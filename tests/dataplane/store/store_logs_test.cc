@@ -191,6 +191,21 @@ TEST_F(StoreLogsTest, ALogIsCompletedOnceThereIsRoom) {
   EXPECT_EQ(keys_on_disk(), "abcde");
 }
 
+// RocksDB closes a log that it takes for durable: what it lacked is in memtables alone.
+TEST_F(StoreLogsTest, ALogThatWasClosedIncompleteLacksItUntilItIsInTables) {
+  put("a");
+  disk_.full = true;
+  put("b");
+  db_.reset();
+  EXPECT_TRUE(logs_.closed_incomplete());
+  disk_.full = false;
+  EXPECT_TRUE(logs_.complete().ok());
+  EXPECT_FALSE(logs_.lacks_nothing().ok());
+  logs_.are_in_tables();
+  EXPECT_FALSE(logs_.closed_incomplete());
+  EXPECT_TRUE(logs_.lacks_nothing().ok());
+}
+
 // RocksDB notices when it cannot begin a log either.
 TEST_F(StoreLogsTest, AStoreTakesWritesAgainOnceThereIsRoom) {
   const std::string path = folder_.path() + "/store";
