@@ -35,6 +35,13 @@ class Faults {
   bool is_well(const Host& host) const;
 
  private:
+  static constexpr int64_t kSuperviseMs = 250;
+  // What a node has done without the cluster knowing of it (design note 006): a quarter of a lease,
+  // and what faults of the cluster block add.
+  static constexpr int64_t kUnpublishedNs = 10'000'000'000;
+  // How long a node may be without its lease after a fault.
+  static constexpr int64_t kTroubleNs = 10'000'000'000;
+
   // What a node's data directory is, where it is not the one that the node served from last.
   enum class Data : uint8_t {
     kNewest,
@@ -57,6 +64,7 @@ class Faults {
     int64_t accepted_from_ns = 0;  // an operator takes a while; it is refused again and again
   };
 
+  // faults.cc: what is over with its end.
   void crash(const Op& op);
   void black_out(const Op& op);
   int64_t random_hours_ns();
@@ -65,6 +73,7 @@ class Faults {
   void jump_clock(const Op& op);
   void fail_disk(const Op& op);
   static bool disk_fails(Host& host);
+  // faults_damage.cc: what stays.
   void lose_data(const Op& op);
   void set_data_back(const Op& op);
   void copy_data(const Op& op);
