@@ -184,6 +184,33 @@ void draw_trouble_in_other(Random& random, Scenario& scenario) {
   draw_backups(random, scenario, 1);
 }
 
+// A restore is cut short, a store that it has brought slots to is replaced, and it is run again.
+void draw_replaced_store(Random& random, Scenario& scenario) {
+  scenario.other.nodes = 1 + random.below(2);
+  scenario.other.replicas = 1;
+  scenario.other.slot_bits = 3;
+  Op restore;
+  restore.kind = OpKind::kRestoreToOther;
+  restore.at_ms = draw_ms(random, scenario.lasts_ms / 3, scenario.lasts_ms / 2);
+  restore.backup = kBackupNames;
+  scenario.ops.push_back(restore);
+  Op crash;
+  crash.kind = OpKind::kCrashOperator;
+  crash.at_ms = restore.at_ms + draw_ms(random, 4, 120);
+  scenario.ops.push_back(crash);
+  Op gone = draw_fault(random, OpKind::kDataGone, scenario);
+  gone.trigger = Op::Trigger::kTime;
+  gone.cluster = 1;
+  gone.host = gone.other = random.below(scenario.other.nodes);
+  gone.at_ms = crash.at_ms + draw_ms(random, 0, 50);
+  gone.lasts_ms = draw_ms(random, 10, 200);
+  scenario.ops.push_back(gone);
+  for (size_t n = 2; n > 0; --n) {
+    restore.at_ms = gone.at_ms + draw_ms(random, 1'000, 5'000);
+    scenario.ops.push_back(restore);
+  }
+}
+
 // Data is set back by less than a renewal of the lease, and nothing keeps peers from telling.
 void draw_short_set_back(Random& random, Scenario& scenario) {
   std::erase_if(scenario.ops, [](const Op& op) { return is_fault(op.kind); });
@@ -205,7 +232,8 @@ constexpr std::array kThemes = {draw_restarts_behind_the_cut,
                                 draw_deletions_while_read,
                                 draw_trouble_in_other,
                                 draw_trouble_in_other,
-                                draw_short_set_back};
+                                draw_short_set_back,
+                                draw_replaced_store};
 
 }  // namespace
 
