@@ -53,6 +53,7 @@ void Faults::strike(const Op& op) {
     if (op.kind == OpKind::kDataCopied) break;
     int64_t& until_ns = states_[struck].trouble_until_ns;
     until_ns = std::max(until_ns, now_ns() + op.lasts_ms * 1'000'000 + kTroubleNs);
+    if (op.kind != OpKind::kDataSetBack) states_[struck].kept_from_answering_until_ns = until_ns;
   }
   Host& host = *hosts_[op.host];
   switch (op.kind) {
@@ -175,7 +176,7 @@ void Faults::fail_disk(const Op& op) {
 
 bool Faults::is_well(const Host& host) const {
   for (size_t i = 0; i < hosts_.size(); ++i) {
-    if (hosts_[i] == &host) return now_ns() > states_[i].trouble_until_ns;
+    if (hosts_[i] == &host) return now_ns() > states_[i].kept_from_answering_until_ns;
   }
   return false;
 }

@@ -53,7 +53,8 @@ class Faults {
   struct HostState {
     bool down = false;  // to be left as it is until the time
     int64_t down_until_ns = 0;
-    int64_t trouble_until_ns = 0;  // with it, or just over
+    int64_t trouble_until_ns = 0;              // with it, or just over
+    int64_t kept_from_answering_until_ns = 0;  // likewise, by other than its data
     int64_t paused_until_ns = 0;
     bool disk_failed = false;  // writes of its process fail until the store is opened again
     Data data = Data::kNewest;

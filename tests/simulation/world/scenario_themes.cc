@@ -150,7 +150,7 @@ void draw_deletions_while_read(Random& random, Scenario& scenario) {
 void draw_trouble_in_other(Random& random, Scenario& scenario) {
   scenario.other.nodes = 1 + random.below(3);
   scenario.other.replicas = static_cast<uint32_t>(1 + random.below(scenario.other.nodes));
-  scenario.other.slot_bits = static_cast<uint32_t>(2 + random.below(2));
+  scenario.other.slot_bits = static_cast<uint32_t>(2 + random.below(4));
   scenario.other_writers = random.below(3);
   constexpr std::array kKinds = {OpKind::kPowerLoss, OpKind::kPowerLoss, OpKind::kCrash,
                                  OpKind::kBlackout,  OpKind::kDataGone,  OpKind::kRestart,
@@ -211,6 +211,37 @@ void draw_replaced_store(Random& random, Scenario& scenario) {
   }
 }
 
+// Power is lost as soon as a restore over what was restored before has completed.
+void draw_loss_behind_a_restore(Random& random, Scenario& scenario) {
+  scenario.other.nodes = 1 + random.below(2);
+  scenario.other.replicas = static_cast<uint32_t>(scenario.other.nodes);
+  scenario.other.slot_bits = 2;
+  int64_t at_ms = draw_ms(random, 500, scenario.lasts_ms / 4);
+  for (size_t n = 0; n < 3; ++n) {
+    Op backup;
+    backup.kind = OpKind::kBackup;
+    backup.backup = n;
+    backup.at_ms = at_ms;
+    Op restore;
+    restore.kind = OpKind::kRestoreToOther;
+    restore.backup = n;
+    restore.at_ms = at_ms + draw_ms(random, 700, 2'000);
+    at_ms = restore.at_ms + draw_ms(random, 500, 3'000);
+    scenario.ops.push_back(backup);
+    scenario.ops.push_back(restore);
+  }
+  for (size_t n = 1 + random.below(2); n > 0; --n) {
+    Op loss = draw_fault(random, OpKind::kBlackout, scenario);
+    loss.cluster = 1;
+    loss.host = loss.other = 0;
+    loss.at_ms = 0;
+    loss.lasts_ms = draw_ms(random, 100, 2'000);
+    loss.trigger = Op::Trigger::kRestoreEnd;
+    loss.count = random.below(4);
+    scenario.ops.push_back(loss);
+  }
+}
+
 // Data is set back by less than a renewal of the lease, and nothing keeps peers from telling.
 void draw_short_set_back(Random& random, Scenario& scenario) {
   std::erase_if(scenario.ops, [](const Op& op) { return is_fault(op.kind); });
@@ -233,7 +264,8 @@ constexpr std::array kThemes = {draw_restarts_behind_the_cut,
                                 draw_trouble_in_other,
                                 draw_trouble_in_other,
                                 draw_short_set_back,
-                                draw_replaced_store};
+                                draw_replaced_store,
+                                draw_loss_behind_a_restore};
 
 }  // namespace
 
