@@ -28,6 +28,13 @@ void draw_backups(Random& random, Scenario& scenario, size_t count) {
   }
 }
 
+// Nothing happens but what the theme adds.
+void make_calm(Scenario& scenario) {
+  scenario.ops.clear();
+  scenario.calls = {};
+  scenario.block = {};
+}
+
 // Nodes are started again behind their cuts, while writes are on their way.
 void draw_restarts_behind_the_cut(Random& random, Scenario& scenario) {
   if (random.chance(0.7)) scenario.shape.replicas = 1;
@@ -242,10 +249,55 @@ void draw_loss_behind_a_restore(Random& random, Scenario& scenario) {
   }
 }
 
+// What a restore has left on its lists is tried again by clients that die, or the restore is.
+void draw_unfinished_retries(Random& random, Scenario& scenario) {
+  scenario.other = {.nodes = 1 + random.below(2), .replicas = 1, .slot_bits = 2};
+  Op op;
+  op.kind = OpKind::kBackup;
+  op.backup = 0;
+  op.at_ms = draw_ms(random, 1'000, scenario.lasts_ms / 3);
+  scenario.ops.push_back(op);
+  op.at_ms += draw_ms(random, 600, 1'500);
+  for (size_t n = 2 + random.below(3); n > 0; --n) {
+    Op rot = draw_fault(random, OpKind::kArchiveRot, scenario);
+    rot.trigger = Op::Trigger::kTime;
+    rot.at_ms = op.at_ms;
+    scenario.ops.push_back(rot);
+  }
+  op.kind = OpKind::kRestoreToOther;
+  op.at_ms += 10;
+  scenario.ops.push_back(op);
+  for (size_t n = 1 + random.below(3); n > 0; --n) {
+    op.kind = random.chance(0.5) ? OpKind::kRetryInOther : OpKind::kRestoreToOther;
+    op.at_ms += draw_ms(random, 300, 2'000);
+    scenario.ops.push_back(op);
+    Op crash;
+    crash.kind = OpKind::kCrashOperator;
+    crash.at_ms = op.at_ms + draw_ms(random, 2, 60);
+    scenario.ops.push_back(crash);
+  }
+}
+
+// The first restore into slots that are written to for the first time.
+void draw_writes_into_a_restore(Random& random, Scenario& scenario) {
+  scenario.other.nodes = 1 + random.below(3);
+  scenario.other.replicas = static_cast<uint32_t>(1 + random.below(scenario.other.nodes));
+  scenario.other.slot_bits = static_cast<uint32_t>(3 + random.below(4));
+  scenario.other_writers = 3;
+  scenario.keys = 64;
+  scenario.longest_pause_ms = 20;
+  Op op;
+  op.kind = OpKind::kBackup;
+  op.at_ms = draw_ms(random, 1'000, scenario.lasts_ms / 2);
+  scenario.ops.push_back(op);
+  op.kind = OpKind::kRestoreToOther;
+  op.at_ms += draw_ms(random, 600, 2'000);
+  scenario.ops.push_back(op);
+}
+
 // Data is set back by less than a renewal of the lease, and nothing keeps peers from telling.
 void draw_short_set_back(Random& random, Scenario& scenario) {
-  std::erase_if(scenario.ops, [](const Op& op) { return is_fault(op.kind); });
-  scenario.calls = {};
+  make_calm(scenario);
   scenario.longest_pause_ms = 50;
   for (size_t n = 1 + random.below(3); n > 0; --n) {
     Op op = draw_damage(random, OpKind::kDataSetBack, scenario);
@@ -254,6 +306,7 @@ void draw_short_set_back(Random& random, Scenario& scenario) {
   }
 }
 
+constexpr double kCalmChance = 0.6;
 constexpr std::array kThemes = {draw_restarts_behind_the_cut,
                                 draw_losses_of_power_in_a_part,
                                 draw_kill_in_a_new_directory,
@@ -265,11 +318,14 @@ constexpr std::array kThemes = {draw_restarts_behind_the_cut,
                                 draw_trouble_in_other,
                                 draw_short_set_back,
                                 draw_replaced_store,
-                                draw_loss_behind_a_restore};
+                                draw_loss_behind_a_restore,
+                                draw_unfinished_retries,
+                                draw_writes_into_a_restore};
 
 }  // namespace
 
 void draw_theme(Random& random, Scenario& scenario) {
+  if (random.chance(kCalmChance)) make_calm(scenario);
   kThemes[random.below(kThemes.size())](random, scenario);
 }
 
