@@ -2,15 +2,14 @@
 
 #include <algorithm>
 #include <chrono>
-#include <condition_variable>
 #include <map>
 #include <memory>
-#include <mutex>
 #include <string>
 #include <utility>
 
 #include "base/backoff.h"
 #include "base/deadline.h"
+#include "base/mutex.h"
 #include "base/status.h"
 #include "control/peers/rpc.h"
 #include "dataplane/pipeline/write_tally.h"
@@ -39,17 +38,17 @@ struct WriteCoordinator::Round {
 
   explicit Round(size_t items, size_t needed) : items_(items), quorum(needed) {}
 
-  bool all_decided() const {
+  bool all_decided() const SLUICE_REQUIRES(mutex) {
     return std::all_of(items_.begin(), items_.end(),
                        [this](const WriteTally& item) { return item.decided(quorum); });
   }
 
-  std::mutex mutex;
-  std::condition_variable changed;
-  std::vector<WriteTally> items_;
-  std::vector<Failure> failures;
+  Mutex mutex;
+  Condition changed;
+  std::vector<WriteTally> items_ SLUICE_GUARDED_BY(mutex);
+  std::vector<Failure> failures SLUICE_GUARDED_BY(mutex);
   const size_t quorum;
-  bool stale_epoch = false;
+  bool stale_epoch SLUICE_GUARDED_BY(mutex) = false;
 };
 
 struct WriteCoordinator::Call {
@@ -65,13 +64,13 @@ struct WriteCoordinator::Call {
     node->release(bytes);
     node->note(status);
     {
-      const std::lock_guard lock(round->mutex);
+      const MutexLock lock(round->mutex);
       take_answer(status);
     }
     round->changed.notify_all();
   }
 
-  void take_answer(const grpc::Status& status) {
+  void take_answer(const grpc::Status& status) SLUICE_REQUIRES(round->mutex) {
     for (const size_t index : indexes) --round->items_[index].open;
     if (!status.ok()) {
       round->failures.push_back(
@@ -105,48 +104,9 @@ absl::Status short_of_quorum(uint32_t slot, size_t acknowledged, size_t quorum,
 WriteCoordinator::WriteCoordinator(const NodeContext& context, const Options& options)
     : context_(context), options_(options), quorum_(context.cluster().write_quorum()) {}
 
-std::vector<WriteResult> WriteCoordinator::write(std::span<const WriteItem> items,
-                                                 const Version& version) {
-  std::vector<WriteResult> results(items.size());
-  std::vector<Pending> pending;
-  for (size_t i = 0; i < items.size(); ++i) {
-    Pending item;
-    item.index = i;
-    item.item = items[i];
-    item.slot = slot_of(items[i].key, context_.cluster().slot_bits);
-    item.status = deadline_exceeded("the write was not sent in time");
-    pending.push_back(std::move(item));
-  }
-  Deadline deadline(*context_.clock, options_.timeout_ms);
-  Backoff pauses(kFirstPauseMs, kLongestPauseMs);
-  for (int number = 0; number < options_.rounds && !pending.empty(); ++number) {
-    if (deadline.passed()) break;
-    // The first two rounds pass over replicas that lately did not answer; later ones ask them too.
-    const auto round = send_round(pending, version, number >= 2, options_.call_ms);
-    std::unique_lock lock(round->mutex);
-    round->changed.wait_for(lock, std::chrono::milliseconds(deadline.left_ms()),
-                            [&] { return round->all_decided(); });
-    const bool quorum_failed = take_round(*round, version, pending, results);
-    const bool stale = round->stale_epoch;
-    lock.unlock();
-    if (pending.empty()) break;
-    if (stale) {
-      if (absl::Status status = context_.directory->refresh(); !status.ok()) {
-        for (Pending& item : pending) item.status = status;
-        break;
-      }
-    } else if (quorum_failed) {
-      if (number >= 3) break;
-      deadline.pause(pauses.next_ms());
-    }
-  }
-  for (Pending& item : pending) results[item.index].status = std::move(item.status);
-  return results;
-}
-
 bool WriteCoordinator::take_round(Round& round, const Version& version,
-                                  std::vector<Pending>& pending,
-                                  std::vector<WriteResult>& results) {
+                                  std::vector<Pending>& pending, std::vector<WriteResult>& results)
+    SLUICE_REQUIRES(round.mutex) {
   std::vector<Pending> again;
   for (size_t i = 0; i < pending.size(); ++i) {
     const WriteTally& tally = round.items_[i];
@@ -169,6 +129,45 @@ bool WriteCoordinator::take_round(Round& round, const Version& version,
   return quorum_failed;
 }
 
+std::vector<WriteResult> WriteCoordinator::write(std::span<const WriteItem> items,
+                                                 const Version& version) {
+  std::vector<WriteResult> results(items.size());
+  std::vector<Pending> pending;
+  for (size_t i = 0; i < items.size(); ++i) {
+    Pending item;
+    item.index = i;
+    item.item = items[i];
+    item.slot = slot_of(items[i].key, context_.cluster().slot_bits);
+    item.status = deadline_exceeded("the write was not sent in time");
+    pending.push_back(std::move(item));
+  }
+  Deadline deadline(*context_.clock, options_.timeout_ms);
+  Backoff pauses(kFirstPauseMs, kLongestPauseMs);
+  for (int number = 0; number < options_.rounds && !pending.empty(); ++number) {
+    if (deadline.passed()) break;
+    // The first two rounds pass over replicas that lately did not answer; later ones ask them too.
+    const auto round = send_round(pending, version, number >= 2, options_.call_ms);
+    MutexLock lock(round->mutex);
+    round->changed.wait_for(lock, std::chrono::milliseconds(deadline.left_ms()),
+                            [&]() SLUICE_REQUIRES(round->mutex) { return round->all_decided(); });
+    const bool quorum_failed = take_round(*round, version, pending, results);
+    const bool stale = round->stale_epoch;
+    lock.unlock();
+    if (pending.empty()) break;
+    if (stale) {
+      if (absl::Status status = context_.directory->refresh(); !status.ok()) {
+        for (Pending& item : pending) item.status = status;
+        break;
+      }
+    } else if (quorum_failed) {
+      if (number >= 3) break;
+      deadline.pause(pauses.next_ms());
+    }
+  }
+  for (Pending& item : pending) results[item.index].status = std::move(item.status);
+  return results;
+}
+
 std::shared_ptr<WriteCoordinator::Round> WriteCoordinator::send_round(std::vector<Pending>& items,
                                                                       const Version& version,
                                                                       bool everyone,
@@ -178,15 +177,19 @@ std::shared_ptr<WriteCoordinator::Round> WriteCoordinator::send_round(std::vecto
   if (snapshot->table == nullptr) {
     std::vector<size_t> all(items.size());
     for (size_t i = 0; i < all.size(); ++i) all[i] = i;
+    const MutexLock lock(round->mutex);
     round->failures.push_back(
         {context_.name, "there is no distribution table yet", std::move(all)});
     return round;
   }
   std::map<std::string, std::vector<size_t>> by_node;
-  for (size_t i = 0; i < items.size(); ++i) {
-    for (const uint16_t member : snapshot->table->replicas_of(items[i].slot)) {
-      by_node[snapshot->table->members()[member].name].push_back(i);
-      ++round->items_[i].open;
+  {
+    const MutexLock lock(round->mutex);
+    for (size_t i = 0; i < items.size(); ++i) {
+      for (const uint16_t member : snapshot->table->replicas_of(items[i].slot)) {
+        by_node[snapshot->table->members()[member].name].push_back(i);
+        ++round->items_[i].open;
+      }
     }
   }
   const std::vector<size_t>* here = nullptr;
@@ -209,7 +212,7 @@ void WriteCoordinator::apply_here(const std::shared_ptr<Round>& round,
   for (const size_t index : indexes) records.push_back(items[index].view(version));
   const auto applied = context_.store->apply(records);
   const absl::Status status = applied.ok() ? clash_among(records, *applied) : applied.status();
-  const std::lock_guard lock(round->mutex);
+  const MutexLock lock(round->mutex);
   for (const size_t index : indexes) {
     WriteTally& tally = round->items_[index];
     --tally.open;
@@ -246,7 +249,7 @@ void WriteCoordinator::apply_there(const std::shared_ptr<Round>& round, const st
     call->node = *std::move(found);
   }
   if (call->node == nullptr) {
-    const std::lock_guard lock(round->mutex);
+    const MutexLock lock(round->mutex);
     for (const size_t index : indexes) --round->items_[index].open;
     round->failures.push_back({node, reason, call->indexes});
     return;
