@@ -35,6 +35,13 @@ class Faults {
   bool is_well(const Host& host) const;
 
  private:
+  static constexpr int64_t kSuperviseMs = 250;
+  // What a node has done without the cluster knowing of it (design note 006): a quarter of a lease,
+  // and what faults of the cluster block add.
+  static constexpr int64_t kUnpublishedNs = 10'000'000'000;
+  // How long a node may be without its lease after a fault.
+  static constexpr int64_t kTroubleNs = 10'000'000'000;
+
   // What a node's data directory is, where it is not the one that the node served from last.
   enum class Data : uint8_t {
     kNewest,
@@ -46,7 +53,8 @@ class Faults {
   struct HostState {
     bool down = false;  // to be left as it is until the time
     int64_t down_until_ns = 0;
-    int64_t trouble_until_ns = 0;  // with it, or just over
+    int64_t trouble_until_ns = 0;              // with it, or just over
+    int64_t kept_from_answering_until_ns = 0;  // likewise, by other than its data
     int64_t paused_until_ns = 0;
     bool disk_failed = false;  // writes of its process fail until the store is opened again
     Data data = Data::kNewest;
@@ -57,6 +65,7 @@ class Faults {
     int64_t accepted_from_ns = 0;  // an operator takes a while; it is refused again and again
   };
 
+  // faults.cc: what is over with its end.
   void crash(const Op& op);
   void black_out(const Op& op);
   int64_t random_hours_ns();
@@ -65,6 +74,7 @@ class Faults {
   void jump_clock(const Op& op);
   void fail_disk(const Op& op);
   static bool disk_fails(Host& host);
+  // faults_damage.cc: what stays.
   void lose_data(const Op& op);
   void set_data_back(const Op& op);
   void copy_data(const Op& op);

@@ -243,7 +243,23 @@ void Oracle::check_backups(ClusterClient& client, std::string_view last) const {
   }
 }
 
+// Whoever asks for the name of a completed backup finds it.
+void Oracle::check_name(const std::string& head_key) const {
+  const auto stored = world_.block(cluster_).get(head_key);
+  require_ok(stored.status(), "a backup's head");
+  if (!stored->has_value()) return;
+  const auto head = decode_backup_head(head_key, (*stored)->value);
+  require_ok(head.status(), "I6: a backup's head");
+  if (head->state != BackupState::kCompleted || head->deleting) return;
+  const auto name = world_.block(cluster_).get(backup_name_key(head->name));
+  require_ok(name.status(), "a backup's name");
+  if (!name->has_value() || (*name)->value != head->uuid) {
+    fail(fmt::format("I12: the name {} does not lead to its backup {}", head->name, head->uuid));
+  }
+}
+
 void Oracle::check_heads() const {
+  for (const auto& [key, heads] : world_.block_world(cluster_).kept) check_name(key);
   for (const auto& [key, heads] : world_.block_world(cluster_).kept) {
     std::optional<BackupHead> before;
     for (const auto& [revision, text] : heads) {

@@ -119,6 +119,7 @@ class Oracle {
                       const std::map<std::string, std::string>& records) const;
   bool is_damage(std::string_view backup, std::string_view text) const;
   bool is_elsewhere(std::string_view backup, std::string_view text) const;
+  void check_name(const std::string& head_key) const;
   void check_reason(const std::string& backup, std::string_view reason) const;
 
   World& world_;

@@ -6,6 +6,8 @@
 #include <array>
 #include <cmath>
 
+#include "tests/simulation/world/scenario_draws.h"
+
 namespace sluice::simulation {
 namespace {
 
@@ -25,15 +27,24 @@ constexpr std::array kOperators = {
     OpKind::kVerify,         OpKind::kRestore,       OpKind::kRestore, OpKind::kRestoreToOther,
     OpKind::kRestoreToOther, OpKind::kRestorePrefix, OpKind::kRetry,   OpKind::kDelete,
     OpKind::kCancel,         OpKind::kCancel,        OpKind::kResume,  OpKind::kResume};
+constexpr double kThemeChance = 0.35;
 constexpr double kCompletedChance = 0.8;
 constexpr double kDeletedWhileReadChance = 0.25;
 constexpr double kDamagedRestoreChance = 0.3;
+
+// Of one that has to be there.
+bool reads_backup(OpKind kind) {
+  return kind == OpKind::kVerify || kind == OpKind::kRestore || kind == OpKind::kRestorePrefix ||
+         kind == OpKind::kRestoreToOther;
+}
 
 // Most often none, else by powers of ten up to `most`.
 double draw_rate(Random& random, double most) {
   if (random.chance(0.5)) return 0;
   return most * std::pow(10.0, -static_cast<double>(random.below(3)));
 }
+
+}  // namespace
 
 int64_t draw_ms(Random& random, int64_t least, int64_t most) {
   return least + static_cast<int64_t>(random.below(static_cast<uint64_t>(most - least + 1)));
@@ -71,6 +82,25 @@ Op draw_damage(Random& random, OpKind kind, const Scenario& scenario) {
   return op;
 }
 
+Op draw_operator(Random& random, OpKind kind, const Scenario& scenario) {
+  Op op;
+  op.kind = kind;
+  op.at_ms = draw_ms(random, 0, scenario.lasts_ms);
+  op.backup = random.below(kBackupNames);
+  if ((reads_backup(kind) || kind == OpKind::kDelete) && random.chance(kCompletedChance)) {
+    op.backup += kBackupNames;
+  }
+  // At the worst moment: while a backup goes from one state to the next.
+  if (kind != OpKind::kBackup && random.chance(reads_backup(kind) ? 0.2 : 0.5)) {
+    op.trigger = Op::Trigger::kState;
+    op.state = static_cast<BackupState>(random.below(8));
+    op.count = random.below(reads_backup(kind) ? 2 : 3);
+  }
+  return op;
+}
+
+namespace {
+
 // Of the node whose data was copied last: long enough for the copy to take its name.
 void draw_standstill(Random& random, Scenario& scenario) {
   Op pause = scenario.ops.back();
@@ -97,29 +127,6 @@ void draw_restores(Random& random, Scenario& scenario) {
     restore.backup = kBackupNames + random.below(kBackupNames);
     scenario.ops.push_back(restore);
   }
-}
-
-// Of one that has to be there.
-bool reads_backup(OpKind kind) {
-  return kind == OpKind::kVerify || kind == OpKind::kRestore || kind == OpKind::kRestorePrefix ||
-         kind == OpKind::kRestoreToOther;
-}
-
-Op draw_operator(Random& random, OpKind kind, const Scenario& scenario) {
-  Op op;
-  op.kind = kind;
-  op.at_ms = draw_ms(random, 0, scenario.lasts_ms);
-  op.backup = random.below(kBackupNames);
-  if ((reads_backup(kind) || kind == OpKind::kDelete) && random.chance(kCompletedChance)) {
-    op.backup += kBackupNames;
-  }
-  // At the worst moment: while a backup goes from one state to the next.
-  if (kind != OpKind::kBackup && random.chance(reads_backup(kind) ? 0.2 : 0.5)) {
-    op.trigger = Op::Trigger::kState;
-    op.state = static_cast<BackupState>(random.below(8));
-    op.count = random.below(reads_backup(kind) ? 2 : 3);
-  }
-  return op;
 }
 
 // Archives are damaged before or while one is restored, and what it leaves is tried again, maybe by
@@ -155,195 +162,6 @@ Op draw_deletion(Random& random, const Op& reads) {
   op.at_ms += draw_ms(random, 0, int64_t{10} << random.below(8));
   return op;
 }
-
-// --- Themes: faults that meet ---
-
-Op draw_strike(Random& random, OpKind kind, const Scenario& scenario, Op::Trigger trigger,
-               BackupState state) {
-  Op op = draw_fault(random, kind, scenario);
-  op.at_ms = draw_ms(random, 0, scenario.lasts_ms / 4);
-  op.trigger = trigger;
-  op.state = state;
-  op.count = trigger == Op::Trigger::kState ? random.below(2) : random.below(16);
-  return op;
-}
-
-void draw_backups(Random& random, Scenario& scenario, size_t count) {
-  for (; count > 0; --count) {
-    Op op;
-    op.kind = OpKind::kBackup;
-    op.at_ms = draw_ms(random, scenario.lasts_ms / 4, scenario.lasts_ms);
-    op.backup = random.below(kBackupNames);
-    scenario.ops.push_back(op);
-  }
-}
-
-// Nodes are started again behind their cuts, while writes are on their way.
-void draw_restarts_behind_the_cut(Random& random, Scenario& scenario) {
-  if (random.chance(0.7)) scenario.shape.replicas = 1;
-  scenario.calls.delayed = 0.2;
-  for (size_t n = 1 + random.below(3); n > 0; --n) {
-    Op op =
-        draw_strike(random, OpKind::kCrash, scenario, Op::Trigger::kState, BackupState::kEnabled);
-    op.lasts_ms = draw_ms(random, 10, 200);
-    scenario.ops.push_back(op);
-  }
-  draw_backups(random, scenario, 3);
-}
-
-// Power is lost again and again while a part is written.
-void draw_losses_of_power_in_a_part(Random& random, Scenario& scenario) {
-  const size_t host = random.below(scenario.shape.nodes);
-  for (size_t n = 2 + random.below(3); n > 0; --n) {
-    Op op = draw_strike(random, OpKind::kPowerLoss, scenario, Op::Trigger::kSyncBehindState,
-                        random.chance(0.7) ? BackupState::kEnabled : BackupState::kPlanning);
-    op.host = host;
-    op.count = random.below(8) + 8 * random.below(4);
-    op.lasts_ms = draw_ms(random, 10, 300);
-    scenario.ops.push_back(op);
-  }
-  scenario.shape.slot_bits = 5;
-  draw_backups(random, scenario, 3);
-}
-
-// A process is killed while it makes its directory, and the power is lost once the backup stands.
-void draw_kill_in_a_new_directory(Random& random, Scenario& scenario) {
-  Op kill = draw_strike(random, OpKind::kCrash, scenario, Op::Trigger::kSyncBehindState,
-                        BackupState::kEnabled);
-  kill.count = random.below(5);
-  kill.lasts_ms = draw_ms(random, 10, 300);
-  Op loss = kill;
-  loss.kind = random.chance(0.5) ? OpKind::kPowerLoss : OpKind::kBlackout;
-  loss.trigger = Op::Trigger::kState;
-  loss.state = BackupState::kCompleted;
-  loss.count = 0;
-  scenario.ops.push_back(kill);
-  scenario.ops.push_back(loss);
-  draw_backups(random, scenario, 2);
-}
-
-// Targets are away when the manifest is stored.
-void draw_absence_at_the_commit(Random& random, Scenario& scenario) {
-  constexpr std::array kKinds = {OpKind::kCrash, OpKind::kPowerLoss, OpKind::kPause,
-                                 OpKind::kPartition};
-  for (size_t n = 1 + random.below(2); n > 0; --n) {
-    scenario.ops.push_back(draw_strike(random, kKinds[random.below(kKinds.size())], scenario,
-                                       Op::Trigger::kState, BackupState::kConsolidated));
-  }
-  draw_backups(random, scenario, 2);
-}
-
-// Attempts with other targets each.
-void draw_attempts(Random& random, Scenario& scenario) {
-  for (size_t n = 2 + random.below(2); n > 0; --n) {
-    Op op = draw_strike(random, OpKind::kCrash, scenario, Op::Trigger::kSyncBehindState,
-                        BackupState::kEnabled);
-    op.lasts_ms = draw_ms(random, 1'000, 8'000);
-    scenario.ops.push_back(op);
-  }
-  const size_t backup = random.below(kBackupNames);
-  const int64_t begin_ms = draw_ms(random, 0, scenario.lasts_ms / 2);
-  constexpr std::array kKinds = {OpKind::kBackup, OpKind::kCancel, OpKind::kResume,
-                                 OpKind::kCancel, OpKind::kResume, OpKind::kResume};
-  int64_t at_ms = begin_ms;
-  for (const OpKind kind : kKinds) {
-    Op op;
-    op.kind = kind;
-    op.backup = backup;
-    op.at_ms = at_ms;
-    at_ms += kind == OpKind::kCancel ? draw_ms(random, 200, 3'000) : draw_ms(random, 20, 500);
-    scenario.ops.push_back(op);
-  }
-}
-
-// A name is deleted and given again while commits come late.
-void draw_quarrel_about_a_name(Random& random, Scenario& scenario) {
-  scenario.block.fails_late = 0.1;
-  scenario.block.fails = 0.05;
-  const size_t backup = random.below(kBackupNames);
-  int64_t at_ms = draw_ms(random, 0, scenario.lasts_ms / 3);
-  for (size_t n = 6 + random.below(6); n > 0; --n) {
-    Op op;
-    op.kind = n % 3 == 0 ? OpKind::kBackup : OpKind::kDelete;
-    op.backup = backup;
-    op.at_ms = at_ms;
-    at_ms += draw_ms(random, 0, op.kind == OpKind::kBackup ? 800 : 300);
-    scenario.ops.push_back(op);
-  }
-}
-
-// What is read from slow disks is deleted.
-void draw_deletions_while_read(Random& random, Scenario& scenario) {
-  for (size_t host = 0; host < scenario.shape.nodes; ++host) {
-    Op slow = draw_fault(random, OpKind::kSlowDisk, scenario);
-    slow.trigger = Op::Trigger::kTime;
-    slow.host = host;
-    slow.at_ms = scenario.lasts_ms / 4;
-    slow.lasts_ms = draw_ms(random, 5'000, 12'000);
-    scenario.ops.push_back(slow);
-  }
-  for (size_t n = 2 + random.below(3); n > 0; --n) {
-    Op read =
-        draw_operator(random, random.chance(0.6) ? OpKind::kVerify : OpKind::kRestore, scenario);
-    read.trigger = Op::Trigger::kTime;
-    read.at_ms = draw_ms(random, scenario.lasts_ms / 4, scenario.lasts_ms);
-    scenario.ops.push_back(read);
-    Op deletion = read;
-    deletion.kind = OpKind::kDelete;
-    deletion.at_ms += draw_ms(random, 0, 400);
-    scenario.ops.push_back(deletion);
-  }
-  draw_backups(random, scenario, 2);
-}
-
-// The cluster that is restored into has writers and faults of its own.
-void draw_trouble_in_other(Random& random, Scenario& scenario) {
-  scenario.other.nodes = 1 + random.below(3);
-  scenario.other.replicas = static_cast<uint32_t>(1 + random.below(scenario.other.nodes));
-  scenario.other.slot_bits = static_cast<uint32_t>(2 + random.below(2));
-  scenario.other_writers = random.below(3);
-  constexpr std::array kKinds = {OpKind::kPowerLoss, OpKind::kPowerLoss, OpKind::kCrash,
-                                 OpKind::kBlackout,  OpKind::kDataGone,  OpKind::kRestart,
-                                 OpKind::kPause,     OpKind::kCutStreams};
-  for (size_t n = 2 + random.below(3); n > 0; --n) {
-    Op op = draw_fault(random, kKinds[random.below(kKinds.size())], scenario);
-    op.cluster = 1;
-    op.host = random.below(scenario.other.nodes);
-    op.other = random.below(scenario.other.nodes);
-    if (random.chance(0.5)) {
-      op.trigger = random.chance(0.5) ? Op::Trigger::kSync : Op::Trigger::kRestoreEnd;
-      op.count = op.trigger == Op::Trigger::kSync ? random.below(60) : random.below(2);
-    }
-    scenario.ops.push_back(op);
-  }
-  int64_t at_ms = draw_ms(random, scenario.lasts_ms / 6, scenario.lasts_ms / 2);
-  const size_t backup = kBackupNames + random.below(kBackupNames);
-  for (size_t n = 2 + random.below(3); n > 0; --n) {
-    Op op;
-    op.kind = OpKind::kRestoreToOther;
-    op.backup = backup;
-    op.at_ms = at_ms;
-    at_ms += draw_ms(random, 100, 5'000);
-    scenario.ops.push_back(op);
-    if (random.chance(0.6)) continue;
-    Op crash;
-    crash.kind = OpKind::kCrashOperator;
-    crash.at_ms = op.at_ms + draw_ms(random, 5, 300);
-    scenario.ops.push_back(crash);
-  }
-  draw_backups(random, scenario, 1);
-}
-
-constexpr double kThemeChance = 0.35;
-constexpr std::array kThemes = {draw_restarts_behind_the_cut,
-                                draw_losses_of_power_in_a_part,
-                                draw_kill_in_a_new_directory,
-                                draw_absence_at_the_commit,
-                                draw_attempts,
-                                draw_quarrel_about_a_name,
-                                draw_deletions_while_read,
-                                draw_trouble_in_other,
-                                draw_trouble_in_other};
 
 }  // namespace
 
@@ -445,7 +263,7 @@ Scenario make_scenario(uint64_t seed, bool full_disks) {
       scenario.ops.push_back(draw_deletion(random, op));
     }
   }
-  if (random.chance(kThemeChance)) kThemes[random.below(kThemes.size())](random, scenario);
+  if (random.chance(kThemeChance)) draw_theme(random, scenario);
   std::stable_sort(scenario.ops.begin(), scenario.ops.end(),
                    [](const Op& a, const Op& b) { return a.at_ms < b.at_ms; });
   return scenario;

@@ -1,7 +1,10 @@
-// Whole clusters under faults: scenarios that are the same in each run (simulate runs new ones).
+// Whole clusters under faults: scenarios that are the same in each run, and some of the day
+// (simulate runs more).
 #include "tests/simulation/world/scenario.h"
 
 #include <gtest/gtest.h>
+
+#include <chrono>
 
 #include "tests/simulation/simulation.h"
 #include "tests/simulation/world/scenario_run.h"
@@ -10,6 +13,7 @@ namespace sluice::simulation {
 namespace {
 
 constexpr uint64_t kFixedSeeds = 50;
+constexpr uint64_t kSeedsOfADay = 200;
 
 void expect_passes(uint64_t seed) {
   const Scenario scenario = make_scenario(seed);
@@ -20,6 +24,14 @@ void expect_passes(uint64_t seed) {
 
 TEST(Scenario, PromisesHoldForFixedSeeds) {
   for (uint64_t seed = 1; seed <= kFixedSeeds; ++seed) expect_passes(seed);
+}
+
+// Others each day, so that what nobody thought of is found. A failure names its seed.
+TEST(Scenario, PromisesHoldForTheSeedsOfTheDay) {
+  const auto today = std::chrono::floor<std::chrono::days>(std::chrono::system_clock::now());
+  const auto day = static_cast<uint64_t>(today.time_since_epoch().count());
+  const uint64_t first = day * 1'000;
+  for (uint64_t seed = first; seed < first + kSeedsOfADay; ++seed) expect_passes(seed);
 }
 
 // Whether it is printed or not.

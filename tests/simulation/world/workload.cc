@@ -22,6 +22,8 @@ constexpr size_t kImportedVersions = 3;
 // More than an import sends together.
 constexpr size_t kLargeBytes = size_t{800} << 10;
 
+constexpr uint64_t kRestoresWithinNs = 50'000'000;
+
 std::string backup_name(size_t number) { return fmt::format("backup{}", number); }
 
 }  // namespace
@@ -165,8 +167,12 @@ void Workload::start_writer(size_t writer) {
 }
 
 void Workload::start_writers() {
-  const size_t others = scenario_.other.nodes > 0 ? scenario_.other_writers : 0;
-  for (size_t i = 0; i < scenario_.writers + others; ++i) start_writer(i);
+  for (size_t i = 0; i < scenario_.writers; ++i) start_writer(i);
+}
+
+void Workload::start_other_writers() {
+  if (std::exchange(others_write_, true) || scenario_.other.nodes == 0) return;
+  for (size_t i = 0; i < scenario_.other_writers; ++i) start_writer(scenario_.writers + i);
 }
 
 // --- Operators ---
@@ -308,6 +314,11 @@ absl::Status Workload::operate(ClusterClient& client, const Op& op, const std::s
 }
 
 void Workload::start_operator(const Op& op) {
+  if (op.kind == OpKind::kRestoreToOther) {
+    // While its first slots come.
+    const auto delay_ns = static_cast<int64_t>(random_.below(kRestoresWithinNs));
+    at(now_ns() + delay_ns, [this] { start_other_writers(); });
+  }
   const std::string& cluster = is_in_other(op.kind) ? other_ : cluster_;
   for (int times = op.kind == OpKind::kBackupTwice ? 2 : 1; times > 0; --times) {
     start("operator", cluster, {}, [this, op](ClusterClient& client) {

@@ -27,7 +27,7 @@ class Workload {
   Workload(World& world, const Scenario& scenario, Oracle& oracle, std::string cluster,
            std::string other);
 
-  // Those of the other cluster write keys of their own.
+  // Those of the other cluster write keys of their own, from the first restore into it on.
   void start_writers();
   // In a client of its own; returns at once.
   void start_operator(const Op& op);
@@ -57,6 +57,7 @@ class Workload {
   };
 
   void start_writer(size_t writer);
+  void start_other_writers();
   void start(const std::string& name, const std::string& cluster, std::optional<size_t> writer,
              World::ClientBody body);
   // Where a writer writes to.
@@ -89,6 +90,7 @@ class Workload {
   std::deque<Client> clients_;  // all that ever were
   size_t clients_left_ = 0;
   bool stop_writers_ = false;
+  bool others_write_ = false;
   std::map<std::string, Restored::Content> contents_;  // of archives, by UUID
   uint64_t backups_completed_ = 0;
   uint64_t backups_failed_ = 0;
