@@ -25,7 +25,7 @@ namespace sluice {
   DEFECT(kAnyCalleeAnswers, "whichever node has an address answers calls meant for another one") \
   DEFECT(kReadsAskOne, "reads and exports ask one replica") \
   DEFECT(kImportForgetsOrder, "an import's groups that share a key are in flight together") \
-  DEFECT(kCeilingIsNotKept, "a clock's ceiling is not stored before it is used") \
+  DEFECT(kCeilingIsNotKept, "a clock's ceiling is not stored before it is used, nor taken from the cluster") \
   DEFECT(kStampsAheadAreRefused, "a replica refuses stamps ahead of its wall clock") \
   DEFECT(kDigestCommittedApart, "a slot's digest is committed after its records") \
   DEFECT(kWritePassesTheCut, "a write stamped after an armed cut is applied before the cut is taken") \
@@ -39,7 +39,6 @@ namespace sluice {
   DEFECT(kServesBeforeJoining, "a node serves before it has joined") \
   DEFECT(kCopyTakesTheName, "a copy of a live node's data directory takes its name over") \
   DEFECT(kLapsedNodeReturns, "a node whose lease has ended returns although another process joined meanwhile") \
-  DEFECT(kClockFloorIsIgnored, "a node that lost its data does not move its clock past what it stamped before") \
   DEFECT(kJoinIsNotConfirmed, "a node does not store that it has joined") \
   DEFECT(kLostJoinIsAnothers, "a node takes its own join, whose answer was lost, for another process's") \
   DEFECT(kMissedChangeStays, "a change of members or table is forgotten when reading it fails") \
@@ -62,7 +61,6 @@ namespace sluice {
   DEFECT(kAnyNameIsErased, "a deletion erases the backup's name though it is another one's by now") \
   DEFECT(kPartGoesWhileRead, "a part that is being read is removed") \
   DEFECT(kFinishedPartsAreTidied, "a part of a completed backup counts as left over") \
-  DEFECT(kPartOfAnotherNode, "a part of another node counts as one's own") \
   DEFECT(kSwappedPartIsBelieved, "whatever stands in a backup's directory is its part") \
   DEFECT(kProgressBySlot, "a restore passes over slots that a replaced store had; no proof is asked for") \
   DEFECT(kCancelledRetryLosesList, "a retry that is cancelled replaces the list") \

@@ -1,5 +1,6 @@
 #include "base/guard.h"
 
+#include <pthread.h>
 #include <spdlog/spdlog.h>
 
 #include <exception>
@@ -12,6 +13,8 @@
 namespace sluice {
 
 namespace {
+
+constexpr size_t kMostNameBytes = 15;  // that Linux keeps of a thread's
 
 absl::Status status_of_exception(std::string_view what) {
   try {
@@ -45,6 +48,7 @@ absl::Status current_exception_status(std::string_view what) noexcept {
 
 std::thread guarded_thread(std::string_view what, std::function<void()> body) {
   return std::thread([name = std::string(what), run = std::move(body)] {
+    pthread_setname_np(pthread_self(), name.substr(0, kMostNameBytes).c_str());
     guarded(name, run).IgnoreError();  // it is logged
   });
 }

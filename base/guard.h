@@ -35,8 +35,8 @@ absl::Status guarded(std::string_view what, Run&& run) noexcept {
   }
 }
 
-// A thread whose body is guarded. RESOURCE_EXHAUSTED when the system has no thread to give; nothing
-// runs then.
+// A thread whose body is guarded, and that tools see under the first 15 bytes of `what`.
+// RESOURCE_EXHAUSTED when the system has no thread to give; nothing runs then.
 absl::StatusOr<std::thread> start_thread(std::string_view what, std::function<void()> body);
 // The same for who cannot return a status: throws std::system_error when there is no thread, which
 // the caller's own guard tells of.

@@ -1,4 +1,6 @@
 // The part of ClusterClient that is about backups.
+#include <spdlog/spdlog.h>
+
 #include <algorithm>
 #include <utility>
 
@@ -74,6 +76,11 @@ Followed read_updates(grpc::ClientReaderInterface<v1::BackupUpdate>& reader,
   return followed;
 }
 
+// Who looks at the terminal would see nothing move.
+void warn_of_lost_coordinator(const absl::Status& why) {
+  if (is_away(why)) spdlog::warn("{}; another node goes on with the backup", message_of(why));
+}
+
 }  // namespace
 
 absl::StatusOr<BackupView> ClusterClientImpl::backup_create(const BackupOptions& options,
@@ -101,6 +108,7 @@ absl::StatusOr<BackupView> ClusterClientImpl::backup_create(const BackupOptions&
     return view;
   }
   if (followed.uuid.empty() || options.dry_run) return status;
+  warn_of_lost_coordinator(status);
   return follow_backup(followed.uuid, progress);
 }
 
@@ -116,7 +124,10 @@ absl::StatusOr<BackupView> ClusterClientImpl::backup_resume(std::string_view bac
     const auto reader = peer->serving().ResumeBackup(&context, request);
     const Followed followed = read_updates(*reader, progress);
     if (followed.result.has_value()) return *followed.result;
-    if (!followed.uuid.empty()) break;
+    if (!followed.uuid.empty()) {
+      warn_of_lost_coordinator(with_context(followed.status, name));
+      break;
+    }
     if (followed.status.code() == absl::StatusCode::kAlreadyExists) {
       // It runs already, under another coordinator, or another backup does.
       SLUICE_ASSIGN_OR_RETURN(const StoredBackup now, load_backup(block(), stored.head.uuid));

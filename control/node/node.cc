@@ -219,7 +219,7 @@ absl::Status NodeImpl::join() {
   joining.clock = &clock_;
   SLUICE_ASSIGN_OR_RETURN(membership_, Membership::join(*context_.block, std::move(joining)));
   const NodeInfo joined = membership_->info();
-  const uint64_t floor = defect(Defect::kClockFloorIsIgnored) ? 0 : membership_->clock_floor();
+  const uint64_t floor = defect(Defect::kCeilingIsNotKept) ? 0 : membership_->clock_floor();
   SLUICE_RETURN_IF_ERROR(store_->clock().observe(floor));
   if (!defect(Defect::kJoinIsNotConfirmed)) SLUICE_RETURN_IF_ERROR(store_->confirm_join());
   rates_->work().resume(joined.rates);

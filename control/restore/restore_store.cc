@@ -39,7 +39,23 @@ std::string failed_prefix(std::string_view id, std::string_view generation, std:
   return fmt::format("restore/{}/failed/{}/{}/", id, generation, part);
 }
 
-absl::StatusOr<RestoreHead> decode_head(const std::string& key, const std::string& bytes) {
+absl::Status superseded(std::string_view id, uint64_t attempt) {
+  return aborted("restore {}: attempt {} was superseded by another one, which drives it now", id,
+                 attempt);
+}
+
+// A change under an attempt: ABORTED, with the reason, once another one has begun.
+absl::Status commit_fenced(ClusterBlock& block, const RestoreFence& fence, ClusterOp change) {
+  if (defect(Defect::kRestoreIsNotFenced)) return block.commit({std::move(change)}).status();
+  const absl::Status status =
+      block.commit({ClusterOp::check(restore_head_key(fence.id), fence.head), std::move(change)})
+          .status();
+  return absl::IsAborted(status) ? superseded(fence.id, fence.attempt) : status;
+}
+
+}  // namespace
+
+absl::StatusOr<RestoreHead> decode_restore_head(const std::string& key, const std::string& bytes) {
   v1::RestoreDocument document;
   SLUICE_RETURN_IF_ERROR(decode_document(key, bytes, kHeadFormat, &document));
   RestoreHead head;
@@ -79,22 +95,6 @@ absl::StatusOr<RestoreHead> decode_head(const std::string& key, const std::strin
     return damaged_document(key, "it belongs to another restore");
   return head;
 }
-
-absl::Status superseded(std::string_view id, uint64_t attempt) {
-  return aborted("restore {}: attempt {} was superseded by another one, which drives it now", id,
-                 attempt);
-}
-
-// A change under an attempt: ABORTED, with the reason, once another one has begun.
-absl::Status commit_fenced(ClusterBlock& block, const RestoreFence& fence, ClusterOp change) {
-  if (defect(Defect::kRestoreIsNotFenced)) return block.commit({std::move(change)}).status();
-  const absl::Status status =
-      block.commit({ClusterOp::check(restore_head_key(fence.id), fence.head), std::move(change)})
-          .status();
-  return absl::IsAborted(status) ? superseded(fence.id, fence.attempt) : status;
-}
-
-}  // namespace
 
 std::string encode(const RestoreHead& head) {
   v1::RestoreDocument document;
@@ -138,7 +138,7 @@ absl::StatusOr<StoredRestore> load_restore(ClusterBlock& block, std::string_view
   StoredRestore stored;
   SLUICE_ASSIGN_OR_RETURN(const auto entry, block.get(restore_head_key(id)));
   if (!entry.has_value()) return stored;
-  SLUICE_ASSIGN_OR_RETURN(stored.head, decode_head(entry->key, entry->value));
+  SLUICE_ASSIGN_OR_RETURN(stored.head, decode_restore_head(entry->key, entry->value));
   stored.revision = entry->revision;
   return stored;
 }
@@ -147,7 +147,7 @@ absl::StatusOr<std::vector<RestoreHead>> list_restores(ClusterBlock& block) {
   SLUICE_ASSIGN_OR_RETURN(const ClusterListing listing, block.list(kHeadsPrefix));
   std::vector<RestoreHead> heads;
   for (const ClusterEntry& entry : listing.entries) {
-    SLUICE_ASSIGN_OR_RETURN(RestoreHead head, decode_head(entry.key, entry.value));
+    SLUICE_ASSIGN_OR_RETURN(RestoreHead head, decode_restore_head(entry.key, entry.value));
     heads.push_back(std::move(head));
   }
   return heads;

@@ -74,6 +74,7 @@ struct RestoreHead {
 std::string restore_head_key(std::string_view id);
 std::string restore_lock_key(std::string_view id);
 std::string encode(const RestoreHead& head);
+absl::StatusOr<RestoreHead> decode_restore_head(const std::string& key, const std::string& bytes);
 
 struct StoredRestore {
   RestoreHead head;

@@ -142,8 +142,7 @@ absl::Status check_identity(const std::string& directory, const FoundPart& found
     return data_loss("{} holds {} of cluster {}, expected cluster {}", directory, describe(found),
                      found.id.cluster, expected.cluster);
   }
-  if (!expected.node.empty() && !found.id.node.empty() && found.id.node != expected.node &&
-      !defect(Defect::kPartOfAnotherNode)) {
+  if (!expected.node.empty() && !found.id.node.empty() && found.id.node != expected.node) {
     return data_loss("{} holds {}, expected the part of node {}", directory, describe(found),
                      expected.node);
   }

@@ -39,6 +39,9 @@ struct Mount {
   // How long a sync takes: drawn between the two.
   int64_t fastest_sync_ns = 50'000;
   int64_t slowest_sync_ns = 200'000;
+  // A read below this path takes up to so long.
+  std::string slow_path;
+  int64_t slowest_read_ns = 0;
   Random timing;
 };
 

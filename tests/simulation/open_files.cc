@@ -190,6 +190,13 @@ int read_file(OpenFile& file, uint64_t offset, void* into, size_t bytes, size_t*
   if (const int error = begin_call(file, FileCall::kRead); error != 0) return error;
   if (file.inode->is_directory) return EISDIR;
   if ((file.flags & O_ACCMODE) == O_WRONLY) return EBADF;
+  Mount& mount = file.mount;
+  if (mount.slowest_read_ns > 0 && file.path.starts_with(mount.slow_path)) {
+    const auto most = static_cast<uint64_t>(mount.slowest_read_ns);
+    const timespec moment{0, static_cast<long>(mount.timing.below(most))};
+    nanosleep(&moment, nullptr);
+    if (file.generation != mount.disk.generation()) return EIO;
+  }
   *done = file.inode->content.read(offset, {static_cast<char*>(into), bytes});
   return 0;
 }

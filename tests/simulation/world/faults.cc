@@ -23,6 +23,8 @@ constexpr int64_t kSlowestSyncNs = 200'000;
 constexpr int64_t kUnpublishedNs = 10'000'000'000;
 // How long a node may be without its lease after a fault.
 constexpr int64_t kTroubleNs = 10'000'000'000;
+// Once nothing troubles it any more.
+constexpr int64_t kHealedNs = 3'000'000'000;
 constexpr int64_t kCopyStepMs = 50;
 
 // By name. A store's files only grow, or are replaced.
@@ -67,6 +69,7 @@ void Faults::strike(const Op& op) {
   if (healed_) return;
   ++fired_[op.kind];
   trace(describe(op));
+  if (op.host >= hosts_.size() || op.other >= hosts_.size()) return;
   for (const size_t struck : {op.host, op.other}) {
     if (op.kind == OpKind::kDataCopied) break;
     int64_t& until_ns = states_[struck].trouble_until_ns;
@@ -92,6 +95,10 @@ void Faults::strike(const Op& op) {
         if (!healed_) world_.partition(host.name(), hosts_[op.other]->name());
       });
       return later(op, [this] { world_.heal_partitions(); });
+    case OpKind::kCutStreams:
+      return at(now_ns(), [this, op, &host] {
+        if (!healed_) world_.fabric().cut(host.name(), hosts_[op.other]->name());
+      });
     case OpKind::kNoBlock:
       host.block_faults.unreachable = true;
       return later(op, [&host] { host.block_faults.unreachable = false; });
@@ -102,7 +109,13 @@ void Faults::strike(const Op& op) {
       return fail_disk(op);
     case OpKind::kSlowDisk:
       host.mount().slowest_sync_ns = op.lasts_ms * 100'000;
-      return later(op, [&host] { host.mount().slowest_sync_ns = kSlowestSyncNs; });
+      // Stores read while others wait for them: those would be slow nodes.
+      host.mount().slow_path = "/archives/";
+      host.mount().slowest_read_ns = op.lasts_ms * 10'000;
+      return later(op, [&host] {
+        host.mount().slowest_sync_ns = kSlowestSyncNs;
+        host.mount().slowest_read_ns = 0;
+      });
     case OpKind::kDataGone:
       return lose_data(op);
     case OpKind::kDataCopied:
@@ -179,6 +192,13 @@ void Faults::fail_disk(const Op& op) {
   host.mount().write_error = EIO;
   if (op.lasts_ms % 3 == 0) host.mount().sync_error = EIO;
   later(op, [&host] { host.mount().write_error = host.mount().sync_error = 0; });
+}
+
+bool Faults::is_well(const Host& host) const {
+  for (size_t i = 0; i < hosts_.size(); ++i) {
+    if (hosts_[i] == &host) return now_ns() > states_[i].trouble_until_ns;
+  }
+  return false;
 }
 
 bool Faults::disk_fails(Host& host) {
@@ -272,6 +292,7 @@ void Faults::copy_serves(size_t host, int64_t from_ns) {
     fail(fmt::format("I11: a copy of the data of {} serves in its place", hosts_[host]->name()));
   }
   overtake(host, from_ns);
+  states_[host].replaced = hosts_[host]->process();
   oracle_.data_lost(from_ns, now_ns());
 }
 
@@ -325,6 +346,12 @@ void Faults::judge_end(size_t host) {
 
 void Faults::judge_start(size_t host) {
   HostState& state = states_[host];
+  if (state.replaced != nullptr && state.replaced == hosts_[host]->process() &&
+      hosts_[host]->serving() && now_ns() > state.lost_until_ns + kTroubleNs &&
+      now_ns() > state.trouble_until_ns) {
+    fail(fmt::format("I11: {} serves on, though a copy of its data has served in its place",
+                     hosts_[host]->name()));
+  }
   if (state.data == Data::kNewest || state.data == Data::kOvertaken) return;
   if (!hosts_[host]->serving()) return;
   if (state.data == Data::kGone) {
@@ -374,30 +401,32 @@ void Faults::heal() {
     if (Process* const process = host.process()) process->set_wall_offset_ns(0);
     host.mount().write_error = host.mount().sync_error = 0;
     host.mount().slowest_sync_ns = kSlowestSyncNs;
+    host.mount().slowest_read_ns = 0;
     host.disk().set_capacity_bytes(kDiskBytes);
     states_[i].down = false;
+    states_[i].trouble_until_ns = std::min(states_[i].trouble_until_ns, now_ns() + kHealedNs);
   }
   // An operator's part.
   for (size_t i = 0; i < hosts_.size(); ++i) {
     if (states_[i].disk_failed) hosts_[i]->stop();
   }
-  wait_until_all_serve();
 }
 
 void Faults::wait_until_all_serve() {
-  for (Host& host : world_.all_hosts()) {
-    if (!wait_until(
-            kServeMs, [&] { return host.serving(); }, 50)) {
-      fail(fmt::format("I8: {} does not serve: {}\n{}", host.name(), host.status().ToString(),
-                       describe_threads()));
+  for (Host* const host : hosts_) {
+    if (wait_until(
+            kServeMs, [&] { return host->serving(); }, 50)) {
+      continue;
     }
+    fail(fmt::format("I8: {} does not serve: {}\n{}", host->name(), host->status().ToString(),
+                     describe_threads()));
   }
 }
 
 void Faults::stop_all() {
   stops_all_ = true;
   sleep_ms(2 * kSuperviseMs);
-  for (Host& host : world_.all_hosts()) host.stop();
+  for (Host* const host : hosts_) host->stop();
 }
 
 }  // namespace sluice::simulation

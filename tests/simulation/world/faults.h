@@ -24,13 +24,15 @@ class Faults {
   void begin();
   // Now. May be on any thread, of a host's process too; waits for nothing.
   void strike(const Op& op);
-  // No fault from now on, and nothing of them is left. Waits until all nodes serve.
+  // No fault from now on, and nothing of them is left.
   void heal();
   void wait_until_all_serve();
-  // Of all hosts of the world, for good.
+  // For good.
   void stop_all();
 
   const std::map<OpKind, uint64_t>& fired() const { return fired_; }
+  // No fault that it is struck with keeps it from answering, or did just now.
+  bool is_well(const Host& host) const;
 
  private:
   // What a node's data directory is, where it is not the one that the node served from last.
@@ -50,6 +52,8 @@ class Faults {
     Data data = Data::kNewest;
     int64_t lost_from_ns = 0;  // what was acknowledged since then, until then, it may lack
     int64_t lost_until_ns = 0;
+    // Process that a copy has served in the place of. It serves on only until it notices.
+    const Process* replaced = nullptr;
     int64_t accepted_from_ns = 0;  // an operator takes a while; it is refused again and again
   };
 

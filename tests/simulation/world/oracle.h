@@ -60,7 +60,10 @@ class Oracle {
   // --- What hardware did ---
 
   // What one replica was told between these times (both included) is not there any more.
-  void data_lost(int64_t from_ns, int64_t until_ns) { history_.lost(from_ns, until_ns); }
+  void data_lost(int64_t from_ns, int64_t until_ns) {
+    history_.lost(from_ns, until_ns);
+    restored_.lost();
+  }
   // Its parts of these backups.
   void archives_damaged(const Host& host, const std::set<std::string>& backups) {
     for (const std::string& backup : backups) damaged_[backup].insert(host.name());

@@ -13,8 +13,6 @@
 namespace sluice::simulation {
 namespace {
 
-std::string node_at(const std::string& address) { return address.substr(0, address.find(':')); }
-
 struct Attempt {
   std::string backup;
   uint64_t number = 0;
@@ -41,7 +39,10 @@ std::optional<Attempt> attempt_of(const google::protobuf::Message& request) {
 void WireOracle::watch(const std::string& cluster, History& history) {
   histories_[cluster] = &history;
   world_.calls().watch = [this](const DirectMessage& message) { sent(message); };
-  world_.block_world(cluster).watch_commit = check_commit;
+  world_.block_world(cluster).watch_commit = [this](const std::vector<ClusterOp>& ops) {
+    check_commit(ops);
+    joins_.about_to_commit(ops);
+  };
 }
 
 void WireOracle::sent(const DirectMessage& message) {
@@ -53,7 +54,7 @@ void WireOracle::sent(const DirectMessage& message) {
 }
 
 History* WireOracle::history_of(const std::string& address) {
-  const auto history = histories_.find(world_.host(node_at(address)).cluster());
+  const auto history = histories_.find(world_.host(host_at(address)).cluster());
   return history == histories_.end() ? nullptr : history->second;
 }
 
@@ -77,13 +78,14 @@ void WireOracle::note_stamps(const std::string& from, const v1::WriteRequest& re
 }
 
 void WireOracle::answered(const DirectMessage& message) {
+  joins_.answered(message);
   if (message.status == nullptr || !message.status->ok()) return;
   const auto* const write = dynamic_cast<const v1::WriteRequest*>(message.request);
   const auto* const reply = dynamic_cast<const v1::WriteReply*>(message.reply);
   if (write != nullptr && reply != nullptr) return note_stamps(message.from, *write, *reply);
   const auto attempt = attempt_of(*message.request);
   if (!attempt.has_value()) return;
-  Answered& highest = answered_[{node_at(message.from), attempt->backup}];
+  Answered& highest = answered_[{host_at(message.from), attempt->backup}];
   if (attempt->number > highest.attempt) highest = {attempt->number, now_ns()};
   if (attempt->number == highest.attempt || message.call->begun_ns() <= highest.at_ns) return;
   fail(fmt::format("I6: {} has carried out {} of attempt {} of backup {} after attempt {}",

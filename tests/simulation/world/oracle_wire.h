@@ -19,6 +19,7 @@
 
 #include "control/proto/sluice.pb.h"
 #include "tests/simulation/world/history.h"
+#include "tests/simulation/world/oracle_joins.h"
 #include "tests/simulation/world/world.h"
 
 namespace sluice::simulation {
@@ -26,10 +27,11 @@ namespace sluice::simulation {
 // Lives until the run ends.
 class WireOracle {
  public:
-  explicit WireOracle(World& world) : world_(world) {}
+  explicit WireOracle(World& world) : world_(world), joins_(world) {}
 
   // Of a cluster, whose writes are in this history.
   void watch(const std::string& cluster, History& history);
+  JoinOracle& joins() { return joins_; }
 
  private:
   struct Answered {
@@ -46,6 +48,7 @@ class WireOracle {
   static void check_commit(const std::vector<ClusterOp>& ops);
 
   World& world_;
+  JoinOracle joins_;
   std::map<std::string, History*> histories_;                         // by cluster
   std::map<std::pair<std::string, std::string>, Answered> answered_;  // by host and backup
 };

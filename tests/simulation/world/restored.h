@@ -29,6 +29,13 @@ class Restored {
   void end(const std::string& backup, const Content& archive, End end);
   // There was no such backup.
   void end_unknown() { --unknown_; }
+  // Data of a replica is gone: only what is restored from now on has to be there.
+  void lost() {
+    completed_.clear();
+    with_failures_.clear();
+    ++losses_;
+  }
+  uint64_t losses() const { return losses_; }
 
   // Whether a record of the cluster may come from a restore.
   bool may_hold(const std::string& key, const std::string& value) const;
@@ -51,6 +58,7 @@ class Restored {
   std::map<std::string, std::vector<Record>> possible_;  // also of restores that did not complete
   std::map<std::string, Content> with_failures_;         // of each backup's last restore, by UUID
   int unknown_ = 0;
+  uint64_t losses_ = 0;
 };
 
 }  // namespace sluice::simulation

@@ -9,10 +9,11 @@
 namespace sluice::simulation {
 namespace {
 
-constexpr std::array kFaults = {OpKind::kBlackout,  OpKind::kCrash,    OpKind::kPowerLoss,
-                                OpKind::kRestart,   OpKind::kPause,    OpKind::kSlowNode,
-                                OpKind::kPartition, OpKind::kNoBlock,  OpKind::kClockJump,
-                                OpKind::kDiskError, OpKind::kSlowDisk, OpKind::kCrashClient};
+constexpr std::array kFaults = {OpKind::kBlackout,   OpKind::kCrash,    OpKind::kPowerLoss,
+                                OpKind::kRestart,    OpKind::kPause,    OpKind::kSlowNode,
+                                OpKind::kPartition,  OpKind::kNoBlock,  OpKind::kClockJump,
+                                OpKind::kDiskError,  OpKind::kSlowDisk, OpKind::kCutStreams,
+                                OpKind::kCrashClient};
 // After which less can be expected of what else happens.
 constexpr std::array kDamages = {OpKind::kDataGone,   OpKind::kDataCopied,  OpKind::kDataSetBack,
                                  OpKind::kArchiveRot, OpKind::kArchiveGone, OpKind::kArchiveSetBack,
@@ -64,6 +65,8 @@ Op draw_damage(Random& random, OpKind kind, const Scenario& scenario) {
   if (kind == OpKind::kDataSetBack) {
     op.at_ms /= 2;
     op.lasts_ms = draw_ms(random, 1'000, scenario.lasts_ms / 2);
+    // Or so short that the cluster block may not know yet what has happened since.
+    if (random.chance(0.5)) op.lasts_ms = draw_ms(random, 20, 900);
   }
   return op;
 }
@@ -75,6 +78,13 @@ void draw_standstill(Random& random, Scenario& scenario) {
   pause.at_ms = std::max<int64_t>(pause.at_ms - draw_ms(random, 0, 1'000), 0);
   pause.lasts_ms = draw_ms(random, 3'000, 12'000);
   scenario.ops.back().lasts_ms = pause.lasts_ms + draw_ms(random, 1'000, 15'000);
+  // Or so long that the copy is gone again before it goes on.
+  if (random.chance(0.4)) {
+    pause.lasts_ms = draw_ms(random, 12'000, 18'000);
+    pause.at_ms /= 4;
+    scenario.ops.back().at_ms = pause.at_ms + draw_ms(random, 0, 500);
+    scenario.ops.back().lasts_ms = draw_ms(random, 4'500, 8'000);
+  }
   scenario.ops.push_back(pause);
 }
 
@@ -130,10 +140,10 @@ void draw_damaged_restore(Random& random, const Op& restore, Scenario& scenario)
     scenario.ops.push_back(again);
     if (random.chance(0.5)) continue;
     Op crash;
-    crash.kind = OpKind::kCrashClient;
-    crash.trigger = Op::Trigger::kCall;
-    crash.at_ms = again.at_ms;
-    crash.count = random.below(20);
+    crash.kind = OpKind::kCrashOperator;
+    crash.trigger = random.chance(0.5) ? Op::Trigger::kCall : Op::Trigger::kTime;
+    crash.at_ms = again.at_ms + (crash.trigger == Op::Trigger::kTime ? draw_ms(random, 5, 200) : 0);
+    crash.count = random.below(4);
     scenario.ops.push_back(crash);
   }
 }
@@ -146,18 +156,208 @@ Op draw_deletion(Random& random, const Op& reads) {
   return op;
 }
 
+// --- Themes: faults that meet ---
+
+Op draw_strike(Random& random, OpKind kind, const Scenario& scenario, Op::Trigger trigger,
+               BackupState state) {
+  Op op = draw_fault(random, kind, scenario);
+  op.at_ms = draw_ms(random, 0, scenario.lasts_ms / 4);
+  op.trigger = trigger;
+  op.state = state;
+  op.count = trigger == Op::Trigger::kState ? random.below(2) : random.below(16);
+  return op;
+}
+
+void draw_backups(Random& random, Scenario& scenario, size_t count) {
+  for (; count > 0; --count) {
+    Op op;
+    op.kind = OpKind::kBackup;
+    op.at_ms = draw_ms(random, scenario.lasts_ms / 4, scenario.lasts_ms);
+    op.backup = random.below(kBackupNames);
+    scenario.ops.push_back(op);
+  }
+}
+
+// Nodes are started again behind their cuts, while writes are on their way.
+void draw_restarts_behind_the_cut(Random& random, Scenario& scenario) {
+  if (random.chance(0.7)) scenario.shape.replicas = 1;
+  scenario.calls.delayed = 0.2;
+  for (size_t n = 1 + random.below(3); n > 0; --n) {
+    Op op =
+        draw_strike(random, OpKind::kCrash, scenario, Op::Trigger::kState, BackupState::kEnabled);
+    op.lasts_ms = draw_ms(random, 10, 200);
+    scenario.ops.push_back(op);
+  }
+  draw_backups(random, scenario, 3);
+}
+
+// Power is lost again and again while a part is written.
+void draw_losses_of_power_in_a_part(Random& random, Scenario& scenario) {
+  const size_t host = random.below(scenario.shape.nodes);
+  for (size_t n = 2 + random.below(3); n > 0; --n) {
+    Op op = draw_strike(random, OpKind::kPowerLoss, scenario, Op::Trigger::kSyncBehindState,
+                        random.chance(0.7) ? BackupState::kEnabled : BackupState::kPlanning);
+    op.host = host;
+    op.count = random.below(8) + 8 * random.below(4);
+    op.lasts_ms = draw_ms(random, 10, 300);
+    scenario.ops.push_back(op);
+  }
+  scenario.shape.slot_bits = 5;
+  draw_backups(random, scenario, 3);
+}
+
+// A process is killed while it makes its directory, and the power is lost once the backup stands.
+void draw_kill_in_a_new_directory(Random& random, Scenario& scenario) {
+  Op kill = draw_strike(random, OpKind::kCrash, scenario, Op::Trigger::kSyncBehindState,
+                        BackupState::kEnabled);
+  kill.count = random.below(5);
+  kill.lasts_ms = draw_ms(random, 10, 300);
+  Op loss = kill;
+  loss.kind = random.chance(0.5) ? OpKind::kPowerLoss : OpKind::kBlackout;
+  loss.trigger = Op::Trigger::kState;
+  loss.state = BackupState::kCompleted;
+  loss.count = 0;
+  scenario.ops.push_back(kill);
+  scenario.ops.push_back(loss);
+  draw_backups(random, scenario, 2);
+}
+
+// Targets are away when the manifest is stored.
+void draw_absence_at_the_commit(Random& random, Scenario& scenario) {
+  constexpr std::array kKinds = {OpKind::kCrash, OpKind::kPowerLoss, OpKind::kPause,
+                                 OpKind::kPartition};
+  for (size_t n = 1 + random.below(2); n > 0; --n) {
+    scenario.ops.push_back(draw_strike(random, kKinds[random.below(kKinds.size())], scenario,
+                                       Op::Trigger::kState, BackupState::kConsolidated));
+  }
+  draw_backups(random, scenario, 2);
+}
+
+// Attempts with other targets each.
+void draw_attempts(Random& random, Scenario& scenario) {
+  for (size_t n = 2 + random.below(2); n > 0; --n) {
+    Op op = draw_strike(random, OpKind::kCrash, scenario, Op::Trigger::kSyncBehindState,
+                        BackupState::kEnabled);
+    op.lasts_ms = draw_ms(random, 1'000, 8'000);
+    scenario.ops.push_back(op);
+  }
+  const size_t backup = random.below(kBackupNames);
+  const int64_t begin_ms = draw_ms(random, 0, scenario.lasts_ms / 2);
+  constexpr std::array kKinds = {OpKind::kBackup, OpKind::kCancel, OpKind::kResume,
+                                 OpKind::kCancel, OpKind::kResume, OpKind::kResume};
+  int64_t at_ms = begin_ms;
+  for (const OpKind kind : kKinds) {
+    Op op;
+    op.kind = kind;
+    op.backup = backup;
+    op.at_ms = at_ms;
+    at_ms += kind == OpKind::kCancel ? draw_ms(random, 200, 3'000) : draw_ms(random, 20, 500);
+    scenario.ops.push_back(op);
+  }
+}
+
+// A name is deleted and given again while commits come late.
+void draw_quarrel_about_a_name(Random& random, Scenario& scenario) {
+  scenario.block.fails_late = 0.1;
+  scenario.block.fails = 0.05;
+  const size_t backup = random.below(kBackupNames);
+  int64_t at_ms = draw_ms(random, 0, scenario.lasts_ms / 3);
+  for (size_t n = 6 + random.below(6); n > 0; --n) {
+    Op op;
+    op.kind = n % 3 == 0 ? OpKind::kBackup : OpKind::kDelete;
+    op.backup = backup;
+    op.at_ms = at_ms;
+    at_ms += draw_ms(random, 0, op.kind == OpKind::kBackup ? 800 : 300);
+    scenario.ops.push_back(op);
+  }
+}
+
+// What is read from slow disks is deleted.
+void draw_deletions_while_read(Random& random, Scenario& scenario) {
+  for (size_t host = 0; host < scenario.shape.nodes; ++host) {
+    Op slow = draw_fault(random, OpKind::kSlowDisk, scenario);
+    slow.trigger = Op::Trigger::kTime;
+    slow.host = host;
+    slow.at_ms = scenario.lasts_ms / 4;
+    slow.lasts_ms = draw_ms(random, 5'000, 12'000);
+    scenario.ops.push_back(slow);
+  }
+  for (size_t n = 2 + random.below(3); n > 0; --n) {
+    Op read =
+        draw_operator(random, random.chance(0.6) ? OpKind::kVerify : OpKind::kRestore, scenario);
+    read.trigger = Op::Trigger::kTime;
+    read.at_ms = draw_ms(random, scenario.lasts_ms / 4, scenario.lasts_ms);
+    scenario.ops.push_back(read);
+    Op deletion = read;
+    deletion.kind = OpKind::kDelete;
+    deletion.at_ms += draw_ms(random, 0, 400);
+    scenario.ops.push_back(deletion);
+  }
+  draw_backups(random, scenario, 2);
+}
+
+// The cluster that is restored into has writers and faults of its own.
+void draw_trouble_in_other(Random& random, Scenario& scenario) {
+  scenario.other.nodes = 1 + random.below(3);
+  scenario.other.replicas = static_cast<uint32_t>(1 + random.below(scenario.other.nodes));
+  scenario.other.slot_bits = static_cast<uint32_t>(2 + random.below(2));
+  scenario.other_writers = random.below(3);
+  constexpr std::array kKinds = {OpKind::kPowerLoss, OpKind::kPowerLoss, OpKind::kCrash,
+                                 OpKind::kBlackout,  OpKind::kDataGone,  OpKind::kRestart,
+                                 OpKind::kPause,     OpKind::kCutStreams};
+  for (size_t n = 2 + random.below(3); n > 0; --n) {
+    Op op = draw_fault(random, kKinds[random.below(kKinds.size())], scenario);
+    op.cluster = 1;
+    op.host = random.below(scenario.other.nodes);
+    op.other = random.below(scenario.other.nodes);
+    if (random.chance(0.5)) {
+      op.trigger = random.chance(0.5) ? Op::Trigger::kSync : Op::Trigger::kRestoreEnd;
+      op.count = op.trigger == Op::Trigger::kSync ? random.below(60) : random.below(2);
+    }
+    scenario.ops.push_back(op);
+  }
+  int64_t at_ms = draw_ms(random, scenario.lasts_ms / 6, scenario.lasts_ms / 2);
+  const size_t backup = kBackupNames + random.below(kBackupNames);
+  for (size_t n = 2 + random.below(3); n > 0; --n) {
+    Op op;
+    op.kind = OpKind::kRestoreToOther;
+    op.backup = backup;
+    op.at_ms = at_ms;
+    at_ms += draw_ms(random, 100, 5'000);
+    scenario.ops.push_back(op);
+    if (random.chance(0.6)) continue;
+    Op crash;
+    crash.kind = OpKind::kCrashOperator;
+    crash.at_ms = op.at_ms + draw_ms(random, 5, 300);
+    scenario.ops.push_back(crash);
+  }
+  draw_backups(random, scenario, 1);
+}
+
+constexpr double kThemeChance = 0.35;
+constexpr std::array kThemes = {draw_restarts_behind_the_cut,
+                                draw_losses_of_power_in_a_part,
+                                draw_kill_in_a_new_directory,
+                                draw_absence_at_the_commit,
+                                draw_attempts,
+                                draw_quarrel_about_a_name,
+                                draw_deletions_while_read,
+                                draw_trouble_in_other,
+                                draw_trouble_in_other};
+
 }  // namespace
 
 std::string_view name_of(OpKind kind) {
   constexpr std::array<std::string_view, static_cast<size_t>(OpKind::kCount)> kNames = {
-      "crash",          "power-loss",       "blackout",      "restart",
-      "pause",          "slow-node",        "partition",     "no-block",
-      "clock-jump",     "disk-error",       "slow-disk",     "full-disk",
-      "data-gone",      "data-copied",      "data-set-back", "archive-rot",
-      "archive-gone",   "archive-set-back", "archive-swap",  "crash-client",
-      "backup",         "backup-twice",     "verify",        "restore",
-      "restore-prefix", "restore-to-other", "retry",         "retry-in-other",
-      "delete",         "cancel",           "resume"};
+      "crash",        "power-loss",       "blackout",       "restart",
+      "pause",        "slow-node",        "partition",      "no-block",
+      "clock-jump",   "disk-error",       "slow-disk",      "full-disk",
+      "data-gone",    "data-copied",      "data-set-back",  "archive-rot",
+      "archive-gone", "archive-set-back", "archive-swap",   "cut-streams",
+      "crash-client", "crash-operator",   "backup",         "backup-twice",
+      "verify",       "restore",          "restore-prefix", "restore-to-other",
+      "retry",        "retry-in-other",   "delete",         "cancel",
+      "resume"};
   return kNames[static_cast<size_t>(kind)];
 }
 
@@ -168,20 +368,26 @@ bool is_in_other(OpKind kind) {
 }
 
 std::string describe(const Op& op) {
-  constexpr std::array<std::string_view, 5> kTriggers = {"", "commit", "sync", "call", "head"};
+  constexpr std::array<std::string_view, 7> kTriggers = {
+      "", "commit", "sync", "call", "head", "sync", "completed restore"};
   std::string text = fmt::format("{} ms: {}", op.at_ms, name_of(op.kind));
   if (!is_fault(op.kind)) {
     text += op.backup < kBackupNames ? fmt::format(" of backup {}", op.backup)
                                      : fmt::format(" of a completed backup ({})", op.backup);
-  } else if (op.kind != OpKind::kCrashClient) {
-    text += fmt::format(" of host {} for {} ms", op.host + 1, op.lasts_ms);
+  } else if (op.kind != OpKind::kCrashClient && op.kind != OpKind::kCrashOperator) {
+    text += fmt::format(" of {}host {} for {} ms", op.cluster == 0 ? "" : "the other cluster's ",
+                        op.host + 1, op.lasts_ms);
   }
-  if (op.kind == OpKind::kPartition || op.kind == OpKind::kArchiveSwap) {
+  if (op.kind == OpKind::kPartition || op.kind == OpKind::kArchiveSwap ||
+      op.kind == OpKind::kCutStreams) {
     text += fmt::format(", host {}", op.other + 1);
   }
   if (op.trigger == Op::Trigger::kTime) return text;
   text += fmt::format(", behind {} {}s", op.count, kTriggers[static_cast<size_t>(op.trigger)]);
   if (op.trigger == Op::Trigger::kState) text += fmt::format(" that are {}", name_of(op.state));
+  if (op.trigger == Op::Trigger::kSyncBehindState) {
+    text += fmt::format(" behind a head that is {}", name_of(op.state));
+  }
   return text;
 }
 
@@ -229,7 +435,9 @@ Scenario make_scenario(uint64_t seed, bool full_disks) {
     Op op = draw_operator(random, kind, scenario);
     if (first) op.at_ms = draw_ms(random, 0, scenario.lasts_ms / 3);
     if (op.kind == OpKind::kRestoreToOther) {
-      scenario.other = {.nodes = 1 + random.below(2), .replicas = 1, .slot_bits = 2};
+      if (scenario.other.nodes == 0) {
+        scenario.other = {.nodes = 1 + random.below(2), .replicas = 1, .slot_bits = 2};
+      }
       if (random.chance(kDamagedRestoreChance)) draw_damaged_restore(random, op, scenario);
     }
     scenario.ops.push_back(op);
@@ -237,6 +445,7 @@ Scenario make_scenario(uint64_t seed, bool full_disks) {
       scenario.ops.push_back(draw_deletion(random, op));
     }
   }
+  if (random.chance(kThemeChance)) kThemes[random.below(kThemes.size())](random, scenario);
   std::stable_sort(scenario.ops.begin(), scenario.ops.end(),
                    [](const Op& a, const Op& b) { return a.at_ms < b.at_ms; });
   return scenario;

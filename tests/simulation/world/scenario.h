@@ -37,7 +37,9 @@ enum class OpKind : uint8_t {
   kArchiveGone,     // crashes, and its archive directory is not there when it starts again
   kArchiveSetBack,  // crashes after the time, and has the archive directory that it had before it
   kArchiveSwap,     // crashes with another host, and each has the other's archive directory
+  kCutStreams,      // connections of streams with one other break
   kCrashClient,     // of any writer or operator
+  kCrashOperator,
   // What operators do.
   kBackup,
   kBackupTwice,  // two at once under one name
@@ -63,9 +65,20 @@ inline constexpr size_t kBackupNames = 4;
 struct Op {
   // It happens at this time, or at the count-th of these after it: of the host, or of any client
   // for one of clients. kState: when a backup's head is about to be stored in the state.
-  enum class Trigger : uint8_t { kTime, kCommit, kSync, kCall, kState };
+  // kSyncBehindState: of the host's syncs behind that. kRestoreEnd: when a restore's head is about
+  // to be stored as completed.
+  enum class Trigger : uint8_t {
+    kTime,
+    kCommit,
+    kSync,
+    kCall,
+    kState,
+    kSyncBehindState,
+    kRestoreEnd
+  };
   OpKind kind = OpKind::kBackup;
   int64_t at_ms = 0;
+  size_t cluster = 0;  // whose hosts a fault strikes: 1 is the one that is restored into
   size_t host = 0;
   size_t other = 0;
   int64_t lasts_ms = 0;
@@ -83,6 +96,7 @@ struct Scenario {
   ClusterShapeOptions shape;
   ClusterShapeOptions other;  // of the cluster that is restored into; none: 0 nodes
   size_t writers = 1;
+  size_t other_writers = 0;  // into the other cluster, of other keys
   size_t keys = 16;
   int64_t longest_pause_ms = 50;  // of a writer, between two writes
   int64_t lasts_ms = 20'000;      // until everything is healed

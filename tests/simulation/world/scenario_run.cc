@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
 #include <map>
 #include <utility>
 #include <vector>
@@ -63,6 +64,17 @@ void check_all(World& world, Workload& workload, Oracle& oracle) {
   oracle.check_heads();
 }
 
+// Each slot's digest is that of its records: a backup checks it.
+void check_consistent(ClusterClient& client) {
+  const auto backup =
+      client.backup_create({.name = "own", .targets = {}, .dry_run = false}, nullptr);
+  require_ok(backup.status(), "I8: the other cluster's backup");
+  if (backup->state != BackupState::kCompleted) {
+    fail(fmt::format("I8: the other cluster's backup: {} {}", name_of(backup->state),
+                     backup->reason));
+  }
+}
+
 void count(std::string_view name, uint64_t number) {
   output(fmt::format("count {} {}\n", name, number));
 }
@@ -74,46 +86,68 @@ class ScenarioRun {
       : scenario_(scenario),
         before_(std::move(before)),
         world_(Random::mix(scenario.seed)),
-        hosts_(make_clusters()),
+        clusters_(make_clusters()),
         oracle_(world_, kCluster, scenario.shape.replicas),
         other_oracle_(world_, kOther, scenario.other.replicas),
         wire_(world_),
-        faults_(world_, scenario_, oracle_, hosts_),
+        faults_(world_, scenario_, oracle_, clusters_[0]),
+        other_faults_(world_, scenario_, other_oracle_, clusters_[1]),
         workload_(world_, scenario_, oracle_, kCluster, kOther),
-        triggers_(world_, hosts_, [this](const Op& op) { happen(op); }) {}
+        triggers_(world_, clusters_, [this](const Op& op) { happen(op); }) {}
 
   void run() {
     wire_.watch(kCluster, oracle_.history());
+    if (scenario_.other.nodes > 0) wire_.watch(kOther, other_oracle_.history());
+    // What peers can tell is known where no call fails.
+    const bool all_arrive =
+        scenario_.calls.lost + scenario_.calls.broken + scenario_.calls.delayed == 0;
+    wire_.joins().tells_all([this, all_arrive](const Host& peer) {
+      return all_arrive && !world_.is_partitioned() && faults_.is_well(peer);
+    });
     workload_.set_other(other_oracle_);
     other_oracle_.restores_from(oracle_);
     live();
     triggers_.disarm();
     faults_.heal();
+    other_faults_.heal();
+    wait_until_all_serve();
     if (!workload_.finish(kEndMs)) {
       fail(fmt::format("I8: {}do not end\n{}", workload_.describe_remaining(), describe_threads()));
     }
     // Nodes that lost their leases, or were being stopped, come back; what is left behind ends.
     sleep_ms(kSettleMs);
-    faults_.wait_until_all_serve();
+    wait_until_all_serve();
     wait_for_backups_to_end(world_);
     check_all(world_, workload_, oracle_);
-    if (scenario_.other.nodes > 0) {
-      world_.with_client(kOther, [&](ClusterClient& client) { other_oracle_.check_reads(client); });
-    }
+    if (scenario_.other.nodes > 0) check_other();
+    other_faults_.stop_all();
     faults_.stop_all();
     for (Host& host : world_.all_hosts()) oracle_.check_stopped(host);
     count_all();
   }
 
  private:
-  std::vector<Host*> make_clusters() {
+  std::array<std::vector<Host*>, 2> make_clusters() {
     world_.make_cluster(kCluster, scenario_.shape);
     if (scenario_.other.nodes > 0) world_.make_cluster(kOther, scenario_.other);
-    return world_.hosts(kCluster);
+    return {world_.hosts(kCluster), world_.hosts(kOther)};
+  }
+
+  void wait_until_all_serve() {
+    faults_.wait_until_all_serve();
+    other_faults_.wait_until_all_serve();
+  }
+
+  void check_other() {
+    world_.with_client(kOther, [&](ClusterClient& client) {
+      other_oracle_.check_reads(client);
+      if (scenario_.other_writers > 0) check_consistent(client);
+    });
   }
 
   void live() {
     faults_.begin();
+    other_faults_.begin();
     workload_.start_writers();
     const int64_t begin_ns = now_ns();
     for (const Op& op : scenario_.ops) {
@@ -133,11 +167,11 @@ class ScenarioRun {
     if (!is_fault(op.kind)) {
       ++happened_[op.kind];
       at(now_ns(), [this, op] { workload_.start_operator(op); });
-    } else if (op.kind == OpKind::kCrashClient) {
+    } else if (op.kind == OpKind::kCrashClient || op.kind == OpKind::kCrashOperator) {
       ++happened_[op.kind];
       workload_.crash_client(op);
     } else {
-      faults_.strike(op);
+      (op.cluster == 0 ? faults_ : other_faults_).strike(op);
     }
   }
 
@@ -149,17 +183,21 @@ class ScenarioRun {
     count("backups-failed", workload_.backups_failed());
     count("restores-completed", workload_.restores_completed());
     for (const auto& [kind, times] : faults_.fired()) count(name_of(kind), times);
+    for (const auto& [kind, times] : other_faults_.fired()) {
+      count(fmt::format("other-{}", name_of(kind)), times);
+    }
     for (const auto& [kind, times] : happened_) count(name_of(kind), times);
   }
 
   const Scenario scenario_;
   const OpHook before_;
   World world_;
-  const std::vector<Host*> hosts_;
+  const std::array<std::vector<Host*>, 2> clusters_;
   Oracle oracle_;
   Oracle other_oracle_;
   WireOracle wire_;
   Faults faults_;
+  Faults other_faults_;
   Workload workload_;
   Triggers triggers_;
   std::map<OpKind, uint64_t> happened_;

@@ -24,6 +24,7 @@ void visit_fields(AnyScenario& scenario, const Visit& visit) {
   visit("other_replicas", scenario.other.replicas);
   visit("other_slot_bits", scenario.other.slot_bits);
   visit("writers", scenario.writers);
+  visit("other_writers", scenario.other_writers);
   visit("keys", scenario.keys);
   visit("longest_pause_ms", scenario.longest_pause_ms);
   visit("lasts_ms", scenario.lasts_ms);
@@ -39,6 +40,7 @@ void visit_fields(AnyScenario& scenario, const Visit& visit) {
 template <typename AnyOp, typename Visit>
 void visit_op(AnyOp& op, const Visit& visit) {
   visit("at_ms", op.at_ms);
+  visit("cluster", op.cluster);
   visit("host", op.host);
   visit("other", op.other);
   visit("lasts_ms", op.lasts_ms);
@@ -87,7 +89,7 @@ bool parse_op(std::istringstream& words, Op* op) {
     valid = valid && word.substr(0, equals) == field && equals != word.npos &&
             parse(std::string_view(word).substr(equals + 1), &value);
   });
-  return valid && op->trigger <= Op::Trigger::kState && op->state <= BackupState::kCancelled;
+  return valid && op->trigger <= Op::Trigger::kRestoreEnd && op->state <= BackupState::kCancelled;
 }
 
 }  // namespace
@@ -119,8 +121,9 @@ absl::StatusOr<Scenario> parse_scenario(std::string_view text) {
       scenario.ops.emplace_back();
       valid = parse_op(words, &scenario.ops.back());
       if (valid && is_fault(scenario.ops.back().kind)) {
-        valid = scenario.ops.back().host < scenario.shape.nodes &&
-                scenario.ops.back().other < scenario.shape.nodes;
+        const Op& op = scenario.ops.back();
+        const size_t nodes = op.cluster == 0 ? scenario.shape.nodes : scenario.other.nodes;
+        valid = op.cluster <= 1 && op.host < nodes && op.other < nodes;
       }
     } else {
       std::string word;

@@ -110,8 +110,11 @@ class Shrinker {
     changed |= set([](Scenario& s) -> size_t& { return s.writers; }, size_t{1});
     const auto keys = [](Scenario& s) -> size_t& { return s.keys; };
     if (now.keys > 1) changed |= set(keys, now.keys / 2);
-    const bool needs_other = std::any_of(now.ops.begin(), now.ops.end(),
-                                         [](const Op& op) { return is_in_other(op.kind); });
+    changed |= set([](Scenario& s) -> size_t& { return s.other_writers; }, size_t{0});
+    const bool needs_other =
+        now.other_writers > 0 || std::any_of(now.ops.begin(), now.ops.end(), [](const Op& op) {
+          return is_in_other(op.kind) || op.cluster == 1;
+        });
     if (!needs_other) changed |= set([](Scenario& s) -> size_t& { return s.other.nodes; }, 0u);
     const int64_t last_ms = now.ops.empty() ? 0 : now.ops.back().at_ms;
     const auto lasts_ms = [](Scenario& s) -> int64_t& { return s.lasts_ms; };
@@ -125,6 +128,7 @@ class Shrinker {
     const size_t nodes = --smaller.shape.nodes;
     smaller.shape.replicas = std::min(smaller.shape.replicas, static_cast<uint32_t>(nodes));
     for (Op& op : smaller.ops) {
+      if (op.cluster != 0) continue;
       op.host %= nodes;
       op.other %= nodes;
     }

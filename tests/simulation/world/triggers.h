@@ -3,11 +3,13 @@
 #ifndef SLUICE_TESTS_SIMULATION_WORLD_TRIGGERS_H_
 #define SLUICE_TESTS_SIMULATION_WORLD_TRIGGERS_H_
 
+#include <array>
 #include <cstdint>
 #include <functional>
 #include <memory>
 #include <vector>
 
+#include "control/backup/documents.h"
 #include "tests/simulation/world/scenario.h"
 #include "tests/simulation/world/world.h"
 
@@ -17,7 +19,9 @@ namespace sluice::simulation {
 class Triggers {
  public:
   // `fire` is called on the thread that is about to do it, of a host or a client: it must not wait.
-  Triggers(World& world, std::vector<Host*> hosts, std::function<void(const Op&)> fire);
+  // `hosts`: of each cluster.
+  Triggers(World& world, std::array<std::vector<Host*>, 2> hosts,
+           std::function<void(const Op&)> fire);
 
   void arm(const Op& op);
   // Nothing fires any more.
@@ -28,15 +32,20 @@ class Triggers {
     Op op;
     uint64_t left;
     bool fired = false;
+    bool state_came = false;  // kSyncBehindState
   };
 
   void about_to(Op::Trigger trigger, const std::function<bool(const Op&)>& concerns);
+  void about_to_sync(const Host& host);
   void about_to_call();
   void about_to_commit(const std::vector<ClusterOp>& ops);
-  // Of the calling thread; the number of hosts where it is of none of theirs.
-  size_t host_of_caller() const;
+  void about_to_store(const BackupHead& head);
+  // Null where there is no such host.
+  const Host* host_of(const Op& op) const;
+  // Of the calling thread; null where it is of none.
+  const Host* host_of_caller() const;
 
-  const std::vector<Host*> hosts_;
+  const std::array<std::vector<Host*>, 2> hosts_;
   const std::function<void(const Op&)> fire_;
   std::vector<std::shared_ptr<Armed>> armed_;
 };

@@ -55,6 +55,7 @@ void Workload::crash_client(const Op& op) {
   std::vector<Client*> living;
   for (Client& client : clients_) {
     if (client.ended) continue;
+    if (op.kind == OpKind::kCrashOperator && client.writer.has_value()) continue;
     living.push_back(&client);
     if (client.process == &Process::current()) {
       living = {&client};
@@ -76,30 +77,34 @@ void Workload::crash_client(const Op& op) {
 
 // --- Writers ---
 
-void Workload::put(ClusterClient& client, Random& random, const std::string& key) {
+std::string Workload::draw_key(const Place& place, Random& random) const {
+  return fmt::format("{}{}", place.first, random.below(scenario_.keys));
+}
+
+void Workload::put(const Place& place, Random& random, const std::string& key) {
   const size_t bytes = random.chance(0.02) ? random.below(200'000) : random.below(400);
   size_t number = 0;
-  const std::string value = oracle_.history().begin(key, bytes, &number);
-  const absl::Status status = client.put(key, value);
-  if (status.ok()) oracle_.history().acknowledged(number);
-  oracle_.answered(status, "a put");
+  const std::string value = place.oracle.history().begin(key, bytes, &number);
+  const absl::Status status = place.client.put(key, value);
+  if (status.ok()) place.oracle.history().acknowledged(number);
+  place.oracle.answered(status, "a put");
 }
 
-void Workload::erase(ClusterClient& client, const std::string& key) {
-  const size_t number = oracle_.history().begin_erasure(key);
-  const absl::Status status = client.erase(key);
-  if (status.ok()) oracle_.history().acknowledged(number);
-  oracle_.answered(status, "an erasure");
+void Workload::erase(const Place& place, const std::string& key) {
+  const size_t number = place.oracle.history().begin_erasure(key);
+  const absl::Status status = place.client.erase(key);
+  if (status.ok()) place.oracle.history().acknowledged(number);
+  place.oracle.answered(status, "an erasure");
 }
 
-void Workload::import(ClusterClient& client, Random& random) {
-  const auto import = client.import();
+void Workload::import(const Place& place, Random& random) {
+  const auto import = place.client.import();
   std::map<std::string, size_t> numbers;
   for (size_t i = 0; i < kImported; ++i) {
-    const std::string key = fmt::format("k{}", random.below(scenario_.keys));
+    const std::string key = draw_key(place, random);
     if (numbers.contains(key)) continue;
     size_t number = 0;
-    const std::string value = oracle_.history().begin(key, random.below(300), &number);
+    const std::string value = place.oracle.history().begin(key, random.below(300), &number);
     numbers[key] = number;
     require_ok(import->put(key, value), "an imported put");
   }
@@ -107,56 +112,61 @@ void Workload::import(ClusterClient& client, Random& random) {
   if (totals.failed != totals.failures.size()) fail("an import does not name what failed");
   for (const RecordFailure& failure : totals.failures) numbers.erase(failure.key);
   if (totals.records != numbers.size()) fail("an import's totals do not add up");
-  for (const auto& [key, number] : numbers) oracle_.history().acknowledged(number);
+  for (const auto& [key, number] : numbers) place.oracle.history().acknowledged(number);
 }
 
 // Several versions of one key, each so large that it goes by itself: the last one counts.
-void Workload::import_versions(ClusterClient& client, Random& random) {
-  const auto import = client.import();
-  const std::string key = fmt::format("k{}", random.below(scenario_.keys));
+void Workload::import_versions(const Place& place, Random& random) {
+  const auto import = place.client.import();
+  const std::string key = draw_key(place, random);
   size_t number = 0;
   for (size_t i = 0; i < kImportedVersions; ++i) {
     const size_t bytes = kLargeBytes + random.below(1'000);
     const size_t before = number;
-    History& history = oracle_.history();
+    History& history = place.oracle.history();
     const std::string value =
         i == 0 ? history.begin(key, bytes, &number) : history.begin_behind(before, bytes, &number);
     require_ok(import->put(key, value), "an imported put");
   }
   const WriteTotals totals = import->finish();
   if (totals.failed == 0 && totals.records == kImportedVersions) {
-    oracle_.history().acknowledged(number);
+    place.oracle.history().acknowledged(number);
   }
 }
 
-void Workload::write(ClusterClient& client, size_t writer) {
+void Workload::write(const Place& place, size_t writer) {
   Random random(Random::mix(scenario_.seed ^ (0x77 + writer) ^ (clients_.size() << 32)));
   while (!stop_writers_) {
-    const std::string key = fmt::format("k{}", random.below(scenario_.keys));
+    const std::string key = draw_key(place, random);
     const double kind = random.unit();
     if (kind < 0.6) {
-      put(client, random, key);
+      put(place, random, key);
     } else if (kind < 0.7) {
-      erase(client, key);
+      erase(place, key);
     } else if (kind < 0.9) {
       const int64_t begin = now_ns();
-      oracle_.answered_get(key, client.get(key), begin);
+      place.oracle.answered_get(key, place.client.get(key), begin);
     } else if (kind < 0.999) {
-      import(client, random);
+      import(place, random);
     } else {
-      import_versions(client, random);
+      import_versions(place, random);
     }
     sleep_ms(static_cast<int64_t>(random.below(static_cast<uint64_t>(scenario_.longest_pause_ms))));
   }
 }
 
 void Workload::start_writer(size_t writer) {
-  start("writer", cluster_, writer,
-        [this, writer](ClusterClient& client) { write(client, writer); });
+  const bool in_other = writer >= scenario_.writers;
+  start(
+      "writer", in_other ? other_ : cluster_, writer,
+      [this, writer, in_other](ClusterClient& client) {
+        write(in_other ? Place{client, *other_oracle_, 'w'} : Place{client, oracle_, 'k'}, writer);
+      });
 }
 
 void Workload::start_writers() {
-  for (size_t i = 0; i < scenario_.writers; ++i) start_writer(i);
+  const size_t others = scenario_.other.nodes > 0 ? scenario_.other_writers : 0;
+  for (size_t i = 0; i < scenario_.writers + others; ++i) start_writer(i);
 }
 
 // --- Operators ---
@@ -227,12 +237,15 @@ absl::Status Workload::restore_to_other(ClusterClient& client, const std::string
   const auto before = world_.newest_backup(cluster_, name);
   const bool is_known = before.has_value() && read_content(name, before->uuid);
   restored.begin(is_known ? &contents_[before->uuid] : nullptr);
+  const uint64_t losses = restored.losses();
   Restored::End end = Restored::End::kOther;
   const absl::Status status = restore(client, restore_of(name, World::url_of(cluster_)), &end);
   const auto after = world_.newest_backup(cluster_, name);
   if (!after.has_value()) {
     restored.end_unknown();
   } else if (is_known && before->uuid == after->uuid) {
+    // What was lost meanwhile may have been proved before.
+    if (losses != restored.losses()) end = Restored::End::kOther;
     restored.end(after->uuid, contents_[after->uuid], end);
   } else if (is_known) {
     restored.begin(nullptr);  // of which of the two is not known

@@ -27,6 +27,7 @@ class Workload {
   Workload(World& world, const Scenario& scenario, Oracle& oracle, std::string cluster,
            std::string other);
 
+  // Those of the other cluster write keys of their own.
   void start_writers();
   // In a client of its own; returns at once.
   void start_operator(const Op& op);
@@ -58,11 +59,18 @@ class Workload {
   void start_writer(size_t writer);
   void start(const std::string& name, const std::string& cluster, std::optional<size_t> writer,
              World::ClientBody body);
-  void write(ClusterClient& client, size_t writer);
-  void put(ClusterClient& client, Random& random, const std::string& key);
-  void erase(ClusterClient& client, const std::string& key);
-  void import(ClusterClient& client, Random& random);
-  void import_versions(ClusterClient& client, Random& random);
+  // Where a writer writes to.
+  struct Place {
+    ClusterClient& client;
+    Oracle& oracle;
+    char first;  // of all keys
+  };
+  std::string draw_key(const Place& place, Random& random) const;
+  void write(const Place& place, size_t writer);
+  static void put(const Place& place, Random& random, const std::string& key);
+  static void erase(const Place& place, const std::string& key);
+  void import(const Place& place, Random& random);
+  void import_versions(const Place& place, Random& random);
   absl::Status restore_here(ClusterClient& client, const std::string& name,
                             const std::string& prefix);
   absl::Status restore_to_other(ClusterClient& client, const std::string& name);

@@ -37,6 +37,10 @@ bool wait_until(int64_t timeout_ms, const std::function<bool()>& done, int64_t s
   return true;
 }
 
+std::string host_at(std::string_view address) {
+  return std::string(address.substr(0, address.find(':')));
+}
+
 RestoreRequest restore_of(std::string backup, std::string source_cluster) {
   RestoreRequest request;
   request.backup = std::move(backup);
@@ -89,6 +93,7 @@ void Host::start(bool accept_data_loss) {
   NodeProcess& state = *process_;
   state.process = &Process::make(fmt::format("{}#{}", name_, processes_.size()));
   state.process->set_wall_offset_ns(wall_offset_ns);
+  state.accepts_data_loss = accept_data_loss;
   world_.fabric_.restart(name_);
   state.process->start("main", [this, &state, accept_data_loss] { run(state, accept_data_loss); });
 }

@@ -42,6 +42,7 @@ struct NodeProcess {
   bool started = false;  // Node::start() has returned
   bool ended = false;
   bool stop = false;  // asked for
+  bool accepts_data_loss = false;
   std::string control_address;
   absl::Status status;   // of its start, then why it ended
   Node* node = nullptr;  // while it runs
@@ -64,6 +65,7 @@ class Host {
   // Starts a process; there must be none.
   void start(bool accept_data_loss = false);
   bool running() const { return process_ != nullptr && !process_->ended; }
+  bool accepts_data_loss() const { return process_ != nullptr && process_->accepts_data_loss; }
   bool serving() const {
     return running() && process_->node != nullptr && process_->node->serving();
   }
@@ -77,6 +79,9 @@ class Host {
   // that the last process of this one had.
   void give_address_to(const Host& other);
   Process* process() { return running() ? process_->process : nullptr; }
+  bool is_running(const Process& process) const {
+    return running() && process_->process == &process;
+  }
   std::string data_folder() const { return folder() + "/data"; }
   std::string archive_folder() const { return folder() + "/archives"; }
 
@@ -130,6 +135,7 @@ class World {
   // Both networks.
   void partition(const std::string& a, const std::string& b);
   void heal_partitions();
+  bool is_partitioned() const { return !partitions_.empty(); }
 
   static std::string url_of(std::string_view cluster) { return "memory:" + std::string(cluster); }
   TransportFactory transport_of(const std::string& name);
@@ -150,6 +156,8 @@ class World {
   uint64_t clients_ = 0;
 };
 
+// The host that an address is of.
+std::string host_at(std::string_view address);
 RestoreRequest restore_of(std::string backup, std::string source_cluster = {});
 // Waits in simulated time; false when `done` is not true by then.
 bool wait_until(int64_t timeout_ms, const std::function<bool()>& done, int64_t step_ms = 10);
