@@ -15,7 +15,6 @@
 #include "base/status.h"
 #include "control/membership/weights.h"
 #include "dataplane/block/record.h"
-#include "dataplane/store/hybrid_clock.h"
 
 namespace sluice {
 namespace {
@@ -163,6 +162,9 @@ bool has_lost_data(const KnownNode& known, const Known<StoreInfo>& store,
          !check_store(*store.info, options).ok();
 }
 
+// A clock that is later is none: stamps would have no room left.
+constexpr int64_t kLatestWallMs = (int64_t{1} << 45) - 1;
+
 // What was lost may have been the only clock, of those that are asked for a version, that had
 // passed some acknowledged write. Clocks follow the time, and are published as they go on; what a
 // node stamps while it cannot publish, and how far clocks differ, is allowed for.
@@ -170,8 +172,7 @@ absl::StatusOr<uint64_t> floor_behind_lost_data(ClusterBlock& block,
                                                 const Membership::Options& options) {
   SLUICE_ASSIGN_OR_RETURN(const ClusterInfo cluster, load_cluster(block));
   SLUICE_ASSIGN_OR_RETURN(const ClusterListing stores, block.list(kStoresPrefix));
-  const int64_t now_ms = std::clamp<int64_t>(options.clock->wall_ms(), 0,
-                                             static_cast<int64_t>(HybridClock::kLatestWallMs) - 1);
+  const int64_t now_ms = std::clamp<int64_t>(options.clock->wall_ms(), 0, kLatestWallMs);
   uint64_t largest = Version::make_stamp(static_cast<uint64_t>(now_ms), 0);
   for (const ClusterEntry& entry : stores.entries) {
     const auto store = decode_store_info(entry.key, entry.value);

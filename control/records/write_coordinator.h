@@ -6,8 +6,8 @@
 //  counts: the version is above all that was acknowledged before the write began
 //  (StampCoordinator), so what beats it is a concurrent write that it is ordered before.
 //  2. A write has one version, however often and through whichever nodes it is sent. A repeat
-//  changes nothing, and a request that is carried out late comes above nothing that was acknowledged
-//  before its version was asked for.
+//  changes nothing, and a request that is carried out late comes above nothing that was
+//  acknowledged before its version was asked for.
 //  3. A write that too few replicas took before their cuts counts as written after the cut, and its
 //  acknowledgement says so: as_of.
 //  4. Acknowledged writes do not wait for the other replicas; what is still under way to a slow one
