@@ -13,6 +13,8 @@
 namespace sluice::simulation {
 namespace {
 
+// From joining to serving, on a slow disk.
+constexpr int64_t kJoiningNs = 1'000'000'000;
 constexpr int64_t kCopyStepMs = 50;
 
 // By name. A store's files only grow, or are replaced.
@@ -100,7 +102,13 @@ void Faults::run_copy(size_t host, Host& copy, int64_t until_ns) {
     }
     sleep_ms(kCopyStepMs);
   }
+  const bool may_have_joined = !has_served && copy.running();
   copy.crash(/*power=*/true);
+  if (may_have_joined) {
+    const int64_t joined_ns = std::max(from_ns, now_ns() - kJoiningNs);
+    if (states_[host].data == Data::kNewest) overtake(host, joined_ns);
+    oracle_.data_lost(joined_ns, now_ns());
+  }
   if (!has_served) return;
   states_[host].lost_until_ns = now_ns();
   oracle_.data_lost(from_ns, now_ns());
