@@ -266,7 +266,7 @@ void ConsolidationImpl::end(State state, const absl::Status& status) {
 absl::Status ConsolidationImpl::wait(int64_t timeout_ms) {
   MutexLock lock(mutex_);
   if (!changed_.wait_for(lock, milliseconds(timeout_ms), [this]() SLUICE_REQUIRES(mutex_) {
-        return progress_.state != State::kRunning;
+        return progress_.state != State::kRunning && !in_sync_;
       })) {
     return deadline_exceeded("{} of {} slots are durable after {} ms more", progress_.slots_durable,
                              progress_.slots, timeout_ms);

@@ -97,6 +97,7 @@ class ConsolidationImpl final : public Consolidation, public StreamHandler, publ
   void run_sync();
   bool sync_due(int64_t now) const SLUICE_REQUIRES(mutex_);
   bool sync_and_mark();
+  bool make_durable();
   void acknowledge(const std::vector<uint32_t>& slots);
   void send_first_lists();
   absl::Status send_list(Stream& stream, const std::vector<uint32_t>& slots, bool complete);
@@ -142,6 +143,7 @@ class ConsolidationImpl final : public Consolidation, public StreamHandler, publ
   uint64_t unsynced_bytes_ SLUICE_GUARDED_BY(mutex_) = 0;
   int64_t first_unsynced_ns_ SLUICE_GUARDED_BY(mutex_) = 0;
   bool syncing_ended_ SLUICE_GUARDED_BY(mutex_) = false;  // finish() has the writer now
+  bool in_sync_ SLUICE_GUARDED_BY(mutex_) = false;        // what it makes durable is not counted yet
 
   Mutex callback_mutex_;
   std::thread sync_;

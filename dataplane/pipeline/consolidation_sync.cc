@@ -54,10 +54,21 @@ bool ConsolidationImpl::sync_due(int64_t now) const {
 }
 
 bool ConsolidationImpl::sync_and_mark() {
+  const bool synced = make_durable();
+  {
+    const MutexLock lock(mutex_);
+    in_sync_ = false;
+  }
+  changed_.notify_all();
+  return synced;
+}
+
+bool ConsolidationImpl::make_durable() {
   {
     // What is finished from here on may or may not be in this sync; it then counts for the next one
     // too.
     const MutexLock lock(mutex_);
+    in_sync_ = true;
     unsynced_slots_ = 0;
     unsynced_bytes_ = 0;
   }
