@@ -143,7 +143,7 @@ class ConsolidationImpl final : public Consolidation, public StreamHandler, publ
   uint64_t unsynced_bytes_ SLUICE_GUARDED_BY(mutex_) = 0;
   int64_t first_unsynced_ns_ SLUICE_GUARDED_BY(mutex_) = 0;
   bool syncing_ended_ SLUICE_GUARDED_BY(mutex_) = false;  // finish() has the writer now
-  bool in_sync_ SLUICE_GUARDED_BY(mutex_) = false;        // what it makes durable is not counted yet
+  bool in_sync_ SLUICE_GUARDED_BY(mutex_) = false;  // what it makes durable is not counted yet
 
   Mutex callback_mutex_;
   std::thread sync_;
