@@ -617,7 +617,8 @@ TEST(TreeEntry, KeysOfChunksAndGenerationsAreToldApart) {
   }
   const std::string key = generation_key("p/", "a/b", 0x1200ff0034);
   ASSERT_TRUE(key.starts_with(generation_prefix("p/")));
-  ASSERT_TRUE(split_generation_key(key.substr(generation_prefix("p/").size()), &path, &generation));
+  const std::string behind_prefix = key.substr(generation_prefix("p/").size());
+  ASSERT_TRUE(split_generation_key(behind_prefix, &path, &generation));
   EXPECT_EQ(path, "a/b");
   EXPECT_EQ(generation, 0x1200ff0034u);
   for (const char* bad : {"", "a/b", "12345"}) {
