@@ -82,12 +82,7 @@ std::vector<std::string> ClusterClientImpl::candidates(std::string_view first) {
     if (!member.live) rank += 4;
     ranked.emplace_back(rank, member.info.name);
   }
-  std::stable_sort(ranked.begin(), ranked.end(),
-                   [](const auto& a, const auto& b) { return a.first < b.first; });
-  std::vector<std::string> names;
-  names.reserve(ranked.size());
-  for (auto& [rank, name] : ranked) names.push_back(std::move(name));
-  return names;
+  return by_rank(std::move(ranked));
 }
 
 absl::Status ClusterClientImpl::ask_any(

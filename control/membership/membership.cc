@@ -162,9 +162,6 @@ bool has_lost_data(const KnownNode& known, const Known<StoreInfo>& store,
          !check_store(*store.info, options).ok();
 }
 
-// A clock that is later is none: stamps would have no room left.
-constexpr int64_t kLatestWallMs = (int64_t{1} << 45) - 1;
-
 // What was lost may have been the only clock, of those that are asked for a version, that had
 // passed some acknowledged write. Clocks follow the time, and are published as they go on; what a
 // node stamps while it cannot publish, and how far clocks differ, is allowed for.
@@ -172,8 +169,7 @@ absl::StatusOr<uint64_t> floor_behind_lost_data(ClusterBlock& block,
                                                 const Membership::Options& options) {
   SLUICE_ASSIGN_OR_RETURN(const ClusterInfo cluster, load_cluster(block));
   SLUICE_ASSIGN_OR_RETURN(const ClusterListing stores, block.list(kStoresPrefix));
-  const int64_t now_ms = std::clamp<int64_t>(options.clock->wall_ms(), 0, kLatestWallMs);
-  uint64_t largest = Version::make_stamp(static_cast<uint64_t>(now_ms), 0);
+  uint64_t largest = options.found.clock;
   for (const ClusterEntry& entry : stores.entries) {
     const auto store = decode_store_info(entry.key, entry.value);
     if (store.ok()) largest = std::max(largest, store->ceiling);

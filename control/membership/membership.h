@@ -82,6 +82,7 @@ class Membership {
       uint64_t sequence = 0;
       uint64_t seen_sequence = 0;  // the largest that peers had an answer with
       std::string lock;
+      uint64_t clock = 0;  // what its clock reads
     };
     Found found;
     // What the folder has come to; asked four times in a lease's time, on the keeper thread, and

@@ -208,7 +208,7 @@ absl::Status NodeImpl::join() {
   }
   info.rates = rates_->rates();
   joining.found = {store_->found().joined, store_->found().joining, store_->found().sequence,
-                   ask_peers_of_store(), store_->lock_identity()};
+                   ask_peers_of_store(),   store_->lock_identity(), store_->clock().now()};
   // What opening wrote counts only once the join is confirmed.
   joining.progress = [this]() -> Membership::Options::Progress {
     if (!confirmed_) return {};

@@ -82,4 +82,13 @@ absl::StatusOr<std::shared_ptr<PeerNode>> Peers::find(std::string_view name) {
   return node;
 }
 
+std::vector<std::string> by_rank(std::vector<std::pair<int, std::string>> ranked) {
+  std::stable_sort(ranked.begin(), ranked.end(),
+                   [](const auto& a, const auto& b) { return a.first < b.first; });
+  std::vector<std::string> names;
+  names.reserve(ranked.size());
+  for (auto& [rank, name] : ranked) names.push_back(std::move(name));
+  return names;
+}
+
 }  // namespace sluice

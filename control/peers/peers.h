@@ -13,6 +13,8 @@
 #include <mutex>
 #include <string>
 #include <string_view>
+#include <utility>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "base/clock.h"
@@ -74,6 +76,9 @@ class PeerNode {
   int64_t in_flight_ SLUICE_GUARDED_BY(mutex_) = 0;
   int64_t crowded_until_ns_ SLUICE_GUARDED_BY(mutex_) = 0;
 };
+
+// The names, those of the least rank first; of equal ranks as they come.
+std::vector<std::string> by_rank(std::vector<std::pair<int, std::string>> ranked);
 
 class Peers {
  public:

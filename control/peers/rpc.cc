@@ -27,12 +27,10 @@ absl::Status check_sizes(size_t key_bytes, uint64_t value_bytes, bool tombstone)
 // A status travels in HTTP/2 headers, which peers limit to 8 KiB.
 constexpr size_t kMaxReason = 3000;
 
-constexpr std::string_view kLate = "Deadline Exceeded";
-
 // gRPC tells of a lost connection in words of its own.
 std::string plain_reason(const grpc::Status& status) {
   const std::string& text = status.error_message();
-  if (status.error_code() == grpc::StatusCode::DEADLINE_EXCEEDED && text == kLate) {
+  if (status.error_code() == grpc::StatusCode::DEADLINE_EXCEEDED && text == "Deadline Exceeded") {
     return "did not answer in time";
   }
   if (status.error_code() != grpc::StatusCode::UNAVAILABLE) return text;
@@ -69,7 +67,7 @@ bool is_away(const absl::Status& status) {
 }
 
 bool is_unreached(const grpc::Status& status) {
-  return status.error_message() == kLate || plain_reason(status) != status.error_message();
+  return plain_reason(status) != status.error_message();
 }
 
 std::shared_ptr<grpc::Channel> make_channel(const std::string& address, const Callee& callee) {

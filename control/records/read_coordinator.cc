@@ -8,7 +8,7 @@
 #include "base/status.h"
 #include "control/peers/peer_calls.h"
 #include "control/peers/rpc.h"
-#include "control/records/write_back.h"
+#include "control/records/key_read.h"
 
 namespace sluice {
 
@@ -19,114 +19,6 @@ constexpr int64_t kStopPollMs = 200;
 constexpr int64_t kLongestPageMs = 60'000;
 // Before a node that has too much to do is asked again.
 constexpr int64_t kPauseMs = 100;
-
-absl::Status too_few(uint32_t slot, size_t readable, size_t quorum, const std::string& reasons) {
-  return unavailable("slot {}: {} of the {} replicas that a read needs can be read; {}", slot,
-                     readable, quorum, reasons);
-}
-
-// What some replicas hold of one key.
-struct Copies {
-  std::optional<Record> newest;  // nullopt: none holds any
-  RecordSummary summary;         // of the newest
-  std::vector<std::string> current;
-  std::vector<std::string> behind;
-  std::set<std::string> read_only;  // of these: those that take no writes
-
-  // That hold the newest, for good: what one that takes no writes holds need not be durable.
-  size_t settled() const {
-    return static_cast<size_t>(
-        std::count_if(current.begin(), current.end(),
-                      [this](const std::string& node) { return !read_only.contains(node); }));
-  }
-  bool has(const std::string& node) const {
-    return std::count(current.begin(), current.end(), node) > 0 ||
-           std::count(behind.begin(), behind.end(), node) > 0;
-  }
-  void take(const std::string& node, std::optional<Record> record, bool is_read_only) {
-    const RecordSummary its = record.has_value() ? record->view().summary() : RecordSummary();
-    if (record.has_value() && (!newest.has_value() || summary < its)) {
-      behind.insert(behind.end(), current.begin(), current.end());
-      current = {node};
-      newest = std::move(record);
-      summary = its;
-    } else if (record.has_value() == newest.has_value() && its == summary) {
-      current.push_back(node);
-    } else {
-      behind.push_back(node);
-    }
-    if (is_read_only) read_only.insert(node);
-  }
-};
-
-// How long the others are waited for where a replica that takes no writes would do.
-constexpr int64_t kInsteadOfReadOnlyMs = 1'000;
-
-}  // namespace
-
-absl::StatusOr<std::optional<Record>> ReadCoordinator::get(std::string_view key) {
-  const uint32_t slot = slot_of(key, context_.cluster().slot_bits);
-  SLUICE_ASSIGN_OR_RETURN(const auto names, ranked_replicas(context_, slot));
-  Copies copies;
-  ReplicaQuestion<v1::ReadRequest, v1::ReadReply> question;
-  question.request.add_keys(key.data(), key.size());
-  question.begin = [](PeerNode& node, grpc::ClientContext* context, const v1::ReadRequest* asked,
-                      v1::ReadReply* reply, auto done) {
-    node.peer().async()->Read(context, asked, reply, std::move(done));
-  };
-  question.here = [&]() -> absl::Status {
-    SLUICE_ASSIGN_OR_RETURN(auto record, context_.store->get(key));
-    copies.take(context_.name, std::move(record), !context_.store->writable().ok());
-    return absl::OkStatus();
-  };
-  question.take = [&](PeerNode& node, v1::ReadReply& reply) -> absl::Status {
-    SLUICE_ASSIGN_OR_RETURN(auto record, record_of(node.name(), key, reply));
-    copies.take(node.name(), std::move(record), reply.read_only());
-    return absl::OkStatus();
-  };
-  std::string reasons;
-  Deadline deadline(*context_.clock, options_.replicas.call_ms);
-  const auto times = [&](size_t instead, size_t missing) -> ReplicaTimes {
-    const int64_t left_ms = std::max<int64_t>(deadline.left_ms(), 1);
-    const bool will_do = instead >= missing;
-    return {will_do ? std::min(left_ms, kInsteadOfReadOnlyMs) : left_ms,
-            options_.replicas.hedge_ms};
-  };
-  const size_t answers =
-      ask_replicas(context_, names, quorum_, options_.replicas, question, &reasons);
-  if (answers < quorum_) return too_few(slot, answers, quorum_, reasons);
-  const auto missing = [&] { return quorum_ - std::min(quorum_, copies.settled()); };
-  if (missing() == 0 || defect(Defect::kReadsLeaveDifferences)) return copies.newest;
-
-  // What is returned is to be held by so many that no later read or version misses it. Others may
-  // hold it already.
-  std::vector<std::string> others;
-  for (const std::string& name : names) {
-    if (!copies.has(name)) others.push_back(name);
-  }
-  ask_replicas(context_, others, std::min(others.size(), missing()),
-               times(copies.read_only.size(), missing()), question, &reasons);
-  if (missing() == 0 || !copies.newest.has_value()) return copies.newest;
-  others.clear();
-  for (const std::string& name : names) {
-    const bool is_current = std::count(copies.current.begin(), copies.current.end(), name) > 0;
-    if (!is_current && !copies.read_only.contains(name)) others.push_back(name);
-  }
-  const RecordView newest = copies.newest->view();
-  const size_t stored = write_back(context_, newest, others, missing(),
-                                   times(copies.read_only.size(), missing()), &reasons);
-  if (stored >= missing()) return copies.newest;
-  // A full disk must not make unreadable what is there. Its clock passes the record's stamp all the
-  // same.
-  const std::vector<std::string> full(copies.read_only.begin(), copies.read_only.end());
-  if (stored + full.size() < missing()) {
-    return too_few(slot, copies.settled() + stored, quorum_, reasons);
-  }
-  write_back(context_, newest, full, full.size(), times(full.size(), 0), &reasons);
-  return copies.newest;
-}
-
-namespace {
 
 // Whether enough replicas of each slot have answered.
 bool cover(const DistributionTable& table, uint32_t first, uint32_t slots, size_t quorum,
@@ -142,6 +34,10 @@ bool cover(const DistributionTable& table, uint32_t first, uint32_t slots, size_
 }
 
 }  // namespace
+
+absl::StatusOr<std::optional<Record>> ReadCoordinator::get(std::string_view key) {
+  return KeyRead(context_, options_.replicas, quorum_, key).run();
+}
 
 absl::StatusOr<ReadCoordinator::Digests> ReadCoordinator::collect_digests(
     uint32_t first, uint32_t slots, const std::function<bool()>& stopped) {
@@ -240,7 +136,7 @@ absl::StatusOr<ReadCoordinator::Sources> ReadCoordinator::sources(uint32_t slot,
       add_reason(&reasons, name,
                  why == digests.failed.end() ? unavailable("was not asked") : why->second);
     }
-    return too_few(slot, published.size(), quorum_, reasons);
+    return too_few_to_read(slot, published.size(), quorum_, reasons);
   }
   if (std::all_of(published.begin(), published.end(),
                   [&](const SlotDigest* digest) { return *digest == *published.front(); })) {

@@ -2,7 +2,7 @@
 // key, so that every acknowledged write is seen.
 //
 // What get() returns is held by R-W+1 replicas by then: where those asked differ, the newest record
-// is written back with its own version (write_back.h). So a write that somebody has read is not
+// is written back with its own version (key_read.h). So a write that somebody has read is not
 // undone by one that began later, though it is not acknowledged yet, and where R is odd no later
 // get() misses it. Counts and exports write nothing back: they may show a write that is not
 // acknowledged, and another one begun after that may still come before it.

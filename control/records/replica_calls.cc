@@ -21,12 +21,7 @@ absl::StatusOr<std::vector<std::string>> ranked_replicas(const NodeContext& cont
     }
     ranked.emplace_back(rank, name);
   }
-  std::stable_sort(ranked.begin(), ranked.end(),
-                   [](const auto& a, const auto& b) { return a.first < b.first; });
-  std::vector<std::string> names;
-  names.reserve(ranked.size());
-  for (auto& [rank, name] : ranked) names.push_back(std::move(name));
-  return names;
+  return by_rank(std::move(ranked));
 }
 
 void add_reason(std::string* reasons, std::string_view node, const absl::Status& status) {
@@ -34,6 +29,12 @@ void add_reason(std::string* reasons, std::string_view node, const absl::Status&
   *reasons += reasons->empty() ? "" : "; ";
   if (!message.starts_with(node)) *reasons += fmt::format("{}: ", node);
   *reasons += message;
+}
+
+absl::Status too_few_to_read(uint32_t slot, size_t readable, size_t needed,
+                             const std::string& reasons) {
+  return unavailable("slot {}: {} of the {} replicas that a read needs can be read; {}", slot,
+                     readable, needed, reasons);
 }
 
 absl::Status late(int64_t waited_ms) {

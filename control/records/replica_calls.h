@@ -32,6 +32,9 @@ absl::StatusOr<std::vector<std::string>> ranked_replicas(const NodeContext& cont
 
 // "NAME: message" behind what is there already.
 void add_reason(std::string* reasons, std::string_view node, const absl::Status& status);
+// UNAVAILABLE, of a slot of which `readable` replicas answered.
+absl::Status too_few_to_read(uint32_t slot, size_t readable, size_t needed,
+                             const std::string& reasons);
 // That one did not answer in time.
 absl::Status late(int64_t waited_ms);
 

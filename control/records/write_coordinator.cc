@@ -104,7 +104,7 @@ absl::Status short_of_quorum(uint32_t slot, size_t acknowledged, size_t quorum,
 WriteCoordinator::WriteCoordinator(const NodeContext& context, const Options& options)
     : context_(context), options_(options), quorum_(context.cluster().write_quorum()) {}
 
-bool WriteCoordinator::take_round(Round& round, const Version& version,
+void WriteCoordinator::take_round(Round& round, const Version& version,
                                   std::vector<Pending>& pending, std::vector<WriteResult>& results)
     SLUICE_REQUIRES(round.mutex) {
   std::vector<Pending> again;
@@ -124,9 +124,7 @@ bool WriteCoordinator::take_round(Round& round, const Version& version,
                                   reasons.empty() ? "the others did not answer in time" : reasons);
     again.push_back(std::move(item));
   }
-  const bool quorum_failed = !again.empty();
   pending = std::move(again);
-  return quorum_failed;
 }
 
 std::vector<WriteResult> WriteCoordinator::write(std::span<const WriteItem> items,
@@ -150,7 +148,7 @@ std::vector<WriteResult> WriteCoordinator::write(std::span<const WriteItem> item
     MutexLock lock(round->mutex);
     round->changed.wait_for(lock, std::chrono::milliseconds(deadline.left_ms()),
                             [&]() SLUICE_REQUIRES(round->mutex) { return round->all_decided(); });
-    const bool quorum_failed = take_round(*round, version, pending, results);
+    take_round(*round, version, pending, results);
     const bool stale = round->stale_epoch;
     lock.unlock();
     if (pending.empty()) break;
@@ -159,7 +157,7 @@ std::vector<WriteResult> WriteCoordinator::write(std::span<const WriteItem> item
         for (Pending& item : pending) item.status = status;
         break;
       }
-    } else if (quorum_failed) {
+    } else {
       if (number >= 3) break;
       deadline.pause(pauses.next_ms());
     }

@@ -65,9 +65,8 @@ class WriteCoordinator {
   struct Call;
   std::shared_ptr<Round> send_round(std::vector<Pending>& items, const Version& version,
                                     bool everyone, int64_t timeout_ms);
-  // Takes the answers: acknowledges, fails, or leaves in `pending` what is to be sent again. True
-  // when a quorum failed, so that sending again at once is of no use.
-  bool take_round(Round& round, const Version& version, std::vector<Pending>& pending,
+  // Takes the answers: acknowledges, or leaves in `pending` what is to be sent again.
+  void take_round(Round& round, const Version& version, std::vector<Pending>& pending,
                   std::vector<WriteResult>& results);
   void apply_here(const std::shared_ptr<Round>& round, const std::vector<Pending>& items,
                   const Version& version, std::span<const size_t> indexes);
