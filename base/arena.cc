@@ -56,7 +56,7 @@ BlockPool::BlockPool(Arena* arena, std::string name, std::vector<uint32_t> buffe
 }
 
 BlockPool::~BlockPool() {
-  assert(free_.size() == size_ && "a pool was destroyed before its buffers");
+  wait_until_whole();
   const MutexLock lock(arena_->mutex_);
   arena_->unassigned_.insert(arena_->unassigned_.end(), free_.begin(), free_.end());
 }
@@ -87,12 +87,6 @@ BlockBuffer BlockPool::take(int64_t timeout_ms) {
 void BlockPool::wait_until_whole() {
   MutexLock lock(mutex_);
   available_.wait(lock, [this]() SLUICE_REQUIRES(mutex_) { return free_.size() == size_; });
-}
-
-bool BlockPool::wait_until_whole(int64_t timeout_ms) {
-  MutexLock lock(mutex_);
-  return available_.wait_for(lock, std::chrono::milliseconds(timeout_ms),
-                             [this]() SLUICE_REQUIRES(mutex_) { return free_.size() == size_; });
 }
 
 size_t BlockPool::free() const {

@@ -71,8 +71,9 @@ class BlockBuffer {
   uint32_t index_ = 0;
 };
 
-// A holder's own share of an arena. Thread-safe. Must outlive its buffers; its buffers go back to
-// the arena when it is destroyed.
+// A holder's own share of an arena. Thread-safe. Its destruction waits for its buffers, which may
+// still be on their way out in a driver, and gives them back to the arena: whoever destroys it
+// holds none, and what holds them still runs.
 class BlockPool {
  public:
   ~BlockPool();
@@ -85,8 +86,6 @@ class BlockPool {
   BlockBuffer take(int64_t timeout_ms);
   // Waits until all buffers are home. Nobody takes any meanwhile.
   void wait_until_whole();
-  // The same, at most `timeout_ms`; whether they are.
-  bool wait_until_whole(int64_t timeout_ms);
   // From now on `hook` runs after a buffer has come home, on the thread that let go of it, under
   // the pool's lock: it must be quick and not use the pool.
   void set_home_hook(std::function<void()> hook);

@@ -168,9 +168,7 @@ MergeSourceImpl::~MergeSourceImpl() {
     served->stream->close(absl::OkStatus());
     retired_.push_back(served);
   }
-  for (const ServedPtr& served : retired_) {
-    if (served->pool != nullptr) served->pool->wait_until_whole();
-  }
+  for (const ServedPtr& served : retired_) served->pool.reset();
   const MutexLock lock(ready_mutex_);
   ready_.clear();
 }

@@ -74,7 +74,7 @@ MergeTarget::~MergeTarget() {
   if (notices_.joinable()) notices_.join();
   streams_.reset();
   // The archive writes from them; after an error it lets go of them when its writes end.
-  if (output_ != nullptr) output_->wait_until_whole();
+  output_.reset();
 }
 
 // Whether there is nobody left to be told, or not everything is durable.

@@ -153,7 +153,7 @@ SendLane::~SendLane() {
   if (stream_ != nullptr) stream_->close(absl::OkStatus());
   // What was sent may still be on its way out. The exchange ends a closed stream in bounded time,
   // and its buffers come home.
-  if (pool_ != nullptr) pool_->wait_until_whole();
+  pool_.reset();
 }
 
 absl::Status SendLane::prepare() {

@@ -38,27 +38,27 @@ class KeepFiles {
 class Checkpoint {
  public:
   Checkpoint(StoreDb& db, std::string folder)
-      : db_(db), folder_(std::move(folder)), files_(*db->GetFileSystem()) {}
+      : db_(db), kept_(db), folder_(std::move(folder)), files_(*db->GetFileSystem()) {}
 
-  rocksdb::Status make();
+  rocksdb::Status write();
+  absl::Status sync();
 
  private:
   using File = std::unique_ptr<rocksdb::FSWritableFile>;
   rocksdb::Status add(const rocksdb::LiveFileStorageInfo& info);
   rocksdb::Status copy(const rocksdb::LiveFileStorageInfo& info, rocksdb::FSWritableFile& to);
-  rocksdb::Status sync_all();
   rocksdb::Status sync_folder(const std::string& path);
 
   StoreDb& db_;
+  const KeepFiles kept_;
   const std::string folder_;
   rocksdb::FileSystem& files_;
   const rocksdb::IOOptions io_;
   std::vector<File> written_;
 };
 
-rocksdb::Status Checkpoint::make() {
-  const KeepFiles kept(db_);
-  if (!kept.status().ok()) return kept.status();
+rocksdb::Status Checkpoint::write() {
+  if (!kept_.status().ok()) return kept_.status();
   rocksdb::LiveFilesStorageInfoOptions options;
   options.wal_size_for_flush = kCopiedLogBytes;
   std::vector<rocksdb::LiveFileStorageInfo> live;
@@ -73,7 +73,7 @@ rocksdb::Status Checkpoint::make() {
     if (info.file_type == rocksdb::kOptionsFile) continue;
     if (rocksdb::Status status = add(info); !status.ok()) return status;
   }
-  return sync_all();
+  return rocksdb::Status::OK();
 }
 
 rocksdb::Status Checkpoint::add(const rocksdb::LiveFileStorageInfo& info) {
@@ -116,25 +116,26 @@ rocksdb::Status Checkpoint::copy(const rocksdb::LiveFileStorageInfo& info,
   return rocksdb::Status::OK();
 }
 
-rocksdb::Status Checkpoint::sync_all() {
-  if (defect(Defect::kCheckpointIsNotSynced)) return rocksdb::Status::OK();
-  std::vector<std::function<rocksdb::Status()>> syncs;
+absl::Status Checkpoint::sync() {
+  if (defect(Defect::kCheckpointIsNotSynced)) return absl::OkStatus();
+  std::vector<std::function<absl::Status()>> syncs;
+  const auto add = [&syncs](std::function<rocksdb::Status()> sync) {
+    syncs.emplace_back([sync = std::move(sync)] { return rocksdb_status(sync(), "syncing"); });
+  };
   for (const File& file : written_) {
-    syncs.emplace_back([this, &file]() -> rocksdb::Status {
+    add([this, &file]() -> rocksdb::Status {
       if (rocksdb::IOStatus status = file->Fsync(io_, nullptr); !status.ok()) return status;
       return file->Close(io_, nullptr);
     });
   }
+  add([this] { return sync_folder(folder_); });
+  add([this] { return sync_folder(folder_.substr(0, folder_.rfind('/'))); });
   // Of logs that are linked; tables were synced when they were made.
-  syncs.emplace_back([this] { return db_->SyncWAL(); });
-  syncs.emplace_back([this] { return sync_folder(folder_); });
-  syncs.emplace_back([this] { return sync_folder(folder_.substr(0, folder_.rfind('/'))); });
-  std::vector<rocksdb::Status> statuses(syncs.size());
+  syncs.emplace_back([this] { return db_.sync_log(); });
+  std::vector<absl::Status> statuses(syncs.size());
   parallel_for(syncs.size(), [&](size_t i) { statuses[i] = syncs[i](); });
-  for (const rocksdb::Status& status : statuses) {
-    if (!status.ok()) return status;
-  }
-  return rocksdb::Status::OK();
+  for (const absl::Status& status : statuses) SLUICE_RETURN_IF_ERROR(status);
+  return absl::OkStatus();
 }
 
 rocksdb::Status Checkpoint::sync_folder(const std::string& path) {
@@ -153,7 +154,10 @@ absl::Status prepare_checkpoint(StoreDb& db) {
 }
 
 absl::Status make_checkpoint(StoreDb& db, const std::string& folder) {
-  return rocksdb_status(Checkpoint(db, folder).make(), fmt::format("taking the cut {}", folder));
+  const std::string what = fmt::format("taking the cut {}", folder);
+  Checkpoint checkpoint(db, folder);
+  SLUICE_RETURN_IF_ERROR(rocksdb_status(checkpoint.write(), what));
+  return with_context(checkpoint.sync(), what);
 }
 
 }  // namespace sluice

@@ -206,12 +206,7 @@ absl::Status StoreDb::begin_flush() {
   return rocksdb_status(db_->Flush(options, families_), "writing memtables to disk");
 }
 
-absl::Status StoreDb::sync_log() {
-  SLUICE_RETURN_IF_ERROR(logs_->lacks_nothing());
-  SLUICE_RETURN_IF_ERROR(rocksdb_status(db_->SyncWAL(), "syncing the write-ahead log"));
-  // What was written before, and was lacking then, was lacking still.
-  return logs_->lacks_nothing();
-}
+absl::Status StoreDb::sync_log() { return logs_->sync(); }
 
 absl::Status StoreDb::resume() {
   SLUICE_RETURN_IF_ERROR(logs_->complete());

@@ -48,6 +48,7 @@ class LogFile final : public rocksdb::FSWritableFileOwnerWrapper {
   const std::shared_ptr<LogChain> chain_;
   uint64_t size_ = 0;
   uint64_t durable_ = 0;  // of these
+  int syncs_ = 0;         // under way
   std::string lacking_;   // what follows them
 };
 
@@ -59,7 +60,8 @@ class LogChain {
     files_.push_back(file);
   }
   void remove(const LogFile* file) {
-    const MutexLock lock(mutex_);
+    MutexLock lock(mutex_);
+    synced_.wait(lock, [&]() SLUICE_REQUIRES(mutex_) { return file->syncs_ == 0; });
     std::erase(files_, file);
     closed_incomplete_ = closed_incomplete_ || !file->lacking_.empty();
   }
@@ -112,23 +114,52 @@ class LogChain {
     return IOStatus::OK();
   }
 
-  IOStatus sync(LogFile& file) {
-    MutexLock lock(mutex_);
+  // Called before a table begins: of one family of what the log should have of all.
+  IOStatus check_closed() const {
+    const MutexLock lock(mutex_);
     if (!failed_.ok()) return failed_;
-    // RocksDB is about to make tables of one family of what the log should have of all.
-    if (!file.lacking_.empty() && &file != files_.back()) return full_;
-    const uint64_t covered = file.size_;
-    lock.unlock();
-    IOStatus status = file.target()->Sync(rocksdb::IOOptions(), nullptr);
-    lock.lock();
-    note_sync_locked(file, covered, status);
-    return status;
+    for (const LogFile* const file : files_) {
+      if (!file->lacking_.empty() && file != files_.back()) return full_;
+    }
+    return IOStatus::OK();
+  }
+
+  void sync(LogFile& file) {
+    const MutexLock lock(mutex_);
+    sync_beside_writes(file).PermitUncheckedError();  // noted
+  }
+
+  IOStatus sync() {
+    const MutexLock lock(mutex_);
+    // Those before the last one are durable, unless the disk was full when it began.
+    while (failed_.ok() && full_.ok()) {
+      const auto at = std::find_if(files_.begin(), files_.end(), [](const LogFile* file) {
+        return file->durable_ < file->size_;
+      });
+      if (at == files_.end()) break;
+      const bool is_last = *at == files_.back();
+      if (IOStatus status = sync_beside_writes(**at); !status.ok() || is_last) break;
+    }
+    return failed_.ok() ? full_ : failed_;
   }
 
  private:
   bool lacks_locked() const SLUICE_REQUIRES(mutex_) {
     return std::any_of(files_.begin(), files_.end(),
                        [](const LogFile* file) { return !file->lacking_.empty(); });
+  }
+  // What had been written before; the file stays meanwhile.
+  IOStatus sync_beside_writes(LogFile& file) SLUICE_REQUIRES(mutex_) {
+    if (!failed_.ok()) return failed_;
+    const uint64_t covered = file.size_;
+    ++file.syncs_;
+    mutex_.unlock();
+    IOStatus status = file.target()->Sync(rocksdb::IOOptions(), nullptr);
+    mutex_.lock();
+    --file.syncs_;
+    synced_.notify_all();
+    note_sync_locked(file, covered, status);
+    return status;
   }
   IOStatus sync_locked(LogFile& file) SLUICE_REQUIRES(mutex_) {
     IOStatus status = file.target()->Sync(rocksdb::IOOptions(), nullptr);
@@ -145,6 +176,7 @@ class LogChain {
   }
 
   mutable Mutex mutex_;
+  Condition synced_;
   std::vector<LogFile*> files_ SLUICE_GUARDED_BY(mutex_);
   IOStatus full_ SLUICE_GUARDED_BY(mutex_);  // why something is lacking, or OK
   bool closed_incomplete_ SLUICE_GUARDED_BY(mutex_) = false;
@@ -160,7 +192,8 @@ IOStatus LogFile::Append(const rocksdb::Slice& data, const rocksdb::IOOptions&,
 }
 
 IOStatus LogFile::Sync(const rocksdb::IOOptions&, rocksdb::IODebugContext*) {
-  return chain_->sync(*this);
+  chain_->sync(*this);
+  return IOStatus::OK();
 }
 
 IOStatus LogFile::Close(const rocksdb::IOOptions& options, rocksdb::IODebugContext* context) {
@@ -180,10 +213,12 @@ class LogFileSystem final : public rocksdb::FileSystemWrapper {
                            std::unique_ptr<rocksdb::FSWritableFile>* file,
                            rocksdb::IODebugContext* context) override {
     const bool is_log = std::string_view(path).ends_with(".log");
-    if (is_log) {
-      if (IOStatus status = chain_->make_durable(); !status.ok()) return status;
-    }
-    IOStatus status = target()->NewWritableFile(path, options, file, context);
+    const bool is_table = std::string_view(path).ends_with(".sst");
+    IOStatus status;
+    if (is_log) status = chain_->make_durable();
+    if (is_table) status = chain_->check_closed();
+    if (!status.ok()) return status;
+    status = target()->NewWritableFile(path, options, file, context);
     if (status.ok() && is_log) {
       auto log = std::make_unique<LogFile>(std::move(*file), chain_);
       chain_->add(log.get());
@@ -220,6 +255,10 @@ absl::Status StoreLogs::lacks_nothing() const {
 bool StoreLogs::closed_incomplete() const { return chain_->closed_incomplete(); }
 
 void StoreLogs::are_in_tables() { chain_->are_in_tables(); }
+
+absl::Status StoreLogs::sync() {
+  return rocksdb_status(chain_->sync(), "syncing the write-ahead log");
+}
 
 absl::Status StoreLogs::complete() {
   return rocksdb_status(chain_->complete(), "completing the write-ahead log");

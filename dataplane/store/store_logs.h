@@ -11,9 +11,10 @@
 // leave it. Here such a log is completed once there is room: what it lacks is kept in memory
 // (batches that were under way: the store begins no others meanwhile), and RocksDB notices nothing.
 //
-// Failing disks. RocksDB's assertions end a process that syncs a log which could not be written to,
-// as one thread may while another one's write fails. Here a write never fails; every sync after one
-// that did does.
+// Failing disks. RocksDB's assertions end a process that syncs a log which could not be written to
+// or not be synced, as one thread may while another one's write or sync fails. Here neither ever
+// fails for RocksDB: whoever needs a log durable asks sync(), and no table and no log begins behind
+// a failure.
 #ifndef SLUICE_DATAPLANE_STORE_STORE_LOGS_H_
 #define SLUICE_DATAPLANE_STORE_STORE_LOGS_H_
 
@@ -43,6 +44,9 @@ class StoreLogs {
   // they lack. RESOURCE_EXHAUSTED while the disk is full; final once a log could not be written to
   // for another reason, or not be synced.
   absl::Status lacks_nothing() const;
+  // Makes durable what RocksDB had written before the call; an error, also that of lacks_nothing(),
+  // where that may not be so. In place of RocksDB's own, which is not told of failures.
+  absl::Status sync();
   // Writes what is lacking, and syncs. Nothing lacks when this succeeds, unless
   // closed_incomplete().
   absl::Status complete();

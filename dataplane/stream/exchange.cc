@@ -31,7 +31,6 @@ absl::StatusOr<std::unique_ptr<Exchange>> Exchange::open(const Options& options)
 namespace stream {
 namespace {
 
-constexpr int64_t kLastBuffersNs = 10'000 * kMs;
 constexpr size_t kPostBatch = 16;
 
 Newcomers::Options newcomer_options(const Exchange::Options& options) {
@@ -92,14 +91,8 @@ ExchangeImpl::~ExchangeImpl() {
   }
   endpoint_.reset();
   // Users have let go of their messages by now (the contract); a driver or a disk may still be
-  // about to.
-  const int64_t deadline_ns = clock_->monotonic_ns() + kLastBuffersNs;
-  const auto wait = [&](BlockPool* pool) {
-    const int64_t left_ns = deadline_ns - clock_->monotonic_ns();
-    if (pool != nullptr) pool->wait_until_whole(std::max<int64_t>(left_ns, 0) / kMs);
-  };
-  for (const SessionPtr& session : retired_) wait(session->pool.get());
-  for (BlockPool* pool : {control_pool_.get(), own_pool_.get(), hello_pool_.get()}) wait(pool);
+  // about to, and a pool's hook uses what is destroyed below.
+  for (const SessionPtr& session : retired_) session->pool->wait_until_whole();
 }
 
 void ExchangeImpl::mark_dirty(Session* session) {

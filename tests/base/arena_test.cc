@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <atomic>
+#include <chrono>
 #include <cstring>
 #include <fstream>
 #include <thread>
@@ -76,6 +77,21 @@ TEST(ArenaTest, ADestroyedPoolGivesItsBuffersBack) {
   { auto pool = *arena->make_pool("first", 2); }
   EXPECT_EQ(arena->unassigned(), 2u);
   EXPECT_TRUE(arena->make_pool("second", 2).ok());
+}
+
+TEST(ArenaTest, ADestroyedPoolWaitsForItsBuffers) {
+  auto arena = make_arena(2);
+  auto pool = *arena->make_pool("first", 2);
+  std::atomic<bool> ended = false;
+  std::thread driver([&, held = pool->try_take()]() mutable {
+    std::this_thread::sleep_for(std::chrono::milliseconds(50));
+    EXPECT_FALSE(ended);
+    held.reset();
+  });
+  pool.reset();
+  ended = true;
+  EXPECT_EQ(arena->unassigned(), 2u);
+  driver.join();
 }
 
 TEST(ArenaTest, TakeWaitsForAnotherThreadsBuffer) {

@@ -3,11 +3,13 @@
 // something happen twice, the cheapest of several backups counts: what is always there shows in it.
 #include <grpcpp/support/client_interceptor.h>
 #include <gtest/gtest.h>
+#include <pthread.h>
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <atomic>
 #include <map>
 #include <mutex>
@@ -67,7 +69,12 @@ class CountingFactory final : public grpc::experimental::ClientInterceptorFactor
  public:
   grpc::experimental::Interceptor* CreateClientInterceptor(
       grpc::experimental::ClientRpcInfo* info) override {
-    Calls::all().add(info->method());
+    // Nodes compare their clocks at all times, backups or not.
+    std::array<char, 16> thread{};
+    pthread_getname_np(pthread_self(), thread.data(), thread.size());
+    if (!std::string_view(thread.data()).starts_with("comparing")) {
+      Calls::all().add(info->method());
+    }
     return new CountingInterceptor();
   }
 };
@@ -189,8 +196,10 @@ TEST_P(BackupCost, IsAFewCommitsAndCallsAndNoSleep) {
   // coordinator: its head at each report.
   EXPECT_LE(cost.reads, 40 * nodes);
   EXPECT_EQ(cost.calls["CreateBackup"], 1);
-  for (const char* once :
-       {"ReadClock", "ArmCut", "CutDigests", "FetchPlan", "FetchPart", "CommitArchive"}) {
+  // Clocks are read again where reading them took long: on a machine that is busy with other work.
+  EXPECT_GE(cost.calls["ReadClock"], nodes);
+  EXPECT_LE(cost.calls["ReadClock"], 2 * nodes);
+  for (const char* once : {"ArmCut", "CutDigests", "FetchPlan", "FetchPart", "CommitArchive"}) {
     EXPECT_EQ(cost.calls[once], nodes) << once;
   }
   // enabled and sent; copy_completed; consolidated: some are told together.

@@ -7,8 +7,11 @@
 #include <rocksdb/file_system.h>
 
 #include <filesystem>
+#include <functional>
+#include <future>
 #include <memory>
 #include <string>
+#include <thread>
 #include <utility>
 #include <vector>
 
@@ -24,6 +27,7 @@ struct Disk {
   bool full = false;
   bool fails_to_write = false;
   bool fails_to_sync = false;
+  std::function<void()> in_sync;
   std::vector<std::string> events;  // of logs: "begin N", "write N", "sync N"
 };
 
@@ -45,6 +49,7 @@ class LogOnDisk final : public rocksdb::FSWritableFileOwnerWrapper {
     return IOStatus::NoSpace("full");
   }
   IOStatus Sync(const rocksdb::IOOptions& options, rocksdb::IODebugContext* context) override {
+    if (disk_->in_sync) disk_->in_sync();
     if (disk_->fails_to_sync) return IOStatus::IOError("no sync");
     disk_->events.push_back("sync " + name_);
     return target()->Sync(options, context);
@@ -128,7 +133,7 @@ TEST_F(StoreLogsTest, ALogBeginsBehindADurableOne) {
 
 TEST_F(StoreLogsTest, ADurableLogIsNotSyncedAgain) {
   put("a");
-  ASSERT_TRUE(db_->SyncWAL().ok());
+  ASSERT_TRUE(logs_.sync().ok());
   disk_.events.clear();
   ASSERT_TRUE(begin_memtable().ok());
   EXPECT_THAT(disk_.events, testing::ElementsAre(testing::StartsWith("begin ")));
@@ -137,17 +142,62 @@ TEST_F(StoreLogsTest, ADurableLogIsNotSyncedAgain) {
 // RocksDB's own answer to a sync behind a failed write is to end the process.
 TEST_F(StoreLogsTest, NoSyncSucceedsBehindAWriteThatFailed) {
   put("a");
-  ASSERT_TRUE(db_->SyncWAL().ok());
+  ASSERT_TRUE(logs_.sync().ok());
   EXPECT_TRUE(logs_.lacks_nothing().ok());
   disk_.fails_to_write = true;
   put("b");
   disk_.fails_to_write = false;
   put("c");
-  EXPECT_FALSE(db_->SyncWAL().ok());
+  EXPECT_FALSE(logs_.sync().ok());
   EXPECT_FALSE(logs_.lacks_nothing().ok());
   EXPECT_FALSE(logs_.complete().ok());
-  EXPECT_FALSE(db_->SyncWAL().ok());
+  EXPECT_FALSE(logs_.sync().ok());
   EXPECT_EQ(keys_on_disk(), "a");
+}
+
+// The second one begins while the first one is under way, which is where RocksDB ends the process.
+TEST_F(StoreLogsTest, SyncsFailTogether) {
+  put("a");
+  disk_.fails_to_sync = true;
+  std::promise<void> second;
+  disk_.in_sync = [&, first = std::this_thread::get_id()] {
+    if (std::this_thread::get_id() == first) second.get_future().wait();
+  };
+  std::thread other([&] {
+    second.set_value();
+    EXPECT_FALSE(logs_.sync().ok());
+  });
+  EXPECT_FALSE(logs_.sync().ok());
+  other.join();
+  EXPECT_TRUE(db_->SyncWAL().ok());  // RocksDB is told by the next table, or log
+  EXPECT_TRUE(db_->SyncWAL().ok());
+  EXPECT_FALSE(begin_memtable().ok());
+  EXPECT_FALSE(logs_.lacks_nothing().ok());
+}
+
+// Writes go on beside a sync, and one that has returned covers what was written before it alone.
+TEST_F(StoreLogsTest, ASyncCoversWhatWasWrittenBefore) {
+  put("a");
+  disk_.in_sync = [&] { put("b"); };
+  ASSERT_TRUE(logs_.sync().ok());
+  disk_.in_sync = nullptr;
+  disk_.events.clear();
+  ASSERT_TRUE(logs_.sync().ok());
+  EXPECT_THAT(disk_.events, testing::ElementsAre(testing::StartsWith("sync ")));
+  disk_.events.clear();
+  ASSERT_TRUE(logs_.sync().ok());
+  EXPECT_THAT(disk_.events, testing::IsEmpty());
+}
+
+TEST_F(StoreLogsTest, NoTableBeginsBehindALogThatLacksSomething) {
+  put("a");
+  disk_.full = true;
+  put("b");
+  disk_.full = false;
+  EXPECT_FALSE(begin_memtable().ok());
+  EXPECT_EQ(keys_on_disk(), "a");
+  ASSERT_TRUE(logs_.complete().ok()) << logs_.complete();
+  EXPECT_EQ(keys_on_disk(), "ab");
 }
 
 TEST_F(StoreLogsTest, NoLogBeginsBehindOneThatCannotBeSynced) {
