@@ -89,7 +89,7 @@ struct World {
     options.slot_bits = kSlotBits;
     options.find_source = [this](const std::string& name) -> absl::StatusOr<MergePeer> {
       for (const auto& source : sources) {
-        if (source->name == name) return MergePeer{source->exchange->address(), 1};
+        if (source->name == name) return MergePeer{source->exchange->address(), "start 1"};
       }
       return not_found("no source {}", name);
     };

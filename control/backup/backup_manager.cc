@@ -151,7 +151,7 @@ absl::Status BackupManager::report(const v1::ProgressRequest& request) {
     return invalid_argument("a report of attempt {} in attempt {}", progress.attempt,
                             request.attempt());
   }
-  const ProgressTable::Order order{request.attempt(), request.incarnation(), request.number()};
+  const ProgressTable::Order order{request.attempt(), request.joined(), request.number()};
   const auto run = find(request.backup());
   if (run != nullptr && run->report(progress, order)) return absl::OkStatus();
   // The last numbers of a backup that has ended, or whose coordinator is yet to come back.

@@ -136,7 +136,7 @@ absl::Status ProgressReport::tell(NodeProgress document, uint64_t number) {
   request.set_attempt(document.attempt);
   request.set_node(context_.name);
   request.set_progress(encode(document));
-  request.set_incarnation(context_.store->incarnation());
+  request.set_joined(context_.joined_at);
   request.set_number(number);
   SLUICE_ASSIGN_OR_RETURN(const auto peer, context_.peers->find(coordinator_));
   const grpc::Status answer = ask(*peer, request);

@@ -25,7 +25,7 @@ class ProgressTable {
   // attempt and each start of the node.
   struct Order {
     uint64_t attempt = 0;
-    uint64_t incarnation = 0;  // of the node's store
+    uint64_t joined = 0;  // Membership::joined_at() of the node
     uint64_t number = 0;
     friend auto operator<=>(const Order&, const Order&) = default;
   };

@@ -67,7 +67,8 @@ absl::Status BackupRole::consolidate() {
     const auto snapshot = context_.directory->snapshot();
     const Member* member = snapshot->find(node);
     if (member == nullptr) return not_found("source {} is no member any more", node);
-    return MergePeer{member->info.data_address, member->info.incarnation};
+    return MergePeer{member->info.data_address,
+                     fmt::format("{}/{}", member->info.store_id, member->info.incarnation)};
   };
   options.on_slot_durable = [this](uint32_t slot) {
     const MutexLock lock(mutex_);

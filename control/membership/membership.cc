@@ -362,6 +362,7 @@ Membership::Membership(ClusterBlock& block, Options options, Joined joined)
       live_(std::move(joined.live)),
       clock_floor_(joined.clock_floor),
       lost_data_(joined.lost_data),
+      joined_at_(joined.store_revision),
       store_(std::move(joined.store)),
       store_revision_(joined.store_revision),
       info_(std::move(joined.node)),

@@ -122,6 +122,9 @@ class Membership {
   // data was lost, every one that anybody in the cluster did by then. A folder that was replaced
   // may have a clock from before them.
   uint64_t clock_floor() const { return clock_floor_; }
+  // The cluster block's revision at the join: of several processes that joined by this name, also
+  // with other data directories, a later one has a larger one.
+  Revision joined_at() const { return joined_at_; }
   // It was accepted that the node's data was lost.
   bool lost_data() const { return lost_data_; }
   // As the cluster has it, with its number.
@@ -160,6 +163,7 @@ class Membership {
   const LiveInfo live_;
   const uint64_t clock_floor_;
   const bool lost_data_;
+  const Revision joined_at_;
   // Of the keeper thread, and of the destructor after it.
   StoreInfo store_;
   Revision store_revision_;

@@ -226,6 +226,7 @@ absl::Status NodeImpl::join() {
   rates_->work().resume(joined.rates);
   confirmed_ = true;
   context_.number = joined.number;
+  context_.joined_at = membership_->joined_at();
   context_.ready = true;
   clock_monitor_->start();
   return absl::OkStatus();

@@ -30,6 +30,7 @@ class WorkMeter;
 struct NodeContext {
   std::string name;
   uint32_t number = 0;
+  Revision joined_at = 0;  // Membership::joined_at()
   std::string cluster_url;
   std::string archive_folder;
   Clock* clock = nullptr;  // the machine's

@@ -25,8 +25,8 @@ namespace sluice {
 
 // Where a source is now.
 struct MergePeer {
-  std::string address;       // of its data listener
-  uint64_t incarnation = 0;  // another number: it has restarted, and knows nothing of the job
+  std::string address;  // of its data listener
+  std::string start;    // names the start of its process: another one knows nothing of the job
 };
 
 // Thread-safe.

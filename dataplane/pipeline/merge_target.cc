@@ -316,7 +316,7 @@ void MergeTarget::look_for_restarts() {
     if (!peer.ok()) continue;
     const MutexLock lock(mutex_);
     Sender& sender = senders_[node];
-    if (sender.incarnation != peer->incarnation) sender.told = false;
+    if (sender.start != peer->start) sender.told = false;
   }
 }
 
@@ -328,7 +328,7 @@ bool MergeTarget::due_notice(std::string* node, std::vector<uint32_t>* slots) {
     *node = name;
     *slots = sender.durable;
     const absl::StatusOr<MergePeer> peer = options_.find_source(name);
-    if (peer.ok()) sender.incarnation = peer->incarnation;
+    if (peer.ok()) sender.start = peer->start;
     return true;
   }
   return false;

@@ -52,9 +52,9 @@ class MergeTarget {
   struct Sender {
     std::vector<uint32_t> durable;
     size_t slots = 0;
-    bool told = false;   // of all of them, in the life that `incarnation` is the number of
+    bool told = false;   // of all of them, in the life that `start` names
     bool tried = false;  // since all of them are durable
-    uint64_t incarnation = 0;
+    std::string start;
     int64_t retry_ns = 0;
   };
 

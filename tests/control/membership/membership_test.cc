@@ -233,18 +233,23 @@ TEST_F(MembershipTest, ANodeWhoseNameWasJoinedByAnotherDoesNotComeBack) {
 }
 
 TEST_F(MembershipTest, LostDataIsNotTakenForAnEmptyNode) {
-  join(options_for("n1")).reset();
+  auto before = join(options_for("n1"));
+  ASSERT_NE(before, nullptr);
+  const Revision joined_before = before->joined_at();
+  before.reset();
   const absl::Status refused = Membership::join(*block_, options_for("n1", "another")).status();
   EXPECT_TRUE(absl::IsFailedPrecondition(refused)) << refused;
   EXPECT_NE(message_of(refused).find("accept_data_loss"), std::string_view::npos);
   EXPECT_NE(message_of(refused).find("store-of-n1"), std::string_view::npos);
   EXPECT_FALSE(find_member(*block_, "n1")->live);
   auto accepting = options_for("n1", "another");
+  accepting.node.incarnation = 1;  // of the new directory: what tells joins apart goes on
   accepting.accept_data_loss = true;
   const auto node = join(std::move(accepting));
   ASSERT_NE(node, nullptr);
   EXPECT_EQ(find_member(*block_, "n1")->info.store_id, "another");
   EXPECT_EQ(node->info().number, 1u);
+  EXPECT_GT(node->joined_at(), joined_before);
 }
 
 // It may have been the only node that is asked for a version and had seen what another one stamped.

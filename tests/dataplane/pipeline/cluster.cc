@@ -283,7 +283,7 @@ void Backup::plan() {
     target.options.node = cluster.node(target.node).name;
     target.options.find_source = [this](const std::string& name) -> absl::StatusOr<MergePeer> {
       for (const auto& node : cluster.nodes) {
-        if (node->name == name) return MergePeer{node->exchange->address(), 1};
+        if (node->name == name) return MergePeer{node->exchange->address(), "start 1"};
       }
       return not_found("no node {}", name);
     };

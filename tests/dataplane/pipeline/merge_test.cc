@@ -304,12 +304,12 @@ TEST(MergeTest, ASourceThatDiesIsWaitedForAndToldAgain) {
   fill_at_random(cluster, 21, 1500, 20'000);
   cluster.cut();
   Backup backup(cluster, {0});
-  std::atomic<uint64_t> incarnation{1};
+  std::atomic<int> starts{1};
   Backup::Target& target = backup.targets[0];
   const auto find = target.options.find_source;
   target.options.find_source = [&](const std::string& node) -> absl::StatusOr<MergePeer> {
     absl::StatusOr<MergePeer> peer = find(node);
-    if (peer.ok() && node == "n2") peer->incarnation = incarnation;
+    if (peer.ok() && node == "n2") peer->start = fmt::format("start {}", starts.load());
     return peer;
   };
   target.options.sync_ms = 1;
@@ -321,14 +321,14 @@ TEST(MergeTest, ASourceThatDiesIsWaitedForAndToldAgain) {
     while (received < slots) std::this_thread::sleep_for(std::chrono::milliseconds(1));
     backup.merge_sources[1].reset();
     std::this_thread::sleep_for(std::chrono::milliseconds(30));
-    ++incarnation;
+    ++starts;
     backup.serve_merges(1);
   }
   const absl::Status status = backup.send();
   ASSERT_TRUE(status.ok()) << status;
   // All is durable; who comes now has to be told all the same.
   backup.merge_sources[1].reset();
-  ++incarnation;
+  ++starts;
   backup.serve_merges(1);
   const absl::Status again = backup.merge_sources[1]->wait_durable(20'000);
   EXPECT_TRUE(again.ok()) << again;
