@@ -320,16 +320,22 @@ absl::Status BackupRun::commit_everywhere(const Manifest& manifest) {
   request.set_backup(uuid_);
   request.set_attempt(head_.attempt);
   request.set_manifest(manifest.encode());
+  std::vector<v1::CommitReply> replies(plan_.targets.size());
   const std::vector<absl::Status> statuses =
-      call_targets([&](size_t, PeerNode& node, grpc::ClientContext& call) {
-        v1::Empty reply;
-        return node.peer().CommitArchive(&call, request, &reply);
+      call_targets([&](size_t i, PeerNode& node, grpc::ClientContext& call) {
+        return node.peer().CommitArchive(&call, request, &replies[i]);
       });
-  for (const absl::Status& status : statuses) {
-    if (status.ok() && defect(Defect::kOneManifestIsEnough)) return absl::OkStatus();
-    SLUICE_RETURN_IF_ERROR(status);
+  bool moved = false;
+  for (size_t i = 0; i < statuses.size(); ++i) {
+    if (statuses[i].ok() && defect(Defect::kOneManifestIsEnough)) return absl::OkStatus();
+    SLUICE_RETURN_IF_ERROR(statuses[i]);
+    moved = moved || archives_[i].path != replies[i].folder();
+    archives_[i].path = replies[i].folder();
   }
-  return absl::OkStatus();
+  if (!moved) return absl::OkStatus();
+  // A target came back meanwhile, with another archive directory that has the same part.
+  SLUICE_ASSIGN_OR_RETURN(const auto parts, part_changes(*context_.block, uuid_, archives_));
+  return job_->commit(parts);
 }
 
 void BackupRun::add_progress_totals(BackupTotals* totals) {
