@@ -188,7 +188,7 @@ bool is_in_other(OpKind kind) {
 std::string describe(const Op& op) {
   constexpr std::array<std::string_view, static_cast<size_t>(Op::Trigger::kCount)> kTriggers = {
       "",     "commit",            "sync", "call", "head",
-      "sync", "completed restore", "sync of its archive directory"};
+      "sync", "completed restore", "sync of directories"};
   std::string text = fmt::format("{} ms: {}", op.at_ms, name_of(op.kind));
   if (!is_fault(op.kind)) {
     text += op.backup < kBackupNames ? fmt::format(" of backup {}", op.backup)

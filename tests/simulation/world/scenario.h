@@ -76,7 +76,7 @@ struct Op {
     kState,
     kSyncBehindState,
     kRestoreEnd,
-    kArchivesSync,
+    kNamesSync,
     kCount
   };
   OpKind kind = OpKind::kBackup;

@@ -67,23 +67,24 @@ void draw_losses_of_power_in_a_part(Random& random, Scenario& scenario) {
   draw_backups(random, scenario, 3);
 }
 
-// A process is killed between making a part's directory and making its name durable, and the power
-// is lost once the backup stands.
+// A process is killed between making its directories and making their names durable, and the power
+// is lost once the next one has served.
 void draw_kill_in_a_new_directory(Random& random, Scenario& scenario) {
   make_calm(scenario);
-  Op kill = draw_strike(random, OpKind::kCrash, scenario, Op::Trigger::kArchivesSync,
-                        BackupState::kEnabled);
-  kill.at_ms = 0;
-  kill.count = random.below(2);
-  kill.lasts_ms = draw_ms(random, 10, 300);
-  Op loss = kill;
+  scenario.longest_pause_ms = 50;
+  Op gone = draw_fault(random, OpKind::kDataGone, scenario);
+  gone.trigger = Op::Trigger::kTime;
+  gone.at_ms = draw_ms(random, 500, scenario.lasts_ms / 3);
+  gone.lasts_ms = draw_ms(random, 10, 200);
+  Op kill = gone;
+  kill.kind = OpKind::kCrash;
+  kill.trigger = Op::Trigger::kNamesSync;
+  kill.count = random.below(4);
+  Op loss = gone;
   loss.kind = random.chance(0.5) ? OpKind::kPowerLoss : OpKind::kBlackout;
-  loss.trigger = Op::Trigger::kState;
-  loss.state = BackupState::kCompleted;
-  loss.count = 0;
-  scenario.ops.push_back(kill);
-  scenario.ops.push_back(loss);
-  draw_backups(random, scenario, 1);
+  loss.at_ms += draw_ms(random, 2'500, 6'000);
+  scenario.ops.insert(scenario.ops.end(), {gone, kill, loss});
+  draw_backups(random, scenario, 2);
 }
 
 // Targets are away when the manifest is stored.
@@ -243,8 +244,9 @@ void draw_broken_merges(Random& random, Scenario& scenario) {
   make_calm(scenario);
   scenario.shape = {.nodes = 3 + random.below(2), .replicas = 3, .slot_bits = 5};
   scenario.writers = 3;
-  scenario.keys = 64;
-  scenario.longest_pause_ms = 20;
+  scenario.keys = 32;
+  scenario.longest_pause_ms = 200;
+  scenario.lasts_ms = 10'000;
   const auto draw_host = [&](Op& op) {
     op.trigger = Op::Trigger::kTime;
     op.host = random.below(scenario.shape.nodes);
@@ -269,7 +271,6 @@ void draw_broken_merges(Random& random, Scenario& scenario) {
     cut.trigger = Op::Trigger::kState;
     cut.state = BackupState::kEnabled;
     cut.count = n % 3;
-    cut.lasts_ms = draw_ms(random, 1, 400);
     scenario.ops.push_back(cut);
   }
 }
@@ -289,18 +290,25 @@ void draw_swapped_parts(Random& random, Scenario& scenario) {
   scenario.ops.push_back(swap);
 }
 
-// Nodes come back at other addresses while others cannot read of it.
+// A node comes back at another address while others cannot read of it, and nothing else changes.
 void draw_missed_changes(Random& random, Scenario& scenario) {
   make_calm(scenario);
-  scenario.shape.nodes = 2 + random.below(3);
-  scenario.shape.replicas = static_cast<uint32_t>(1 + random.below(scenario.shape.nodes));
-  scenario.block.fails = 0.3;
-  for (size_t n = 1 + random.below(3); n > 0; --n) {
-    Op op = draw_fault(random, OpKind::kCrash, scenario);
-    op.trigger = Op::Trigger::kTime;
-    op.at_ms = scenario.lasts_ms - draw_ms(random, 500, 4'000);
-    op.lasts_ms = draw_ms(random, 10, 1'000);
-    scenario.ops.push_back(op);
+  scenario.shape.nodes = 2 + random.below(2);
+  scenario.shape.replicas = 2;
+  scenario.writers = 0;
+  Op crash = draw_fault(random, OpKind::kCrash, scenario);
+  crash.trigger = Op::Trigger::kTime;
+  crash.at_ms = scenario.lasts_ms - draw_ms(random, 3'000, 5'000);
+  crash.lasts_ms = draw_ms(random, 10, 500);
+  scenario.ops.push_back(crash);
+  for (size_t host = 0; host < scenario.shape.nodes; ++host) {
+    if (host == crash.host) continue;
+    Op alone = crash;
+    alone.kind = OpKind::kNoBlock;
+    alone.host = alone.other = host;
+    alone.at_ms += draw_ms(random, 0, 400);
+    alone.lasts_ms = draw_ms(random, 500, 2'000);
+    scenario.ops.push_back(alone);
   }
 }
 

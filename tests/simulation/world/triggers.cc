@@ -14,7 +14,7 @@ namespace {
 constexpr std::string_view kRestores = "restores/";
 constexpr int64_t kStoredNs = 20'000'000;
 constexpr std::string_view kOperator = "operator";
-constexpr std::string_view kArchives = "/archives";
+constexpr std::string_view kData = "/data";
 
 }  // namespace
 
@@ -73,7 +73,7 @@ const Host* Triggers::host_of_caller() const {
 
 void Triggers::about_to_sync(const Host& host, std::string_view path) {
   const auto concerns = [&](const Op& op) { return host_of(op) == &host; };
-  if (path == kArchives) about_to(Op::Trigger::kArchivesSync, concerns);
+  if (path.empty() || path == kData) about_to(Op::Trigger::kNamesSync, concerns);
   about_to(Op::Trigger::kSync, concerns);
   about_to(Op::Trigger::kSyncBehindState, concerns);
 }

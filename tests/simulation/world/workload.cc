@@ -213,7 +213,7 @@ absl::Status Workload::restore(ClusterClient& client, const RestoreRequest& requ
   const auto outcome = client.restore(request, nullptr);
   if (!outcome.ok()) return outcome.status();
   trace(fmt::format("restore: {} {}", name_of(outcome->state), outcome->reason));
-  oracle_.answered_restore(*outcome);
+  oracle_.answered_restore(request.backup, *outcome);
   if (outcome->state == RestoreState::kCompleted) ++restores_completed_;
   if (end == nullptr) return absl::OkStatus();
   if (outcome->state == RestoreState::kCompleted) *end = Restored::End::kCompleted;
