@@ -8,19 +8,19 @@
 namespace sluice::simulation {
 namespace {
 
-// Syncs of the host take up to so long, all the time.
-void slow_syncs(Random& random, Scenario& scenario, size_t host) {
+// Syncs of the host take up to `most_ms`, all the time.
+void slow_syncs(Random& random, Scenario& scenario, size_t host, int64_t most_ms) {
   Op slow = draw_fault(random, OpKind::kSlowDisk, scenario);
   slow.trigger = Op::Trigger::kTime;
   slow.host = slow.other = host;
-  slow.lasts_ms = draw_ms(random, 100, 600);
+  slow.lasts_ms = draw_ms(random, most_ms, most_ms * 10);
   for (slow.at_ms = 0; slow.at_ms < scenario.lasts_ms; slow.at_ms += slow.lasts_ms) {
     scenario.ops.push_back(slow);
   }
 }
 
 // Many writes and reads of few keys, each of them on one replica.
-void crowd_few_keys(Random& random, Scenario& scenario) {
+void crowd_few_keys(Random& random, Scenario& scenario, int64_t longest_sync_ms) {
   make_calm(scenario);
   scenario.shape.nodes = 1 + random.below(2);
   scenario.shape.replicas = 1;
@@ -28,7 +28,9 @@ void crowd_few_keys(Random& random, Scenario& scenario) {
   scenario.keys = 4;
   scenario.writers = 3 + random.below(3);
   scenario.longest_pause_ms = 50;
-  for (size_t host = 0; host < scenario.shape.nodes; ++host) slow_syncs(random, scenario, host);
+  for (size_t host = 0; host < scenario.shape.nodes; ++host) {
+    slow_syncs(random, scenario, host, longest_sync_ms);
+  }
 }
 
 void draw_losses(Random& random, Scenario& scenario, Op::Trigger trigger) {
@@ -46,7 +48,7 @@ void draw_losses(Random& random, Scenario& scenario, Op::Trigger trigger) {
 // Power is lost as a sync begins, or in the middle of one, while writes wait for it and reads see
 // them.
 void draw_losses_behind_a_sync(Random& random, Scenario& scenario) {
-  crowd_few_keys(random, scenario);
+  crowd_few_keys(random, scenario, 60);
   const bool reads = random.chance(0.5);
   scenario.readers = reads ? 3 : 0;
   draw_losses(random, scenario, reads ? Op::Trigger::kTime : Op::Trigger::kSync);
@@ -54,7 +56,7 @@ void draw_losses_behind_a_sync(Random& random, Scenario& scenario) {
 
 // Answers are lost and writes come again while the first of them is being made durable.
 void draw_repeated_writes(Random& random, Scenario& scenario) {
-  crowd_few_keys(random, scenario);
+  crowd_few_keys(random, scenario, 400);
   scenario.calls.broken = 0.1;
   draw_losses(random, scenario, Op::Trigger::kTime);
 }

@@ -149,41 +149,34 @@ void draw_writes_into_a_restore(Random& random, Scenario& scenario) {
   scenario.ops.push_back(op);
 }
 
-// What a restore has left on its lists is tried again, by nodes that stop in the middle of it.
+// What a restore could not bring to a node that is away is tried again while that is still away, by
+// nodes that stop in the middle of it.
 void draw_stopped_retries(Random& random, Scenario& scenario) {
   make_calm(scenario);
-  scenario.other = {.nodes = 1 + random.below(2), .replicas = 1, .slot_bits = 2};
+  scenario.lasts_ms = 25'000;
+  scenario.other = {.nodes = 2, .replicas = 1, .slot_bits = 3};
   Op op;
   op.kind = OpKind::kBackup;
-  op.backup = 0;
-  op.at_ms = draw_ms(random, 1'000, scenario.lasts_ms / 3);
+  op.at_ms = draw_ms(random, 1'000, 2'000);
   scenario.ops.push_back(op);
-  op.at_ms += draw_ms(random, 600, 1'500);
-  for (size_t host = 0; host < scenario.shape.nodes; ++host) {
-    for (size_t n = 1 + random.below(2); n > 0; --n) {
-      Op rot = draw_fault(random, OpKind::kArchiveRot, scenario);
-      rot.trigger = Op::Trigger::kTime;
-      rot.host = rot.other = host;
-      rot.at_ms = op.at_ms;
-      scenario.ops.push_back(rot);
-    }
-    Op slow = draw_fault(random, OpKind::kSlowDisk, scenario);
-    slow.trigger = Op::Trigger::kTime;
-    slow.host = slow.other = host;
-    slow.at_ms = op.at_ms;
-    slow.lasts_ms = draw_ms(random, 4'000, 12'000);
-    scenario.ops.push_back(slow);
-  }
+  Op away = draw_fault(random, OpKind::kCrash, scenario);
+  away.trigger = Op::Trigger::kTime;
+  away.cluster = 1;
+  away.host = random.below(scenario.other.nodes);
+  away.other = away.host;
+  away.at_ms = op.at_ms + draw_ms(random, 500, 1'000);
+  away.lasts_ms = draw_ms(random, 6'000, 25'000);
+  scenario.ops.push_back(away);
   op.kind = OpKind::kRestoreToOther;
-  op.at_ms += 10;
+  op.at_ms = away.at_ms + draw_ms(random, 100, 4'000);
   scenario.ops.push_back(op);
   op.kind = OpKind::kRetryInOther;
-  for (size_t n = 2 + random.below(3); n > 0; --n) {
-    op.at_ms += draw_ms(random, 300, 2'000);
+  for (size_t n = 2 + random.below(2); n > 0; --n) {
+    op.at_ms += draw_ms(random, 1'500, 6'000);
     scenario.ops.push_back(op);
     Op stop = draw_fault(random, OpKind::kRestart, scenario);
     stop.trigger = Op::Trigger::kTime;
-    stop.at_ms = op.at_ms + draw_ms(random, 2, 400);
+    stop.at_ms = op.at_ms + draw_ms(random, 10, int64_t{40} << random.below(7));
     stop.lasts_ms = draw_ms(random, 10, 200);
     scenario.ops.push_back(stop);
   }
