@@ -10,6 +10,7 @@
 #include <string_view>
 
 #include "base/clock.h"
+#include "base/status.h"
 
 namespace sluice {
 namespace {

@@ -7,6 +7,7 @@
 #include <fstream>
 #include <sstream>
 
+#include "base/status.h"
 #include "tests/dataplane/temp_folder.h"
 
 namespace sluice {

@@ -27,6 +27,8 @@ class Faults {
   // No fault from now on, and nothing of them is left.
   void heal();
   void wait_until_all_serve();
+  // A process with a copy of a node's data is about to join, or has.
+  void copy_joins(const Host& copy);
   // For good.
   void stop_all();
 
@@ -96,6 +98,7 @@ class Faults {
   const std::vector<Host*> hosts_;
   Random random_;
   std::vector<HostState> states_;
+  std::map<const Host*, int64_t> joining_;  // copies that have not joined, and when they were taken
   std::vector<Process*> paused_;
   std::map<OpKind, uint64_t> fired_;
   bool healed_ = false;

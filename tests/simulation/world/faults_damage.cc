@@ -84,6 +84,7 @@ void Faults::copy_data(const Op& op) {
 // node is then the one that has earlier data.
 void Faults::run_copy(size_t host, Host& copy, int64_t until_ns) {
   const int64_t from_ns = now_ns();
+  joining_[&copy] = from_ns;
   bool has_served = false;
   int64_t alone_ns = from_ns;  // the last time that only one served
   oracle_.archives_elsewhere(copy);
@@ -114,6 +115,14 @@ void Faults::run_copy(size_t host, Host& copy, int64_t until_ns) {
   oracle_.data_lost(from_ns, now_ns());
   // It may have been a target.
   oracle_.archives_damaged(*hosts_[host], backups_of(copy));
+}
+
+// From here on it may answer with what it has, whether or not it is seen to serve.
+void Faults::copy_joins(const Host& copy) {
+  const auto joins = joining_.find(&copy);
+  if (joins == joining_.end()) return;
+  oracle_.data_lost(joins->second, now_ns());
+  joining_.erase(joins);
 }
 
 void Faults::copy_serves(size_t host, int64_t from_ns) {

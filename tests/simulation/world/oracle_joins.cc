@@ -57,6 +57,9 @@ void JoinOracle::about_to_commit(const std::vector<ClusterOp>& ops) {
       if (!host.is_running(Process::current())) continue;
       joins(host, store->token, store->sequence);
     }
+    for (Host& copy : world_.copies()) {
+      if (on_copy_ && copy.is_running(Process::current())) on_copy_(copy);
+    }
   }
 }
 

@@ -30,6 +30,9 @@ class JoinOracle {
 
   // Whether this host answers all that it is asked, and gets all answers, for a while now.
   void tells_all(std::function<bool(const Host&)> is_well) { is_well_ = std::move(is_well); }
+  // Told when a process with a copy of a node's data publishes what it has: before it may answer
+  // anything, and then now and again.
+  void tell_copies(std::function<void(const Host&)> on_copy) { on_copy_ = std::move(on_copy); }
   void answered(const DirectMessage& message);
   // By the running process.
   void about_to_commit(const std::vector<ClusterOp>& ops);
@@ -46,6 +49,7 @@ class JoinOracle {
 
   World& world_;
   std::function<bool(const Host&)> is_well_;
+  std::function<void(const Host&)> on_copy_;
   std::set<const Process*> joined_;
   std::map<std::string, std::string, std::less<>> tokens_;  // of each node's last join
   std::map<std::pair<const Process*, std::string>, Heard> heard_;

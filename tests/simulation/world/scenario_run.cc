@@ -109,6 +109,7 @@ class ScenarioRun {
     wire_.joins().tells_all([this, all_arrive](const Host& peer) {
       return all_arrive && !world_.is_partitioned() && faults_.is_well(peer);
     });
+    wire_.joins().tell_copies([this](const Host& copy) { faults_.copy_joins(copy); });
     workload_.set_other(other_oracle_);
     other_oracle_.restores_from(oracle_);
     live();

@@ -113,6 +113,7 @@ class World {
   // Only host() knows of it.
   Host& make_copy(const Host& host, const Disk::Tree& data);
   std::deque<Host>& all_hosts() { return hosts_; }
+  std::deque<Host>& copies() { return copies_; }  // that make_copy() made
 
   // A client's process; `body` runs in a thread of it, with a client of the cluster.
   using ClientBody = std::function<void(ClusterClient&)>;
