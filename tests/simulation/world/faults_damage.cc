@@ -130,7 +130,8 @@ void Faults::copy_serves(size_t host, int64_t from_ns) {
     fail(fmt::format("I11: a copy of the data of {} serves in its place", hosts_[host]->name()));
   }
   overtake(host, from_ns);
-  states_[host].replaced = hosts_[host]->process();
+  // One that is only starting finds the name taken.
+  states_[host].replaced = hosts_[host]->serving() ? hosts_[host]->process() : nullptr;
   oracle_.data_lost(from_ns, now_ns());
 }
 
