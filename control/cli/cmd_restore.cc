@@ -13,6 +13,8 @@ namespace {
 
 struct RestoreArguments {
   RestoreRequest options;
+  std::string prefix;  // OLD or OLD=NEW
+  std::string on_conflict = "newest";
   bool retry = false;
   std::string export_file;
 };
@@ -70,8 +72,37 @@ Outcome outcome_of(const absl::StatusOr<RestoreOutcome>& result) {
   return outcome;
 }
 
+// A key may hold '=': the prefix ends before the first one that is not doubled.
+void split_prefix(const std::string& text, RestoreRequest* options) {
+  std::string* half = &options->prefix;
+  half->clear();
+  for (size_t i = 0; i < text.size(); ++i) {
+    if (text[i] == '=' && i + 1 < text.size() && text[i + 1] == '=') {
+      ++i;
+    } else if (text[i] == '=' && !options->renamed.has_value()) {
+      half = &options->renamed.emplace();
+      continue;
+    }
+    half->push_back(text[i]);
+  }
+}
+
 Outcome restore(const Invocation& invocation, const RestoreArguments& arguments) {
-  const RestoreRequest& options = arguments.options;
+  RestoreRequest options = arguments.options;
+  split_prefix(arguments.prefix, &options);
+  if (arguments.on_conflict == "archive") options.on_conflict = OnConflict::kArchive;
+  if (options.delete_extra && options.on_conflict != OnConflict::kArchive) {
+    return usage_error("--delete-extra goes with --on-conflict archive");
+  }
+  if (options.renamed.has_value() && options.prefix.empty() && options.renamed->empty()) {
+    return usage_error("--prefix = names no prefix");
+  }
+  if (options.delete_extra && options.renamed.has_value() && options.renamed->empty()) {
+    return usage_error(
+        "--delete-extra with --prefix {}= would delete all other keys of the cluster: restore "
+        "without it",
+        options.prefix);
+  }
   if (options.backup.empty() == options.archive_folders.empty()) {
     return usage_error("name a backup, or the directories of an archive with --archive DIR...");
   }
@@ -180,9 +211,14 @@ void register_restore(CLI::App& app, Invocation& invocation) {
   const auto arguments = std::make_shared<RestoreArguments>();
   CLI::App* command = add_command(
       app, "restore",
-      "Restore a backup into the cluster, empty or not: the newest version of each record wins",
+      "Restore a backup into the cluster, empty or not: the newest version of each record wins, or "
+      "the backup's",
       "sluice restore nightly\n"
       "  sluice restore nightly --prefix docs/ --dry-run\n"
+      "  sluice restore nightly --on-conflict archive    (undo: deleted and overwritten records come "
+      "back)\n"
+      "  sluice restore nightly --on-conflict archive --delete-extra    (exactly the backup's state)\n"
+      "  sluice restore nightly --prefix docs/=docs-of-monday/\n"
       "  sluice --cluster sqlite:/new/cluster.db restore nightly --from sqlite:/old/cluster.db\n"
       "  sluice --cluster sqlite:/new/cluster.db restore --archive /backup/n1/nightly "
       "/backup/n2/nightly\n"
@@ -199,7 +235,22 @@ void register_restore(CLI::App& app, Invocation& invocation) {
       ->add_option("--from", arguments->options.source_cluster,
                    "The cluster that made the backup, if another one")
       ->type_name("URL");
-  command->add_option("--prefix", arguments->options.prefix, "Only keys that begin so");
+  command
+      ->add_option("--prefix", arguments->prefix,
+                   "Only keys that begin with OLD; with =NEW, under keys that begin with NEW "
+                   "instead (a = of a key is doubled)")
+      ->type_name("OLD[=NEW]");
+  command
+      ->add_option("--on-conflict", arguments->on_conflict,
+                   "newest: what was changed or deleted after the backup stays so, and is counted. "
+                   "archive: roll back, the backup's records win over all that was written before "
+                   "this command")
+      ->type_name("newest|archive")
+      ->check(CLI::IsMember({"newest", "archive"}))
+      ->capture_default_str();
+  command->add_flag("--delete-extra", arguments->options.delete_extra,
+                    "With --on-conflict archive: delete keys (of the prefix) that the backup does "
+                    "not have");
   command->add_flag("--dry-run", arguments->options.dry_run,
                     "Say what would be written, and write nothing");
 

@@ -51,9 +51,9 @@ struct WriteReply {
   };
   std::vector<Holder> holders;
   static constexpr size_t kMaxHolders = 64;
-  // By slot, where a replica kept records that are newer than the request's, or other ones: how
-  // many, the largest number over the replicas.
-  std::map<uint32_t, uint64_t> kept;
+  // By slot, where a replica had records that are newer than the request's, or other ones: the
+  // largest numbers over the replicas.
+  std::map<uint32_t, KeptRecords> kept;
   static constexpr size_t kMaxKept = 64 << 10;
 
   std::string encode() const;
