@@ -17,6 +17,7 @@
 #include "control/peers/archive_reference.h"
 #include "control/peers/rpc.h"
 #include "control/restore/restore_job.h"
+#include "control/restore/restore_jobs.h"
 #include "control/restore/restore_listing.h"
 #include "control/restore/restore_parts.h"
 #include "control/restore/restore_store.h"
@@ -189,6 +190,29 @@ absl::StatusOr<RestoreOutcome> ClusterClientImpl::restore_retry(const RestoreCal
     for (const RestoreNode& node : one.nodes) sum.nodes.push_back(node);
   }
   return sum;
+}
+
+absl::StatusOr<std::vector<RestoreView>> ClusterClientImpl::restore_list() {
+  return view_restores(block());
+}
+
+absl::StatusOr<RestoreView> ClusterClientImpl::restore_show(std::string_view restore) {
+  SLUICE_ASSIGN_OR_RETURN(const StoredRestore stored, find_restore(block(), restore));
+  return view_restore(block(), stored.head);
+}
+
+absl::StatusOr<RestoreView> ClusterClientImpl::restore_cancel(std::string_view restore) {
+  SLUICE_RETURN_IF_ERROR(cancel_restore(block(), clock(), restore));
+  return restore_show(restore);
+}
+
+absl::StatusOr<RestoreOutcome> ClusterClientImpl::restore_resume(std::string_view restore,
+                                                                 const RestoreCallback& progress) {
+  SLUICE_ASSIGN_OR_RETURN(const StoredRestore stored, find_restore(block(), restore));
+  RestoreRequest request;
+  request.prefix = stored.head.mapping.prefix;
+  RestoreJob job(*connection_, request, progress);
+  return job.resume(stored.head);
 }
 
 absl::Status ClusterClientImpl::restore_failed(const FailedCallback& visit) {

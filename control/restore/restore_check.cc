@@ -116,9 +116,13 @@ class Checker {
     return absl::OkStatus();
   }
 
-  // By the item's place in its batch: the newest version that a replica has, and whether it is a
-  // deletion.
-  using Newest = std::map<uint32_t, std::pair<Version, bool>>;
+  // What a replica has of an item.
+  struct Here {
+    Version version;
+    bool tombstone = false;
+    bool same = false;  // has the item's value
+  };
+  using Newest = std::map<uint32_t, Here>;  // by the item's place in its batch
 
   void count(const v1::FindMissingRequest& batch, const Newest& newest) {
     const MutexLock lock(mutex_);
@@ -126,11 +130,10 @@ class Checker {
       if (index >= static_cast<uint32_t>(batch.items_size())) continue;
       const v1::ScanItem& item = batch.items(static_cast<int>(index));
       if (item.tombstone()) continue;
-      const auto& [version, tombstone] = here;
-      const bool later = version > Version{item.stamp(), item.node()};
-      result_.deleted += later && tombstone;
-      result_.newer += later && !tombstone;
-      result_.live += !tombstone;
+      const bool later = here.version > Version{item.stamp(), item.node()};
+      result_.deleted += later && here.tombstone;
+      result_.newer += later && !here.tombstone && !here.same;
+      result_.live += !here.tombstone;
     }
   }
 
@@ -154,9 +157,9 @@ class Checker {
       return absl::OkStatus();
     }
     for (const auto& here : reply.here()) {
-      const std::pair<Version, bool> found{{here.stamp(), here.node()}, here.tombstone()};
-      auto& known = (*newest)[here.item()];
-      known = std::max(known, found);
+      const Here found{{here.stamp(), here.node()}, here.tombstone(), here.same()};
+      Here& known = (*newest)[here.item()];
+      if (known.version <= found.version) known = found;
     }
     if (reply.missing_size() > 0) result_.lacking[node].insert(request.slot());
     return status;

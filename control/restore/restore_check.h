@@ -34,7 +34,7 @@ struct RestoreCheckResult {
   std::set<std::string> unreachable;                  // nodes that did not answer
   // Of the archive's records with a value, where counts were asked for; by the newest record that a
   // replica which answered has of the key.
-  uint64_t newer = 0;    // newer than the archive's
+  uint64_t newer = 0;    // newer than the archive's, with another value
   uint64_t deleted = 0;  // deleted later
   uint64_t live = 0;     // newer ones, older ones and the archive's own
 };

@@ -160,6 +160,7 @@ absl::StatusOr<RestoreOutcome> RestoreJob::drive(const RestoreHead& head, bool a
   }
   SLUICE_ASSIGN_OR_RETURN(job_, std::move(taken));
   SLUICE_RETURN_IF_ERROR(begin(head, at_its_moment));
+  report_stage("restoring");
   if (absl::Status status = end(run_parts(false), false); !status.ok()) return overtaken(status);
   outcome_.seconds = static_cast<double>(cluster_.clock().monotonic_ns() - start) / 1e9;
   return outcome_;
@@ -240,6 +241,12 @@ absl::Status RestoreJob::delete_extra_keys() {
   return absl::OkStatus();
 }
 
+void RestoreJob::report(RestoreProgress progress) {
+  if (!progress_) return;
+  if (job_ != nullptr) progress.restore = outcome_.restore;
+  progress_(progress);
+}
+
 void RestoreJob::keep_position(const RestoreProgress& progress) {
   const MutexLock lock(position_mutex_);
   last_progress_ = progress;
@@ -247,10 +254,14 @@ void RestoreJob::keep_position(const RestoreProgress& progress) {
 }
 
 void RestoreJob::report_stage(std::string_view stage) {
-  const MutexLock lock(position_mutex_);
-  last_progress_.stage = stage;
-  if (position_ != nullptr) position_->set(last_progress_);
-  if (progress_) progress_(last_progress_);
+  RestoreProgress progress;
+  {
+    const MutexLock lock(position_mutex_);
+    last_progress_.stage = stage;
+    if (position_ != nullptr) position_->set(last_progress_);
+    progress = last_progress_;
+  }
+  report(std::move(progress));
 }
 
 absl::StatusOr<RestoreOutcome> RestoreJob::retry(const std::string& id) {

@@ -30,7 +30,7 @@ class RestoreJob {
       : cluster_(cluster),
         request_(request),
         progress_(progress),
-        parts_(cluster, {request.arena_bytes, progress,
+        parts_(cluster, {request.arena_bytes, [this](const RestoreProgress& each) { report(each); },
                          [this](const RestoreProgress& each) { keep_position(each); }}) {}
 
   // `head` names the archive, and says what to do with it. Resumes an interrupted restore of the
@@ -54,6 +54,7 @@ class RestoreJob {
   absl::Status delete_extra_keys();
   absl::Status stop_status();
   absl::StatusOr<RestoreOutcome> overtaken(const absl::Status& status);
+  void report(RestoreProgress progress);
   void keep_position(const RestoreProgress& progress);
   void report_stage(std::string_view stage);
   absl::Status run_parts(bool retry);

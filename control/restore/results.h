@@ -103,11 +103,40 @@ struct RestoreOutcome {
 };
 
 struct RestoreProgress {
+  std::string restore;  // id, once there is a job
   RestoreState state = RestoreState::kRunning;
   std::string_view stage = "restoring";  // then deleting, comparing
   uint64_t bytes_done = 0;
   uint64_t bytes_total = 0;  // 0: not known yet
   std::string message;
+};
+
+// A restore as those see it who do not drive it.
+struct RestoreView {
+  std::string restore;  // id
+  std::string backup;   // name
+  RestoreState state = RestoreState::kRunning;
+  std::string reason;
+  std::string prefix;
+  std::optional<std::string> renamed;
+  OnConflict on_conflict = OnConflict::kNewest;
+  bool delete_extra = false;
+  std::string stage;  // while it runs: restoring, deleting, comparing
+  uint64_t bytes_done = 0;
+  uint64_t bytes_total = 0;       // 0: not known
+  uint64_t bytes_per_second = 0;  // of the last attempt
+  std::optional<double> seconds_left;
+  // Once it has ended, as in RestoreOutcome.
+  uint64_t records = 0;
+  uint64_t written = 0;
+  uint64_t kept_newer = 0;
+  uint64_t kept_deleted = 0;
+  uint64_t restored_over = 0;
+  uint64_t deleted_extra = 0;
+  uint64_t failed = 0;
+  uint64_t failed_deletions = 0;
+  int64_t created_ms = 0;
+  int64_t changed_ms = 0;
 };
 
 // A record on a retry list; or, where `key` is empty, so many whose keys cannot be read.

@@ -143,6 +143,7 @@ absl::Status PeerService::find_missing(IncomingCall&, const v1::FindMissingReque
     told->set_stamp(here.summary.version.stamp);
     told->set_node(here.summary.version.node);
     told->set_tombstone(here.summary.tombstone);
+    told->set_same(here.summary.same_content(wanted));
   }
   return absl::OkStatus();
 }

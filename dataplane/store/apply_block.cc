@@ -12,11 +12,12 @@ namespace {
 
 // `before`: what stood in the key's place. `archived`: the version that the record came with.
 void count(Mutation::Outcome outcome, const std::optional<StoredHead>& before,
-           const BlockEntry& entry, const Version& archived, Store::BlockResult* result) {
+           const RecordSummary& record, const Version& archived, Store::BlockResult* result) {
+  const bool same = before.has_value() && before->summary.same_content(record);
   switch (outcome) {
     case Mutation::Outcome::kChanged:
       ++result->changed;
-      result->replaced += before.has_value() && archived < entry.version &&
+      result->replaced += before.has_value() && !same && archived < record.version &&
                           archived < before->summary.version;
       return;
     case Mutation::Outcome::kEqualHere:
@@ -25,7 +26,9 @@ void count(Mutation::Outcome outcome, const std::optional<StoredHead>& before,
       return;
     case Mutation::Outcome::kNewerHere:
       ++result->kept_newer;
-      result->kept_deleted += before.has_value() && before->summary.tombstone && !entry.tombstone;
+      result->kept_equal += same;
+      result->kept_deleted +=
+          before.has_value() && before->summary.tombstone && !record.tombstone;
       return;
   }
 }
@@ -134,7 +137,7 @@ absl::Status StoreImpl::apply_entries(const CheckedBlock& block, Runs& runs, Blo
       const RecordSummary summary{entry.version, entry.tombstone, entry.value_bytes, value_digest};
       SLUICE_ASSIGN_OR_RETURN(const Mutation::Outcome outcome,
                               mutation.put(block.slot(), entry.key, summary, entry.fragment));
-      count(outcome, mutation.before(), entry, archived, result);
+      count(outcome, mutation.before(), summary, archived, result);
     } else {
       SLUICE_RETURN_IF_ERROR(apply_fragment(block.slot(), entry, archived, mutation, runs, result));
     }
@@ -213,7 +216,7 @@ absl::Status StoreImpl::finish_run(const BlockEntry& entry, const Version& archi
                      "removing a staging row"));
   SLUICE_ASSIGN_OR_RETURN(const Mutation::Outcome outcome,
                           mutation.put_staged(run.slot, run.key, summary, run.set));
-  count(outcome, mutation.before(), entry, archived, result);
+  count(outcome, mutation.before(), summary, archived, result);
   runs.pop_front();
   return absl::OkStatus();
 }
@@ -236,7 +239,9 @@ absl::Status StoreImpl::match_stored(uint32_t slot, const BlockEntry& entry, Mut
     if (!same) return out_of_order("that is not the one stored", entry);
   }
   if (entry.last()) {
-    count(older ? Mutation::Outcome::kNewerHere : Mutation::Outcome::kEqualHere, stored, entry,
+    // Of a fragment it is not known what the whole value is.
+    const RecordSummary record{entry.version, false, entry.value_bytes, Digest128()};
+    count(older ? Mutation::Outcome::kNewerHere : Mutation::Outcome::kEqualHere, stored, record,
           entry.version, result);
   }
   return absl::OkStatus();

@@ -97,12 +97,13 @@ SlotDigest sum_of(SlotDigest a, const SlotDigest& b) {
 }
 
 void count_outcome(Mutation::Outcome outcome, const std::optional<StoredHead>& before,
-                   bool tombstone, Store::BlockResult* result) {
+                   const RecordSummary& record, Store::BlockResult* result) {
+  const bool newer = outcome == Mutation::Outcome::kNewerHere && before.has_value();
   result->changed += outcome == Mutation::Outcome::kChanged;
   result->kept_newer += outcome != Mutation::Outcome::kChanged;
-  result->kept_equal += outcome == Mutation::Outcome::kEqualHere;
-  result->kept_deleted += outcome == Mutation::Outcome::kNewerHere && before.has_value() &&
-                          before->summary.tombstone && !tombstone;
+  result->kept_equal += outcome == Mutation::Outcome::kEqualHere ||
+                        (newer && before->summary.same_content(record));
+  result->kept_deleted += newer && before->summary.tombstone && !record.tombstone;
 }
 
 absl::Status put_record(Mutation& mutation, uint32_t slot, std::span<const IngestRow> pieces,
@@ -116,7 +117,7 @@ absl::Status put_record(Mutation& mutation, uint32_t slot, std::span<const Inges
   }
   SLUICE_ASSIGN_OR_RETURN(const Mutation::Outcome outcome,
                           mutation.put(slot, row.key(), row.summary(), value));
-  count_outcome(outcome, mutation.before(), row.summary().tombstone, result);
+  count_outcome(outcome, mutation.before(), row.summary(), result);
   return absl::OkStatus();
 }
 

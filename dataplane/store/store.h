@@ -97,7 +97,8 @@ class SlotIngest;
 
 // What a replica's own records meant for those of a request, by slot.
 struct KeptRecords {
-  uint64_t newer = 0;     // of the request, not written because newer or other ones are here
+  // Of the request, not written because newer ones are here, which have another value.
+  uint64_t newer = 0;
   uint64_t deleted = 0;   // of these: with a value, where a newer deletion is here
   uint64_t replaced = 0;  // of the request, written over newer ones
   bool any() const { return newer > 0 || replaced > 0; }
@@ -169,10 +170,11 @@ class Store {
   struct BlockResult {
     uint64_t changed = 0;     // records
     uint64_t kept_newer = 0;  // records that were here already, newer or equal
-    uint64_t kept_equal = 0;  // of kept_newer: identical ones
+    uint64_t kept_equal = 0;  // of kept_newer: with the same value, or deleted too
     // Of kept_newer: ones with a value, of which a newer deletion is here.
     uint64_t kept_deleted = 0;
-    uint64_t replaced = 0;  // of changed: restamped records that took the place of newer ones
+    // Of changed: restamped records that took the place of newer ones with another value.
+    uint64_t replaced = 0;
     bool after_cut = false;
     KeptRecords kept() const { return {kept_newer - kept_equal, kept_deleted, replaced}; }
   };
@@ -263,7 +265,8 @@ class SlotIngest {
   virtual ~SlotIngest() = default;
   struct Result {
     Store::BlockResult all;
-    // Where not none: records of a slot that were not written because newer ones are here.
+    // Where not none: records of a slot that were not written because newer ones, with other values,
+    // are here.
     std::map<uint32_t, KeptRecords> kept_different;
   };
   // Checks the block and copies it; returns the memory that it takes, in bytes. Errors of the block
