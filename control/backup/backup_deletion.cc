@@ -1,15 +1,24 @@
 #include "control/backup/backup_deletion.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "base/status.h"
 #include "control/backup/backup_details.h"
+#include "control/cluster_block/stored_document.h"
+#include "control/proto/documents.pb.h"
 
 namespace sluice {
 namespace {
 
 constexpr int kTries = 32;
 constexpr size_t kNamed = 16;
+constexpr char kOrphansPrefix[] = "orphans/";
+constexpr char kOrphanFormat[] = "sluice.orphan.1";
+
+std::string orphan_key(std::string_view backup, std::string_view node) {
+  return fmt::format("{}{}/{}", kOrphansPrefix, backup, node);
+}
 
 std::string unfinished_text(const BackupHead& head,
                             const std::map<std::string, std::string>& reasons) {
@@ -22,7 +31,8 @@ std::string unfinished_text(const BackupHead& head,
   if (reasons.size() > kNamed) text += fmt::format("; and {} more", reasons.size() - kNamed);
   return text + fmt::format(
                     ". A node that was away removes its part when it returns; 'sluice "
-                    "backup delete {}' tries again",
+                    "backup delete {0}' tries again, and 'sluice backup delete {0} --force' does "
+                    "not wait for nodes that are gone",
                     head.name);
 }
 
@@ -72,6 +82,53 @@ absl::Status strike_part(ClusterBlock& block, std::string_view uuid, std::string
   SLUICE_RETURN_IF_ERROR(block.commit({part_erasure(uuid, node)}).status());
   SLUICE_ASSIGN_OR_RETURN(const auto holders, load_holders(block, uuid));
   return holders.empty() ? erase_deleted(block, uuid) : absl::OkStatus();
+}
+
+absl::StatusOr<std::vector<OrphanedPart>> list_orphans(ClusterBlock& block) {
+  SLUICE_ASSIGN_OR_RETURN(const ClusterListing listing, block.list(kOrphansPrefix));
+  std::vector<OrphanedPart> orphans;
+  for (const ClusterEntry& entry : listing.entries) {
+    v1::OrphanDocument document;
+    OrphanedPart orphan;
+    if (!decode_document(entry.key, entry.value, kOrphanFormat, &document).ok() ||
+        !read_digest(document.manifest_digest(), &orphan.manifest_digest) ||
+        entry.key != orphan_key(document.backup(), document.node())) {
+      continue;
+    }
+    orphan.backup = document.backup();
+    orphan.name = document.name();
+    orphan.node = document.node();
+    orphan.path = document.path();
+    orphan.created_ms = document.created_ms();
+    orphans.push_back(std::move(orphan));
+  }
+  std::stable_sort(orphans.begin(), orphans.end(),
+                   [](const auto& a, const auto& b) { return a.created_ms < b.created_ms; });
+  return orphans;
+}
+
+absl::Status abandon_part(ClusterBlock& block, const BackupHead& head, std::string_view node,
+                          int64_t now_ms) {
+  v1::OrphanDocument document;
+  document.set_backup(head.uuid);
+  document.set_name(head.name);
+  document.set_node(node.data(), node.size());
+  document.set_manifest_digest(digest_bytes(head.manifest_digest));
+  document.set_created_ms(now_ms);
+  // Where its path cannot be read, the node looks for it in its archive directory.
+  const auto part = load_part(block, head.uuid, node);
+  if (part.ok() && part->has_value()) document.set_path((*part)->path);
+  SLUICE_RETURN_IF_ERROR(block
+                             .commit({ClusterOp::put(orphan_key(head.uuid, node),
+                                                     encode_document(kOrphanFormat, document)),
+                                      part_erasure(head.uuid, node)})
+                             .status());
+  SLUICE_ASSIGN_OR_RETURN(const auto holders, load_holders(block, head.uuid));
+  return holders.empty() ? erase_deleted(block, head.uuid) : absl::OkStatus();
+}
+
+absl::Status forget_orphan(ClusterBlock& block, const OrphanedPart& orphan) {
+  return block.commit({ClusterOp::erase(orphan_key(orphan.backup, orphan.node))}).status();
 }
 
 absl::Status end_deletion(ClusterBlock& block, std::string_view uuid,

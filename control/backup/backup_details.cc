@@ -30,7 +30,7 @@ absl::StatusOr<ArchivePart> decode_part(const ClusterEntry& entry, std::string_v
   if (entry.key != part_key(uuid, document.node()) || document.path().size() > kMaxText) {
     return damaged_document(entry.key, "it belongs to another node, or its path is too long");
   }
-  return ArchivePart{document.node(), document.path()};
+  return ArchivePart{document.node(), document.path(), document.stored_bytes()};
 }
 
 absl::StatusOr<std::vector<StageReport>> load_stages(ClusterBlock& block, std::string_view uuid) {
@@ -165,6 +165,7 @@ absl::StatusOr<std::vector<ClusterOp>> part_changes(ClusterBlock& block, std::st
     v1::ArchivePart document;
     document.set_node(part.node);
     document.set_path(part.path);
+    document.set_stored_bytes(part.stored_bytes);
     wanted[part_key(uuid, part.node)] = encode_document(kPartFormat, document);
   }
   std::vector<ClusterOp> changes;

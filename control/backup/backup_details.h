@@ -20,6 +20,7 @@ namespace sluice {
 struct ArchivePart {
   std::string node;
   std::string path;
+  uint64_t stored_bytes = 0;  // of its files; 0: not known
   friend bool operator==(const ArchivePart&, const ArchivePart&) = default;
 };
 

@@ -282,7 +282,11 @@ absl::StatusOr<Manifest> BackupRun::collect_parts() {
   for (size_t i = 0; i < replies.size(); ++i) {
     SLUICE_RETURN_IF_ERROR(statuses[i]);
     SLUICE_ASSIGN_OR_RETURN(PartManifest part, PartManifest::decode(replies[i].part()));
-    archives_.push_back({part.node, replies[i].folder()});
+    uint64_t stored_bytes = 0;
+    for (const SegmentSummary& segment : part.segments) {
+      stored_bytes += segment.bytes + segment.index_bytes;
+    }
+    archives_.push_back({part.node, replies[i].folder(), stored_bytes});
     manifest.newest_stamp = std::max<uint64_t>(manifest.newest_stamp, replies[i].newest_stamp());
     manifest.parts.push_back(std::move(part));
   }

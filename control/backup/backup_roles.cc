@@ -29,6 +29,7 @@ namespace sluice {
 namespace {
 
 constexpr auto kPollInterval = std::chrono::milliseconds(1000);
+constexpr int64_t kOrphansNs = 10'000 * kMs;
 constexpr int64_t kFenceWaitMs = 1000;
 // For this node's part of a plan.
 constexpr int64_t kPlanMs = 5000;
@@ -138,6 +139,7 @@ void BackupRoles::look() {
   forget_ended_jobs(*list);
   // Before anything begins: what is left of an earlier backup of its name would be in its way.
   delete_parts(*list);
+  remove_orphans();
   remove_left_parts(*list);
   remove_forgotten_parts(*list);
   for (const StoredBackup& stored : list->backups) {
@@ -170,6 +172,42 @@ void BackupRoles::delete_parts(const BackupList& list) {
                    head.name, message_of(status));
     }
   }
+}
+
+// Of backups that were deleted for good while this node was away: at its start, and now and then.
+void BackupRoles::remove_orphans() {
+  const int64_t now = context_.clock->monotonic_ns();
+  if (orphans_ns_ != 0 && now - orphans_ns_ < kOrphansNs) return;
+  orphans_ns_ = now;
+  const auto orphans = list_orphans(*context_.block);
+  if (!orphans.ok()) return;  // it is listed again
+  for (const OrphanedPart& orphan : *orphans) {
+    if (orphan.node != context_.name) continue;
+    const absl::Status status = remove_orphan(orphan);
+    if (!status.ok() &&
+        reported_.insert(fmt::format("{} {}", orphan.backup, message_of(status))).second) {
+      spdlog::warn("{}: its part of backup {}, which was deleted, remains: {}", context_.name,
+                   orphan.name, message_of(status));
+    }
+  }
+}
+
+absl::Status BackupRoles::remove_orphan(const OrphanedPart& orphan) {
+  const ArchivePartId id{context_.cluster().uuid, orphan.backup, context_.name,
+                         orphan.manifest_digest};
+  const absl::Status removed = context_.archives->remove(orphan.name, id, Removable::kAny);
+  if (!removed.ok() && !absl::IsNotFound(removed)) return removed;
+  if (!removed.ok() && !orphan.path.empty()) {
+    const auto found = identify_part(orphan.path);
+    if (found.ok() && check_identity(orphan.path, *found, id).ok()) {
+      return failed_precondition(
+          "its part is in {}, and its archive directory is {} now: move the part there",
+          orphan.path, context_.archive_folder);
+    }
+  }
+  spdlog::info("{}: backup {} was deleted: {}", context_.name, orphan.name,
+               removed.ok() ? "its part is removed" : "nothing of its part is there");
+  return forget_orphan(*context_.block, orphan);
 }
 
 absl::Status BackupRoles::delete_part(const v1::ArchiveReference& reference) {

@@ -22,6 +22,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "base/mutex.h"
+#include "control/backup/backup_deletion.h"
 #include "control/backup/backup_details.h"
 #include "control/backup/backup_store.h"
 #include "control/peers/node_context.h"
@@ -73,6 +74,8 @@ class BackupRoles {
   void drop_finished_cuts(const BackupList& list);
   void forget_ended_jobs(const BackupList& list);
   void delete_parts(const BackupList& list);
+  void remove_orphans();
+  absl::Status remove_orphan(const OrphanedPart& orphan);
   absl::Status delete_part(const BackupHead& head);
   void remove_left_parts(const BackupList& list);
   absl::Status remove_left_part(const BackupHead& head);
@@ -92,6 +95,7 @@ class BackupRoles {
   std::map<std::string, std::shared_ptr<BackupRole>, std::less<>> roles_
       SLUICE_GUARDED_BY(mutex_);  // by backup
   // Of the thread alone.
+  int64_t orphans_ns_ = 0;          // when they were listed last
   std::set<std::string> reported_;                  // unreadable schedules that were logged
   std::set<std::string> tidied_;                    // ended backups whose left parts are gone, by
                                                     // state

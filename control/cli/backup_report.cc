@@ -144,6 +144,9 @@ Json restore_json(const RestoreOutcome& result) {
   json["bytes"] = result.bytes;
   json["written"] = result.written;
   json["kept_newer"] = result.kept_newer;
+  json["kept_deleted"] = result.kept_deleted;
+  json["restored_over"] = result.restored_over;
+  json["deleted_extra"] = result.deleted_extra;
   json["retried"] = result.retried;
   json["failed"] = result.failed;
   json["failed_deletions"] = result.failed_deletions;
@@ -180,6 +183,39 @@ Json restore_json(const RestoreOutcome& result) {
   return json;
 }
 
+namespace {
+
+std::string were(uint64_t count, const char* noun) {
+  return fmt::format("{} {}", counted(count, noun), count == 1 ? "was" : "were");
+}
+
+// What a user who wanted to undo something has to know.
+std::string conflicts_text(const RestoreOutcome& result) {
+  std::string text;
+  if (result.kept_deleted > 0) {
+    text += fmt::format("  NOT RESTORED: {} deleted after the backup and stay deleted\n",
+                        were(result.kept_deleted, "record"));
+  }
+  if (result.kept_newer > 0) {
+    text += fmt::format("  NOT RESTORED: {} changed after the backup and stay as they are\n",
+                        were(result.kept_newer, "record"));
+  }
+  if (result.kept_deleted + result.kept_newer > 0 && !result.undoes) {
+    text += "  to roll back to the backup's state: --on-conflict archive\n";
+  }
+  if (result.restored_over > 0) {
+    text += fmt::format("  {} changed or deleted after the backup, and are as the backup has them\n",
+                        were(result.restored_over, "record"));
+  }
+  if (result.deleted_extra > 0) {
+    text += fmt::format("  {} deleted: the backup does not have them\n",
+                        were(result.deleted_extra, "record"));
+  }
+  return text;
+}
+
+}  // namespace
+
 std::string restore_text(const RestoreOutcome& result) {
   std::string text = fmt::format("restore {}: {}\n", result.restore, name_of(result.state));
   if (!result.reason.empty()) text += fmt::format("  because: {}\n", result.reason);
@@ -187,9 +223,10 @@ std::string restore_text(const RestoreOutcome& result) {
       fmt::format("  {}, {} in {} ({}/s)\n", counted(result.records, "record"),
                   human_bytes(static_cast<double>(result.bytes)), human_seconds(result.seconds),
                   human_bytes(static_cast<double>(result.bytes) / std::max(result.seconds, 1e-3)));
-  text += fmt::format("  {} written, {} kept newer, {} requests sent again, {} failed\n",
-                      human_count(result.written), human_count(result.kept_newer),
-                      human_count(result.retried), human_count(result.failed));
+  text += fmt::format("  {} written, {} requests sent again, {} failed\n",
+                      human_count(result.written), human_count(result.retried),
+                      human_count(result.failed));
+  text += conflicts_text(result);
   if (const std::string bottleneck = bottleneck_text(result.stages); !bottleneck.empty()) {
     text += fmt::format("  bounded by {}\n", bottleneck);
   }

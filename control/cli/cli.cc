@@ -64,6 +64,8 @@ void register_all(CLI::App& app, Invocation& invocation) {
       ->envname("SLUICE_CLUSTER")
       ->type_name("URL");
   app.add_flag("--json", invocation.json, "Print exactly one JSON object on stdout");
+  app.add_flag("--json-progress", invocation.json_progress,
+               "Print progress as JSON lines on stderr, on a terminal or not");
   register_local(app, invocation);
   register_node(app, invocation);
   register_cluster(app, invocation);
@@ -136,6 +138,7 @@ int parse_and_run(int argc, char** argv, bool json) {
   } catch (const CLI::ParseError& error) {
     return print_outcome(parse_error(app, error, json), json);
   }
+  if (invocation.json_progress) ProgressBar::use_json_lines();
   if (!invocation.own_signals) Interrupts::begin(invocation.json);
   const Outcome outcome = run(invocation);
   if (!invocation.own_signals) Interrupts::end();

@@ -9,7 +9,9 @@
 #include <utility>
 
 #include "base/arena.h"
+#include "base/text.h"
 #include "control/cli/backup_report.h"
+#include "control/cli/cancel_on_interrupt.h"
 #include "control/cli/command.h"
 #include "control/cli/progress.h"
 #include "dataplane/archive/reader.h"
@@ -22,6 +24,8 @@ struct BackupArguments {
   BackupOptions create;
   std::vector<std::string> archives;
   bool copies = false;
+  bool force = false;
+  bool orphans = false;
 };
 
 // Shows what a job on the cluster reports, and what it is called.
@@ -65,45 +69,10 @@ class JobWatch {
   ProgressBar bar_;
 };
 
-// The first interrupt cancels the backup on the cluster, which may not have told its name yet; the
-// job's own end is then waited for as always. The second one gives the cancellation time to arrive.
-class CancelOnInterrupt {
- public:
-  CancelOnInterrupt(ClusterClient& client, JobWatch& watch)
-      : canceller_(
-            [this, &client, &watch](const std::stop_token& stop) { run(client, watch, stop); }),
-        handler_([this] { set(&interrupted_); },
-                 [this] {
-                   std::unique_lock lock(mutex_);
-                   changed_.wait_for(lock, kArrival, [this] { return arrived_; });
-                 }) {}
-
- private:
-  static constexpr std::chrono::seconds kArrival{3};
-
-  void run(ClusterClient& client, JobWatch& watch, const std::stop_token& stop) {
-    {
-      std::unique_lock lock(mutex_);
-      if (!changed_.wait(lock, stop, [this] { return interrupted_; })) return;
-    }
-    const std::string name = watch.name(stop);
-    // What failed to be cancelled shows in how the backup ends.
-    if (!name.empty()) client.backup_cancel(name).IgnoreError();
-    set(&arrived_);
-  }
-  void set(bool* what) {
-    const std::lock_guard lock(mutex_);
-    *what = true;
-    changed_.notify_all();
-  }
-
-  std::mutex mutex_;
-  std::condition_variable_any changed_;
-  bool interrupted_ = false;
-  bool arrived_ = false;
-  std::jthread canceller_;
-  Interrupts::Handler handler_;
-};
+CancelOnInterrupt cancel_on_interrupt(ClusterClient& client, JobWatch& watch) {
+  return {[&watch](std::stop_token stop) { return watch.name(std::move(stop)); },
+          [&client](const std::string& name) { client.backup_cancel(name).IgnoreError(); }};
+}
 
 Outcome outcome_of(const absl::StatusOr<BackupView>& view) {
   if (!view.ok()) return failure(view.status());
@@ -142,7 +111,7 @@ Outcome outcome_of_run(const absl::StatusOr<BackupView>& view) {
 Outcome create(const Invocation& invocation, const BackupArguments& arguments) {
   return with_client(invocation, [&](ClusterClient& client) {
     JobWatch watch;
-    const CancelOnInterrupt cancel(client, watch);
+    const CancelOnInterrupt cancel = cancel_on_interrupt(client, watch);
     return outcome_of_run(
         client.backup_create(arguments.create, [&](const BackupProgress& p) { watch.report(p); }));
   });
@@ -151,26 +120,57 @@ Outcome create(const Invocation& invocation, const BackupArguments& arguments) {
 Outcome resume(const Invocation& invocation, const BackupArguments& arguments) {
   return with_client(invocation, [&](ClusterClient& client) {
     JobWatch watch;
-    const CancelOnInterrupt cancel(client, watch);
+    const CancelOnInterrupt cancel = cancel_on_interrupt(client, watch);
     return outcome_of_run(
         client.backup_resume(arguments.backup, [&](const BackupProgress& p) { watch.report(p); }));
   });
 }
 
-Outcome list(const Invocation& invocation, const BackupArguments&) {
+Outcome list_orphans(ClusterClient& client) {
+  const auto orphans = client.backup_orphans();
+  if (!orphans.ok()) return failure(orphans.status());
+  Outcome outcome;
+  outcome.fields["orphans"] = Json::array();
+  TextTable table({"backup", "node", "deleted", "path"});
+  for (const OrphanView& orphan : *orphans) {
+    outcome.fields["orphans"].push_back({{"backup", orphan.backup},
+                                         {"uuid", orphan.uuid},
+                                         {"node", orphan.node},
+                                         {"path", printable(orphan.path, 4096)},
+                                         {"deleted", static_cast<double>(orphan.deleted_ms) / 1000}});
+    table.add({orphan.backup, orphan.node, utc_text(orphan.deleted_ms),
+               printable(orphan.path, 4096)});
+  }
+  outcome.text = orphans->empty() ? "no parts of deleted backups are left\n" : table.str();
+  return outcome;
+}
+
+Outcome list(const Invocation& invocation, const BackupArguments& arguments) {
   return with_client(invocation, [&](ClusterClient& client) {
+    if (arguments.orphans) return list_orphans(client);
     const auto backups = client.backup_list();
     if (!backups.ok()) return failure(backups.status());
     Outcome outcome;
     outcome.fields["backups"] = Json::array();
-    TextTable table({"backup", "state", "records", "bytes"});
+    TextTable table({"backup", "created (UTC)", "state", "records", "bytes", "on disk", "nodes"});
     for (const BackupView& view : *backups) {
+      Json nodes = Json::array();
+      std::string names;
+      for (const ArchivePlace& place : view.archives) {
+        nodes.push_back(place.node);
+        names += (names.empty() ? "" : ", ") + place.node;
+      }
       outcome.fields["backups"].push_back({{"backup", view.backup},
                                            {"state", name_of(view.state)},
                                            {"records", view.records},
-                                           {"bytes", view.bytes}});
-      table.add({view.backup, std::string(name_of(view.state)), human_count(view.records),
-                 human_bytes(static_cast<double>(view.bytes))});
+                                           {"bytes", view.bytes},
+                                           {"created", static_cast<double>(view.created_ms) / 1000},
+                                           {"bytes_stored", view.stored_bytes},
+                                           {"nodes", std::move(nodes)}});
+      table.add({view.backup, utc_text(view.created_ms), std::string(name_of(view.state)),
+                 human_count(view.records), human_bytes(static_cast<double>(view.bytes)),
+                 view.stored_bytes == 0 ? "" : human_bytes(static_cast<double>(view.stored_bytes)),
+                 names});
     }
     outcome.text = backups->empty() ? "no backups\n" : table.str();
     return outcome;
@@ -196,7 +196,8 @@ Outcome cancel(const Invocation& invocation, const BackupArguments& arguments) {
 
 Outcome remove(const Invocation& invocation, const BackupArguments& arguments) {
   return with_client(invocation, [&](ClusterClient& client) {
-    if (absl::Status status = client.backup_delete(arguments.backup); !status.ok())
+    if (absl::Status status = client.backup_delete(arguments.backup, arguments.force);
+        !status.ok())
       return failure(status);
     Outcome outcome;
     outcome.fields["backup"] = arguments.backup;
@@ -371,19 +372,27 @@ void register_backup(CLI::App& app, Invocation& invocation) {
   backup->require_subcommand(1, 1);
   const auto arguments = std::make_shared<BackupArguments>();
   register_create(*backup, invocation, arguments);
-  on_run(add_command(*backup, "list", "List the backups", "sluice backup list"), invocation,
-         arguments, list);
+  CLI::App* listing = add_command(*backup, "list", "List the backups: dates, sizes, nodes",
+                                  "sluice backup list\n  sluice backup list --orphans");
+  listing->add_flag("--orphans", arguments->orphans,
+                    "List what is left of deleted backups on nodes that were gone: they remove it "
+                    "when they return");
+  on_run(listing, invocation, arguments, list);
   const auto of_one = [&](const char* name, const char* about,
                           Outcome (*run)(const Invocation&, const BackupArguments&)) {
     CLI::App* command =
         add_command(*backup, name, about, fmt::format("sluice backup {} nightly", name));
     command->add_option("BACKUP", arguments->backup, "Its name or UUID")->required();
     on_run(command, invocation, arguments, run);
+    return command;
   };
   of_one("show", "Show one backup", show);
   of_one("resume", "Go on with a backup that failed or whose coordinator died", resume);
   of_one("cancel", "Cancel a running backup", cancel);
-  of_one("delete", "Delete a backup and its archives", remove);
+  of_one("delete", "Delete a backup and its archives", remove)
+      ->add_flag("--force", arguments->force,
+                 "Do not wait for nodes that are gone for good: their parts are remembered, and "
+                 "removed should they return");
   CLI::App* check = add_command(
       *backup, "verify",
       "Check every block, record and digest of a backup; exit code 3 if something is bad",

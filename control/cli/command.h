@@ -21,6 +21,7 @@ namespace sluice {
 struct Invocation {
   std::string cluster;  // --cluster or SLUICE_CLUSTER
   bool json = false;
+  bool json_progress = false;
   std::function<Outcome()> run;
   // Set by commands that handle signals themselves (node).
   bool own_signals = false;

@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <atomic>
 #include <chrono>
+#include <cmath>
 #include <csignal>
 #include <utility>
 
@@ -21,6 +22,9 @@ namespace {
 
 constexpr auto kRedraw = std::chrono::milliseconds(200);
 constexpr int kBarCells = 24;
+constexpr double kMostUnfinished = 0.99;
+
+bool json_lines = false;
 
 struct InterruptState {
   Mutex mutex;
@@ -66,11 +70,14 @@ void wait_for_signals(const sigset_t& signals) {
 
 }  // namespace
 
+void ProgressBar::use_json_lines() { json_lines = true; }
+
 ProgressBar::ProgressBar(std::function<State()> state)
     : state_(std::move(state)),
       terminal_(isatty(STDERR_FILENO) == 1),
+      json_(json_lines),
       begun_ns_(system_clock().monotonic_ns()) {
-  if (!terminal_) return;
+  if (!terminal_ && !json_) return;
   auto thread = start_thread("the progress bar", [this] {
     MutexLock lock(mutex_);
     while (!stop_.wait_for(lock, kRedraw, [this]() SLUICE_REQUIRES(mutex_) { return stopped_; }))
@@ -86,32 +93,82 @@ ProgressBar::~ProgressBar() {
     stop_.notify_all();
   }
   if (thread_.joinable()) thread_.join();
-  if (drawn_) print_stderr("\r\x1b[K");
+  const MutexLock lock(mutex_);
+  if (json_) {
+    draw_json_locked();
+  } else if (drawn_) {
+    print_stderr("\r\x1b[K");
+  }
+}
+
+void ProgressBar::finish() {
+  const MutexLock lock(mutex_);
+  finished_ = true;
+}
+
+ProgressBar::Shown ProgressBar::observe_locked() {
+  Shown shown;
+  shown.state = state_();
+  const State& state = shown.state;
+  const int64_t now = system_clock().monotonic_ns();
+  if (!counting_ && state.total > 0) {
+    counting_ = true;
+    begun_ns_ = now;
+    done_before_ = state.done;
+  }
+  const double seconds = static_cast<double>(now - begun_ns_) / 1e9;
+  const uint64_t done = state.done - std::min(state.done, done_before_);
+  if (seconds > 0) shown.rate = static_cast<double>(done) / seconds;
+  if (state.total > 0) {
+    const double share = static_cast<double>(state.done) / static_cast<double>(state.total);
+    share_ = std::max(share_, std::min(share, kMostUnfinished));
+  }
+  shown.share = finished_ ? 1 : share_;
+  if (finished_) {
+    shown.seconds_left = 0;
+  } else if (state.total > state.done && shown.rate > 0) {
+    shown.seconds_left = static_cast<double>(state.total - state.done) / shown.rate;
+  }
+  return shown;
 }
 
 void ProgressBar::draw_locked() {
-  const State state = state_();
-  const double seconds = static_cast<double>(system_clock().monotonic_ns() - begun_ns_) / 1e9;
-  const double rate = static_cast<double>(state.done) / std::max(seconds, 1e-3);
-  std::string line = state.label;
-  if (state.total > 0) {
-    const double share =
-        std::min(1.0, static_cast<double>(state.done) / static_cast<double>(state.total));
-    const int cells = static_cast<int>(share * kBarCells);
+  if (json_) return draw_json_locked();
+  const Shown shown = observe_locked();
+  std::string line = shown.state.label;
+  if (shown.state.total > 0) {
+    const int cells = static_cast<int>(shown.share * kBarCells);
     line += fmt::format(" [{}{}] {:3.0f} %", std::string(cells, '#'),
-                        std::string(kBarCells - cells, '.'), share * 100);
+                        std::string(kBarCells - cells, '.'), std::floor(shown.share * 100));
   }
-  line +=
-      fmt::format("  {}  {}/s", human_bytes(static_cast<double>(state.done)), human_bytes(rate));
-  if (state.total > state.done && rate > 0) {
-    line += "  " + human_seconds(static_cast<double>(state.total - state.done) / rate) + " left";
+  line += fmt::format("  {}", human_bytes(static_cast<double>(shown.state.done)));
+  if (shown.state.total > 0) {
+    line += fmt::format(" of {}", human_bytes(static_cast<double>(shown.state.total)));
   }
+  line += fmt::format("  {}/s", human_bytes(shown.rate));
+  if (shown.seconds_left >= 0) line += "  " + human_seconds(shown.seconds_left) + " left";
   print_stderr("\r\x1b[K{}", line);
   drawn_ = true;
 }
 
+void ProgressBar::draw_json_locked() {
+  const Shown shown = observe_locked();
+  Json line = {{"stage", shown.state.label},
+               {"bytes_done", shown.state.done},
+               {"bytes_total", shown.state.total},
+               {"bytes_per_second", static_cast<uint64_t>(shown.rate)},
+               {"percent", std::floor(shown.share * 100)}};
+  line["seconds_left"] = shown.seconds_left < 0 ? Json() : Json(shown.seconds_left);
+  print_stderr("{}\n", line.dump(-1, ' ', false, Json::error_handler_t::replace));
+}
+
 void ProgressBar::note(const std::string& line) {
   const MutexLock lock(mutex_);
+  if (json_) {
+    const Json message = {{"message", line}};
+    print_stderr("{}\n", message.dump(-1, ' ', false, Json::error_handler_t::replace));
+    return;
+  }
   print_stderr("{}{}\n", drawn_ ? "\r\x1b[K" : "", line);
 }
 

@@ -12,7 +12,8 @@
 namespace sluice {
 
 // A bar with rate and remaining time, drawn a few times a second; nothing unless stderr is a
-// terminal. Thread-safe.
+// terminal. With --json-progress, JSON lines in its place, on a terminal or not. The share done
+// never goes back, and is 100 % only after finish(). Thread-safe.
 class ProgressBar {
  public:
   struct State {
@@ -22,20 +23,39 @@ class ProgressBar {
   };
   // `state` is called on the bar's own thread.
   explicit ProgressBar(std::function<State()> state);
+  // Of all bars of the process; before the first one.
+  static void use_json_lines();
   ~ProgressBar();
   ProgressBar(const ProgressBar&) = delete;
   ProgressBar& operator=(const ProgressBar&) = delete;
 
+  // The work has come to its end.
+  void finish();
   // Prints a line on stderr without tearing the bar; on a terminal or not.
   void note(const std::string& line);
 
  private:
+  // What is shown of a state.
+  struct Shown {
+    State state;
+    double share = 0;  // 0 to 1
+    double rate = 0;   // bytes a second
+    double seconds_left = -1;
+  };
+  Shown observe_locked() SLUICE_REQUIRES(mutex_);
   void draw_locked() SLUICE_REQUIRES(mutex_);
+  void draw_json_locked() SLUICE_REQUIRES(mutex_);
 
   const std::function<State()> state_;
   const bool terminal_;
-  const int64_t begun_ns_;
+  const bool json_;
   Mutex mutex_;
+  // Of the first state with bytes to come: what an earlier run did counts for no rate.
+  int64_t begun_ns_ SLUICE_GUARDED_BY(mutex_);
+  uint64_t done_before_ SLUICE_GUARDED_BY(mutex_) = 0;
+  bool counting_ SLUICE_GUARDED_BY(mutex_) = false;
+  double share_ SLUICE_GUARDED_BY(mutex_) = 0;
+  bool finished_ SLUICE_GUARDED_BY(mutex_) = false;
   Condition stop_;
   bool stopped_ SLUICE_GUARDED_BY(mutex_) = false;
   bool drawn_ SLUICE_GUARDED_BY(mutex_) = false;

@@ -6,6 +6,7 @@
 
 #include "base/deadline.h"
 #include "base/status.h"
+#include "control/backup/backup_deletion.h"
 #include "control/backup/backup_details.h"
 #include "control/client/cluster_client_impl.h"
 #include "control/peers/rpc.h"
@@ -21,6 +22,7 @@ BackupView view_of(const BackupHead& head, const BackupDetails& details) {
   view.backup = head.name;
   view.uuid = head.uuid;
   view.state = head.state;
+  view.created_ms = head.created_ms;
   view.reason = head.error;
   view.deleting = head.deleting;
   view.coordinator = head.coordinator;
@@ -37,7 +39,10 @@ BackupView view_of(const BackupHead& head, const BackupDetails& details) {
   view.divergence = head.totals.divergence;
   view.stages = details.stages;
   view.seconds = static_cast<double>(head.elapsed_ms) / 1000;
-  for (const ArchivePart& part : details.archives) view.archives.push_back({part.node, part.path});
+  for (const ArchivePart& part : details.archives) {
+    view.archives.push_back({part.node, part.path, part.stored_bytes});
+    view.stored_bytes += part.stored_bytes;
+  }
   view.plan = {head.makespan_s, head.lower_bound_s, details.planned};
   return view;
 }
@@ -244,10 +249,20 @@ absl::StatusOr<BackupView> ClusterClientImpl::backup_cancel(std::string_view bac
   return backup_show(stored.head.uuid);
 }
 
-absl::Status ClusterClientImpl::backup_delete(std::string_view backup) {
+absl::StatusOr<std::vector<OrphanView>> ClusterClientImpl::backup_orphans() {
+  SLUICE_ASSIGN_OR_RETURN(const auto orphans, list_orphans(block()));
+  std::vector<OrphanView> views;
+  for (const OrphanedPart& orphan : orphans) {
+    views.push_back({orphan.name, orphan.backup, orphan.node, orphan.path, orphan.created_ms});
+  }
+  return views;
+}
+
+absl::Status ClusterClientImpl::backup_delete(std::string_view backup, bool force) {
   SLUICE_ASSIGN_OR_RETURN(const std::string uuid, find_backup(block(), backup));
   v1::BackupRequest request;
   request.set_backup(uuid);
+  request.set_force(force);
   return ask_any({}, [&](PeerNode& node, grpc::ClientContext& context) {
     set_timeout(context, options_.idle_timeout_ms);
     v1::Empty reply;

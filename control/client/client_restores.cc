@@ -17,6 +17,7 @@
 #include "control/peers/archive_reference.h"
 #include "control/peers/rpc.h"
 #include "control/restore/restore_job.h"
+#include "control/restore/restore_jobs.h"
 #include "control/restore/restore_listing.h"
 #include "control/restore/restore_parts.h"
 #include "control/restore/restore_store.h"
@@ -115,14 +116,23 @@ void add_proof(const RestoreProof& proof, RestoreProof* sum) {
 absl::StatusOr<RestoreOutcome> ClusterClientImpl::restore(const RestoreRequest& request,
                                                           const RestoreCallback& progress) {
   RestoreHead head;
-  head.prefix = request.prefix;
+  head.mapping.prefix = request.prefix;
+  head.mapping.renames = request.renamed.has_value();
+  head.mapping.renamed = request.renamed.value_or("");
+  head.on_conflict = request.on_conflict;
+  head.delete_extra = request.delete_extra;
+  if (head.delete_extra && head.on_conflict != OnConflict::kArchive) {
+    return invalid_argument("keys that the archive does not have are only deleted where its state wins");
+  }
   if (request.archive_folders.empty()) {
     SLUICE_RETURN_IF_ERROR(find_backup_parts(*connection_, request, &head));
   } else {
     SLUICE_RETURN_IF_ERROR(find_archive_folders(request, &head));
   }
   head.id = head.backup;
-  if (!head.prefix.empty()) head.id += fmt::format("-{:08x}", xxh3_64(head.prefix) & 0xffffffff);
+  std::string range = request.prefix;
+  if (request.renamed.has_value()) range += fmt::format("={}", *request.renamed);
+  if (!range.empty()) head.id += fmt::format("-{:08x}", xxh3_64(range) & 0xffffffff);
   RestoreJob job(*connection_, request, progress);
   return job.run(std::move(head));
 }
@@ -144,7 +154,7 @@ absl::StatusOr<RestoreOutcome> ClusterClientImpl::restore_retry(const RestoreCal
     }
     if (head.state != RestoreState::kCompletedWithFailures) continue;
     RestoreRequest request;
-    request.prefix = head.prefix;
+    request.prefix = head.mapping.prefix;
     RestoreJob job(*connection_, request, progress);
     const auto outcome = job.retry(head.id);
     if (!outcome.ok()) {
@@ -167,6 +177,9 @@ absl::StatusOr<RestoreOutcome> ClusterClientImpl::restore_retry(const RestoreCal
     sum.bytes += one.bytes;
     sum.written += one.written;
     sum.kept_newer += one.kept_newer;
+    sum.kept_deleted += one.kept_deleted;
+    sum.restored_over += one.restored_over;
+    sum.deleted_extra += one.deleted_extra;
     sum.retried += one.retried;
     sum.failed += one.failed;
     sum.failed_deletions += one.failed_deletions;
@@ -177,6 +190,29 @@ absl::StatusOr<RestoreOutcome> ClusterClientImpl::restore_retry(const RestoreCal
     for (const RestoreNode& node : one.nodes) sum.nodes.push_back(node);
   }
   return sum;
+}
+
+absl::StatusOr<std::vector<RestoreView>> ClusterClientImpl::restore_list() {
+  return view_restores(block());
+}
+
+absl::StatusOr<RestoreView> ClusterClientImpl::restore_show(std::string_view restore) {
+  SLUICE_ASSIGN_OR_RETURN(const StoredRestore stored, find_restore(block(), restore));
+  return view_restore(block(), stored.head);
+}
+
+absl::StatusOr<RestoreView> ClusterClientImpl::restore_cancel(std::string_view restore) {
+  SLUICE_RETURN_IF_ERROR(cancel_restore(block(), clock(), restore));
+  return restore_show(restore);
+}
+
+absl::StatusOr<RestoreOutcome> ClusterClientImpl::restore_resume(std::string_view restore,
+                                                                 const RestoreCallback& progress) {
+  SLUICE_ASSIGN_OR_RETURN(const StoredRestore stored, find_restore(block(), restore));
+  RestoreRequest request;
+  request.prefix = stored.head.mapping.prefix;
+  RestoreJob job(*connection_, request, progress);
+  return job.resume(stored.head);
 }
 
 absl::Status ClusterClientImpl::restore_failed(const FailedCallback& visit) {

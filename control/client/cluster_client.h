@@ -102,8 +102,13 @@ class ClusterClient {
   // Removes its archive from its nodes and its documents. FAILED_PRECONDITION, and nothing removed,
   // while it runs, while a part is being read, and where something else stands in a part's place;
   // ABORTED naming the holders whose parts remain: the backup is then listed as cancelled, holders
-  // that were away remove their parts when they return, and another call continues.
-  virtual absl::Status backup_delete(std::string_view backup) = 0;
+  // that were away remove their parts when they return, and another call continues. With `force`,
+  // holders that are not live are no obstacle: their parts are remembered, and removed when they
+  // return.
+  virtual absl::Status backup_delete(std::string_view backup, bool force) = 0;
+  absl::Status backup_delete(std::string_view backup) { return backup_delete(backup, false); }
+  // Parts that are remembered so.
+  virtual absl::StatusOr<std::vector<OrphanView>> backup_orphans() = 0;
   virtual absl::StatusOr<ScheduleView> schedule_show(std::string_view backup) = 0;
 
   virtual absl::StatusOr<RestoreOutcome> restore(const RestoreRequest& options,
@@ -111,7 +116,16 @@ class ClusterClient {
   // Hands out what remains on the retry lists of all restores into this cluster, every record of
   // it. Keys are read from the archives. Ends with the callback's error.
   virtual absl::Status restore_failed(const FailedCallback& visit) = 0;
-  // Drives all of them again; the sum of the results.
+  // Restores into this cluster, whoever drives or drove them.
+  virtual absl::StatusOr<std::vector<RestoreView>> restore_list() = 0;
+  // `restore`: its id, or the name of a backup that only one restore is of.
+  virtual absl::StatusOr<RestoreView> restore_show(std::string_view restore) = 0;
+  // FAILED_PRECONDITION for one that has ended otherwise.
+  virtual absl::StatusOr<RestoreView> restore_cancel(std::string_view restore) = 0;
+  // Continues an interrupted one as it was begun; what was written after that stays.
+  virtual absl::StatusOr<RestoreOutcome> restore_resume(std::string_view restore,
+                                                        const RestoreCallback& progress) = 0;
+  // Drives all retry lists again; the sum of the results.
   virtual absl::StatusOr<RestoreOutcome> restore_retry(const RestoreCallback& progress) = 0;
 };
 

@@ -49,11 +49,18 @@ class ClusterClientImpl final : public ClusterClient {
   absl::StatusOr<VerifyResult> backup_verify(std::string_view backup,
                                              const VerifyCallback& progress) override;
   absl::StatusOr<BackupView> backup_cancel(std::string_view backup) override;
-  absl::Status backup_delete(std::string_view backup) override;
+  using ClusterClient::backup_delete;
+  absl::Status backup_delete(std::string_view backup, bool force) override;
+  absl::StatusOr<std::vector<OrphanView>> backup_orphans() override;
   absl::StatusOr<ScheduleView> schedule_show(std::string_view backup) override;
 
   absl::StatusOr<RestoreOutcome> restore(const RestoreRequest& request,
                                          const RestoreCallback& progress) override;
+  absl::StatusOr<std::vector<RestoreView>> restore_list() override;
+  absl::StatusOr<RestoreView> restore_show(std::string_view restore) override;
+  absl::StatusOr<RestoreView> restore_cancel(std::string_view restore) override;
+  absl::StatusOr<RestoreOutcome> restore_resume(std::string_view restore,
+                                                const RestoreCallback& progress) override;
   absl::Status restore_failed(const FailedCallback& visit) override;
   absl::StatusOr<RestoreOutcome> restore_retry(const RestoreCallback& progress) override;
 

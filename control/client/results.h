@@ -61,6 +61,16 @@ struct ExportTotals {
 struct ArchivePlace {
   std::string node;
   std::string path;
+  uint64_t stored_bytes = 0;  // of its files; 0: not known
+};
+
+// What is left of a deleted backup on a node that could not be reached then.
+struct OrphanView {
+  std::string backup;  // name
+  std::string uuid;
+  std::string node;
+  std::string path;  // empty: not known
+  int64_t deleted_ms = 0;
 };
 
 struct PlanView {
@@ -77,6 +87,8 @@ struct BackupView {
   bool deleting = false;    // its deletion has begun; archives: the parts that remain
   std::string coordinator;  // node
   bool dry_run = false;
+  int64_t created_ms = 0;
+  uint64_t stored_bytes = 0;  // of its archive's files; 0: not known
   uint64_t cut = 0;
   uint64_t records = 0;      // live ones, each once
   uint64_t bytes = 0;        // their keys and values

@@ -48,7 +48,7 @@ class Checker {
     std::map<std::pair<size_t, uint32_t>, Slot> slots;
     for (size_t part = 0; part < check_.archive->parts().size(); ++part) {
       for (const BlockLocation& block : check_.archive->parts()[part].blocks) {
-        if (!check_.slots.contains(block.slot)) continue;
+        if (!check_.counts && !check_.slots.contains(block.slot)) continue;
         Slot& slot = slots[{part, block.slot}];
         slot.part = part;
         slot.blocks.push_back(block);
@@ -68,6 +68,7 @@ class Checker {
     if (!buffer) return resource_exhausted("no buffer to read the archive into");
     std::map<uint32_t, v1::FindMissingRequest> batches;  // by the cluster's slot
     size_t items = 0;
+    std::string name;
     SlotDigester digester;
     digester.reset();
     for (const BlockLocation& location : slot.blocks) {
@@ -83,9 +84,11 @@ class Checker {
         if (!more) break;
         RecordSummary summary;
         SLUICE_ASSIGN_OR_RETURN(const bool complete, digester.add(entry, &summary));
-        if (!complete || !entry.key.starts_with(check_.prefix)) continue;
-        fill(entry.key, summary,
-             batches[slot_of(entry.key, snapshot_->table->slot_bits())].add_items());
+        if (!complete || !check_.mapping.takes(entry.key)) continue;
+        // What has no possible name was not restored, and is on the retry list.
+        if (!check_.mapping.name(entry.key, &name).ok()) continue;
+        fill(name, check_.mapping.summary(summary),
+             batches[slot_of(name, snapshot_->table->slot_bits())].add_items());
         ++items;
       }
       SLUICE_RETURN_IF_ERROR(digester.end_block(reader));
@@ -99,9 +102,13 @@ class Checker {
   absl::Status ask(std::map<uint32_t, v1::FindMissingRequest>& batches) {
     for (auto& [slot, batch] : batches) {
       batch.set_slot(slot);
+      batch.set_tell(check_.counts);
+      Newest newest;
       for (const uint16_t member : snapshot_->table->replicas_of(slot)) {
-        SLUICE_RETURN_IF_ERROR(ask_replica(snapshot_->table->members()[member].name, batch));
+        SLUICE_RETURN_IF_ERROR(
+            ask_replica(snapshot_->table->members()[member].name, batch, &newest));
       }
+      count(batch, newest);
     }
     batches.clear();
     const MutexLock lock(mutex_);
@@ -109,7 +116,29 @@ class Checker {
     return absl::OkStatus();
   }
 
-  absl::Status ask_replica(const std::string& node, const v1::FindMissingRequest& request) {
+  // What a replica has of an item.
+  struct Here {
+    Version version;
+    bool tombstone = false;
+    bool same = false;  // has the item's value
+  };
+  using Newest = std::map<uint32_t, Here>;  // by the item's place in its batch
+
+  void count(const v1::FindMissingRequest& batch, const Newest& newest) {
+    const MutexLock lock(mutex_);
+    for (const auto& [index, here] : newest) {
+      if (index >= static_cast<uint32_t>(batch.items_size())) continue;
+      const v1::ScanItem& item = batch.items(static_cast<int>(index));
+      if (item.tombstone()) continue;
+      const bool later = here.version > Version{item.stamp(), item.node()};
+      result_.deleted += later && here.tombstone;
+      result_.newer += later && !here.tombstone && !here.same;
+      result_.live += !here.tombstone;
+    }
+  }
+
+  absl::Status ask_replica(const std::string& node, const v1::FindMissingRequest& request,
+                           Newest* newest) {
     {
       const MutexLock lock(mutex_);
       if (result_.unreachable.contains(node)) return absl::OkStatus();
@@ -126,6 +155,11 @@ class Checker {
     if (is_late(status)) {
       result_.unreachable.insert(node);
       return absl::OkStatus();
+    }
+    for (const auto& here : reply.here()) {
+      const Here found{{here.stamp(), here.node()}, here.tombstone(), here.same()};
+      Here& known = (*newest)[here.item()];
+      if (known.version <= found.version) known = found;
     }
     if (reply.missing_size() > 0) result_.lacking[node].insert(request.slot());
     return status;

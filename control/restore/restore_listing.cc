@@ -80,12 +80,13 @@ absl::Status list_units(ClusterConnection& cluster, const RestoreHead& head,
   UnitKeyVisitor visitor;
   absl::Status visited;
   visitor.key = [&](size_t i, std::string_view key, bool deletion) -> absl::Status {
-    if (!key.starts_with(head.prefix)) return absl::OkStatus();
+    if (!head.mapping.takes(key)) return absl::OkStatus();
     RestoreUnit& left = rest[places[i]];
     uint64_t& count = deletion ? left.deletions : left.records;
     if (count > 0) --count;
     FailedRecord entry = entry_of(units[places[i]]);
-    entry.key = key;
+    // One that has no possible name is listed under the archive's.
+    if (!head.mapping.name(key, &entry.key).ok()) entry.key = key;
     entry.records = deletion ? 0 : 1;
     entry.deletions = deletion ? 1 : 0;
     visited = visit(entry);
@@ -151,6 +152,13 @@ absl::StatusOr<FailedCounts> count_failed(ClusterBlock& block, const RestoreHead
 
 absl::Status list_failed(ClusterConnection& cluster, const RestoreHead& head,
                          const FailedCallback& visit) {
+  if (head.extra_left > 0) {
+    FailedRecord extra;
+    extra.restore = head.id;
+    extra.reason = head.extra_reason;
+    extra.deletions = head.extra_left;
+    SLUICE_RETURN_IF_ERROR(visit(extra));
+  }
   for (const RestoreList& list : head.lists) {
     const auto source =
         std::find_if(head.sources.begin(), head.sources.end(),

@@ -69,6 +69,11 @@ absl::Status RestoreParts::run(const RestoreHead& head, const Work& work,
     }
   }
   const size_t jobs = there.size() + (here.empty() ? 0 : 1);
+  {
+    const MutexLock lock(mutex_);
+    passed_.clear();
+    jobs_ = jobs;
+  }
   ended->assign(jobs, {});
   parallel_for(
       jobs,
@@ -117,7 +122,7 @@ absl::Status RestoreParts::run_here(const RestoreHead& head,
   run.id = head.id;
   run.attempt = head.attempt;
   run.list = ended->list = next_list(head);
-  run.prefix = head.prefix;
+  run.mapping = head.mapping;
   run.retry = work.retry;
   run.dry_run = work.dry_run;
   run.check = work.check;
@@ -125,7 +130,7 @@ absl::Status RestoreParts::run_here(const RestoreHead& head,
   run.together = {together.begin(), together.end()};
   run.cancellation = &cancellation;
   run.requests = std::min(kRequests, exchange->spare_buffers() / 2);
-  run.progress = [this](uint64_t bytes) { report("", bytes); };
+  run.progress = [this](uint64_t done, uint64_t total) { report("", done, total); };
   SLUICE_ASSIGN_OR_RETURN(ended->result, run_restore(run));
   put({report_of("", DataStage::kWire, exchange->exchange().times())},
       ended->result.mutable_stages());
@@ -141,7 +146,13 @@ absl::Status RestoreParts::run_there(const RestoreHead& head, const RestoreSourc
   v1::RestorePartRequest request;
   if (!head.source_cluster.empty()) request.set_cluster_url(cluster_.url());
   *request.mutable_archive() = make_reference(part_id(head, source.part), head.name);
-  request.set_prefix(head.prefix);
+  request.set_prefix(head.mapping.prefix);
+  request.set_renames(head.mapping.renames);
+  request.set_renamed(head.mapping.renamed);
+  if (head.mapping.restamps()) {
+    request.mutable_restamp()->set_stamp(head.mapping.restamp.stamp);
+    request.mutable_restamp()->set_node(head.mapping.restamp.node);
+  }
   request.set_restore(head.id);
   request.set_attempt(head.attempt);
   request.set_retry(work.retry);
@@ -164,7 +175,8 @@ absl::Status RestoreParts::run_there(const RestoreHead& head, const RestoreSourc
                                           v1::RestoreUpdate update;
                                           while (reader->Read(&update)) {
                                             alive_ns = cluster_.clock().monotonic_ns();
-                                            report(source.part, update.bytes_done());
+                                            report(source.part, update.bytes_done(),
+                                                   update.bytes_total());
                                             if (!update.has_result()) continue;
                                             last = true;
                                             ended->result = std::move(*update.mutable_result());
@@ -176,13 +188,27 @@ absl::Status RestoreParts::run_there(const RestoreHead& head, const RestoreSourc
   return with_context(check_result(ended->result, cluster_.cluster().slots()), source.node);
 }
 
-void RestoreParts::report(const std::string& part, uint64_t bytes) {
+// The last report of a part, and what a check or a count reports, name no total: what was known
+// stays.
+void RestoreParts::report(const std::string& part, uint64_t done, uint64_t total) {
   const MutexLock lock(mutex_);
-  done_[part] = bytes;
-  if (!options_.progress) return;
-  uint64_t done = 0;
-  for (const auto& [name, each] : done_) done += each;
-  options_.progress({RestoreState::kRunning, done, 0, {}});
+  if (total > 0) {
+    auto& passed = passed_[part];
+    // A part that was asked again begins with what is durable.
+    passed = {std::max(passed.first, std::min(done, total)), total};
+    if (options_.store) options_.store(sum());
+  }
+  if (options_.progress) options_.progress(sum());
+}
+
+RestoreProgress RestoreParts::sum() const {
+  RestoreProgress progress;
+  for (const auto& [part, each] : passed_) {
+    progress.bytes_done += each.first;
+    progress.bytes_total += each.second;
+  }
+  if (passed_.size() < jobs_) progress.bytes_total = 0;
+  return progress;
 }
 
 }  // namespace sluice

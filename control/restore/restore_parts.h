@@ -48,6 +48,8 @@ class RestoreParts {
   struct Options {
     size_t arena_bytes = 0;
     RestoreCallback progress;
+    // Called now and then with what there is to store of it; must be quick.
+    RestoreCallback store;
   };
   struct Work {
     bool retry = false;
@@ -75,13 +77,16 @@ class RestoreParts {
   absl::Status run_there(const RestoreHead& head, const RestoreSource& source,
                          const std::vector<std::string>& together, const Work& work, Ended* ended);
   std::string next_list(const RestoreHead& head);
-  void report(const std::string& part, uint64_t bytes);
+  void report(const std::string& part, uint64_t done, uint64_t total);
+  RestoreProgress sum() const SLUICE_REQUIRES(mutex_);
 
   ClusterConnection& cluster_;
   const Options options_;
   Mutex mutex_;
   uint64_t calls_ SLUICE_GUARDED_BY(mutex_) = 0;
-  std::map<std::string, uint64_t> done_ SLUICE_GUARDED_BY(mutex_);
+  size_t jobs_ SLUICE_GUARDED_BY(mutex_) = 0;
+  // By part: bytes that it is done with, and of how many.
+  std::map<std::string, std::pair<uint64_t, uint64_t>> passed_ SLUICE_GUARDED_BY(mutex_);
 };
 
 }  // namespace sluice

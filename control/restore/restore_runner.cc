@@ -123,11 +123,11 @@ class ProgressKeeper {
     }
     return slots;
   }
-  uint64_t kept_newer() const {
-    uint64_t sum = 0;
+  KeptRecords kept() const {
+    KeptRecords sum;
     const MutexLock lock(mutex_);
     for (const auto& [node, part] : parts_) {
-      for (const auto& [number, slot] : part.progress.slots()) sum += slot.kept_newer;
+      for (const auto& [number, slot] : part.progress.slots()) sum.add(slot.kept);
     }
     return sum;
   }
@@ -149,9 +149,13 @@ class ProgressKeeper {
     part.progress.add(slot);
     part.dirty.insert(progress_chunk(slot.slot));
   }
-  void written(uint64_t bytes) {
+  void passed(uint64_t done, uint64_t total) {
     const MutexLock lock(mutex_);
-    bytes_ = bytes;
+    done_ = done;
+    // The total goes out at once: a restore may be short.
+    if (std::exchange(total_, total) == total) return;
+    announced_ = false;
+    wake_.notify_all();
   }
 
  private:
@@ -162,11 +166,16 @@ class ProgressKeeper {
 
   void keep() {
     MutexLock lock(mutex_);
-    while (!wake_.wait_for(lock, std::chrono::nanoseconds(kFlushNs),
-                           [this]() SLUICE_REQUIRES(mutex_) { return stopping_; })) {
-      const uint64_t bytes = bytes_;
+    for (;;) {
+      wake_.wait_for(lock, std::chrono::nanoseconds(kFlushNs), [this]() SLUICE_REQUIRES(mutex_) {
+        return stopping_ || !announced_;
+      });
+      if (stopping_) return;
+      announced_ = true;
+      const uint64_t done = done_;
+      const uint64_t total = total_;
       lock.unlock();
-      if (run_.progress) run_.progress(bytes);
+      if (run_.progress) run_.progress(done, total);
       const absl::Status status = guarded("storing progress", [this] { return flush(); });
       if (!status.ok()) {
         spdlog::warn("restore {}: progress: {}", run_.id, message_of(status));
@@ -210,7 +219,9 @@ class ProgressKeeper {
   mutable Mutex mutex_;
   Condition wake_;
   std::map<std::string, Part> parts_ SLUICE_GUARDED_BY(mutex_);
-  uint64_t bytes_ SLUICE_GUARDED_BY(mutex_) = 0;
+  uint64_t done_ SLUICE_GUARDED_BY(mutex_) = 0;
+  uint64_t total_ SLUICE_GUARDED_BY(mutex_) = 0;
+  bool announced_ SLUICE_GUARDED_BY(mutex_) = true;
   bool stopping_ SLUICE_GUARDED_BY(mutex_) = false;
   std::thread thread_;
 };
@@ -247,7 +258,7 @@ bool is_first_fragment(const BlockEntry& entry) { return entry.fragment_offset =
 // Live records whose keys begin with the prefix.
 absl::Status count_records(const RestoreRun& run, ArchiveReader& archive,
                            v1::RestorePartResult* result) {
-  if (run.prefix.empty()) {
+  if (run.mapping.prefix.empty()) {
     for (const PartManifest& part : archive.manifest().parts) {
       for (const auto& here : archive.parts()) {
         if (here.node != part.node) continue;
@@ -270,7 +281,7 @@ absl::Status count_records(const RestoreRun& run, ArchiveReader& archive,
       // Whoever waits for it is found to be gone when it is told.
       if (const int64_t now = clock.monotonic_ns(); now - reported_ns >= kFlushNs) {
         reported_ns = now;
-        if (run.progress) run.progress(result->bytes());
+        if (run.progress) run.progress(0, 0);
       }
       SLUICE_RETURN_IF_ERROR(archive.read_block(part, location, buffer.span()));
       SLUICE_ASSIGN_OR_RETURN(BlockReader reader, BlockReader::open(buffer.span()));
@@ -278,7 +289,7 @@ absl::Status count_records(const RestoreRun& run, ArchiveReader& archive,
       while (true) {
         SLUICE_ASSIGN_OR_RETURN(const bool more, reader.next(&entry));
         if (!more) break;
-        if (entry.tombstone || !is_first_fragment(entry) || !entry.key.starts_with(run.prefix))
+        if (entry.tombstone || !is_first_fragment(entry) || !run.mapping.takes(entry.key))
           continue;
         result->set_records(result->records() + 1);
         result->set_bytes(result->bytes() + entry.key.size() + entry.value_bytes);
@@ -292,7 +303,9 @@ void fill_result(const RestoreResult& from, v1::RestorePartResult* to) {
   to->set_records(from.records);
   to->set_bytes(from.bytes);
   to->set_written(from.written);
-  to->set_kept_newer(from.kept_newer);
+  to->set_kept_newer(from.kept.newer);
+  to->set_kept_deleted(from.kept.deleted);
+  to->set_replaced(from.kept.replaced);
   to->set_retried(from.retried);
   to->set_failed_records(from.failed_records);
   to->set_failed_deletions(from.failed_deletions);
@@ -331,7 +344,7 @@ absl::Status store_failures(const RestoreRun& run, const RestoreFence& fence,
 // What the manifest says that slots hold, where the cluster's slots are the archive's.
 void add_expected(const ArchiveReader& archive, const RestoreRun& run,
                   v1::RestorePartResult* result) {
-  if (!run.prefix.empty() ||
+  if (run.mapping.repacks() ||
       archive.manifest().identity.slot_bits != run.peers->directory().cluster().slot_bits) {
     return;
   }
@@ -356,7 +369,7 @@ RestoreOptions options_of(const RestoreRun& run) {
   options.id = run.id;
   options.attempt = run.attempt;
   options.cluster = run.peers->directory().cluster().uuid;
-  options.prefix = run.prefix;
+  options.mapping = run.mapping;
   options.together = run.together;
   options.requests = run.requests;
   options.cancellation = run.cancellation;
@@ -370,11 +383,11 @@ absl::StatusOr<v1::RestorePartResult> check_part(const RestoreRun& run, ArchiveR
   RestoreCheck check;
   check.archive = &archive;
   check.peers = run.peers;
-  check.prefix = run.prefix;
+  check.mapping = run.mapping;
   check.slots = run.check_slots;
   check.cancellation = run.cancellation;
   check.progress = [&run] {
-    if (run.progress) run.progress(0);
+    if (run.progress) run.progress(0, 0);
   };
   SLUICE_ASSIGN_OR_RETURN(const RestoreCheckResult result, check_restored(check));
   v1::RestorePartResult answer;
@@ -385,6 +398,24 @@ absl::StatusOr<v1::RestorePartResult> check_part(const RestoreRun& run, ArchiveR
   }
   for (const std::string& node : result.unreachable) answer.add_unreachable(node);
   return answer;
+}
+
+// What a restore would meet in the cluster, for a dry run.
+absl::Status foresee(const RestoreRun& run, ArchiveReader& archive, v1::RestorePartResult* answer) {
+  RestoreCheck check;
+  check.archive = &archive;
+  check.peers = run.peers;
+  check.mapping = run.mapping;
+  check.counts = true;
+  check.cancellation = run.cancellation;
+  check.progress = [&run] {
+    if (run.progress) run.progress(0, 0);
+  };
+  SLUICE_ASSIGN_OR_RETURN(const RestoreCheckResult result, check_restored(check));
+  answer->set_kept_newer(result.newer + result.deleted);
+  answer->set_kept_deleted(result.deleted);
+  answer->set_live_here(result.live);
+  return absl::OkStatus();
 }
 
 // The part's retry list of earlier attempts.
@@ -422,11 +453,14 @@ absl::StatusOr<v1::RestorePartResult> send_part(const RestoreRun& run, const Res
     }
   } else {
     options.completed_slots = keeper.done();
-    // Not in a retry: of a slot's other units it knows nothing.
-    options.on_slot_complete = [&](const RestoredSlot& slot) { keeper.complete(slot); };
+    // Not in a retry: of a slot's other units it knows nothing. Nor where keys get other names: the
+    // replicas of their slots are not the archive slot's.
+    if (!run.mapping.renames) {
+      options.on_slot_complete = [&](const RestoredSlot& slot) { keeper.complete(slot); };
+    }
   }
-  const uint64_t kept_newer = run.retry ? 0 : keeper.kept_newer();
-  options.on_progress = [&](uint64_t, uint64_t bytes) { keeper.written(bytes); };
+  const KeptRecords kept = run.retry ? KeptRecords() : keeper.kept();
+  options.on_progress = [&](uint64_t done, uint64_t total) { keeper.passed(done, total); };
   DirectoryRouter router(directory);
   keeper.start();
   Stage read(run.peers->clock());
@@ -434,7 +468,7 @@ absl::StatusOr<v1::RestorePartResult> send_part(const RestoreRun& run, const Res
   auto result = restore(*run.exchange, archive, router, options);
   SLUICE_RETURN_IF_ERROR(keeper.finish());
   SLUICE_RETURN_IF_ERROR(result.status());
-  result->kept_newer += kept_newer;
+  result->kept.add(kept);
   // A retry that was cancelled leaves the list as it was: nothing on it is lost.
   if (!(run.retry && result->cancelled) || defect(Defect::kCancelledRetryLosesList)) {
     SLUICE_RETURN_IF_ERROR(store_failures(run, fence, archive, result->failed, &answer));
@@ -454,6 +488,7 @@ absl::StatusOr<v1::RestorePartResult> run_restore(const RestoreRun& run) {
   if (run.dry_run) {
     v1::RestorePartResult answer;
     SLUICE_RETURN_IF_ERROR(count_records(run, *archive, &answer));
+    SLUICE_RETURN_IF_ERROR(foresee(run, *archive, &answer));
     return answer;
   }
   ClusterBlock& block = run.peers->directory().block();

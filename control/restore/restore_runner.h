@@ -28,16 +28,16 @@ struct RestoreRun {
   std::string id;
   uint64_t attempt = 1;
   std::string list;  // generation of the retry list that this run stores
-  std::string prefix;
+  RestoreMapping mapping;
   bool retry = false;              // only what is on the retry list
-  bool dry_run = false;            // only counts records and bytes
+  bool dry_run = false;            // only counts records and bytes, and what the cluster has of them
   bool check = false;              // only checks that all replicas have the records
   std::set<uint32_t> check_slots;  // of the archive's slots
   std::set<std::string> together;  // parts that one process restores, this one or another
   size_t requests = 12;
   Cancellation* cancellation = nullptr;  // required
   // Called a few times a second, from a thread of the run.
-  std::function<void(uint64_t bytes_done)> progress;
+  std::function<void(uint64_t bytes_done, uint64_t bytes_total)> progress;
 };
 
 // A status only where nothing could be done; what failed is stored as the retry list of the

@@ -35,4 +35,8 @@ bool is_resumable(RestoreState state) {
          state == RestoreState::kCancelled;
 }
 
+std::string_view name_of(OnConflict on_conflict) {
+  return on_conflict == OnConflict::kArchive ? "archive" : "newest";
+}
+
 }  // namespace sluice

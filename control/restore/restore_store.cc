@@ -24,7 +24,9 @@ std::string restore_head_key(std::string_view id) { return fmt::format("{}{}", k
 
 namespace {
 
-constexpr char kHeadFormat[] = "sluice.restore.2";
+constexpr char kHeadFormat[] = "sluice.restore.3";
+constexpr char kHeadFormatBefore[] = "sluice.restore.2";  // lacks fields that have defaults
+constexpr char kPositionFormat[] = "sluice.restoring.1";
 constexpr char kProgressFormat[] = "sluice.restored.1";
 constexpr char kFailedFormat[] = "sluice.retry.1";
 constexpr size_t kUnitsPerChunk = 1000;
@@ -34,6 +36,9 @@ constexpr size_t kMaxReasonBytesOfUnit = 400;
 std::string folder_key(std::string_view id) { return fmt::format("restore/{}/", id); }
 std::string done_prefix(std::string_view id, uint64_t generation) {
   return fmt::format("restore/{}/done/{}/", id, generation);
+}
+std::string position_key(std::string_view id, uint64_t attempt) {
+  return fmt::format("restore/{}/at/{}", id, attempt);
 }
 std::string failed_prefix(std::string_view id, std::string_view generation, std::string_view part) {
   return fmt::format("restore/{}/failed/{}/{}/", id, generation, part);
@@ -57,7 +62,10 @@ absl::Status commit_fenced(ClusterBlock& block, const RestoreFence& fence, Clust
 
 absl::StatusOr<RestoreHead> decode_restore_head(const std::string& key, const std::string& bytes) {
   v1::RestoreDocument document;
-  SLUICE_RETURN_IF_ERROR(decode_document(key, bytes, kHeadFormat, &document));
+  if (!decode_document(key, bytes, kHeadFormatBefore, &document).ok()) {
+    document.Clear();
+    SLUICE_RETURN_IF_ERROR(decode_document(key, bytes, kHeadFormat, &document));
+  }
   RestoreHead head;
   const auto state = restore_state_named(document.state());
   if (!state.has_value()) {
@@ -71,7 +79,12 @@ absl::StatusOr<RestoreHead> decode_restore_head(const std::string& key, const st
   head.name = document.name();
   head.archive_cluster = document.archive_cluster();
   head.source_cluster = document.source_cluster();
-  head.prefix = document.prefix();
+  head.mapping.prefix = document.prefix();
+  head.mapping.renames = document.renames();
+  head.mapping.renamed = document.renamed();
+  head.mapping.restamp = {document.moment(), document.moment_node()};
+  head.on_conflict = document.undoes() ? OnConflict::kArchive : OnConflict::kNewest;
+  head.delete_extra = document.delete_extra();
   head.state = *state;
   head.reason = document.reason();
   head.attempt = document.attempt();
@@ -86,13 +99,23 @@ absl::StatusOr<RestoreHead> decode_restore_head(const std::string& key, const st
   }
   head.records = document.records();
   head.written = document.written();
+  head.bytes = document.bytes();
   head.kept_newer = document.kept_newer();
+  head.kept_deleted = document.kept_deleted();
+  head.restored_over = document.restored_over();
+  head.deleted_extra = document.deleted_extra();
+  head.extra_left = document.extra_left();
+  head.extra_reason = document.extra_reason();
   head.failed = document.failed();
   head.failed_deletions = document.failed_deletions();
   head.created_ms = document.created_ms();
   head.changed_ms = document.changed_ms();
   if (restore_head_key(head.id) != key)
     return damaged_document(key, "it belongs to another restore");
+  // Whoever drives it would delete what was written later.
+  if (head.delete_extra && head.on_conflict != OnConflict::kArchive) {
+    return damaged_document(key, "it deletes keys but does not bring the archive's state back");
+  }
   return head;
 }
 
@@ -104,7 +127,13 @@ std::string encode(const RestoreHead& head) {
   document.set_archive_cluster(head.archive_cluster);
   document.set_manifest_digest(digest_bytes(head.manifest_digest));
   document.set_source_cluster(head.source_cluster);
-  document.set_prefix(head.prefix);
+  document.set_prefix(head.mapping.prefix);
+  document.set_renames(head.mapping.renames);
+  document.set_renamed(head.mapping.renamed);
+  document.set_moment(head.mapping.restamp.stamp);
+  document.set_moment_node(head.mapping.restamp.node);
+  document.set_undoes(head.on_conflict == OnConflict::kArchive);
+  document.set_delete_extra(head.delete_extra);
   document.set_state(std::string(name_of(head.state)));
   document.set_reason(head.reason);
   document.set_attempt(head.attempt);
@@ -124,7 +153,13 @@ std::string encode(const RestoreHead& head) {
   }
   document.set_records(head.records);
   document.set_written(head.written);
+  document.set_bytes(head.bytes);
   document.set_kept_newer(head.kept_newer);
+  document.set_kept_deleted(head.kept_deleted);
+  document.set_restored_over(head.restored_over);
+  document.set_deleted_extra(head.deleted_extra);
+  document.set_extra_left(head.extra_left);
+  document.set_extra_reason(head.extra_reason);
   document.set_failed(head.failed);
   document.set_failed_deletions(head.failed_deletions);
   document.set_created_ms(head.created_ms);
@@ -181,10 +216,33 @@ absl::StatusOr<RestoreFence> find_fence(ClusterBlock& block, Clock& clock, std::
   return fence_of(stored);
 }
 
+absl::Status store_position(ClusterBlock& block, const RestoreFence& fence,
+                            const RestorePosition& position) {
+  v1::RestoreProgressDocument document;
+  document.set_stage(position.stage);
+  document.set_bytes_done(position.bytes_done);
+  document.set_bytes_total(position.bytes_total);
+  document.set_bytes_per_second(position.bytes_per_second);
+  document.set_changed_ms(position.changed_ms);
+  return commit_fenced(block, fence,
+                       ClusterOp::put(position_key(fence.id, fence.attempt),
+                                      encode_document(kPositionFormat, document)));
+}
+
+absl::StatusOr<std::optional<RestorePosition>> load_position(ClusterBlock& block,
+                                                             const RestoreHead& head) {
+  SLUICE_ASSIGN_OR_RETURN(const auto entry, block.get(position_key(head.id, head.attempt)));
+  if (!entry.has_value()) return std::nullopt;
+  v1::RestoreProgressDocument document;
+  SLUICE_RETURN_IF_ERROR(decode_document(entry->key, entry->value, kPositionFormat, &document));
+  return RestorePosition{document.stage(), document.bytes_done(), document.bytes_total(),
+                         document.bytes_per_second(), document.changed_ms()};
+}
+
 absl::Status erase_unnamed(ClusterBlock& block, const StoredRestore& stored) {
   constexpr size_t kErasuresAtOnce = 64;
   const RestoreHead& head = stored.head;
-  std::vector<std::string> named;
+  std::vector<std::string> named = {position_key(head.id, head.attempt)};
   if (head.progress != 0) named.push_back(done_prefix(head.id, head.progress));
   for (const RestoreList& list : head.lists) {
     named.push_back(failed_prefix(head.id, list.generation, list.part));
@@ -205,7 +263,7 @@ absl::Status erase_unnamed(ClusterBlock& block, const StoredRestore& stored) {
 
 void DurableSlots::add(const RestoredSlot& slot) {
   Slot& mine = slots_[slot.slot];
-  mine = {slot.epoch, slot.kept_newer, {}};
+  mine = {slot.epoch, slot.kept, {}};
   for (const WriteReply::Holder& holder : slot.holders) {
     const auto [at, added] = indexes_.try_emplace(holder, static_cast<uint32_t>(stores_.size()));
     if (added) stores_.push_back(holder);
@@ -221,7 +279,9 @@ std::string encode_progress(const DurableSlots& progress, uint32_t chunk) {
     auto* slot = document.add_slots();
     slot->set_slot(at->first);
     slot->set_epoch(at->second.epoch);
-    slot->set_kept_newer(at->second.kept_newer);
+    slot->set_kept_newer(at->second.kept.newer);
+    slot->set_kept_deleted(at->second.kept.deleted);
+    slot->set_replaced(at->second.kept.replaced);
     for (const uint32_t holder : at->second.holders) {
       const auto [index, added] =
           indexes.try_emplace(holder, static_cast<uint32_t>(document.stores_size()));
@@ -255,7 +315,8 @@ absl::StatusOr<DurableSlots> load_progress(ClusterBlock& block, const RestoreFen
       if (slot.slot() >> kMaxSlotBits != 0) {
         return damaged_document(entry.key, fmt::format("slot {} is out of range", slot.slot()));
       }
-      RestoredSlot restored{slot.slot(), slot.epoch(), slot.kept_newer(), {}};
+      RestoredSlot restored{
+          slot.slot(), slot.epoch(), {slot.kept_newer(), slot.kept_deleted(), slot.replaced()}, {}};
       for (const uint32_t holder : slot.holders()) {
         if (holder >= static_cast<uint32_t>(document.stores_size())) {
           return damaged_document(

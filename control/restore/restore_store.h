@@ -6,6 +6,7 @@
 //   restore/<id>/done/<generation>/<part>/<chunk>     archive slots of that part which are durable, with the stores
 //                                                     that they are durable in
 //   restore/<id>/failed/<generation>/<part>/<chunk>   units that remain on the retry list
+//   restore/<id>/at/<attempt>                         how far the attempt is, for who watches it
 // clang-format on
 //
 // The head names the generations that count. So one compare-and-swap of it begins an attempt, and
@@ -18,6 +19,7 @@
 #include <cstdint>
 #include <functional>
 #include <map>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -53,7 +55,10 @@ struct RestoreHead {
   std::string archive_cluster;  // UUID of the cluster that was backed up
   Digest128 manifest_digest;    // of the archive
   std::string source_cluster;   // URL; empty: this cluster's own nodes hold the archive
-  std::string prefix;
+  // The restamp is the moment that a restore with kArchive began at: what was written before loses.
+  RestoreMapping mapping;
+  OnConflict on_conflict = OnConflict::kNewest;
+  bool delete_extra = false;
   RestoreState state = RestoreState::kRunning;
   std::string reason;
   uint64_t attempt = 0;   // raised by whoever begins to drive it
@@ -64,7 +69,13 @@ struct RestoreHead {
   std::vector<RestoreSource> sources;
   uint64_t records = 0;
   uint64_t written = 0;
+  uint64_t bytes = 0;
   uint64_t kept_newer = 0;
+  uint64_t kept_deleted = 0;
+  uint64_t restored_over = 0;
+  uint64_t deleted_extra = 0;
+  uint64_t extra_left = 0;        // deletions that are not durable on all replicas, and why
+  std::string extra_reason;
   uint64_t failed = 0;            // live records on the retry lists
   uint64_t failed_deletions = 0;  // tombstones on them
   int64_t created_ms = 0;
@@ -84,6 +95,15 @@ struct StoredRestore {
 absl::StatusOr<StoredRestore> load_restore(ClusterBlock& block, std::string_view id);
 absl::StatusOr<std::vector<RestoreHead>> list_restores(ClusterBlock& block);
 
+// How far an attempt is.
+struct RestorePosition {
+  std::string stage;
+  uint64_t bytes_done = 0;
+  uint64_t bytes_total = 0;
+  uint64_t bytes_per_second = 0;
+  int64_t changed_ms = 0;
+};
+
 // What an attempt stores progress and retry lists under: the head as it began. Once another attempt
 // has changed the head, or this one has ended, what it stores is ABORTED.
 struct RestoreFence {
@@ -97,6 +117,12 @@ RestoreFence fence_of(const StoredRestore& stored);
 absl::StatusOr<RestoreFence> find_fence(ClusterBlock& block, Clock& clock, std::string_view id,
                                         uint64_t attempt);
 
+absl::Status store_position(ClusterBlock& block, const RestoreFence& fence,
+                            const RestorePosition& position);
+// Of the head's attempt; nullopt where it has stored none.
+absl::StatusOr<std::optional<RestorePosition>> load_position(ClusterBlock& block,
+                                                             const RestoreHead& head);
+
 // Forgets the generations of progress and retry lists that the head does not name.
 absl::Status erase_unnamed(ClusterBlock& block, const StoredRestore& stored);
 
@@ -106,7 +132,7 @@ class DurableSlots {
  public:
   struct Slot {
     uint64_t epoch = 0;
-    uint64_t kept_newer = 0;
+    KeptRecords kept;
     std::vector<uint32_t> holders;
   };
   void add(const RestoredSlot& slot);

@@ -5,7 +5,9 @@
 
 #include <cstdint>
 #include <functional>
+#include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -21,6 +23,10 @@ struct RestoreRequest {
   std::vector<std::string> archive_folders;
   std::string source_cluster;  // URL; empty: the destination's own
   std::string prefix;          // only keys that begin so
+  std::optional<std::string> renamed;  // what takes the prefix's place in the cluster
+  OnConflict on_conflict = OnConflict::kNewest;
+  // With kArchive: keys in the restored range that the archive does not have are deleted.
+  bool delete_extra = false;
   bool dry_run = false;        // reports what it would write; writes nothing
   // For archive_folders: this process sends, over the nodes' own driver.
   size_t arena_bytes = size_t{64} << 20;
@@ -74,10 +80,19 @@ struct RestoreOutcome {
   uint64_t records = 0;  // in the archive, or of the prefix
   uint64_t bytes = 0;
   uint64_t written = 0;           // records durable on all replicas by this restore
-  uint64_t kept_newer = 0;        // records and deletions of which the cluster had a newer version
+  // Records and deletions of which the cluster has a newer one, which stays. In a dry run, and so
+  // the next ones: as it would be.
+  uint64_t kept_newer = 0;
+  uint64_t kept_deleted = 0;   // records that were deleted later, and stay so
+  uint64_t restored_over = 0;  // records that took the place of a newer one, or of a deletion
+  uint64_t deleted_extra = 0;  // keys that the archive does not have
   uint64_t retried = 0;           // requests sent again
   uint64_t failed = 0;            // records that remain on the retry list
   uint64_t failed_deletions = 0;  // and deletions
+  uint64_t extra_left = 0;  // of deleted_extra: not on all replicas yet, and why
+  std::string extra_reason;
+  bool undoes = false;  // with kArchive
+  bool dry_run = false;
   double seconds = 0;
   std::vector<RestoreNode> nodes;
   std::vector<StageReport> stages;  // of the nodes, and of the process that read the archive
@@ -88,10 +103,40 @@ struct RestoreOutcome {
 };
 
 struct RestoreProgress {
+  std::string restore;  // id, once there is a job
   RestoreState state = RestoreState::kRunning;
+  std::string_view stage = "restoring";  // then deleting, comparing
   uint64_t bytes_done = 0;
-  uint64_t bytes_total = 0;
+  uint64_t bytes_total = 0;  // 0: not known yet
   std::string message;
+};
+
+// A restore as those see it who do not drive it.
+struct RestoreView {
+  std::string restore;  // id
+  std::string backup;   // name
+  RestoreState state = RestoreState::kRunning;
+  std::string reason;
+  std::string prefix;
+  std::optional<std::string> renamed;
+  OnConflict on_conflict = OnConflict::kNewest;
+  bool delete_extra = false;
+  std::string stage;  // while it runs: restoring, deleting, comparing
+  uint64_t bytes_done = 0;
+  uint64_t bytes_total = 0;       // 0: not known
+  uint64_t bytes_per_second = 0;  // of the last attempt
+  std::optional<double> seconds_left;
+  // Once it has ended, as in RestoreOutcome.
+  uint64_t records = 0;
+  uint64_t written = 0;
+  uint64_t kept_newer = 0;
+  uint64_t kept_deleted = 0;
+  uint64_t restored_over = 0;
+  uint64_t deleted_extra = 0;
+  uint64_t failed = 0;
+  uint64_t failed_deletions = 0;
+  int64_t created_ms = 0;
+  int64_t changed_ms = 0;
 };
 
 // A record on a retry list; or, where `key` is empty, so many whose keys cannot be read.

@@ -135,9 +135,15 @@ absl::Status PeerService::find_missing(IncomingCall&, const v1::FindMissingReque
       SLUICE_ASSIGN_OR_RETURN(more, scan->next(&here));
     }
     SLUICE_ASSIGN_OR_RETURN(const RecordSummary wanted, summary_of(item));
-    if (!more || here.key != item.key() || here.summary < wanted) {
-      reply->add_missing(static_cast<uint32_t>(i));
-    }
+    const bool found = more && here.key == item.key();
+    if (!found || here.summary < wanted) reply->add_missing(static_cast<uint32_t>(i));
+    if (!found || !request.tell()) continue;
+    auto* told = reply->add_here();
+    told->set_item(static_cast<uint32_t>(i));
+    told->set_stamp(here.summary.version.stamp);
+    told->set_node(here.summary.version.node);
+    told->set_tombstone(here.summary.tombstone);
+    told->set_same(here.summary.same_content(wanted));
   }
   return absl::OkStatus();
 }

@@ -87,7 +87,7 @@ absl::Status check_holders(const NodeContext& context, const BackupHead& head) {
 
 absl::Status ServingService::delete_backup(IncomingCall&, const v1::BackupRequest& request,
                                            v1::Empty*) {
-  return erase(request.backup());
+  return erase(request.backup(), request.force());
 }
 
 // What no document names any more cannot be told from what others keep: archives stay on their
@@ -124,7 +124,7 @@ absl::Status ServingService::mark_deleted(const std::string& backup, StoredBacku
   return unavailable("backup {} keeps changing", backup);
 }
 
-absl::Status ServingService::erase(const std::string& backup) {
+absl::Status ServingService::erase(const std::string& backup, bool force) {
   const auto remove_parts = [this](const BackupHead& head) {
     return ask_holders(context_, head, kDeleteMs,
                        [](v1::Peer::StubInterface& peer, grpc::ClientContext& call,
@@ -144,7 +144,17 @@ absl::Status ServingService::erase(const std::string& backup) {
   // Cuts, and what nodes have of it that are not its holders.
   drop_backup(context_, stored.head.uuid, stored.head.attempt);
   std::map<std::string, std::string> reasons;
-  for (const auto& [node, status] : failed) reasons[node] = message_of(status);
+  for (const auto& [node, status] : failed) {
+    // One that answers removes its part, or says what is in the way of that.
+    if (force && is_away(status) && !context_.directory->snapshot()->live(node)) {
+      spdlog::warn("backup {}: its part on {} is left to that node: {}", stored.head.name, node,
+                   message_of(status));
+      SLUICE_RETURN_IF_ERROR(
+          abandon_part(*context_.block, stored.head, node, context_.clock->wall_ms()));
+      continue;
+    }
+    reasons[node] = message_of(status);
+  }
   return end_deletion(*context_.block, stored.head.uuid, reasons, context_.clock->wall_ms());
 }
 

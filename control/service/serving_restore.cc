@@ -19,6 +19,7 @@ constexpr int kMaxUnits = 1'000'000;
 absl::Status ServingService::restore_part(IncomingCall& call, const v1::RestorePartRequest& request,
                                           PageSink<v1::RestoreUpdate>* pages) {
   SLUICE_RETURN_IF_ERROR(check_key_length("a prefix", request.prefix().size()));
+  SLUICE_RETURN_IF_ERROR(check_key_length("a prefix", request.renamed().size()));
   SLUICE_ASSIGN_OR_RETURN(const auto reading,
                           context_.archives->read(request.archive(), "a restore"));
   std::unique_ptr<ClusterBlock> block;
@@ -39,21 +40,24 @@ absl::Status ServingService::restore_part(IncomingCall& call, const v1::RestoreP
   run.id = request.restore();
   run.attempt = request.attempt();
   run.list = request.list();
-  run.prefix = request.prefix();
+  run.mapping.prefix = request.prefix();
+  run.mapping.renames = request.renames();
+  run.mapping.renamed = request.renamed();
+  run.mapping.restamp = {request.restamp().stamp(), request.restamp().node()};
   run.retry = request.retry();
   run.dry_run = request.dry_run();
   run.check = request.check();
   run.check_slots = slots_of_bitmap(request.check_slots());
   run.together = {request.together().begin(), request.together().end()};
   run.cancellation = &cancellation;
-  run.progress = [&](uint64_t bytes) {
+  run.progress = [&](uint64_t done, uint64_t total) {
     v1::RestoreUpdate update;
-    update.set_bytes_done(bytes);
+    update.set_bytes_done(done);
+    update.set_bytes_total(total);
     if (!pages->write(update).ok()) cancellation.cancel();
   };
   SLUICE_ASSIGN_OR_RETURN(v1::RestorePartResult result, run_restore(run));
   v1::RestoreUpdate last;
-  last.set_bytes_done(result.bytes());
   *last.mutable_result() = std::move(result);
   return pages->write(last);
 }

@@ -58,7 +58,7 @@ class ServingService {
  private:
   absl::Status follow(absl::StatusOr<std::shared_ptr<BackupRun>> run, const IncomingCall& call,
                       PageSink<v1::BackupUpdate>& pages);
-  absl::Status erase(const std::string& backup);
+  absl::Status erase(const std::string& backup, bool force);
   absl::Status erase_damaged(const std::string& backup);
   absl::Status mark_deleted(const std::string& backup, StoredBackup* stored);
 

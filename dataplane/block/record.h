@@ -42,6 +42,11 @@ struct RecordSummary {
     return a.value_digest <=> b.value_digest;
   }
   friend bool operator==(const RecordSummary&, const RecordSummary&) = default;
+  // Whether both say the same of their keys, maybe with another version.
+  bool same_content(const RecordSummary& other) const {
+    return tombstone == other.tombstone && value_bytes == other.value_bytes &&
+           value_digest == other.value_digest;
+  }
 };
 
 // A record in memory that somebody else owns.

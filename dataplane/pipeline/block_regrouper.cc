@@ -17,9 +17,11 @@ absl::Status BlockRegrouper::regroup(BlockReader& reader, const Sink& sink) {
     SLUICE_ASSIGN_OR_RETURN(const bool more, reader.next(&entry));
     if (!more) break;
     SLUICE_ASSIGN_OR_RETURN(const bool complete, digester_.add(entry, &summary));
-    if (!entry.key.starts_with(prefix_)) continue;
+    if (!mapping_.takes(entry.key)) continue;
+    SLUICE_RETURN_IF_ERROR(mapping_.name(entry.key, &name_));
+    entry.key = name_;
     const uint32_t slot = slot_of(entry.key, slot_bits_);
-    if (complete) sink.record(slot, entry.key, summary);
+    if (complete) sink.record(slot, entry.key, mapping_.summary(summary));
     if (!entry.whole()) {
       SLUICE_RETURN_IF_ERROR(pack_fragment(entry, sink));
       continue;

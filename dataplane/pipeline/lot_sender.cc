@@ -136,6 +136,7 @@ void LotSender::land(const std::shared_ptr<Flight>& flight) {
   if (result.failure.has_value() || result.retained_by.empty()) {
     return context_.tally.account(flight->unit, std::move(result));
   }
+  context_.tally.report(&flight->unit);
   // Before the plan may hand out the lot's end.
   {
     const MutexLock lock(mutex_);
@@ -163,12 +164,10 @@ void LotSender::end(int lot) {
     if (asked == questions.end() || asked->first != node) questions.insert({node, 0});
   }
   const Answers answers = ask(lot, questions);
-  std::map<uint32_t, uint64_t> kept_newer;  // by slot, the largest of its replicas
+  std::map<uint32_t, KeptRecords> kept;  // by slot, the largest of its replicas
   for (const auto& [question, answer] : answers) {
     if (!answer.ok()) continue;
-    for (const auto& [slot, records] : answer->kept) {
-      kept_newer[slot] = std::max(kept_newer[slot], records);
-    }
+    for (const auto& [slot, records] : answer->kept) kept[slot].merge(records);
   }
   for (RetainedUnit& retained : units) {
     UnitTry& result = retained.result;
@@ -183,7 +182,7 @@ void LotSender::end(int lot) {
     }
     // Counted once, with a slot's first unit.
     const uint32_t slot = context_.plan.blocks(retained.unit.part)[retained.unit.first].slot;
-    if (!result.failure.has_value()) result.kept_newer += std::exchange(kept_newer[slot], 0);
+    if (!result.failure.has_value()) result.kept.add(std::exchange(kept[slot], {}));
     context_.tally.account(retained.unit, std::move(result));
   }
   context_.plan.lot_done(lot);

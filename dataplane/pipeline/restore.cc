@@ -43,6 +43,9 @@ absl::StatusOr<RestoreResult> ArchiveSender::run() {
   SLUICE_RETURN_IF_ERROR(plan());
   connect();
   context_.tally.count_by_manifest();
+  if (options.on_progress) {
+    options.on_progress(context_.plan.bytes_before(), context_.plan.total_bytes());
+  }
 
   std::vector<std::thread> threads;
   const size_t workers = repack ? requests : std::min(requests, kWorkers);

@@ -11,8 +11,8 @@
 // the same time cut the same lots, from its manifest. Units of a lot that fail are sent again one
 // by one.
 //
-// Where the target cluster has other slot_bits, or a prefix is asked for, blocks are decoded and
-// repacked by their new slot, and each is durable when it is answered.
+// Where the target cluster has other slot_bits, or records are picked, renamed or restamped, blocks
+// are decoded and repacked by their new slot, and each is durable when it is answered.
 #ifndef SLUICE_DATAPLANE_PIPELINE_RESTORE_H_
 #define SLUICE_DATAPLANE_PIPELINE_RESTORE_H_
 
@@ -28,6 +28,7 @@
 #include "dataplane/archive/reader.h"
 #include "dataplane/block/slot_digest.h"
 #include "dataplane/pipeline/cancellation.h"
+#include "dataplane/pipeline/restore_mapping.h"
 #include "dataplane/pipeline/slot_router.h"
 #include "dataplane/pipeline/write_server.h"
 #include "dataplane/stream/exchange.h"
@@ -56,7 +57,7 @@ struct RestoreUnit {
 struct RestoredSlot {
   uint32_t slot = 0;   // the archive's
   uint64_t epoch = 0;  // of the table whose replicas these are
-  uint64_t kept_newer = 0;
+  KeptRecords kept;
   std::vector<WriteReply::Holder> holders;  // by node
 };
 
@@ -64,7 +65,7 @@ struct RestoreOptions {
   std::string id;  // restore id: the streams' job
   uint64_t attempt = 0;
   std::string cluster;  // the target cluster's UUID
-  std::string prefix;   // only keys that begin with it
+  RestoreMapping mapping;
   // The archive's slots that an earlier run has restored: not sent again.
   std::set<uint32_t> completed_slots;
   // When not empty: these units and nothing else (a retry list driven again).
@@ -83,7 +84,8 @@ struct RestoreOptions {
   // its units are written. One whose units met different stores of a node, or different tables, is
   // not reported.
   std::function<void(const RestoredSlot& slot)> on_slot_complete;
-  std::function<void(uint64_t records, uint64_t bytes)> on_progress;  // written so far
+  // Bytes of the archive's blocks that are dealt with, of all that are to be (or were before).
+  std::function<void(uint64_t done, uint64_t total)> on_progress;
   Cancellation* cancellation = nullptr;
 
   bool is_cancelled() const { return cancellation != nullptr && cancellation->cancelled(); }
@@ -94,8 +96,9 @@ struct RestoreResult {
   uint64_t bytes = 0;    // keys and values of these
   // Of these, in units that are durable on all replicas, in this call or in completed slots.
   uint64_t written = 0;
-  // Records (tombstones too) of which the target had a newer one: its digests differ then.
-  uint64_t kept_newer = 0;
+  // Records (tombstones too) of which the target had a newer one, or that took the place of one: its
+  // digests differ then.
+  KeptRecords kept;
   uint64_t retried = 0;  // units that needed more than one try
   std::vector<RestoreUnit> failed;
   uint64_t failed_records = 0;    // live, in failed units

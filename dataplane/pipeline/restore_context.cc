@@ -14,7 +14,7 @@ RestoreContext::RestoreContext(Exchange& of_exchange, ArchiveReader& of_archive,
       router(of_router),
       options(of_options),
       repack(archive.manifest().identity.slot_bits != router.slot_bits() ||
-             !options.prefix.empty()),
+             options.mapping.repacks()),
       plan(archive, options, exchange.clock()),
       tally(archive, options, plan, repack) {}
 

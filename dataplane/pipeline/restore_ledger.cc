@@ -86,9 +86,9 @@ uint32_t SlotLedger::index_of(const std::string& node, const std::string& store)
   return at->second;
 }
 
-void SlotLedger::add(uint32_t slot, const Unit& unit, uint64_t kept_newer) {
+void SlotLedger::add(uint32_t slot, const Unit& unit, const KeptRecords& kept) {
   Slot& sum = slots_[slot];
-  sum.kept_newer += kept_newer;
+  sum.kept.add(kept);
   sum.mixed = sum.mixed || unit.mixed_;
   // A unit without a record that was asked for went to nobody.
   if (unit.stores_.empty()) return;
@@ -112,7 +112,7 @@ std::optional<RestoredSlot> SlotLedger::complete(uint32_t slot) {
   const Slot sum = std::move(found->second);
   slots_.erase(found);
   if (sum.mixed || !sum.begun) return std::nullopt;
-  RestoredSlot restored{slot, sum.epoch, sum.kept_newer, {}};
+  RestoredSlot restored{slot, sum.epoch, sum.kept, {}};
   for (const uint32_t index : sum.stores) restored.holders.push_back(stores_[index]);
   std::sort(restored.holders.begin(), restored.holders.end());
   return restored;

@@ -32,7 +32,7 @@ class SlotLedger {
     std::map<std::string, std::string> stores_;  // by node
   };
 
-  void add(uint32_t slot, const Unit& unit, uint64_t kept_newer);
+  void add(uint32_t slot, const Unit& unit, const KeptRecords& kept);
   // Forgets the slot. nullopt where its units were mixed.
   std::optional<RestoredSlot> complete(uint32_t slot);
 
@@ -41,7 +41,7 @@ class SlotLedger {
     bool begun = false;
     bool mixed = false;
     uint64_t epoch = 0;
-    uint64_t kept_newer = 0;
+    KeptRecords kept;
     std::vector<uint32_t> stores;  // indexes in stores_
   };
   uint32_t index_of(const std::string& node, const std::string& store);

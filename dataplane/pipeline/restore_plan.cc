@@ -40,7 +40,9 @@ absl::Status RestorePlan::build(const RouteOf& route_of, bool lots) {
     for (uint32_t begin = 0; begin < blocks.size();) {
       const uint32_t slot = blocks[begin].slot;
       uint32_t end = begin;
-      while (end < blocks.size() && blocks[end].slot == slot) ++end;
+      uint64_t bytes = 0;
+      for (; end < blocks.size() && blocks[end].slot == slot; ++end) bytes += blocks[end].bytes;
+      total_bytes_ += bytes;
       // Repacked slots are all read: what they hold is counted as it comes by.
       const bool left_out = ends_lots_ && options_.completed_slots.contains(slot);
       const auto known = cut.find(slot);
@@ -48,7 +50,9 @@ absl::Status RestorePlan::build(const RouteOf& route_of, bool lots) {
         return data_loss("part {} of the archive has blocks of slot {}, its manifest none",
                          archive_.parts()[part].node, slot);
       }
-      if (!left_out) {
+      if (left_out) {
+        bytes_before_ += bytes;
+      } else {
         SLUICE_RETURN_IF_ERROR(
             add_slot(route_of, {part, begin, end}, ends_lots_ ? known->second : SlotLots()));
       }
@@ -199,6 +203,7 @@ absl::Status RestorePlan::add_only() {
       return not_found("the archive has no blocks {} to {} of slot {}", unit.first_sequence,
                        unit.first_sequence + unit.blocks, unit.slot);
     }
+    for (size_t i = first; i < first + unit.blocks; ++i) total_bytes_ += blocks[i].bytes;
     add_range(nowhere, 0,
               {index, static_cast<uint32_t>(first), static_cast<uint32_t>(first) + unit.blocks});
   }
@@ -301,6 +306,12 @@ std::vector<RestorePlan::Unit> RestorePlan::take_of_lot(int number) {
   }
   if (ranges.empty()) lot.ranges.erase(*group);
   return units;
+}
+
+uint64_t RestorePlan::bytes_of(const Unit& unit) const {
+  uint64_t bytes = 0;
+  for (uint32_t i = 0; i < unit.blocks; ++i) bytes += blocks_[unit.part][unit.first + i].bytes;
+  return bytes;
 }
 
 // The unit's share of the requests is free for another.

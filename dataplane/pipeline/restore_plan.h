@@ -31,6 +31,7 @@ class RestorePlan {
     int lot = kNoLot;  // of its first try
     bool in_flight = false;
     bool counts = true;  // for its lane: one of the units that go out in one request does
+    bool reported = false;  // as progress
   };
   static constexpr int kNoLot = -1;
   // Lots that are under way at a time.
@@ -51,6 +52,10 @@ class RestorePlan {
 
   // A part's blocks by slot and sequence.
   const std::vector<BlockLocation>& blocks(uint32_t part) const { return blocks_[part]; }
+  // Of all blocks that are to be restored, and of those that an earlier run has: stored bytes.
+  uint64_t total_bytes() const { return total_bytes_; }
+  uint64_t bytes_before() const { return bytes_before_; }
+  uint64_t bytes_of(const Unit& unit) const;
   // The next thing to do; waits for one. nullopt when there is nothing left, or cancelled.
   std::optional<Work> take();
   // All replicas retain the unit's blocks; whether it is done is known at the end of its lot.
@@ -111,6 +116,8 @@ class RestorePlan {
   const RestoreOptions& options_;
   Clock& clock_;
   std::vector<std::vector<BlockLocation>> blocks_;
+  uint64_t total_bytes_ = 0;   // fixed after build(), as the next one
+  uint64_t bytes_before_ = 0;
   Mutex mutex_;
   Condition changed_;
   std::map<std::string, uint32_t> lane_index_ SLUICE_GUARDED_BY(mutex_);

@@ -28,18 +28,35 @@ void RestoreTally::count_by_manifest() {
   result_.newest_stamp = archive_.manifest().newest_stamp;
 }
 
+void RestoreTally::report(RestorePlan::Unit* unit) {
+  const MutexLock lock(mutex_);
+  report_locked(unit);
+}
+
+void RestoreTally::report_locked(RestorePlan::Unit* unit) {
+  if (std::exchange(unit->reported, true)) return;
+  reported_bytes_ += plan_.bytes_of(*unit);
+  if (options_.on_progress) {
+    options_.on_progress(plan_.bytes_before() + reported_bytes_, plan_.total_bytes());
+  }
+}
+
 void RestoreTally::account(RestorePlan::Unit unit, UnitTry result) {
   const bool failed = result.failure.has_value();
   const bool stopped = options_.is_cancelled();
   const MutexLock lock(mutex_);
   const bool retry = failed && !result.failure->permanent && unit.tries + 1 < options_.tries;
   if (!failed || (!retry && !stopped && !result.failure->unread)) count_unit(result);
-  if (!failed) return count_done(unit, result);
+  if (!failed) {
+    report_locked(&unit);
+    return count_done(unit, result);
+  }
   if (retry || stopped) {  // a cancelled unit is left to the next run
     if (unit.tries++ == 0) ++result_.retried;
     plan_.retry(unit);
     return;
   }
+  report_locked(&unit);
   give_up(unit, result);
 }
 
@@ -47,8 +64,8 @@ void RestoreTally::count_done(const RestorePlan::Unit& unit, const UnitTry& resu
   const uint32_t slot = plan_.blocks(unit.part)[unit.first].slot;
   const bool completed_before = options_.completed_slots.contains(slot);
   if (!completed_before || repack_) result_.written += result.count.records;
-  ledger_.add(slot, result.holders, result.kept_newer);
-  result_.kept_newer += result.kept_newer;
+  ledger_.add(slot, result.holders, result.kept);
+  result_.kept.add(result.kept);
   for (const auto& [name, node] : result.nodes) {
     result_.nodes[name].records += node.records;
     result_.nodes[name].bytes += node.bytes;
@@ -59,7 +76,6 @@ void RestoreTally::count_done(const RestorePlan::Unit& unit, const UnitTry& resu
       options_.on_slot_complete(*restored);
     }
   }
-  if (options_.on_progress) options_.on_progress(result_.written, result_.bytes);
 }
 
 void RestoreTally::give_up(const RestorePlan::Unit& unit, const UnitTry& result) {

@@ -25,12 +25,15 @@ class RestoreTally {
   // A plain restore knows from the manifest what the archive holds. Where records are picked or
   // regrouped, they are counted as they come by, also those of completed slots.
   void count_by_manifest();
+  // All replicas retain the unit's blocks: for who watches, that is as good as done.
+  void report(RestorePlan::Unit* unit);
   // Ends a try of the unit: done, to be tried again, or given up.
   void account(RestorePlan::Unit unit, UnitTry result);
   // `buffer` is for reading what the failed units' slots hold.
   absl::StatusOr<RestoreResult> finish(BlockBuffer buffer);
 
  private:
+  void report_locked(RestorePlan::Unit* unit) SLUICE_REQUIRES(mutex_);
   void give_up(const RestorePlan::Unit& unit, const UnitTry& result) SLUICE_REQUIRES(mutex_);
   void count_unit(const UnitTry& result) SLUICE_REQUIRES(mutex_);
   void count_done(const RestorePlan::Unit& unit, const UnitTry& result) SLUICE_REQUIRES(mutex_);
@@ -43,6 +46,7 @@ class RestoreTally {
   Mutex mutex_;  // callbacks are called with it held
   SlotLedger ledger_ SLUICE_GUARDED_BY(mutex_);
   RestoreResult result_ SLUICE_GUARDED_BY(mutex_);
+  uint64_t reported_bytes_ SLUICE_GUARDED_BY(mutex_) = 0;
 };
 
 }  // namespace sluice

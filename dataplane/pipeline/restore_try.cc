@@ -46,7 +46,9 @@ std::optional<UnitFailure> UnitTry::take_reply(const SlotRoute& route,
                                        reply->holders.size(), route.replicas.size())};
   }
   // Of the slot's blocks in one request, with the first.
-  if (const auto kept = reply->kept.extract(slot); !kept.empty()) kept_newer += kept.mapped();
+  if (const auto found = reply->kept.extract(slot); !found.empty()) {
+    kept.add(found.mapped());
+  }
   holders.add(route.epoch, reply->holders);
   for (const WriteReply::Holder& holder : reply->holders) {
     if (holder.keeping != 0) retained_by.insert({holder.node, holder.keeping});

@@ -48,7 +48,7 @@ using LotReplica = std::pair<std::string, uint64_t>;
 struct UnitTry {
   RecordCount count;
   uint64_t newest_stamp = 0;
-  uint64_t kept_newer = 0;
+  KeptRecords kept;
   std::map<std::string, RestoreResult::Node> nodes;
   std::map<uint32_t, SlotDigest> digests;
   std::set<uint32_t> failed_slots;   // of a repacked unit: not tried again in this try

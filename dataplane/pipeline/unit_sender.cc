@@ -96,7 +96,13 @@ void UnitSender::send_regrouped(BlockBuffer buffer, bool completed, const Restor
     absl::StatusOr<BlockReader> reader = BlockReader::open({buffer.data(), header->stored_bytes});
     status = reader.ok() ? regrouper_.regroup(*reader, sink) : reader.status();
   }
-  if (!status.ok()) result->failure = context_.read_failure(unit.part, status);
+  if (status.ok()) return;
+  result->failure = context_.read_failure(unit.part, status);
+  // A name that is impossible: the archive is whole.
+  if (absl::IsInvalidArgument(status)) {
+    result->failure->permanent = true;
+    result->failure->unread = false;
+  }
 }
 
 std::optional<UnitFailure> UnitSender::send_block(BlockBuffer& buffer, uint32_t bytes,
@@ -109,6 +115,8 @@ std::optional<UnitFailure> UnitSender::send_block(BlockBuffer& buffer, uint32_t 
   envelope.slot = slot;
   envelope.attempt = route->epoch;
   envelope.payload_bytes = bytes;
+  envelope.version_override = context_.options.mapping.restamp.stamp;
+  envelope.version_node = context_.options.mapping.restamp.node;
   // A later try begins with another replica: the first one may be alive but stuck.
   std::vector<SlotRoute::Replica>& replicas = route->replicas;
   const auto first = static_cast<size_t>(tries) % replicas.size();

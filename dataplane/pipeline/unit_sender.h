@@ -15,7 +15,7 @@ namespace sluice {
 class UnitSender {
  public:
   explicit UnitSender(RestoreContext& context)
-      : context_(context), regrouper_(context.router.slot_bits(), context.options.prefix) {}
+      : context_(context), regrouper_(context.router.slot_bits(), context.options.mapping) {}
 
   // One try: sends the unit, waits for the replies and accounts for it.
   void send(const RestorePlan::Unit& unit);

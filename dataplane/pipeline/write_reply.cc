@@ -30,7 +30,9 @@ std::string WriteReply::encode() const {
   out.put_varint(left);
   for (auto at = kept.begin(); left > 0; ++at, --left) {
     out.put<uint32_t>(at->first);
-    out.put_varint(at->second);
+    out.put_varint(at->second.newer);
+    out.put_varint(at->second.deleted);
+    out.put_varint(at->second.replaced);
   }
   return bytes;
 }
@@ -66,8 +68,11 @@ absl::StatusOr<WriteReply> WriteReply::decode(std::string_view payload) {
   if (!in.get_varint(&count) || count > kMaxKept) return data_loss("damaged reply");
   for (uint64_t i = 0; i < count; ++i) {
     uint32_t slot = 0;
-    uint64_t records = 0;
-    if (!in.get(&slot) || !in.get_varint(&records)) return data_loss("damaged reply");
+    KeptRecords records;
+    if (!in.get(&slot) || !in.get_varint(&records.newer) || !in.get_varint(&records.deleted) ||
+        !in.get_varint(&records.replaced) || records.deleted > records.newer) {
+      return data_loss("damaged reply");
+    }
     reply.kept[slot] = records;
   }
   if (!in.done()) return data_loss("damaged reply");

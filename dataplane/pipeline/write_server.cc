@@ -304,13 +304,11 @@ absl::StatusOr<uint64_t> WriteServerImpl::apply_or_keep(const RequestBlock& bloc
     // Without memory for it, the block is made durable on its own.
     if (!absl::IsResourceExhausted(token.status())) return token;
   }
-  SLUICE_ASSIGN_OR_RETURN(const Store::BlockResult result, store_.apply_block(block.bytes));
+  SLUICE_ASSIGN_OR_RETURN(const Store::BlockResult result, store_.apply_block(block.bytes, {envelope.version_override, envelope.version_node}));
   reply->changed += result.changed;
   reply->kept_newer += result.kept_newer;
   reply->kept_equal += result.kept_equal;
-  if (const uint64_t kept = result.kept_newer - result.kept_equal; kept > 0) {
-    reply->kept[block.slot] += kept;
-  }
+  if (const KeptRecords kept = result.kept(); kept.any()) reply->kept[block.slot].add(kept);
   return 0;
 }
 
@@ -322,6 +320,8 @@ std::vector<WriteServerImpl::Forward> WriteServerImpl::forward(const SlotRoute& 
   envelope.slot = message.envelope.slot;
   envelope.flags = message.envelope.flags;
   envelope.lot = message.envelope.lot;
+  envelope.version_override = message.envelope.version_override;
+  envelope.version_node = message.envelope.version_node;
   envelope.attempt = message.envelope.attempt;
   envelope.payload_bytes = message.envelope.payload_bytes;
   envelope.sequence = peers_->next_sequence();
@@ -348,7 +348,7 @@ void WriteServerImpl::collect(std::vector<Forward>& forwards, WriteReply* reply)
       status = answer.status();
       if (answer.ok()) {
         for (const auto& [slot, kept] : answer->kept) {
-          reply->kept[slot] = std::max(reply->kept[slot], kept);
+          reply->kept[slot].merge(kept);
         }
         for (const WriteReply::Failure& failure : answer->failures) {
           reply->failures.push_back({forward.replica.node, failure.status});

@@ -38,7 +38,7 @@ struct WriteReply {
   // Of the coordinator's own store; the other replicas' are the same unless they differed before.
   uint64_t changed = 0;
   uint64_t kept_newer = 0;  // records that were there already, newer or equal
-  uint64_t kept_equal = 0;
+  uint64_t kept_equal = 0;  // of these: with the same value
   // Empty: durable on every replica.
   std::vector<Failure> failures;
   static constexpr size_t kMaxFailures = 64;
@@ -51,9 +51,9 @@ struct WriteReply {
   };
   std::vector<Holder> holders;
   static constexpr size_t kMaxHolders = 64;
-  // By slot, where a replica kept records that are newer than the request's, or other ones: how
-  // many, the largest number over the replicas.
-  std::map<uint32_t, uint64_t> kept;
+  // By slot, where a replica had records that are newer than the request's and have other values:
+  // the largest numbers over the replicas.
+  std::map<uint32_t, KeptRecords> kept;
   static constexpr size_t kMaxKept = 64 << 10;
 
   std::string encode() const;

@@ -39,6 +39,18 @@ bool has_repeats(std::vector<uint64_t> hashes) {
 
 }  // namespace
 
+void KeptRecords::merge(const KeptRecords& other) {
+  newer = std::max(newer, other.newer);
+  deleted = std::max(deleted, other.deleted);
+  replaced = std::max(replaced, other.replaced);
+}
+
+void KeptRecords::add(const KeptRecords& other) {
+  newer += other.newer;
+  deleted += other.deleted;
+  replaced += other.replaced;
+}
+
 uint64_t missed_cut(std::span<const ApplyResult> results) {
   uint64_t cut = 0;
   for (const ApplyResult& result : results) {

@@ -10,10 +10,34 @@
 namespace sluice {
 namespace {
 
-void count(Mutation::Outcome outcome, Store::BlockResult* result) {
-  result->changed += outcome == Mutation::Outcome::kChanged;
-  result->kept_newer += outcome != Mutation::Outcome::kChanged;
-  result->kept_equal += outcome == Mutation::Outcome::kEqualHere;
+// `before`: what stood in the key's place. `archived`: the version that the record came with.
+void count(Mutation::Outcome outcome, const std::optional<StoredHead>& before,
+           const RecordSummary& record, const Version& archived, Store::BlockResult* result) {
+  const bool same = before.has_value() && before->summary.same_content(record);
+  switch (outcome) {
+    case Mutation::Outcome::kChanged:
+      ++result->changed;
+      result->replaced += before.has_value() && !same && archived < record.version &&
+                          archived < before->summary.version;
+      return;
+    case Mutation::Outcome::kEqualHere:
+      ++result->kept_newer;
+      ++result->kept_equal;
+      return;
+    case Mutation::Outcome::kNewerHere:
+      ++result->kept_newer;
+      result->kept_equal += same;
+      result->kept_deleted +=
+          before.has_value() && before->summary.tombstone && !record.tombstone;
+      return;
+  }
+}
+
+// Returns the version that the entry came with.
+Version restamp_entry(const Version& restamp, BlockEntry* entry) {
+  const Version archived = entry->version;
+  if (restamp != Version() && !entry->tombstone) entry->version = restamp;
+  return archived;
 }
 
 rocksdb::ReadOptions uncached() {
@@ -45,9 +69,11 @@ absl::Status out_of_order(std::string_view why, const BlockEntry& entry) {
 
 }  // namespace
 
-absl::StatusOr<CheckedBlock> StoreImpl::check_block(std::span<const uint8_t> block) const {
+absl::StatusOr<CheckedBlock> StoreImpl::check_block(std::span<const uint8_t> block,
+                                                    const Version& restamp) const {
   SLUICE_ASSIGN_OR_RETURN(BlockReader reader, BlockReader::open(block));
   CheckedBlock checked(reader);
+  checked.restamp = restamp;
   if (reader.header().slot_bits != options_.slot_bits || checked.slot() >= digests_.size()) {
     return failed_precondition(
         "a block of slot {} with {} slot bits; this cluster has {}: repack it", checked.slot(),
@@ -63,6 +89,7 @@ absl::StatusOr<CheckedBlock> StoreImpl::check_block(std::span<const uint8_t> blo
         (!entry.whole() && entry.fragment.empty())) {
       return data_loss("a block of slot {} holds an entry of impossible sizes", checked.slot());
     }
+    restamp_entry(restamp, &entry);
     checked.largest_stamp = std::max(checked.largest_stamp, entry.version.stamp);
     checked.smallest_stamp = std::min(checked.smallest_stamp, entry.version.stamp);
     checked.key_bytes += entry.key.size();
@@ -71,8 +98,9 @@ absl::StatusOr<CheckedBlock> StoreImpl::check_block(std::span<const uint8_t> blo
   }
 }
 
-absl::StatusOr<Store::BlockResult> StoreImpl::apply_block(std::span<const uint8_t> block) {
-  SLUICE_ASSIGN_OR_RETURN(const CheckedBlock checked, check_block(block));
+absl::StatusOr<Store::BlockResult> StoreImpl::apply_block(std::span<const uint8_t> block,
+                                                          const Version& restamp) {
+  SLUICE_ASSIGN_OR_RETURN(const CheckedBlock checked, check_block(block, restamp));
   BlockResult result;
   if (checked.value_digests.empty()) return result;
   SLUICE_RETURN_IF_ERROR(check_writable());
@@ -104,21 +132,23 @@ absl::Status StoreImpl::apply_entries(const CheckedBlock& block, Runs& runs, Blo
     SLUICE_ASSIGN_OR_RETURN(const bool more, reader.next(&entry));
     if (!more)
       return internal_error("a block of slot {} changed while it was applied", block.slot());
+    const Version archived = restamp_entry(block.restamp, &entry);
     if (entry.whole()) {
       const RecordSummary summary{entry.version, entry.tombstone, entry.value_bytes, value_digest};
       SLUICE_ASSIGN_OR_RETURN(const Mutation::Outcome outcome,
                               mutation.put(block.slot(), entry.key, summary, entry.fragment));
-      count(outcome, result);
+      count(outcome, mutation.before(), summary, archived, result);
     } else {
-      SLUICE_RETURN_IF_ERROR(apply_fragment(block.slot(), entry, mutation, runs, result));
+      SLUICE_RETURN_IF_ERROR(apply_fragment(block.slot(), entry, archived, mutation, runs, result));
     }
     if (mutation.bytes() >= kBatchBytes) SLUICE_RETURN_IF_ERROR(commit(mutation, ticket));
   }
   return commit(mutation, ticket);
 }
 
-absl::Status StoreImpl::apply_fragment(uint32_t slot, const BlockEntry& entry, Mutation& mutation,
-                                       Runs& runs, BlockResult* result) {
+absl::Status StoreImpl::apply_fragment(uint32_t slot, const BlockEntry& entry,
+                                       const Version& archived, Mutation& mutation, Runs& runs,
+                                       BlockResult* result) {
   const auto run = std::find_if(runs.begin(), runs.end(), [&](const StagedRun& r) {
     return r.slot == slot && r.version == entry.version && r.value_bytes == entry.value_bytes &&
            r.key == entry.key;
@@ -133,7 +163,7 @@ absl::Status StoreImpl::apply_fragment(uint32_t slot, const BlockEntry& entry, M
   }
   if (run == runs.end()) return match_stored(slot, entry, mutation, result);
   if (entry.fragment_offset == run->staged_bytes) {
-    if (entry.last()) return finish_run(entry, mutation, runs, result);
+    if (entry.last()) return finish_run(entry, archived, mutation, runs, result);
     SLUICE_RETURN_IF_ERROR(
         mutation.put_fragments(slot, entry.key, run->set, entry.fragment_offset, entry.fragment));
     run->staged_bytes += entry.fragment.size();
@@ -165,8 +195,8 @@ absl::Status StoreImpl::begin_run(uint32_t slot, const BlockEntry& entry, Mutati
   return absl::OkStatus();
 }
 
-absl::Status StoreImpl::finish_run(const BlockEntry& entry, Mutation& mutation, Runs& runs,
-                                   BlockResult* result) {
+absl::Status StoreImpl::finish_run(const BlockEntry& entry, const Version& archived,
+                                   Mutation& mutation, Runs& runs, BlockResult* result) {
   const StagedRun& run = runs.front();
   // The digest is of what is stored, read back, not of what was received.
   StreamingXxh3 hash;
@@ -186,7 +216,7 @@ absl::Status StoreImpl::finish_run(const BlockEntry& entry, Mutation& mutation, 
                      "removing a staging row"));
   SLUICE_ASSIGN_OR_RETURN(const Mutation::Outcome outcome,
                           mutation.put_staged(run.slot, run.key, summary, run.set));
-  count(outcome, result);
+  count(outcome, mutation.before(), summary, archived, result);
   runs.pop_front();
   return absl::OkStatus();
 }
@@ -208,8 +238,12 @@ absl::Status StoreImpl::match_stored(uint32_t slot, const BlockEntry& entry, Mut
     }
     if (!same) return out_of_order("that is not the one stored", entry);
   }
-  if (entry.last())
-    count(older ? Mutation::Outcome::kNewerHere : Mutation::Outcome::kEqualHere, result);
+  if (entry.last()) {
+    // Of a fragment it is not known what the whole value is.
+    const RecordSummary record{entry.version, false, entry.value_bytes, Digest128()};
+    count(older ? Mutation::Outcome::kNewerHere : Mutation::Outcome::kEqualHere, stored, record,
+          entry.version, result);
+  }
   return absl::OkStatus();
 }
 

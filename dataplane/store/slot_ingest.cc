@@ -96,10 +96,14 @@ SlotDigest sum_of(SlotDigest a, const SlotDigest& b) {
   return a;
 }
 
-void count_outcome(Mutation::Outcome outcome, Store::BlockResult* result) {
+void count_outcome(Mutation::Outcome outcome, const std::optional<StoredHead>& before,
+                   const RecordSummary& record, Store::BlockResult* result) {
+  const bool newer = outcome == Mutation::Outcome::kNewerHere && before.has_value();
   result->changed += outcome == Mutation::Outcome::kChanged;
   result->kept_newer += outcome != Mutation::Outcome::kChanged;
-  result->kept_equal += outcome == Mutation::Outcome::kEqualHere;
+  result->kept_equal += outcome == Mutation::Outcome::kEqualHere ||
+                        (newer && before->summary.same_content(record));
+  result->kept_deleted += newer && before->summary.tombstone && !record.tombstone;
 }
 
 absl::Status put_record(Mutation& mutation, uint32_t slot, std::span<const IngestRow> pieces,
@@ -113,7 +117,7 @@ absl::Status put_record(Mutation& mutation, uint32_t slot, std::span<const Inges
   }
   SLUICE_ASSIGN_OR_RETURN(const Mutation::Outcome outcome,
                           mutation.put(slot, row.key(), row.summary(), value));
-  count_outcome(outcome, result);
+  count_outcome(outcome, mutation.before(), row.summary(), result);
   return absl::OkStatus();
 }
 
@@ -186,10 +190,11 @@ absl::StatusOr<SlotIngest::Result> StoreImpl::ingest(std::map<uint32_t, SlotRows
   }
   for (SlotWork& each : work) {
     if (each.way != Way::kCompare) continue;
-    const uint64_t before = result.all.kept_newer - result.all.kept_equal;
+    const KeptRecords before = result.all.kept();
     SLUICE_RETURN_IF_ERROR(compare_slot(each.slot, *each.rows, stamps, &result.all));
-    const uint64_t kept = result.all.kept_newer - result.all.kept_equal - before;
-    if (kept > 0) result.kept_different[each.slot] = kept;
+    const KeptRecords after = result.all.kept();
+    const KeptRecords kept{after.newer - before.newer, after.deleted - before.deleted, 0};
+    if (kept.any()) result.kept_different[each.slot] = kept;
   }
   // Makes durable what others wrote and this call relies on, and moves the log's sequence, by which
   // an earlier state of the folder is told.

@@ -95,6 +95,19 @@ class CutReader {
 
 class SlotIngest;
 
+// What a replica's own records meant for those of a request, by slot.
+struct KeptRecords {
+  // Of the request, not written because newer ones are here, which have another value.
+  uint64_t newer = 0;
+  uint64_t deleted = 0;   // of these: with a value, where a newer deletion is here
+  uint64_t replaced = 0;  // of the request, written over newer ones
+  bool any() const { return newer > 0 || replaced > 0; }
+  // The larger of each, of two replicas.
+  void merge(const KeptRecords& other);
+  void add(const KeptRecords& other);
+  friend bool operator==(const KeptRecords&, const KeptRecords&) = default;
+};
+
 struct CutInfo {
   std::string backup;  // UUID
   uint64_t cut = 0;    // T: a stamp
@@ -157,8 +170,13 @@ class Store {
   struct BlockResult {
     uint64_t changed = 0;     // records
     uint64_t kept_newer = 0;  // records that were here already, newer or equal
-    uint64_t kept_equal = 0;  // of kept_newer: identical ones
+    uint64_t kept_equal = 0;  // of kept_newer: with the same value, or deleted too
+    // Of kept_newer: ones with a value, of which a newer deletion is here.
+    uint64_t kept_deleted = 0;
+    // Of changed: restamped records that took the place of newer ones with another value.
+    uint64_t replaced = 0;
     bool after_cut = false;
+    KeptRecords kept() const { return {kept_newer - kept_equal, kept_deleted, replaced}; }
   };
   // Applies a block of a data writing request. Stamps are trusted (the clock moves past them).
   // Blocks of one run must be applied in order, each after the one before it succeeded; a record
@@ -167,7 +185,14 @@ class Store {
   // DATA_LOSS for a damaged block, FAILED_PRECONDITION for one with other slot bits, and
   // FAILED_PRECONDITION ("begin its run again") for a fragment whose beginning is not here: after a
   // restart, or when more runs were open in these slots than are kept (8 in 1/1024 of the slots).
-  virtual absl::StatusOr<BlockResult> apply_block(std::span<const uint8_t> block) = 0;
+  //
+  // `restamp`, where not the default: every record but tombstones gets this version in place of the
+  // block's, so that it wins over all that was written before the version was made.
+  virtual absl::StatusOr<BlockResult> apply_block(std::span<const uint8_t> block,
+                                                  const Version& restamp) = 0;
+  absl::StatusOr<BlockResult> apply_block(std::span<const uint8_t> block) {
+    return apply_block(block, Version());
+  }
 
   // The way in for many blocks of whole slots: see SlotIngest.
   virtual std::unique_ptr<SlotIngest> begin_ingest() = 0;
@@ -240,8 +265,9 @@ class SlotIngest {
   virtual ~SlotIngest() = default;
   struct Result {
     Store::BlockResult all;
-    // Where not none: records of a slot that were not written because newer ones are here.
-    std::map<uint32_t, uint64_t> kept_different;
+    // Where not none: records of a slot that were not written because newer ones, with other values,
+    // are here.
+    std::map<uint32_t, KeptRecords> kept_different;
   };
   // Checks the block and copies it; returns the memory that it takes, in bytes. Errors of the block
   // as Store::apply_block(); RESOURCE_EXHAUSTED for one whose keys unfold to a multiple of it,

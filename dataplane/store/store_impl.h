@@ -36,6 +36,7 @@ namespace sluice {
 struct CheckedBlock {
   explicit CheckedBlock(const BlockReader& block) : reader(block) {}
   BlockReader reader;  // at its first entry
+  Version restamp;     // of all records with a value, in place of their own; default: none
   uint64_t largest_stamp = 0;
   uint64_t smallest_stamp = ~uint64_t{0};
   std::vector<Digest128> value_digests;  // by entry; of whole ones
@@ -90,7 +91,9 @@ class StoreImpl final : public Store {
   HybridClock& clock() override { return *clock_; }
   uint32_t slot_bits() const override { return options_.slot_bits; }
   absl::StatusOr<std::vector<ApplyResult>> apply(std::span<const RecordView> records) override;
-  absl::StatusOr<BlockResult> apply_block(std::span<const uint8_t> block) override;
+  using Store::apply_block;
+  absl::StatusOr<BlockResult> apply_block(std::span<const uint8_t> block,
+                                          const Version& restamp) override;
   absl::StatusOr<std::optional<Record>> get(std::string_view key) override;
   std::unique_ptr<SlotScan> scan(uint32_t slot, std::string_view first_key) override;
   std::unique_ptr<SlotIngest> begin_ingest() override;
@@ -144,14 +147,16 @@ class StoreImpl final : public Store {
 
   // apply_block.cc
   using Runs = std::list<StagedRun>;
-  absl::StatusOr<CheckedBlock> check_block(std::span<const uint8_t> block) const;
+  absl::StatusOr<CheckedBlock> check_block(std::span<const uint8_t> block,
+                                           const Version& restamp = {}) const;
   absl::Status apply_entries(const CheckedBlock& block, Runs& runs, BlockResult* result,
                              uint64_t* ticket);
-  absl::Status apply_fragment(uint32_t slot, const BlockEntry& entry, Mutation& mutation,
-                              Runs& runs, BlockResult* result);
+  // `archived`: the version that the entry came with.
+  absl::Status apply_fragment(uint32_t slot, const BlockEntry& entry, const Version& archived,
+                              Mutation& mutation, Runs& runs, BlockResult* result);
   absl::Status begin_run(uint32_t slot, const BlockEntry& entry, Mutation& mutation, Runs& runs);
-  absl::Status finish_run(const BlockEntry& entry, Mutation& mutation, Runs& runs,
-                          BlockResult* result);
+  absl::Status finish_run(const BlockEntry& entry, const Version& archived, Mutation& mutation,
+                          Runs& runs, BlockResult* result);
   absl::Status match_stored(uint32_t slot, const BlockEntry& entry, Mutation& mutation,
                             BlockResult* result);
   absl::Status give_up_run(const StagedRun& run, Mutation& mutation);

@@ -83,7 +83,10 @@ absl::StatusOr<Envelope> Envelope::open(std::span<const uint8_t> message) {
       (envelope.kind == MessageKind::kWriteRequest && (envelope.flags & kKeep) != 0);
   if (of_lot != (envelope.lot != 0)) return data_loss("envelope of lot {:#x}", envelope.lot);
   const bool has_version = envelope.version_override != 0 || envelope.version_node != 0;
-  if (has_version && envelope.kind != MessageKind::kRecordWrite) {
+  const bool may_have_version =
+      envelope.kind == MessageKind::kRecordWrite ||
+      (envelope.kind == MessageKind::kWriteRequest && (envelope.flags & kKeep) == 0);
+  if (has_version && (!may_have_version || envelope.version_override == 0)) {
     return data_loss("envelope with a version override");
   }
   if (envelope.payload_bytes != message.size() - kBytes ||

@@ -66,7 +66,8 @@ struct Envelope {
   uint32_t payload_bytes = 0;
   uint64_t attempt = 0;
   uint64_t sequence = 0;
-  // kRecordWrite: the version of every record. Else 0.
+  // kRecordWrite: the version of every record. kWriteRequest without kKeep: 0, or the version that
+  // every record but tombstones gets in place of its own. Else 0.
   uint64_t version_override = 0;  // stamp
   uint32_t version_node = 0;
   uint64_t lot = 0;  // kWriteRequest with kKeep, kLotEnd: which lot; else 0

@@ -22,7 +22,7 @@ std::string_view stream_kind_name(StreamKind kind);
 
 struct Hello {
   static constexpr uint32_t kMagic = 0x4c48534c;  // "LSHL"
-  static constexpr uint16_t kProtocol = 4;
+  static constexpr uint16_t kProtocol = 5;
   static constexpr uint64_t kKnownFeatures = 0;
   static constexpr size_t kMaxNameBytes = 255;
   static constexpr size_t kMaxAuthenticationBytes = 4096;

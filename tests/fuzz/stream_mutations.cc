@@ -79,7 +79,7 @@ std::string some_reply() {
   reply.changed = 3;
   reply.failures.push_back({"n2", unavailable("it is gone")});
   reply.holders.push_back({"n1", "store", 7});
-  reply.kept = {{1, 2}, {9, 4}};
+  reply.kept = {{1, {2, 1, 0}}, {9, {4, 4, 7}}};
   return reply.encode();
 }
 

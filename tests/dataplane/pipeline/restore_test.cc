@@ -117,7 +117,7 @@ TEST_F(RestoreTest, OnlyAPrefix) {
   Cluster into(other(4));
   into.serve_writes();
   RestoreOptions options = options_for("r");
-  options.prefix = "photos/";
+  options.mapping.prefix = "photos/";
   absl::StatusOr<RestoreResult> result = run(into, options);
   ASSERT_TRUE(result.ok()) << result.status();
   std::map<std::string, Record> expected;
@@ -140,7 +140,7 @@ TEST_F(RestoreTest, NewerRecordsOfALiveClusterStayAndRepeatsChangeNothing) {
   into.put(make_record("unrelated", "stays", -5));
   absl::StatusOr<RestoreResult> result = run(into, options_for("r"));
   ASSERT_TRUE(result.ok()) << result.status();
-  EXPECT_EQ(result->kept_newer, 1);
+  EXPECT_EQ(result->kept.newer, 1);
   std::map<std::string, Record> expected = source->newest();
   for (const auto& [key, record] : into.newest()) expected[key] = record;
   expect_holds(into, expected);
@@ -148,7 +148,7 @@ TEST_F(RestoreTest, NewerRecordsOfALiveClusterStayAndRepeatsChangeNothing) {
   absl::StatusOr<RestoreResult> again = run(into, options_for("again"));
   ASSERT_TRUE(again.ok()) << again.status();
   EXPECT_EQ(again->written, again->records);
-  EXPECT_EQ(again->kept_newer, result->kept_newer);  // what is equal is not newer
+  EXPECT_EQ(again->kept.newer, result->kept.newer);  // what is equal is not newer
   expect_holds(into, expected);
 }
 
@@ -184,7 +184,7 @@ TEST(RestoreRequestsTest, BlocksOfSmallSlotsGoTogether) {
   ASSERT_TRUE(result.ok()) << result.status();
   EXPECT_EQ(result->written, records.size());
   EXPECT_EQ(result->retried, 0u);
-  EXPECT_EQ(result->kept_newer, 1u);
+  EXPECT_EQ(result->kept.newer, 1u);
   uint64_t requests = 0;
   for (const auto& node : into.nodes) requests += node->writes->counters().requests;
   EXPECT_GE(requests, 3u);
@@ -393,7 +393,7 @@ TEST(SlotLedgerTest, ASlotWhoseUnitsMetTwoStoresOfOneNodeIsNotComplete) {
   ledger.add(1, unit, 3);
   const auto complete = ledger.complete(1);
   ASSERT_TRUE(complete.has_value());
-  EXPECT_EQ(complete->kept_newer, 5);
+  EXPECT_EQ(complete->kept.newer, 5);
   EXPECT_EQ(complete->holders.size(), 2);
   ledger.add(2, unit, 0);
   ledger.add(2, other, 0);
@@ -419,7 +419,7 @@ TEST(WriteReplyTest, RoundTripsAndRefusesDamage) {
   reply.changed = 3;
   reply.kept_newer = 5;
   reply.kept_equal = 4;
-  reply.kept = {{7, 1}};
+  reply.kept = {{7, {3, 1, 2}}};
   reply.failures.push_back({"n2", unavailable("gone")});
   reply.holders = {{"n1", "store-1"}, {"n3", "store-3"}};
   const std::string bytes = reply.encode();

@@ -162,7 +162,7 @@ TEST_F(WriteLotsTest, TellsBySlotWhatWasKept) {
   add(1);
   const auto ended = end("a", 1, add(2));
   ASSERT_TRUE(ended->result.ok());
-  EXPECT_EQ(ended->result->kept_different, (std::map<uint32_t, uint64_t>{{1, 1}}));
+  EXPECT_EQ(ended->result->kept_different, (std::map<uint32_t, KeptRecords>{{1, {1, 0, 0}}}));
   EXPECT_EQ(get(newer.key), "newer");
 }
 

@@ -151,7 +151,7 @@ TEST_F(WriteServerTest, SaysOfEachSlotHowManyRecordsItKept) {
   }
   const WriteReply reply = send(1, {block_of(0), block_of(3), block_of(6)}, 0, 0);
   EXPECT_TRUE(reply.failures.empty());
-  EXPECT_EQ(reply.kept, (std::map<uint32_t, uint64_t>{{3, 2}, {6, 1}}));
+  EXPECT_EQ(reply.kept, (std::map<uint32_t, KeptRecords>{{3, {2, 0, 0}}, {6, {1, 0, 0}}}));
 }
 
 }  // namespace

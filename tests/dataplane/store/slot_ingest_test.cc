@@ -47,7 +47,7 @@ class SlotIngestTest : public StoreTest {
     const auto result = ingest->commit();
     if (!result.ok()) return result.status();
     uint64_t kept = 0;
-    for (const auto& [slot, count] : result->kept_different) kept += count;
+    for (const auto& [slot, count] : result->kept_different) kept += count.newer;
     EXPECT_EQ(kept, result->all.kept_newer - result->all.kept_equal);
     return result->all;
   }
