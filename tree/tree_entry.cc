@@ -10,7 +10,9 @@ namespace sluice {
 namespace {
 
 constexpr char kMagic[] = "SLTE";
-constexpr uint8_t kVersion = 2;
+constexpr uint8_t kVersion = 3;
+constexpr uint8_t kEarlierVersion = 2;
+constexpr TreeKind kLastEarlierKind = TreeKind::kGeneration;
 constexpr size_t kGenerationBytes = kGenerationBits / 8;
 constexpr size_t kShortSuffixBytes = 1 + kGenerationBytes + 3;  // of a chunk's key
 constexpr size_t kLongSuffixBytes = kShortSuffixBytes + 1;
@@ -30,17 +32,216 @@ uint64_t big_endian(std::string_view bytes) {
   return number;
 }
 
-absl::Status check_header(const TreeHeader& header, uint32_t reserved, size_t content_bytes) {
-  if (header.mode > kMaxMode || header.mtime_nanoseconds >= 1'000'000'000 || reserved != 0) {
-    return data_loss("a tree entry's mode, time or reserved field is out of range");
+// Of extras, in ascending order. Several kAttribute are in ascending order of their names.
+enum Tag : uint8_t {
+  kUser = 1,
+  kGroup = 2,
+  kDevice = 3,
+  kExtentList = 4,
+  kChunkCount = 5,
+  kChanged = 6,
+  kOwnPathBytes = 7,
+  kLinked = 8,
+  kAttribute = 9,
+};
+
+// Attributes, with room for the rest.
+constexpr size_t kMaxExtrasBytes = kMaxAttributeBytes + (512 << 10);
+
+bool is_file_kind(TreeKind kind) {
+  return kind == TreeKind::kFile || kind == TreeKind::kChunk || kind == TreeKind::kGeneration;
+}
+bool is_device(TreeKind kind) {
+  return kind == TreeKind::kCharacterDevice || kind == TreeKind::kBlockDevice;
+}
+// Entries that stand for something in a file system, and have owners and attributes.
+bool has_metadata(TreeKind kind) {
+  return kind != TreeKind::kChunk && kind != TreeKind::kGeneration && kind != TreeKind::kHardLink;
+}
+// The extents are in the record itself.
+bool has_extents(const TreeHeader& header) {
+  return header.sparse && (header.kind == TreeKind::kChunk ||
+                           (header.kind == TreeKind::kFile && header.sparse_chunks == 0));
+}
+
+void put_tag(Tag tag, std::string_view bytes, std::string* out) {
+  ByteWriter writer(out);
+  writer.put(static_cast<uint8_t>(tag));
+  writer.put_string(bytes);
+}
+
+std::string encode_extents(const std::vector<Extent>& extents) {
+  std::string bytes;
+  ByteWriter out(&bytes);
+  uint64_t end = 0;
+  for (const Extent& extent : extents) {
+    out.put_varint(extent.offset - end);
+    out.put_varint(extent.length);
+    end = extent.offset + extent.length;
   }
+  return bytes;
+}
+
+bool decode_extents(std::string_view bytes, std::vector<Extent>* extents) {
+  ByteReader in(bytes);
+  uint64_t end = 0;
+  while (!in.done()) {
+    uint64_t gap = 0;
+    Extent extent;
+    if (!in.get_varint(&gap) || !in.get_varint(&extent.length) || extent.length == 0) return false;
+    if (gap == 0 && !extents->empty()) return false;  // would be one with the one before
+    if (gap > INT64_MAX - end || extent.length > INT64_MAX - end - gap) return false;
+    extent.offset = end + gap;
+    end = extent.offset + extent.length;
+    if (extents->size() == kMaxExtents) return false;
+    extents->push_back(extent);
+  }
+  // Varints may be written in more than one way, but not here.
+  return encode_extents(*extents) == bytes;
+}
+
+std::string encode_extras(const TreeHeader& header, const TreeExtras& extras) {
+  std::string bytes;
+  const auto number = [](uint32_t value) {
+    std::string four;
+    ByteWriter(&four).put(value);
+    return four;
+  };
+  if (!extras.user.empty()) put_tag(kUser, extras.user, &bytes);
+  if (!extras.group.empty()) put_tag(kGroup, extras.group, &bytes);
+  if (is_device(header.kind))
+    put_tag(kDevice, number(extras.device_major) + number(extras.device_minor), &bytes);
+  if (has_extents(header)) put_tag(kExtentList, encode_extents(extras.extents), &bytes);
+  if (header.sparse_chunks != 0) put_tag(kChunkCount, number(header.sparse_chunks), &bytes);
+  if (extras.changed) put_tag(kChanged, "", &bytes);
+  if (header.kind == TreeKind::kHardLink)
+    put_tag(kOwnPathBytes, number(extras.own_path_bytes), &bytes);
+  if (extras.linked) put_tag(kLinked, "", &bytes);
+  for (const ExtendedAttribute& attribute : extras.attributes) {
+    std::string pair;
+    ByteWriter(&pair).put_string(attribute.name);
+    put_tag(kAttribute, pair + attribute.value, &bytes);
+  }
+  return bytes;
+}
+
+bool decode_attribute(std::string_view bytes, TreeExtras* extras) {
+  ByteReader in(bytes);
+  std::string_view name;
+  std::string_view value;
+  if (!in.get_string(&name, kMaxAttributeName) || name.empty() ||
+      name.find('\0') != std::string_view::npos || !in.get_bytes(in.remaining(), &value)) {
+    return false;
+  }
+  if (!extras->attributes.empty() && extras->attributes.back().name >= name) return false;
+  extras->attributes.push_back({std::string(name), std::string(value)});
+  return true;
+}
+
+bool decode_number(std::string_view bytes, uint32_t* number) {
+  ByteReader in(bytes);
+  return in.get(number) && in.done();
+}
+
+bool decode_name(std::string_view bytes, std::string* name) {
+  *name = bytes;
+  return !bytes.empty() && bytes.size() <= 255 && bytes.find('\0') == std::string_view::npos;
+}
+
+bool decode_device(std::string_view bytes, TreeExtras* extras) {
+  ByteReader in(bytes);
+  return in.get(&extras->device_major) && in.get(&extras->device_minor) && in.done();
+}
+
+// Only the form that encode_extras() writes is taken: which tags a kind has is checked by encoding
+// once more.
+bool decode_tag(uint8_t tag, std::string_view bytes, TreeHeader* header, TreeExtras* extras) {
+  switch (tag) {
+    case kUser:
+      return has_metadata(header->kind) && decode_name(bytes, &extras->user);
+    case kGroup:
+      return has_metadata(header->kind) && decode_name(bytes, &extras->group);
+    case kDevice:
+      return is_device(header->kind) && decode_device(bytes, extras);
+    case kExtentList:
+      header->sparse = true;
+      return header->kind != TreeKind::kGeneration && is_file_kind(header->kind) &&
+             decode_extents(bytes, &extras->extents);
+    case kChunkCount:
+      header->sparse = true;
+      return is_file_kind(header->kind) && decode_number(bytes, &header->sparse_chunks) &&
+             header->sparse_chunks > 1;
+    case kChanged:
+      extras->changed = true;
+      return header->kind == TreeKind::kFile && bytes.empty();
+    case kOwnPathBytes:
+      return header->kind == TreeKind::kHardLink && decode_number(bytes, &extras->own_path_bytes) &&
+             extras->own_path_bytes > 0;
+    case kLinked:
+      extras->linked = true;
+      return has_metadata(header->kind) && header->kind != TreeKind::kDirectory && bytes.empty();
+    case kAttribute:
+      return has_metadata(header->kind) && decode_attribute(bytes, extras);
+    default:
+      return false;
+  }
+}
+
+absl::Status decode_extras(std::string_view bytes, TreeHeader* header, TreeExtras* extras) {
+  ByteReader in(bytes);
+  while (!in.done()) {
+    uint8_t tag = 0;
+    std::string_view field;
+    if (!in.get(&tag) || !in.get_string(&field, kMaxExtrasBytes) ||
+        !decode_tag(tag, field, header, extras)) {
+      return data_loss("a tree entry's extras are damaged at tag {}", static_cast<int>(tag));
+    }
+  }
+  if (encode_extras(*header, *extras) != bytes)
+    return data_loss("a tree entry's extras are not those of its kind");
+  return absl::OkStatus();
+}
+
+absl::Status check_file(const TreeHeader& header, const TreeExtras& extras, uint64_t* expected) {
   const bool chunk = header.kind == TreeKind::kChunk;
+  if (header.chunk_bytes == 0) return data_loss("a file's entry has chunks of 0 bytes");
+  if (header.chunk >= header.chunks() || (!chunk && header.chunk != 0)) {
+    return data_loss("chunk {} of a file of {} chunks", header.chunk, header.chunks());
+  }
+  if ((header.generation != 0) != (header.chunks() > 1) ||
+      header.generation >> kGenerationBits != 0) {
+    return data_loss("generation {} of a file of {} chunks", header.generation, header.chunks());
+  }
+  if (chunk && header.chunks() == 1) return data_loss("a chunk of a file that has none");
+  if (header.sparse) {
+    if (header.size > INT64_MAX) return data_loss("a sparse file of {} bytes", header.size);
+    *expected = bytes_of(extras.extents);
+    if (*expected > header.chunk_bytes) return data_loss("a chunk of {} data bytes", *expected);
+    if (!extras.extents.empty() &&
+        extras.extents.back().offset + extras.extents.back().length > header.size) {
+      return data_loss("a file's data ends beyond the file");
+    }
+    return absl::OkStatus();
+  }
+  if (chunk) *expected = header.chunk_size(header.chunk);
+  if (header.kind == TreeKind::kFile && header.chunks() == 1) *expected = header.size;
+  return absl::OkStatus();
+}
+
+absl::Status check_entry(const TreeEntry& entry) {
+  const TreeHeader& header = entry.header;
+  if (header.mode > kMaxMode || header.mtime_nanoseconds >= 1'000'000'000)
+    return data_loss("a tree entry's mode or time is out of range");
   uint64_t expected = 0;
   switch (header.kind) {
-    case TreeKind::kFolder:
-      if (header.size != 0) return data_loss("a directory's entry has a size");
+    case TreeKind::kDirectory:
+    case TreeKind::kPipe:
+    case TreeKind::kCharacterDevice:
+    case TreeKind::kBlockDevice:
+      if (header.size != 0) return data_loss("the entry of a directory, pipe or device has a size");
       break;
     case TreeKind::kLink:
+    case TreeKind::kHardLink:
       expected = header.size;
       if (header.size == 0 || header.size > 4096)
         return data_loss("a link's target of {} bytes", header.size);
@@ -48,29 +249,18 @@ absl::Status check_header(const TreeHeader& header, uint32_t reserved, size_t co
     case TreeKind::kFile:
     case TreeKind::kChunk:
     case TreeKind::kGeneration:
-      if (header.chunk_bytes == 0) return data_loss("a file's entry has chunks of 0 bytes");
-      if (header.chunk >= header.chunks() || (!chunk && header.chunk != 0)) {
-        return data_loss("chunk {} of a file of {} chunks", header.chunk, header.chunks());
-      }
-      if ((header.generation != 0) != (header.chunks() > 1) ||
-          header.generation >> kGenerationBits != 0) {
-        return data_loss("generation {} of a file of {} chunks", header.generation,
-                         header.chunks());
-      }
-      if (chunk && header.chunks() == 1) return data_loss("a chunk of a file that has none");
-      if (chunk) expected = header.chunk_size(header.chunk);
-      if (header.kind == TreeKind::kFile && header.chunks() == 1) expected = header.size;
+      SLUICE_RETURN_IF_ERROR(check_file(header, entry.extras, &expected));
       break;
     default:
       return data_loss("a tree entry of kind {}", static_cast<int>(header.kind));
   }
-  const bool file = header.kind == TreeKind::kFile || chunk || header.kind == TreeKind::kGeneration;
-  if (!file && (header.chunk != 0 || header.chunk_bytes != 0 || header.generation != 0)) {
-    return data_loss("an entry that is no file's has chunks");
+  if (!is_file_kind(header.kind) &&
+      (header.chunk != 0 || header.chunk_bytes != 0 || header.generation != 0)) {
+    return data_loss("an entry that is not a file's has chunks");
   }
-  if (content_bytes != expected) {
-    return data_loss("a tree entry holds {} content bytes where its header says {}", content_bytes,
-                     expected);
+  if (entry.content.size() != expected) {
+    return data_loss("a tree entry holds {} content bytes where its header says {}",
+                     entry.content.size(), expected);
   }
   return absl::OkStatus();
 }
@@ -82,57 +272,149 @@ uint64_t TreeHeader::chunk_size(uint64_t number) const {
   return begin >= size ? 0 : std::min<uint64_t>(chunk_bytes, size - begin);
 }
 
-std::string TreeHeader::encode() const {
+std::string encode_tree_entry(const TreeHeader& header, const TreeExtras& extras) {
+  const std::string more = encode_extras(header, extras);
   std::string bytes;
-  bytes.reserve(kBytes);
+  bytes.reserve(TreeHeader::kBytes + more.size());
   ByteWriter out(&bytes);
   out.put_bytes({kMagic, 4});
-  out.put(kVersion);
-  out.put(static_cast<uint8_t>(kind));
-  out.put(mode);
-  out.put(static_cast<uint64_t>(mtime_seconds));
-  out.put(mtime_nanoseconds);
-  out.put(chunk);
-  out.put(size);
-  out.put(chunk_bytes);
-  out.put(uid);
-  out.put(gid);
-  out.put(uint32_t{0});
-  out.put(generation);
-  out.put(digest.low);
-  out.put(digest.high);
+  out.put(more.empty() && header.kind <= kLastEarlierKind ? kEarlierVersion : kVersion);
+  out.put(static_cast<uint8_t>(header.kind));
+  out.put(header.mode);
+  out.put(static_cast<uint64_t>(header.mtime_seconds));
+  out.put(header.mtime_nanoseconds);
+  out.put(header.chunk);
+  out.put(header.size);
+  out.put(header.chunk_bytes);
+  out.put(header.uid);
+  out.put(header.gid);
+  out.put(static_cast<uint32_t>(more.size()));
+  out.put(header.generation);
+  out.put(header.digest.low);
+  out.put(header.digest.high);
+  out.put_bytes(more);
   return bytes;
 }
 
 absl::StatusOr<TreeEntry> parse_tree_entry(std::string_view value) {
   ByteReader in(value);
   std::string_view magic;
-  uint8_t version = 0;
-  if (!in.get_bytes(4, &magic) || magic != std::string_view(kMagic, 4) || !in.get(&version)) {
-    return not_found("no tree entry");
-  }
-  if (version != kVersion) {
-    return failed_precondition("a tree entry of layout version {}: this program knows version {}",
-                               version, kVersion);
-  }
   TreeEntry entry;
+  if (!in.get_bytes(4, &magic) || magic != std::string_view(kMagic, 4) || !in.get(&entry.version)) {
+    return not_found("not a tree entry");
+  }
+  if (entry.version != kVersion && entry.version != kEarlierVersion) {
+    return failed_precondition("a tree entry of layout version {}: this program knows {} and {}",
+                               entry.version, kEarlierVersion, kVersion);
+  }
   TreeHeader& header = entry.header;
   uint8_t kind = 0;
   uint64_t seconds = 0;
-  uint32_t reserved = 0;
+  uint32_t extras_bytes = 0;
   if (!in.get(&kind) || !in.get(&header.mode) || !in.get(&seconds) ||
       !in.get(&header.mtime_nanoseconds) || !in.get(&header.chunk) || !in.get(&header.size) ||
       !in.get(&header.chunk_bytes) || !in.get(&header.uid) || !in.get(&header.gid) ||
-      !in.get(&reserved) || !in.get(&header.generation) || !in.get(&header.digest.low) ||
+      !in.get(&extras_bytes) || !in.get(&header.generation) || !in.get(&header.digest.low) ||
       !in.get(&header.digest.high)) {
     return data_loss("a tree entry of {} bytes: its header alone has {}", value.size(),
                      TreeHeader::kBytes);
   }
   header.kind = static_cast<TreeKind>(kind);
   header.mtime_seconds = static_cast<int64_t>(seconds);
-  entry.content = value.substr(TreeHeader::kBytes);
-  SLUICE_RETURN_IF_ERROR(check_header(header, reserved, entry.content.size()));
+  std::string_view extras;
+  if (extras_bytes > kMaxExtrasBytes || !in.get_bytes(extras_bytes, &extras))
+    return data_loss("a tree entry of {} bytes with {} of extras", value.size(), extras_bytes);
+  const bool earlier = extras.empty() && header.kind <= kLastEarlierKind;
+  if (earlier != (entry.version == kEarlierVersion))
+    return data_loss("a tree entry of a layout version that it does not need");
+  SLUICE_RETURN_IF_ERROR(decode_extras(extras, &header, &entry.extras));
+  entry.content = value.substr(TreeHeader::kBytes + extras.size());
+  SLUICE_RETURN_IF_ERROR(check_entry(entry));
   return entry;
+}
+
+bool is_named_entry(std::string_view head) {
+  if (head.size() < kTreeHeadBytes || !head.starts_with(kMagic)) return false;
+  const auto kind = static_cast<TreeKind>(head[5]);
+  return kind != TreeKind::kChunk && kind != TreeKind::kGeneration;
+}
+
+TreeKind kind_of(FileType type) {
+  switch (type) {
+    case FileType::kDirectory:
+      return TreeKind::kDirectory;
+    case FileType::kLink:
+      return TreeKind::kLink;
+    case FileType::kPipe:
+      return TreeKind::kPipe;
+    case FileType::kCharacterDevice:
+      return TreeKind::kCharacterDevice;
+    case FileType::kBlockDevice:
+      return TreeKind::kBlockDevice;
+    case FileType::kFile:
+    case FileType::kSocket:
+      break;
+  }
+  return TreeKind::kFile;
+}
+
+FileType type_of(TreeKind kind) {
+  switch (kind) {
+    case TreeKind::kDirectory:
+      return FileType::kDirectory;
+    case TreeKind::kLink:
+      return FileType::kLink;
+    case TreeKind::kPipe:
+      return FileType::kPipe;
+    case TreeKind::kCharacterDevice:
+      return FileType::kCharacterDevice;
+    case TreeKind::kBlockDevice:
+      return FileType::kBlockDevice;
+    default:
+      return FileType::kFile;
+  }
+}
+
+void set_metadata(const FileMetadata& metadata, TreeHeader* header, TreeExtras* extras) {
+  header->kind = kind_of(metadata.type);
+  header->mode = metadata.mode;
+  header->mtime_seconds = metadata.mtime_seconds;
+  header->mtime_nanoseconds = metadata.mtime_nanoseconds;
+  header->uid = metadata.uid;
+  header->gid = metadata.gid;
+  extras->user = metadata.user;
+  extras->group = metadata.group;
+  extras->device_major = metadata.device_major;
+  extras->device_minor = metadata.device_minor;
+  extras->attributes = metadata.attributes;
+}
+
+FileMetadata metadata_of(const TreeEntry& entry) {
+  FileMetadata metadata;
+  const TreeHeader& header = entry.header;
+  metadata.type = type_of(header.kind);
+  metadata.mode = header.mode;
+  metadata.mtime_seconds = header.mtime_seconds;
+  metadata.mtime_nanoseconds = header.mtime_nanoseconds;
+  metadata.uid = header.uid;
+  metadata.gid = header.gid;
+  metadata.user = entry.extras.user;
+  metadata.group = entry.extras.group;
+  metadata.size = header.kind == TreeKind::kFile ? header.size : 0;
+  metadata.device_major = entry.extras.device_major;
+  metadata.device_minor = entry.extras.device_minor;
+  metadata.attributes = entry.extras.attributes;
+  if (header.kind == TreeKind::kLink) metadata.target = entry.content;
+  return metadata;
+}
+
+Digest128 digest_of_content(const std::vector<Extent>& extents, std::string_view content) {
+  if (extents.empty()) return xxh3_128(content);
+  const std::string places = encode_extents(extents);
+  StreamingXxh3 digest;
+  digest.update(places.data(), places.size());
+  digest.update(content.data(), content.size());
+  return digest.digest128();
 }
 
 Digest128 digest_of_chunks(const std::vector<Digest128>& chunks) {
@@ -188,6 +470,18 @@ bool split_generation_key(std::string_view rest, std::string_view* path, uint64_
   *path = rest.substr(0, nul);
   *generation = big_endian(rest.substr(nul + 1));
   return true;
+}
+
+absl::StatusOr<HardLinkTarget> target_of(std::string_view key, std::string_view path,
+                                         const TreeEntry& link) {
+  const size_t own = link.extras.own_path_bytes;
+  if (own > key.size()) return data_loss("a hard link whose path is longer than its key");
+  SLUICE_RETURN_IF_ERROR(check_tree_path(link.content));
+  HardLinkTarget target;
+  target.key = std::string(key.substr(0, key.size() - own)).append(link.content);
+  if (own <= path.size())
+    target.path = std::string(path.substr(0, path.size() - own)).append(link.content);
+  return target;
 }
 
 absl::Status check_tree_path(std::string_view path) {

@@ -16,6 +16,7 @@
 #include "control/cli/progress.h"
 #include "control/cli/standard_streams.h"
 #include "dataplane/block/record.h"
+#include "tree/link_groups.h"
 #include "tree/tree_export.h"
 #include "tree/tree_import.h"
 
@@ -30,6 +31,11 @@ struct RecordArguments {
   std::string prefix;
   std::string tree;
   std::string jsonl;
+  bool mirror = false;
+  bool one_file_system = false;
+  std::vector<std::string> exclude;
+  bool numeric_owner = false;
+  bool force = false;
 };
 
 bool check_key(const std::string& key, Outcome* error) {
@@ -148,32 +154,84 @@ void describe(Outcome* outcome, const char* done, uint64_t records, uint64_t byt
                               human_bytes(static_cast<double>(bytes) / std::max(seconds, 1e-3)));
 }
 
+std::string counted_as(uint64_t number, std::string_view one, std::string_view several) {
+  return fmt::format("{} {}", human_count(number), number == 1 ? one : several);
+}
+
 void warn_failures(const StreamFailures& failures, const char* what) {
   for (const StreamFailure& failure : failures.first) {
     print_stderr("sluice: {} {}: {}\n", what, printable(failure.path), failure.reason);
   }
 }
 
-Outcome import_tree_command(ClusterClient& client, const RecordArguments& arguments) {
-  Stream stream("import");
-  ClusterStore store(client);
-  const auto result = import_tree({arguments.tree, arguments.prefix, 2}, store, stream.progress);
-  if (!result.ok()) return failure(result.status());
-  Outcome outcome;
-  describe(&outcome, "imported", result->records, result->bytes, stream.seconds());
-  outcome.fields["failed"] = result->failures.count;
-  outcome.fields["files"] = result->files;
-  outcome.fields["folders"] = result->folders;
-  outcome.fields["links"] = result->links;
-  outcome.fields["skipped"] = result->skipped;
-  outcome.fields["removed"] = result->removed;
-  if (result->leftovers) {
+// One line for each kind of what an import left out.
+void say_left_out(const TreeImportResult& result) {
+  if (result.sockets > 0) print_stderr("sluice: {} skipped\n", counted(result.sockets, "socket"));
+  if (result.other_file_systems > 0) {
+    print_stderr("sluice: {} not entered: other file systems are mounted there\n",
+                 counted(result.other_file_systems, "place"));
+  }
+  if (result.loops > 0) {
+    print_stderr("sluice: {} not entered: a directory that they are in is mounted there again\n",
+                 counted(result.loops, "place"));
+  }
+  if (result.split_links > 0) {
+    print_stderr(
+        "sluice: {} with several names imported once for each name: at most {} are kept "
+        "track of\n",
+        counted(result.split_links, "file"), LinkGroups::kMaxFiles);
+  }
+  if (result.leftovers) {
     print_stderr(
         "sluice: chunks of earlier versions of files are left over; the next import of this prefix "
         "removes them\n");
   }
-  if (result->skipped > 0) {
-    print_stderr("sluice: {} sockets, devices and pipes were skipped\n", result->skipped);
+}
+
+void add_counts(const TreeImportResult& result, Json& fields) {
+  fields["failed"] = result.failures.count;
+  fields["files"] = result.files;
+  fields["directories"] = result.directories;
+  fields["folders"] = result.directories;  // the name in earlier versions
+  fields["links"] = result.links;
+  fields["hard_links"] = result.hard_links;
+  fields["specials"] = result.specials;
+  fields["skipped"] = result.sockets;
+  fields["excluded"] = result.excluded;
+  fields["other_file_systems"] = result.other_file_systems;
+  fields["loops"] = result.loops;
+  fields["removed"] = result.removed;
+  fields["mirrored"] = result.mirrored;
+}
+
+absl::StatusOr<TreeImportOptions> import_options(const RecordArguments& arguments) {
+  TreeImportOptions options;
+  options.root = arguments.tree;
+  options.prefix = arguments.prefix;
+  options.mirror = arguments.mirror;
+  options.scan.one_file_system = arguments.one_file_system;
+  for (const std::string& pattern : arguments.exclude)
+    SLUICE_RETURN_IF_ERROR(options.scan.exclude.add(pattern));
+  return options;
+}
+
+Outcome import_tree_command(ClusterClient& client, const TreeImportOptions& options) {
+  Stream stream("import");
+  ClusterStore store(client);
+  const auto result = import_tree(options, store, stream.progress);
+  if (!result.ok()) return failure(result.status());
+  Outcome outcome;
+  describe(&outcome, "imported", result->records, result->bytes, stream.seconds());
+  add_counts(*result, outcome.fields);
+  say_left_out(*result);
+  if (options.mirror && result->mirrored > 0)
+    outcome.text += fmt::format("removed {} that the tree no longer has\n",
+                                counted_as(result->mirrored, "entry", "entries"));
+  if (result->mirror_failures.count > 0) {
+    warn_failures(result->mirror_failures, "not removed:");
+    outcome.code = kExitFailed;
+    outcome.error = fmt::format("{} that the tree no longer has could not be removed",
+                                counted_as(result->mirror_failures.count, "entry", "entries"));
   }
   if (result->failures.count > 0) {
     warn_failures(result->failures, "not imported:");
@@ -223,36 +281,72 @@ Outcome import_command(const Invocation& invocation, const RecordArguments& argu
   if (!arguments.jsonl.empty() && !arguments.prefix.empty()) {
     return usage_error("--prefix goes with --tree; JSON lines carry whole keys");
   }
+  if (!arguments.jsonl.empty() &&
+      (arguments.mirror || arguments.one_file_system || !arguments.exclude.empty())) {
+    return usage_error("--mirror, --one-file-system and --exclude go with --tree");
+  }
+  const auto options = import_options(arguments);
+  if (!options.ok()) return usage_error("--exclude: {}", message_of(options.status()));
   return with_client(invocation, [&](ClusterClient& client) {
     return arguments.tree.empty() ? import_jsonl_command(client, arguments)
-                                  : import_tree_command(client, arguments);
+                                  : import_tree_command(client, *options);
   });
+}
+
+Json not_set_json(const NotSet& not_set) {
+  return {{"owner", not_set.owner}, {"set_id", not_set.set_id},         {"xattr", not_set.xattr},
+          {"acl", not_set.acl},     {"capability", not_set.capability}, {"device", not_set.device}};
+}
+
+// Once for each kind.
+void say_not_set(const NotSet& not_set) {
+  const auto say = [](uint64_t count, const char* noun, const char* why) {
+    if (count > 0) print_stderr("sluice: not set: {}{}\n", counted(count, noun), why);
+  };
+  say(not_set.owner, "owner", ": files are given to others by root alone (CAP_CHOWN)");
+  say(not_set.set_id, "set-user-ID or set-group-ID bit",
+      ": the files do not belong to the owners here that they were imported from");
+  say(not_set.xattr, "entry's extended attribute", ": no permission, or not on this file system");
+  say(not_set.acl, "access control list (ACL)", ": no permission, or not on this file system");
+  say(not_set.capability, "file capability set", ": set by root alone (CAP_SETFCAP)");
+  say(not_set.device, "device", ": made by root alone (CAP_MKNOD)");
 }
 
 Outcome export_tree_command(ClusterClient& client, const RecordArguments& arguments) {
   Stream stream("export");
   ClusterStore source(client);
-  const auto result = export_tree({arguments.tree, arguments.prefix}, source, stream.progress);
+  TreeExportOptions options;
+  options.target.directory = arguments.tree;
+  options.target.numeric_owner = arguments.numeric_owner;
+  options.target.replace_directories = arguments.force;
+  options.prefix = arguments.prefix;
+  const auto result = export_tree(options, source, stream.progress);
   if (!result.ok())
     return failure(with_context(result.status(), fmt::format("export to {}", arguments.tree)));
   Outcome outcome;
   describe(&outcome, "exported", result->records, result->bytes, stream.seconds());
   outcome.fields["files"] = result->files;
-  outcome.fields["folders"] = result->folders;
+  outcome.fields["directories"] = result->directories;
+  outcome.fields["folders"] = result->directories;  // the name in earlier versions
   outcome.fields["links"] = result->links;
+  outcome.fields["hard_links"] = result->hard_links;
+  outcome.fields["specials"] = result->specials;
+  outcome.fields["changed_while_read"] = result->changed;
+  outcome.fields["superseded"] = result->superseded;
   outcome.fields["skipped"] = result->other_records;
   outcome.fields["failed"] = result->failures.count + result->damaged.count;
   if (result->other_records > 0) {
-    print_stderr("sluice: {} records that are no entries of a tree were skipped\n",
+    print_stderr("sluice: {} records that are not entries of a tree were skipped\n",
                  result->other_records);
   }
-  outcome.fields["not_set"] = {{"set_id", result->set_id_dropped}};
-  if (result->set_id_dropped > 0) {
+  if (result->superseded > 0) {
     print_stderr(
-        "sluice: {} set-user-ID or set-group-ID bits were not set: the files do not belong to the "
-        "owners here that they were imported from\n",
-        result->set_id_dropped);
+        "sluice: {} of earlier imports skipped: they are below what is no longer a directory "
+        "(import with --mirror removes them)\n",
+        counted_as(result->superseded, "entry", "entries"));
   }
+  outcome.fields["not_set"] = not_set_json(result->not_set);
+  say_not_set(result->not_set);
   warn_failures(result->failures, "not exported:");
   warn_failures(result->damaged, "damaged:");
   if (result->failures.count > 0) {
@@ -347,12 +441,30 @@ void register_streams(CLI::App& record, Invocation& invocation,
       record, "import", "Write many records: the files of a directory tree, or JSON lines",
       "sluice record import --tree /usr/share/doc --prefix docs/\n"
       "  sluice record import --jsonl records.jsonl\n"
-      "\nA tree keeps paths, modes, times and links; files are cut into chunks of 992 KiB.\n"
+      "  sluice record import --tree ~/project --prefix project/ --mirror --exclude '*.o' "
+      "--exclude "
+      "/build/\n"
+      "\nA tree keeps types, modes, owners, times, links, hard links, holes, extended attributes, "
+      "ACLs "
+      "and\n"
+      "capabilities; sockets are counted and left. Files are cut into chunks of 992 KiB.\n"
+      "A PATTERN is as in .gitignore: '*.o' anywhere, '/build/' the directory at the root, "
+      "'a/**/b', "
+      "'!keep.o'.\n"
       "JSON lines: {\"key\": \"k\", \"value\": \"v\"}, or key_b64 and value_b64 in base64; at most "
       "96 MiB a line.\n"
       "An import ends at the first malformed line; the lines before it are imported.");
   import->add_option("--tree", arguments->tree, "A directory")->type_name("DIR");
   import->add_option("--prefix", arguments->prefix, "Put before each key of a tree");
+  import->add_flag("--mirror", arguments->mirror,
+                   "Remove what earlier imports put under the prefix and the tree no longer has");
+  import->add_flag("--one-file-system", arguments->one_file_system,
+                   "Do not enter what is mounted in the tree");
+  import
+      ->add_option("--exclude", arguments->exclude,
+                   "Leave out what the pattern matches, with all below it; any number of times")
+      ->type_name("PATTERN")
+      ->allow_extra_args(false);
   import->add_option("--jsonl", arguments->jsonl, "A file of JSON lines; - is stdin")
       ->type_name("FILE");
   on_run(import, invocation, arguments, import_command);
@@ -367,6 +479,10 @@ void register_streams(CLI::App& record, Invocation& invocation,
       ->type_name("DIR");
   export_app->add_option("--prefix", arguments->prefix,
                          "Only keys that begin so; a tree's paths go without it");
+  export_app->add_flag("--numeric-owner", arguments->numeric_owner,
+                       "Owners by number, also where their names are known here");
+  export_app->add_flag("--force", arguments->force,
+                       "Replace directories that are not empty by what is not a directory");
   export_app
       ->add_option("--jsonl", arguments->jsonl, "A file, replaced when all is written; - is stdout")
       ->type_name("FILE");
