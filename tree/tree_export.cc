@@ -98,11 +98,12 @@ class TreeExporter {
   absl::Status take_file(std::string_view key, const std::string& path, const TreeEntry& entry,
                          size_t value_bytes);
   absl::Status take_other(std::string_view key, const std::string& path, const TreeEntry& entry);
-  absl::Status take_chunk(std::string_view path, const TreeEntry& entry, size_t value_bytes);
+  // Bytes are those of its key and value.
+  absl::Status take_chunk(std::string_view path, const TreeEntry& entry, size_t bytes);
   void take_generation(std::string_view path, const TreeHeader& header, size_t bytes);
   void note_failure(std::string_view path, const absl::Status& status);
   absl::Status check_going_on(std::string_view path, const absl::Status& status);
-  absl::Status accept_chunk(std::string_view below, const TreeEntry& entry, size_t value_bytes);
+  absl::Status accept_chunk(std::string_view below, const TreeEntry& entry, size_t bytes);
   absl::Status accept_generation(std::string_view below, const TreeHeader& header, size_t bytes);
   void note_placed(std::string_view key, const std::string& path, const TreeEntry& entry);
   absl::Status place_large(std::string_view path, ChunkedFile file);
@@ -187,8 +188,7 @@ absl::Status TreeExporter::take_file(std::string_view key, const std::string& pa
   return absl::OkStatus();
 }
 
-absl::Status TreeExporter::take_chunk(std::string_view path, const TreeEntry& entry,
-                                      size_t value_bytes) {
+absl::Status TreeExporter::take_chunk(std::string_view path, const TreeEntry& entry, size_t bytes) {
   const TreeHeader& header = entry.header;
   const Digest128 digest = digest_of_content(entry.extras.extents, entry.content);
   if (digest != header.digest)
@@ -201,7 +201,7 @@ absl::Status TreeExporter::take_chunk(std::string_view path, const TreeEntry& en
   }
   assembly.chunks[header.chunk] = digest;
   ++assembly.records;
-  assembly.bytes += value_bytes;
+  assembly.bytes += bytes;
   const auto file = large_files_.find(std::string(path));
   if (file == large_files_.end() || !is_whole(path, file->second.header())) return absl::OkStatus();
   return place_large(path, file->second);
@@ -256,8 +256,8 @@ absl::StatusOr<uint64_t> TreeExporter::fetch_chunks(const std::string& path,
     const Assembly& assembly = assemblies_[AssemblyKey(path, header)];
     const auto chunk = static_cast<uint32_t>(number);
     if (assembly.chunks.contains(chunk)) continue;
-    SLUICE_ASSIGN_OR_RETURN(const auto value,
-                            source_.get(tree_chunk_key(file.key, header.generation, chunk)));
+    const std::string key = tree_chunk_key(file.key, header.generation, chunk);
+    SLUICE_ASSIGN_OR_RETURN(const auto value, source_.get(key));
     if (!value.has_value()) return number;
     const auto parsed = parse_tree_entry(*value);
     if (absl::IsNotFound(parsed.status())) return number;
@@ -265,7 +265,7 @@ absl::StatusOr<uint64_t> TreeExporter::fetch_chunks(const std::string& path,
     if (!belongs(entry.header, header, chunk))
       return data_loss("chunk {} is another one's", number);
     // The last one places the file.
-    SLUICE_RETURN_IF_ERROR(take_chunk(path, entry, value->size()));
+    SLUICE_RETURN_IF_ERROR(take_chunk(path, entry, key.size() + value->size()));
   }
   return header.chunks();
 }
@@ -381,21 +381,22 @@ absl::Status TreeExporter::accept(std::string_view key, std::string_view value) 
   progress_.count(key.size() + value.size());
   if (!entry.ok()) return check_going_on(below, entry.status());
   const TreeHeader& header = entry->header;
-  if (header.kind == TreeKind::kGeneration) return accept_generation(below, header, value.size());
-  if (header.kind == TreeKind::kChunk) return accept_chunk(below, *entry, value.size());
+  const size_t bytes = key.size() + value.size();
+  if (header.kind == TreeKind::kGeneration) return accept_generation(below, header, bytes);
+  if (header.kind == TreeKind::kChunk) return accept_chunk(below, *entry, bytes);
   if (below.find('\0') != std::string_view::npos)
     return check_going_on(below, data_loss("its key is that of a chunk"));
   const absl::Status status = take_entry(key, below, *entry, value.size());
   if (!status.ok()) return check_going_on(below, status);
   if (header.generation == 0) {
     ++result_.records;
-    result_.bytes += key.size() + value.size();
+    result_.bytes += bytes;
   }
   return absl::OkStatus();
 }
 
 absl::Status TreeExporter::accept_chunk(std::string_view below, const TreeEntry& entry,
-                                        size_t value_bytes) {
+                                        size_t bytes) {
   std::string_view path;
   uint64_t generation = 0;
   uint32_t chunk = 0;
@@ -405,7 +406,7 @@ absl::Status TreeExporter::accept_chunk(std::string_view below, const TreeEntry&
                           data_loss("its key is not the one of chunk {}", entry.header.chunk));
   }
   absl::Status status = check_tree_path(path);
-  if (status.ok()) status = take_chunk(path, entry, value_bytes);
+  if (status.ok()) status = take_chunk(path, entry, bytes);
   return status.ok() ? status : check_going_on(path, status);
 }
 

@@ -57,6 +57,7 @@ TEST_F(Tree, RoundTripsKindsModesTimesAndContent) {
     const TreeExportResult exported = export_to_out(prefix);
     EXPECT_EQ(exported.failures.count + exported.damaged.count + exported.other_records, 0u);
     EXPECT_EQ(exported.records, 21u);
+    EXPECT_EQ(exported.bytes, imported.bytes);
     EXPECT_EQ(picture(out()), picture(in()));
   }
   for (const fs::path& tree : {in(), out()})
