@@ -10,6 +10,7 @@
 #include "base/parallel.h"
 #include "base/status.h"
 #include "control/backup/backup_run.h"
+#include "control/backup/manifest_check.h"
 #include "control/peers/rpc.h"
 
 namespace sluice {
@@ -288,48 +289,27 @@ absl::StatusOr<Manifest> BackupRun::collect_parts() {
   return manifest;
 }
 
-// Each planned slot is in exactly one part; an agreed one is as its replicas published it.
-absl::Status BackupRun::check_manifest(const Manifest& manifest) const {
-  std::map<uint32_t, const SlotDigest*> stored;
-  for (const PartManifest& part : manifest.parts) {
-    for (const SlotSummary& slot : part.slots) {
-      if (!stored.emplace(slot.slot, &slot.digest).second) {
-        return data_loss("slot {} is in the parts of two targets", slot.slot);
-      }
-    }
-  }
-  if (defect(Defect::kDeadTargetIsDone)) return absl::OkStatus();
-  for (const SlotPlan& slot : plan_.slots) {
-    const auto found = stored.find(slot.slot);
-    if (found == stored.end()) return data_loss("slot {} is in no target's part", slot.slot);
-    if (slot.agreed && *found->second != slot.expected) {
-      return data_loss("slot {} at its target is not what its replicas published", slot.slot);
-    }
-  }
-  if (stored.size() != plan_.slots.size()) {
-    return data_loss("{} slots in the parts, {} planned", stored.size(), plan_.slots.size());
-  }
-  if (manifest.newest_stamp > manifest.identity.cut) {
-    return data_loss("a record is stamped after the cut");
-  }
-  return absl::OkStatus();
-}
-
 absl::Status BackupRun::commit_everywhere(const Manifest& manifest) {
   v1::CommitRequest request;
   request.set_backup(uuid_);
   request.set_attempt(head_.attempt);
   request.set_manifest(manifest.encode());
+  std::vector<v1::CommitReply> replies(plan_.targets.size());
   const std::vector<absl::Status> statuses =
-      call_targets([&](size_t, PeerNode& node, grpc::ClientContext& call) {
-        v1::Empty reply;
-        return node.peer().CommitArchive(&call, request, &reply);
+      call_targets([&](size_t i, PeerNode& node, grpc::ClientContext& call) {
+        return node.peer().CommitArchive(&call, request, &replies[i]);
       });
-  for (const absl::Status& status : statuses) {
-    if (status.ok() && defect(Defect::kOneManifestIsEnough)) return absl::OkStatus();
-    SLUICE_RETURN_IF_ERROR(status);
+  bool moved = false;
+  for (size_t i = 0; i < statuses.size(); ++i) {
+    if (statuses[i].ok() && defect(Defect::kOneManifestIsEnough)) return absl::OkStatus();
+    SLUICE_RETURN_IF_ERROR(statuses[i]);
+    moved = moved || archives_[i].path != replies[i].folder();
+    archives_[i].path = replies[i].folder();
   }
-  return absl::OkStatus();
+  if (!moved) return absl::OkStatus();
+  // A target came back meanwhile, with another archive directory that has the same part.
+  SLUICE_ASSIGN_OR_RETURN(const auto parts, part_changes(*context_.block, uuid_, archives_));
+  return job_->commit(parts);
 }
 
 void BackupRun::add_progress_totals(BackupTotals* totals) {
@@ -362,7 +342,7 @@ absl::Status BackupRun::wait_for_wall_clocks() {
 
 absl::Status BackupRun::finish() {
   SLUICE_ASSIGN_OR_RETURN(const Manifest manifest, collect_parts());
-  SLUICE_RETURN_IF_ERROR(check_manifest(manifest));
+  SLUICE_RETURN_IF_ERROR(check_manifest(plan_, manifest));
   SLUICE_ASSIGN_OR_RETURN(auto parts, part_changes(*context_.block, uuid_, archives_));
   BackupHead head = head_;
   if (head.state == BackupState::kConsolidated || parts.size() > kPartsWithHead) {

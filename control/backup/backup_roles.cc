@@ -431,21 +431,24 @@ absl::StatusOr<std::vector<uint32_t>> BackupRoles::durable(std::string_view back
   return role->durable();
 }
 
-absl::Status BackupRoles::commit(std::string_view backup, uint64_t attempt,
-                                 std::string_view manifest) {
+absl::StatusOr<std::string> BackupRoles::commit(std::string_view backup, uint64_t attempt,
+                                                std::string_view manifest) {
   SLUICE_ASSIGN_OR_RETURN(const Manifest decoded, Manifest::decode(manifest));
   if (decoded.identity.backup != backup) {
     return invalid_argument("a manifest of backup {} for backup {}", decoded.identity.backup,
                             backup);
   }
   const auto role = role_of(backup, attempt);
-  if (role.ok()) return (*role)->commit(decoded);
+  if (role.ok()) {
+    SLUICE_RETURN_IF_ERROR((*role)->commit(decoded));
+    return archive_path(context_, (*role)->head());
+  }
   // A repeat after this node's role ended, or restarted.
   SLUICE_ASSIGN_OR_RETURN(const StoredBackup stored, load_backup(*context_.block, backup));
-  const auto there =
-      read_file(archive_path(context_, stored.head) + "/" + kManifestFile, kLargestManifest);
+  std::string folder = archive_path(context_, stored.head);
+  const auto there = read_file(folder + "/" + kManifestFile, kLargestManifest);
   if (!there.ok()) return role.status();
-  if (*there == manifest) return absl::OkStatus();
+  if (*there == manifest) return folder;
   return already_exists("{}: another manifest of backup {} is stored", context_.name,
                         stored.head.name);
 }

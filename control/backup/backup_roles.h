@@ -51,9 +51,10 @@ class BackupRoles {
   absl::StatusOr<Part> part(std::string_view backup, uint64_t attempt);
   // Slots durable at this target. UNAVAILABLE until it has opened its part.
   absl::StatusOr<std::vector<uint32_t>> durable(std::string_view backup, uint64_t attempt);
-  // Stores the root manifest in this target's part. A repeat with the same manifest is OK;
-  // ALREADY_EXISTS for another one than is stored.
-  absl::Status commit(std::string_view backup, uint64_t attempt, std::string_view manifest);
+  // Stores the root manifest in this target's part; the directory that it stands in. A repeat with
+  // the same manifest is OK; ALREADY_EXISTS for another one than is stored.
+  absl::StatusOr<std::string> commit(std::string_view backup, uint64_t attempt,
+                                     std::string_view manifest);
   // Ends this node's part: stops its roles, drops its cut, removes what it stored of an archive
   // that was not finished. Idempotent.
   absl::Status drop(std::string_view backup, uint64_t attempt);

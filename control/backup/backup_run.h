@@ -143,7 +143,6 @@ class BackupRun {
   std::vector<absl::Status> call_targets(
       const std::function<grpc::Status(size_t, PeerNode&, grpc::ClientContext&)>& once);
   absl::StatusOr<Manifest> collect_parts();
-  absl::Status check_manifest(const Manifest& manifest) const;
   absl::Status commit_everywhere(const Manifest& manifest);
   absl::Status wait_for_wall_clocks();
   void add_progress_totals(BackupTotals* totals);

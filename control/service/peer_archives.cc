@@ -50,10 +50,12 @@ absl::Status PeerService::report_progress(IncomingCall&, const v1::ProgressReque
 }
 
 absl::Status PeerService::commit_archive(IncomingCall&, const v1::CommitRequest& request,
-                                         v1::Empty*) {
+                                         v1::CommitReply* reply) {
   SLUICE_ASSIGN_OR_RETURN(const auto pass,
                           context_.fence->enter(request.backup(), request.attempt()));
-  return roles_.commit(request.backup(), request.attempt(), request.manifest());
+  SLUICE_ASSIGN_OR_RETURN(*reply->mutable_folder(),
+                          roles_.commit(request.backup(), request.attempt(), request.manifest()));
+  return absl::OkStatus();
 }
 
 absl::Status PeerService::verify_archive(IncomingCall& call, const v1::ArchiveReference& request,

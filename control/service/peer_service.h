@@ -50,7 +50,7 @@ class PeerService {
   absl::Status report_progress(IncomingCall& call, const v1::ProgressRequest& request,
                                v1::Empty* reply);
   absl::Status commit_archive(IncomingCall& call, const v1::CommitRequest& request,
-                              v1::Empty* reply);
+                              v1::CommitReply* reply);
   absl::Status verify_archive(IncomingCall& call, const v1::ArchiveReference& request,
                               PageSink<v1::VerifyUpdate>* pages);
   absl::Status check_archive(IncomingCall& call, const v1::ArchiveReference& request,

@@ -6,53 +6,22 @@
 #include <rocksdb/table.h>
 #include <rocksdb/transaction_log.h>
 #include <rocksdb/write_buffer_manager.h>
-#include <spdlog/spdlog.h>
 #include <unistd.h>
 
 #include <algorithm>
-#include <atomic>
 #include <cstdarg>
-#include <cstdio>
 #include <utility>
 
 #include "base/status.h"
+#include "dataplane/store/error_log.h"
 #include "dataplane/store/manifest_end.h"
 #include "dataplane/store/slot_blocks.h"
 
 namespace sluice {
 namespace {
 
-constexpr size_t kLongestError = 1024;
-constexpr int kMostErrors = 200;
 // Of one family. A cut, which is only read, has no more of them than it needs to be opened.
 constexpr size_t kLeastMemtableBytes = size_t{256} << 10;
-
-// What fails in RocksDB goes to the program's log. A file of its own, beside the data, would
-// stop the process: RocksDB asserts that nothing is appended to a file behind a write that failed,
-// and reports the disk that is full, once more, into that very file. The first kMostErrors of a
-// store; what fails is told by whoever called, too.
-class ErrorsToLog final : public rocksdb::Logger {
- public:
-  explicit ErrorsToLog(std::string path)
-      : rocksdb::Logger(rocksdb::InfoLogLevel::ERROR_LEVEL), path_(std::move(path)) {}
-  using rocksdb::Logger::Logv;
-  void LogHeader(const char*, va_list) override {}
-  void Logv(const char*, va_list) override {}
-  void Logv(const rocksdb::InfoLogLevel level, const char* format, va_list arguments) override {
-    if (level < GetInfoLogLevel() || level >= rocksdb::InfoLogLevel::HEADER_LEVEL) return;
-    if (errors_.load(std::memory_order_relaxed) >= kMostErrors) return;
-    errors_.fetch_add(1, std::memory_order_relaxed);
-    char text[kLongestError];
-    std::vsnprintf(text, sizeof text, format, arguments);
-    std::string_view line = text;
-    while (line.ends_with('\n')) line.remove_suffix(1);
-    spdlog::warn("{}: {}", path_, line);
-  }
-
- private:
-  const std::string path_;
-  std::atomic<int> errors_{0};
-};
 
 class SilentLogger final : public rocksdb::Logger {
  public:
@@ -144,7 +113,7 @@ absl::StatusOr<std::unique_ptr<StoreDb>> StoreDb::open(const std::string& path,
                                                        const std::shared_ptr<rocksdb::Cache>& cache,
                                                        rocksdb::Env* env) {
   SLUICE_ASSIGN_OR_RETURN(const bool list_is_whole, manifest_ends_whole(path));
-  auto logs = std::make_unique<StoreLogs>(env != nullptr ? env : rocksdb::Env::Default());
+  auto logs = std::make_unique<StoreLogs>(env != nullptr ? env : rocksdb::Env::Default(), path);
   rocksdb::DBOptions options;
   options.env = logs->env();
   options.create_if_missing = true;
@@ -156,7 +125,7 @@ absl::StatusOr<std::unique_ptr<StoreDb>> StoreDb::open(const std::string& path,
   options.max_open_files = 512;
   options.bytes_per_sync = 1 << 20;
   options.listeners.push_back(std::make_shared<RecoversWhenTold>());
-  options.info_log = std::make_shared<ErrorsToLog>(path);
+  options.info_log = std::make_shared<ErrorLog>(path);
   // Compaction waits for whoever answers: leases, calls and blocks.
   options.env->LowerThreadPoolCPUPriority(rocksdb::Env::Priority::LOW, rocksdb::CpuPriority::kLow)
       .PermitUncheckedError();

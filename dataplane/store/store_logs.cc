@@ -21,8 +21,11 @@ using rocksdb::IOStatus;
 // One log. Guarded by its chain.
 class LogFile final : public rocksdb::FSWritableFileOwnerWrapper {
  public:
-  LogFile(std::unique_ptr<rocksdb::FSWritableFile> file, std::shared_ptr<LogChain> chain)
-      : FSWritableFileOwnerWrapper(std::move(file)), chain_(std::move(chain)) {}
+  LogFile(std::unique_ptr<rocksdb::FSWritableFile> file,
+          std::unique_ptr<rocksdb::FSDirectory> directory, std::shared_ptr<LogChain> chain)
+      : FSWritableFileOwnerWrapper(std::move(file)),
+        chain_(std::move(chain)),
+        directory_(std::move(directory)) {}
   ~LogFile() override;
 
   IOStatus Append(const rocksdb::Slice& data, const rocksdb::IOOptions&,
@@ -45,10 +48,19 @@ class LogFile final : public rocksdb::FSWritableFileOwnerWrapper {
     return status;
   }
 
+  // What has been written, and the first time the file's name.
+  IOStatus sync_target() {
+    IOStatus status = target()->Sync(rocksdb::IOOptions(), nullptr);
+    if (!status.ok() || directory_ == nullptr) return status;
+    status = directory_->Fsync(rocksdb::IOOptions(), nullptr);
+    if (status.ok()) directory_.reset();
+    return status;
+  }
+
   const std::shared_ptr<LogChain> chain_;
+  std::unique_ptr<rocksdb::FSDirectory> directory_;  // until it has the name durably
   uint64_t size_ = 0;
   uint64_t durable_ = 0;  // of these
-  int syncs_ = 0;         // under way
   std::string lacking_;   // what follows them
 };
 
@@ -61,7 +73,7 @@ class LogChain {
   }
   void remove(const LogFile* file) {
     MutexLock lock(mutex_);
-    synced_.wait(lock, [&]() SLUICE_REQUIRES(mutex_) { return file->syncs_ == 0; });
+    wait_for_sync(lock);
     std::erase(files_, file);
     closed_incomplete_ = closed_incomplete_ || !file->lacking_.empty();
   }
@@ -81,7 +93,8 @@ class LogChain {
   }
 
   IOStatus complete() {
-    const MutexLock lock(mutex_);
+    MutexLock lock(mutex_);
+    wait_for_sync(lock);
     for (LogFile* const file : files_) {
       if (!failed_.ok()) return failed_;
       if (IOStatus status = file->write(file->lacking_); !status.ok()) return status;
@@ -94,7 +107,8 @@ class LogChain {
 
   // Called before a log begins.
   IOStatus make_durable() {
-    const MutexLock lock(mutex_);
+    MutexLock lock(mutex_);
+    wait_for_sync(lock);
     if (!failed_.ok()) return failed_;
     // What is appended to the next one waits for what the others lack.
     if (files_.empty() || !full_.ok()) return IOStatus::OK();
@@ -125,12 +139,14 @@ class LogChain {
   }
 
   void sync(LogFile& file) {
-    const MutexLock lock(mutex_);
-    sync_beside_writes(file).PermitUncheckedError();  // noted
+    MutexLock lock(mutex_);
+    wait_for_sync(lock);
+    sync_beside_writes(file);
   }
 
   IOStatus sync() {
-    const MutexLock lock(mutex_);
+    MutexLock lock(mutex_);
+    wait_for_sync(lock);
     // Those before the last one are durable, unless the disk was full when it began.
     while (failed_.ok() && full_.ok()) {
       const auto at = std::find_if(files_.begin(), files_.end(), [](const LogFile* file) {
@@ -138,7 +154,9 @@ class LogChain {
       });
       if (at == files_.end()) break;
       const bool is_last = *at == files_.back();
-      if (IOStatus status = sync_beside_writes(**at); !status.ok() || is_last) break;
+      sync_beside_writes(**at);
+      if (is_last) break;
+      wait_for_sync(lock);
     }
     return failed_.ok() ? full_ : failed_;
   }
@@ -148,21 +166,23 @@ class LogChain {
     return std::any_of(files_.begin(), files_.end(),
                        [](const LogFile* file) { return !file->lacking_.empty(); });
   }
-  // What had been written before; the file stays meanwhile.
-  IOStatus sync_beside_writes(LogFile& file) SLUICE_REQUIRES(mutex_) {
-    if (!failed_.ok()) return failed_;
+  // One at a time, and no file goes meanwhile.
+  void wait_for_sync(MutexLock& lock) SLUICE_REQUIRES(mutex_) {
+    synced_.wait(lock, [this]() SLUICE_REQUIRES(mutex_) { return !syncing_; });
+  }
+  void sync_beside_writes(LogFile& file) SLUICE_REQUIRES(mutex_) {
+    if (!failed_.ok()) return;
     const uint64_t covered = file.size_;
-    ++file.syncs_;
+    syncing_ = true;
     mutex_.unlock();
-    IOStatus status = file.target()->Sync(rocksdb::IOOptions(), nullptr);
+    const IOStatus status = file.sync_target();
     mutex_.lock();
-    --file.syncs_;
+    syncing_ = false;
     synced_.notify_all();
     note_sync_locked(file, covered, status);
-    return status;
   }
   IOStatus sync_locked(LogFile& file) SLUICE_REQUIRES(mutex_) {
-    IOStatus status = file.target()->Sync(rocksdb::IOOptions(), nullptr);
+    IOStatus status = file.sync_target();
     note_sync_locked(file, file.size_, status);
     return status;
   }
@@ -177,6 +197,7 @@ class LogChain {
 
   mutable Mutex mutex_;
   Condition synced_;
+  bool syncing_ SLUICE_GUARDED_BY(mutex_) = false;  // beside writes
   std::vector<LogFile*> files_ SLUICE_GUARDED_BY(mutex_);
   IOStatus full_ SLUICE_GUARDED_BY(mutex_);  // why something is lacking, or OK
   bool closed_incomplete_ SLUICE_GUARDED_BY(mutex_) = false;
@@ -205,22 +226,28 @@ namespace {
 
 class LogFileSystem final : public rocksdb::FileSystemWrapper {
  public:
-  LogFileSystem(const std::shared_ptr<rocksdb::FileSystem>& base, std::shared_ptr<LogChain> chain)
-      : FileSystemWrapper(base), chain_(std::move(chain)) {}
+  LogFileSystem(const std::shared_ptr<rocksdb::FileSystem>& base, std::string directory,
+                std::shared_ptr<LogChain> chain)
+      : FileSystemWrapper(base), directory_(std::move(directory)), chain_(std::move(chain)) {}
   const char* Name() const override { return "StoreLogs"; }
 
   IOStatus NewWritableFile(const std::string& path, const rocksdb::FileOptions& options,
                            std::unique_ptr<rocksdb::FSWritableFile>* file,
                            rocksdb::IODebugContext* context) override {
-    const bool is_log = std::string_view(path).ends_with(".log");
-    const bool is_table = std::string_view(path).ends_with(".sst");
+    const std::string of = path.substr(0, path.rfind('/'));
+    const bool is_own = of == directory_;  // not a checkpoint's
+    const bool is_log = is_own && path.ends_with(".log");
+    const bool is_table = is_own && path.ends_with(".sst");
     IOStatus status;
     if (is_log) status = chain_->make_durable();
     if (is_table) status = chain_->check_closed();
     if (!status.ok()) return status;
     status = target()->NewWritableFile(path, options, file, context);
     if (status.ok() && is_log) {
-      auto log = std::make_unique<LogFile>(std::move(*file), chain_);
+      std::unique_ptr<rocksdb::FSDirectory> directory;
+      status = target()->NewDirectory(of, {}, &directory, context);
+      if (!status.ok()) return status;
+      auto log = std::make_unique<LogFile>(std::move(*file), std::move(directory), chain_);
       chain_->add(log.get());
       *file = std::move(log);
     }
@@ -228,14 +255,17 @@ class LogFileSystem final : public rocksdb::FileSystemWrapper {
   }
 
  private:
+  const std::string directory_;
   const std::shared_ptr<LogChain> chain_;
 };
 
 // Threads and time are those of `base`.
 class LogEnv final : public rocksdb::EnvWrapper {
  public:
-  LogEnv(rocksdb::Env* base, const std::shared_ptr<LogChain>& chain) : EnvWrapper(base) {
-    file_system_ = std::make_shared<LogFileSystem>(base->GetFileSystem(), chain);
+  LogEnv(rocksdb::Env* base, std::string directory, const std::shared_ptr<LogChain>& chain)
+      : EnvWrapper(base) {
+    file_system_ =
+        std::make_shared<LogFileSystem>(base->GetFileSystem(), std::move(directory), chain);
     system_clock_ = base->GetSystemClock();
   }
   const char* Name() const override { return "StoreLogs"; }
@@ -243,8 +273,9 @@ class LogEnv final : public rocksdb::EnvWrapper {
 
 }  // namespace
 
-StoreLogs::StoreLogs(rocksdb::Env* base)
-    : chain_(std::make_shared<LogChain>()), env_(std::make_unique<LogEnv>(base, chain_)) {}
+StoreLogs::StoreLogs(rocksdb::Env* base, std::string directory)
+    : chain_(std::make_shared<LogChain>()),
+      env_(std::make_unique<LogEnv>(base, std::move(directory), chain_)) {}
 
 StoreLogs::~StoreLogs() = default;
 

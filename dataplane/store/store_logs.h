@@ -21,6 +21,7 @@
 #include <rocksdb/env.h>
 
 #include <memory>
+#include <string>
 
 #include "absl/status/status.h"
 
@@ -31,8 +32,8 @@ class LogChain;
 // Thread-safe. Of one database, which is gone before it is.
 class StoreLogs {
  public:
-  // `base` outlives it.
-  explicit StoreLogs(rocksdb::Env* base);
+  // Of the database in `directory`. `base` outlives it.
+  StoreLogs(rocksdb::Env* base, std::string directory);
   ~StoreLogs();
   StoreLogs(const StoreLogs&) = delete;
   StoreLogs& operator=(const StoreLogs&) = delete;

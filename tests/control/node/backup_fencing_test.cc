@@ -44,7 +44,7 @@ class Caller {
   absl::Status commit(const std::string& manifest) {
     v1::CommitRequest request;
     request.set_manifest(manifest);
-    v1::Empty reply;
+    v1::CommitReply reply;
     return call(&v1::Peer::StubInterface::CommitArchive, request, &reply);
   }
 

@@ -257,19 +257,16 @@ TEST(StoreFullDisk, StopsWritesClearlyAndLosesNothing) {
   EXPECT_TRUE((*store)->apply({&view, 1}).ok());
 }
 
-// RocksDB asserts that nothing is appended to a file behind a write that failed. Its own log, on
-// the disk that it reports as full, would be such a file and stop the process.
-TEST(StoreFullDisk, HasNoLogThatRocksDbWouldReportItIn) {
+// RocksDB asserts that nothing is appended to a file behind a write that failed. A log of its own,
+// on the disk that it reports as full, would be such a file and stop the process.
+TEST(StoreFullDisk, HasNoLogThatRocksDbWritesItself) {
   const TempFolder folder;
   const auto store = Store::open(child_options(folder.path() + "/node"));
   ASSERT_TRUE(store.ok()) << store.status();
-  size_t files = 0;
-  for (const auto& entry : std::filesystem::directory_iterator(folder.path() + "/node/records")) {
-    const std::string name = entry.path().filename();
-    EXPECT_FALSE(name == "LOG" || name.starts_with("LOG.")) << name;
-    ++files;
-  }
-  EXPECT_GT(files, 3U);
+  std::ifstream file(folder.path() + "/node/records/LOG");
+  const std::string text(std::istreambuf_iterator<char>(file), {});
+  EXPECT_NE(text.find("opened"), std::string::npos);
+  EXPECT_EQ(text.find("RocksDB version"), std::string::npos) << text;
 }
 
 size_t resident_bytes() {

@@ -60,6 +60,19 @@ class LogOnDisk final : public rocksdb::FSWritableFileOwnerWrapper {
   Disk* const disk_;
 };
 
+class DirectoryOfLogs final : public rocksdb::FSDirectoryWrapper {
+ public:
+  DirectoryOfLogs(std::unique_ptr<rocksdb::FSDirectory> directory, Disk* disk)
+      : FSDirectoryWrapper(std::move(directory)), disk_(disk) {}
+  IOStatus Fsync(const rocksdb::IOOptions& options, rocksdb::IODebugContext* context) override {
+    disk_->events.push_back("sync names");
+    return FSDirectoryWrapper::Fsync(options, context);
+  }
+
+ private:
+  Disk* const disk_;
+};
+
 class DiskOfLogs final : public rocksdb::FileSystemWrapper {
  public:
   explicit DiskOfLogs(Disk* disk)
@@ -74,6 +87,15 @@ class DiskOfLogs final : public rocksdb::FileSystemWrapper {
       std::string name = std::filesystem::path(path).stem();
       disk_->events.push_back("begin " + name);
       *file = std::make_unique<LogOnDisk>(std::move(*file), std::move(name), disk_);
+    }
+    return status;
+  }
+  IOStatus NewDirectory(const std::string& path, const rocksdb::IOOptions& options,
+                        std::unique_ptr<rocksdb::FSDirectory>* directory,
+                        rocksdb::IODebugContext* context) override {
+    IOStatus status = target()->NewDirectory(path, options, directory, context);
+    if (status.ok()) {
+      *directory = std::make_unique<DirectoryOfLogs>(std::move(*directory), disk_);
     }
     return status;
   }
@@ -117,18 +139,35 @@ class StoreLogsTest : public testing::Test {
   Disk disk_;
   const std::unique_ptr<rocksdb::Env> base_ =
       rocksdb::NewCompositeEnv(std::make_shared<DiskOfLogs>(&disk_));
-  StoreLogs logs_{base_.get()};
+  StoreLogs logs_{base_.get(), folder_.path() + "/db"};
   std::unique_ptr<rocksdb::DB> db_;
 };
 
 TEST_F(StoreLogsTest, ALogBeginsBehindADurableOne) {
   put("a");
   ASSERT_TRUE(begin_memtable().ok());
-  ASSERT_GE(disk_.events.size(), 3u);
+  ASSERT_GE(disk_.events.size(), 4u);
   const std::string log = disk_.events[0].substr(std::string("write ").size());
   EXPECT_EQ(disk_.events[0], "write " + log);
   EXPECT_EQ(disk_.events[1], "sync " + log);
-  EXPECT_THAT(disk_.events[2], testing::StartsWith("begin "));
+  EXPECT_EQ(disk_.events[2], "sync names");
+  EXPECT_THAT(disk_.events[3], testing::StartsWith("begin "));
+}
+
+// A checkpoint copies logs through the same file system, and syncs the copies itself.
+TEST_F(StoreLogsTest, ACopyOfALogIsNoLog) {
+  put("a");
+  ASSERT_TRUE(logs_.sync().ok());
+  disk_.events.clear();
+  std::filesystem::create_directory(folder_.path() + "/checkpoint");
+  std::unique_ptr<rocksdb::FSWritableFile> copy;
+  ASSERT_TRUE(logs_.env()
+                  ->GetFileSystem()
+                  ->NewWritableFile(folder_.path() + "/checkpoint/000004.log", {}, &copy, nullptr)
+                  .ok());
+  ASSERT_TRUE(copy->Append("a", {}, nullptr).ok());
+  ASSERT_TRUE(logs_.sync().ok());
+  EXPECT_THAT(disk_.events, testing::Not(testing::Contains(testing::StartsWith("sync"))));
 }
 
 TEST_F(StoreLogsTest, ADurableLogIsNotSyncedAgain) {
@@ -173,6 +212,18 @@ TEST_F(StoreLogsTest, SyncsFailTogether) {
   EXPECT_TRUE(db_->SyncWAL().ok());
   EXPECT_FALSE(begin_memtable().ok());
   EXPECT_FALSE(logs_.lacks_nothing().ok());
+}
+
+// A log whose name is not durable is not there after a loss of power.
+TEST_F(StoreLogsTest, TheFirstSyncOfALogMakesItsNameDurable) {
+  put("a");
+  disk_.events.clear();
+  ASSERT_TRUE(logs_.sync().ok());
+  EXPECT_THAT(disk_.events, testing::ElementsAre(testing::StartsWith("sync 0"), "sync names"));
+  put("b");
+  disk_.events.clear();
+  ASSERT_TRUE(logs_.sync().ok());
+  EXPECT_THAT(disk_.events, testing::ElementsAre(testing::StartsWith("sync 0")));
 }
 
 // Writes go on beside a sync, and one that has returned covers what was written before it alone.

@@ -13,10 +13,14 @@
 #include <cstdlib>
 #include <cstring>
 #include <fstream>
+#include <functional>
+#include <map>
 #include <new>
 #include <nlohmann/json.hpp>
 #include <optional>
+#include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "base/defect.h"
@@ -36,6 +40,13 @@ struct Entry {
   Entry{Defect::name, std::string_view(#name).substr(1), line},
 constexpr std::array kEntries = {SLUICE_DEFECT_LIST(SLUICE_DEFECT_ENTRY)};
 #undef SLUICE_DEFECT_ENTRY
+
+// What a table has of a defect: the seed that found it, if one did, and the theme of those tried.
+struct Recorded {
+  std::optional<uint64_t> seed;
+  std::string theme;
+};
+using Table = std::map<std::string, Recorded, std::less<>>;
 
 // In memory that the processes share.
 struct Finding {
@@ -96,7 +107,7 @@ std::optional<Result> find(Defect defect, const Scenario& scenario, Finding& fin
   return std::nullopt;
 }
 
-void search(const Entry& entry, const CalibrationOptions& options, std::optional<uint64_t> recorded,
+void search(const Entry& entry, const CalibrationOptions& options, const Recorded& recorded,
             Finding& finding) {
   const double before_s = processor_s();
   const auto try_seed = [&](uint64_t seed) {
@@ -107,8 +118,14 @@ void search(const Entry& entry, const CalibrationOptions& options, std::optional
     keep(result->failure.substr(0, result->failure.find('\n')), finding.failure);
     keep(invariant_of(*result), finding.invariant);
   };
-  if (recorded.has_value()) try_seed(*recorded);
-  for (uint64_t i = 0; i < options.limit && !finding.found; ++i) try_seed(options.first_seed + i);
+  if (recorded.seed.has_value()) try_seed(*recorded.seed);
+  const std::string& theme = options.theme.empty() ? recorded.theme : options.theme;
+  uint64_t tried = 0;
+  for (uint64_t seed = options.first_seed; tried < options.limit && !finding.found; ++seed) {
+    if (!theme.empty() && options.scenario_of(seed).theme != theme) continue;
+    ++tried;
+    try_seed(seed);
+  }
   finding.processor_s = processor_s() - before_s;
 }
 
@@ -126,45 +143,70 @@ void print(const Entry& entry, const Finding& finding) {
   std::fflush(stdout);
 }
 
-bool is_wanted(const Entry& entry, const CalibrationOptions& options,
-               const nlohmann::json& recorded) {
-  if (!options.only.empty() && options.only != entry.name) return false;
-  return options.table.empty() || recorded.contains(std::string(entry.name));
+// Of a table to check: what it says was found, or is named.
+bool is_wanted(const Entry& entry, const CalibrationOptions& options, const Table& table) {
+  if (!options.only.empty()) return options.only == entry.name;
+  if (options.table.empty()) return true;
+  const auto recorded = table.find(entry.name);
+  return recorded != table.end() && recorded->second.seed.has_value();
 }
 
-// The seeds of a table, by the names of the defects that were found.
-nlohmann::json seeds_of(const std::string& table) {
-  nlohmann::json seeds = nlohmann::json::object();
-  if (table.empty()) return seeds;
-  std::ifstream file(table);
-  const auto whole = nlohmann::json::parse(file, nullptr, false);
-  if (whole.is_discarded()) return seeds;
+nlohmann::ordered_json read_table(const std::string& path) {
+  std::ifstream file(path);
+  auto whole = nlohmann::ordered_json::parse(file, nullptr, false);
+  if (whole.is_discarded()) return nlohmann::ordered_json::object();
+  return whole;
+}
+
+Table recorded_in(const std::string& path) {
+  Table table;
+  if (path.empty()) return table;
+  const auto whole = read_table(path);
+  if (!whole.contains("defects")) return table;
   for (const auto& row : whole.at("defects")) {
-    if (row.contains("seed")) seeds[row.at("defect").get<std::string>()] = row.at("seed");
+    Recorded& recorded = table[row.at("defect").get<std::string>()];
+    if (row.contains("seed")) recorded.seed = row.at("seed").get<uint64_t>();
+    if (row.contains("theme")) recorded.theme = row.at("theme").get<std::string>();
   }
-  return seeds;
+  return table;
 }
 
-bool write_table(const CalibrationOptions& options, const Shared& shared) {
+nlohmann::ordered_json row_of(const Entry& entry, const std::string& theme,
+                              const Finding& finding) {
+  nlohmann::ordered_json row;
+  row["defect"] = entry.name;
+  row["puts_back"] = entry.line;
+  if (!theme.empty()) row["theme"] = theme;
+  row["seeds"] = finding.seeds;
+  if (finding.found) {
+    row["seed"] = finding.seed;
+    row["invariant"] = finding.invariant.data();
+    row["failure"] = finding.failure.data();
+  }
+  row["processor_s"] = static_cast<double>(static_cast<int64_t>(finding.processor_s * 10)) / 10;
+  return row;
+}
+
+// Rows of defects that were not tried stay as the file has them.
+bool write_table(const CalibrationOptions& options, const Table& recorded, const Shared& shared) {
+  std::map<std::string, nlohmann::ordered_json, std::less<>> before;
+  if (const auto whole = read_table(options.out); whole.contains("defects")) {
+    for (const auto& row : whole.at("defects")) before[row.at("defect").get<std::string>()] = row;
+  }
   nlohmann::ordered_json rows = nlohmann::ordered_json::array();
   for (size_t i = 0; i < kEntries.size(); ++i) {
-    if (!is_wanted(kEntries[i], options, {})) continue;
-    const Finding& finding = shared.findings[i];
-    nlohmann::ordered_json row;
-    row["defect"] = kEntries[i].name;
-    row["puts_back"] = kEntries[i].line;
-    row["seeds"] = finding.seeds;
-    if (finding.found) {
-      row["seed"] = finding.seed;
-      row["invariant"] = finding.invariant.data();
-      row["failure"] = finding.failure.data();
+    const auto old = before.find(kEntries[i].name);
+    if (!is_wanted(kEntries[i], options, recorded)) {
+      if (old != before.end()) rows.push_back(old->second);
+      continue;
     }
-    row["processor_s"] = static_cast<double>(static_cast<int64_t>(finding.processor_s * 10)) / 10;
-    rows.push_back(std::move(row));
+    std::string theme = options.theme;
+    if (const auto its = recorded.find(kEntries[i].name); theme.empty() && its != recorded.end()) {
+      theme = its->second.theme;
+    }
+    rows.push_back(row_of(kEntries[i], theme, shared.findings[i]));
   }
   nlohmann::ordered_json table;
-  table["first_seed"] = options.first_seed;
-  table["limit"] = options.limit;
   table["defects"] = std::move(rows);
   std::ofstream file(options.out);
   file << table.dump(1) << "\n";
@@ -172,13 +214,12 @@ bool write_table(const CalibrationOptions& options, const Shared& shared) {
 }
 
 // Takes defects from the list until none is left.
-void work(const CalibrationOptions& options, const nlohmann::json& recorded, Shared& shared) {
+void work(const CalibrationOptions& options, const Table& table, Shared& shared) {
   for (size_t i = shared.next++; i < kEntries.size(); i = shared.next++) {
-    if (!is_wanted(kEntries[i], options, recorded)) continue;
-    std::optional<uint64_t> seed;
-    const std::string name(kEntries[i].name);
-    if (recorded.contains(name)) seed = recorded.at(name).get<uint64_t>();
-    search(kEntries[i], options, seed, shared.findings[i]);
+    if (!is_wanted(kEntries[i], options, table)) continue;
+    const auto recorded = table.find(kEntries[i].name);
+    search(kEntries[i], options, recorded == table.end() ? Recorded() : recorded->second,
+           shared.findings[i]);
     print(kEntries[i], shared.findings[i]);
   }
 }
@@ -203,7 +244,7 @@ int calibrate(const CalibrationOptions& options) {
     fmt::print(stderr, "no defects in this build: cmake --preset simulation\n");
     return 2;
   }
-  const nlohmann::json recorded = seeds_of(options.table);
+  const Table recorded = recorded_in(options.table);
   const size_t wanted =
       static_cast<size_t>(std::count_if(kEntries.begin(), kEntries.end(), [&](const Entry& entry) {
         return is_wanted(entry, options, recorded);
@@ -232,7 +273,7 @@ int calibrate(const CalibrationOptions& options) {
       static_cast<size_t>(std::count_if(shared.findings.begin(), shared.findings.end(),
                                         [](const Finding& finding) { return finding.found; }));
   fmt::print("{} of {} defects found\n", found, wanted);
-  if (!options.out.empty() && !write_table(options, shared)) {
+  if (!options.out.empty() && !write_table(options, recorded, shared)) {
     fmt::print(stderr, "cannot write {}\n", options.out);
     return 2;
   }

@@ -15,6 +15,7 @@ namespace {
 constexpr int64_t kServeMs = 120'000;
 constexpr uint64_t kDiskBytes = uint64_t{1} << 40;
 constexpr int64_t kSlowestSyncNs = 200'000;
+constexpr uint64_t kMomentNs = 40'000'000;
 // Once nothing troubles it any more.
 constexpr int64_t kHealedNs = 3'000'000'000;
 
@@ -67,6 +68,9 @@ void Faults::strike(const Op& op) {
       return at(now_ns(), [&host] { spawn([&host] { host.stop(); }); });
     case OpKind::kPause:
       return pause(op);
+    case OpKind::kPauseCoordinator:
+      return at(now_ns() + static_cast<int64_t>(random_.below(kMomentNs)),
+                [this, op] { pause(op); });
     case OpKind::kSlowNode:
       return slow_down(op.host, now_ns() + op.lasts_ms * 1'000'000);
     case OpKind::kPartition:
@@ -76,7 +80,8 @@ void Faults::strike(const Op& op) {
       });
       return later(op, [this] { world_.heal_partitions(); });
     case OpKind::kCutStreams:
-      return at(now_ns(), [this, op, &host] {
+      // While what triggered it is under way.
+      return at(now_ns() + static_cast<int64_t>(random_.below(kMomentNs)), [this, op, &host] {
         if (!healed_) world_.fabric().cut(host.name(), hosts_[op.other]->name());
       });
     case OpKind::kNoBlock:
@@ -133,6 +138,7 @@ int64_t Faults::random_hours_ns() {
 }
 
 void Faults::pause(const Op& op) {
+  if (healed_) return;
   Process* const process = hosts_[op.host]->process();
   if (process == nullptr) return;
   process->pause();

@@ -131,7 +131,11 @@ void Oracle::answered_verification(std::string_view backup, const VerifyResult& 
   }
 }
 
-void Oracle::answered_restore(const RestoreOutcome& restore) const {
+void Oracle::answered_restore(std::string_view backup, const RestoreOutcome& restore) const {
+  if ((restore.data_bad || !restore.damaged.empty()) && !is_damage(backup, restore.reason)) {
+    fail(fmt::format("I9: a restore of {} reports damage: {} {}", backup, name_of(restore.state),
+                     restore.reason));
+  }
   if (restore.state != RestoreState::kCompleted) return;
   if (restore.proof.differing > 0 || restore.failed > 0) {
     fail("I4: a restore has completed without its proof");

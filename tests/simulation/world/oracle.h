@@ -13,7 +13,8 @@
 // I7 What a restore with failures has not brought is on its lists.
 // I8 Everything ends; once all is healed, a read, a write, a backup, its verification and a restore
 //    succeed at once.
-// I9 Nothing is reported as damaged that is not, and no backup fails but by faults.
+// I9 Nothing is reported as damaged that is not, by restores either, and no backup fails but by
+//    faults.
 // I10 A clean stop succeeds, and leaves no cut behind.
 // I11 A node whose data directory is not the one that it served from last does not serve until that
 //     is accepted.
@@ -98,7 +99,7 @@ class Oracle {
   // Of a backup requested then.
   void answered_backup(const BackupView& backup, int64_t begin_ns);
   void answered_verification(std::string_view backup, const VerifyResult& verified) const;
-  void answered_restore(const RestoreOutcome& restore) const;
+  void answered_restore(std::string_view backup, const RestoreOutcome& restore) const;
   // Of restores from another cluster into this one.
   Restored& restored() { return restored_; }
 

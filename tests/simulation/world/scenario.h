@@ -23,6 +23,7 @@ enum class OpKind : uint8_t {
   kBlackout,   // the same, of all hosts, which come back one after the other
   kRestart,    // stops cleanly
   kPause,
+  kPauseCoordinator,  // the host whose doing triggers it, a moment later
   kSlowNode,   // runs a fraction of the time
   kPartition,  // from one other
   kNoBlock,    // the host does not reach the cluster block
@@ -74,7 +75,9 @@ struct Op {
     kCall,
     kState,
     kSyncBehindState,
-    kRestoreEnd
+    kRestoreEnd,
+    kNamesSync,
+    kCount
   };
   OpKind kind = OpKind::kBackup;
   int64_t at_ms = 0;
@@ -95,7 +98,9 @@ struct Scenario {
   uint64_t seed = 0;
   ClusterShapeOptions shape;
   ClusterShapeOptions other;  // of the cluster that is restored into; none: 0 nodes
+  std::string_view theme;  // empty: none
   size_t writers = 1;
+  size_t readers = 0;  // clients that get the same keys, without a longest pause
   size_t other_writers = 0;  // into the other cluster, of other keys
   size_t keys = 16;
   int64_t longest_pause_ms = 50;  // of a writer, between two writes
@@ -108,6 +113,8 @@ struct Scenario {
 // With `full_disks` disks also run full. Not by default: a store may then have to be opened again
 // before it takes writes, and RocksDB built with its assertions may end the process.
 Scenario make_scenario(uint64_t seed, bool full_disks = false);
+// Of all themes that a scenario may have.
+std::vector<std::string_view> theme_names();
 std::string describe(const Scenario& scenario);
 
 }  // namespace sluice::simulation

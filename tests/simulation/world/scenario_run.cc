@@ -23,6 +23,7 @@ constexpr char kCluster[] = "a";
 constexpr char kOther[] = "b";
 constexpr int64_t kSettleMs = 5'000;
 constexpr int64_t kEndMs = 1'800'000;
+constexpr int kLastPuts = 6;
 
 void sleep_until_ms(int64_t begin_ns, int64_t ms) {
   const int64_t wait_ns = begin_ns + ms * 1'000'000 - now_ns();
@@ -47,10 +48,14 @@ void wait_for_backups_to_end(World& world) {
 void check_all(World& world, Workload& workload, Oracle& oracle) {
   trace("the last checks");
   world.with_client(kCluster, [&](ClusterClient& client) {
-    size_t number = 0;
-    const std::string value = oracle.history().begin("last", 0, &number);
-    require_ok(client.put("last", value), "I8: the last put");
-    oracle.history().acknowledged(number);
+    // Keys of many slots, so that each node is asked to write.
+    for (int i = 0; i < kLastPuts; ++i) {
+      const std::string key = fmt::format("last{}", i);
+      size_t number = 0;
+      const std::string value = oracle.history().begin(key, 0, &number);
+      require_ok(client.put(key, value), "I8: the last put");
+      oracle.history().acknowledged(number);
+    }
     oracle.check_reads(client);
     require_ok(workload.back_up(client, "last"), "I8: the last backup");
     oracle.check_backups(client, "last");

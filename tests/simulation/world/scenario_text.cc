@@ -24,6 +24,7 @@ void visit_fields(AnyScenario& scenario, const Visit& visit) {
   visit("other_replicas", scenario.other.replicas);
   visit("other_slot_bits", scenario.other.slot_bits);
   visit("writers", scenario.writers);
+  visit("readers", scenario.readers);
   visit("other_writers", scenario.other_writers);
   visit("keys", scenario.keys);
   visit("longest_pause_ms", scenario.longest_pause_ms);
@@ -89,7 +90,7 @@ bool parse_op(std::istringstream& words, Op* op) {
     valid = valid && word.substr(0, equals) == field && equals != word.npos &&
             parse(std::string_view(word).substr(equals + 1), &value);
   });
-  return valid && op->trigger <= Op::Trigger::kRestoreEnd && op->state <= BackupState::kCancelled;
+  return valid && op->trigger < Op::Trigger::kCount && op->state <= BackupState::kCancelled;
 }
 
 }  // namespace

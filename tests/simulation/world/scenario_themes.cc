@@ -1,12 +1,14 @@
 // Themes of scenarios: faults and operations that are each likely, but seldom meet by themselves.
 #include <algorithm>
 #include <array>
+#include <iterator>
+#include <string_view>
+#include <vector>
 
 #include "tests/simulation/world/scenario.h"
 #include "tests/simulation/world/scenario_draws.h"
 
 namespace sluice::simulation {
-namespace {
 
 Op draw_strike(Random& random, OpKind kind, const Scenario& scenario, Op::Trigger trigger,
                BackupState state) {
@@ -34,6 +36,8 @@ void make_calm(Scenario& scenario) {
   scenario.calls = {};
   scenario.block = {};
 }
+
+namespace {
 
 // Nodes are started again behind their cuts, while writes are on their way.
 void draw_restarts_behind_the_cut(Random& random, Scenario& scenario) {
@@ -63,19 +67,23 @@ void draw_losses_of_power_in_a_part(Random& random, Scenario& scenario) {
   draw_backups(random, scenario, 3);
 }
 
-// A process is killed while it makes its directory, and the power is lost once the backup stands.
+// A process is killed between making its directories and making their names durable, and the power
+// is lost once the next one has served.
 void draw_kill_in_a_new_directory(Random& random, Scenario& scenario) {
-  Op kill = draw_strike(random, OpKind::kCrash, scenario, Op::Trigger::kSyncBehindState,
-                        BackupState::kEnabled);
-  kill.count = random.below(5);
-  kill.lasts_ms = draw_ms(random, 10, 300);
-  Op loss = kill;
+  make_calm(scenario);
+  scenario.longest_pause_ms = 50;
+  Op gone = draw_fault(random, OpKind::kDataGone, scenario);
+  gone.trigger = Op::Trigger::kTime;
+  gone.at_ms = draw_ms(random, 500, scenario.lasts_ms / 3);
+  gone.lasts_ms = draw_ms(random, 10, 200);
+  Op kill = gone;
+  kill.kind = OpKind::kCrash;
+  kill.trigger = Op::Trigger::kNamesSync;
+  kill.count = random.below(4);
+  Op loss = gone;
   loss.kind = random.chance(0.5) ? OpKind::kPowerLoss : OpKind::kBlackout;
-  loss.trigger = Op::Trigger::kState;
-  loss.state = BackupState::kCompleted;
-  loss.count = 0;
-  scenario.ops.push_back(kill);
-  scenario.ops.push_back(loss);
+  loss.at_ms += draw_ms(random, 2'500, 6'000);
+  scenario.ops.insert(scenario.ops.end(), {gone, kill, loss});
   draw_backups(random, scenario, 2);
 }
 
@@ -153,148 +161,6 @@ void draw_deletions_while_read(Random& random, Scenario& scenario) {
   draw_backups(random, scenario, 2);
 }
 
-// The cluster that is restored into has writers and faults of its own.
-void draw_trouble_in_other(Random& random, Scenario& scenario) {
-  scenario.other.nodes = 1 + random.below(3);
-  scenario.other.replicas = static_cast<uint32_t>(1 + random.below(scenario.other.nodes));
-  scenario.other.slot_bits = static_cast<uint32_t>(2 + random.below(4));
-  scenario.other_writers = random.below(3);
-  constexpr std::array kKinds = {OpKind::kPowerLoss, OpKind::kPowerLoss, OpKind::kCrash,
-                                 OpKind::kBlackout,  OpKind::kDataGone,  OpKind::kRestart,
-                                 OpKind::kPause,     OpKind::kCutStreams};
-  for (size_t n = 2 + random.below(3); n > 0; --n) {
-    Op op = draw_fault(random, kKinds[random.below(kKinds.size())], scenario);
-    op.cluster = 1;
-    op.host = random.below(scenario.other.nodes);
-    op.other = random.below(scenario.other.nodes);
-    if (random.chance(0.5)) {
-      op.trigger = random.chance(0.5) ? Op::Trigger::kSync : Op::Trigger::kRestoreEnd;
-      op.count = op.trigger == Op::Trigger::kSync ? random.below(60) : random.below(2);
-    }
-    scenario.ops.push_back(op);
-  }
-  int64_t at_ms = draw_ms(random, scenario.lasts_ms / 6, scenario.lasts_ms / 2);
-  const size_t backup = kBackupNames + random.below(kBackupNames);
-  for (size_t n = 2 + random.below(3); n > 0; --n) {
-    Op op;
-    op.kind = OpKind::kRestoreToOther;
-    op.backup = backup;
-    op.at_ms = at_ms;
-    at_ms += draw_ms(random, 100, 5'000);
-    scenario.ops.push_back(op);
-    if (random.chance(0.6)) continue;
-    Op crash;
-    crash.kind = OpKind::kCrashOperator;
-    crash.at_ms = op.at_ms + draw_ms(random, 5, 300);
-    scenario.ops.push_back(crash);
-  }
-  draw_backups(random, scenario, 1);
-}
-
-// A restore is cut short, a store that it has brought slots to is replaced, and it is run again.
-void draw_replaced_store(Random& random, Scenario& scenario) {
-  scenario.other.nodes = 1 + random.below(2);
-  scenario.other.replicas = 1;
-  scenario.other.slot_bits = 3;
-  Op restore;
-  restore.kind = OpKind::kRestoreToOther;
-  restore.at_ms = draw_ms(random, scenario.lasts_ms / 3, scenario.lasts_ms / 2);
-  restore.backup = kBackupNames;
-  scenario.ops.push_back(restore);
-  Op crash;
-  crash.kind = OpKind::kCrashOperator;
-  crash.at_ms = restore.at_ms + draw_ms(random, 4, 120);
-  scenario.ops.push_back(crash);
-  Op gone = draw_fault(random, OpKind::kDataGone, scenario);
-  gone.trigger = Op::Trigger::kTime;
-  gone.cluster = 1;
-  gone.host = gone.other = random.below(scenario.other.nodes);
-  gone.at_ms = crash.at_ms + draw_ms(random, 0, 50);
-  gone.lasts_ms = draw_ms(random, 10, 200);
-  scenario.ops.push_back(gone);
-  for (size_t n = 2; n > 0; --n) {
-    restore.at_ms = gone.at_ms + draw_ms(random, 1'000, 5'000);
-    scenario.ops.push_back(restore);
-  }
-}
-
-// Power is lost as soon as a restore over what was restored before has completed.
-void draw_loss_behind_a_restore(Random& random, Scenario& scenario) {
-  scenario.other.nodes = 1 + random.below(2);
-  scenario.other.replicas = static_cast<uint32_t>(scenario.other.nodes);
-  scenario.other.slot_bits = 2;
-  int64_t at_ms = draw_ms(random, 500, scenario.lasts_ms / 4);
-  for (size_t n = 0; n < 3; ++n) {
-    Op backup;
-    backup.kind = OpKind::kBackup;
-    backup.backup = n;
-    backup.at_ms = at_ms;
-    Op restore;
-    restore.kind = OpKind::kRestoreToOther;
-    restore.backup = n;
-    restore.at_ms = at_ms + draw_ms(random, 700, 2'000);
-    at_ms = restore.at_ms + draw_ms(random, 500, 3'000);
-    scenario.ops.push_back(backup);
-    scenario.ops.push_back(restore);
-  }
-  for (size_t n = 1 + random.below(2); n > 0; --n) {
-    Op loss = draw_fault(random, OpKind::kBlackout, scenario);
-    loss.cluster = 1;
-    loss.host = loss.other = 0;
-    loss.at_ms = 0;
-    loss.lasts_ms = draw_ms(random, 100, 2'000);
-    loss.trigger = Op::Trigger::kRestoreEnd;
-    loss.count = random.below(4);
-    scenario.ops.push_back(loss);
-  }
-}
-
-// What a restore has left on its lists is tried again by clients that die, or the restore is.
-void draw_unfinished_retries(Random& random, Scenario& scenario) {
-  scenario.other = {.nodes = 1 + random.below(2), .replicas = 1, .slot_bits = 2};
-  Op op;
-  op.kind = OpKind::kBackup;
-  op.backup = 0;
-  op.at_ms = draw_ms(random, 1'000, scenario.lasts_ms / 3);
-  scenario.ops.push_back(op);
-  op.at_ms += draw_ms(random, 600, 1'500);
-  for (size_t n = 2 + random.below(3); n > 0; --n) {
-    Op rot = draw_fault(random, OpKind::kArchiveRot, scenario);
-    rot.trigger = Op::Trigger::kTime;
-    rot.at_ms = op.at_ms;
-    scenario.ops.push_back(rot);
-  }
-  op.kind = OpKind::kRestoreToOther;
-  op.at_ms += 10;
-  scenario.ops.push_back(op);
-  for (size_t n = 1 + random.below(3); n > 0; --n) {
-    op.kind = random.chance(0.5) ? OpKind::kRetryInOther : OpKind::kRestoreToOther;
-    op.at_ms += draw_ms(random, 300, 2'000);
-    scenario.ops.push_back(op);
-    Op crash;
-    crash.kind = OpKind::kCrashOperator;
-    crash.at_ms = op.at_ms + draw_ms(random, 2, 60);
-    scenario.ops.push_back(crash);
-  }
-}
-
-// The first restore into slots that are written to for the first time.
-void draw_writes_into_a_restore(Random& random, Scenario& scenario) {
-  scenario.other.nodes = 1 + random.below(3);
-  scenario.other.replicas = static_cast<uint32_t>(1 + random.below(scenario.other.nodes));
-  scenario.other.slot_bits = static_cast<uint32_t>(3 + random.below(4));
-  scenario.other_writers = 3;
-  scenario.keys = 64;
-  scenario.longest_pause_ms = 20;
-  Op op;
-  op.kind = OpKind::kBackup;
-  op.at_ms = draw_ms(random, 1'000, scenario.lasts_ms / 2);
-  scenario.ops.push_back(op);
-  op.kind = OpKind::kRestoreToOther;
-  op.at_ms += draw_ms(random, 600, 2'000);
-  scenario.ops.push_back(op);
-}
-
 // Data is set back by less than a renewal of the lease, and nothing keeps peers from telling.
 void draw_short_set_back(Random& random, Scenario& scenario) {
   make_calm(scenario);
@@ -306,27 +172,195 @@ void draw_short_set_back(Random& random, Scenario& scenario) {
   }
 }
 
+// Whoever drives a backup stands still for longer than its lease, and goes on when another node
+// has taken the backup over.
+void draw_paused_coordinator(Random& random, Scenario& scenario) {
+  make_calm(scenario);
+  scenario.lasts_ms = 25'000;
+  scenario.shape.nodes = std::max<size_t>(scenario.shape.nodes, 2);
+  constexpr std::array kStates = {BackupState::kPlanning, BackupState::kEnabled,
+                                  BackupState::kCopyCompleted, BackupState::kConsolidated};
+  Op op;
+  op.kind = OpKind::kBackup;
+  op.at_ms = draw_ms(random, 500, 4'000);
+  op.backup = random.below(kBackupNames);
+  scenario.ops.push_back(op);
+  op.kind = OpKind::kPauseCoordinator;
+  op.at_ms = 0;
+  op.trigger = Op::Trigger::kState;
+  op.state = kStates[random.below(kStates.size())];
+  op.lasts_ms = draw_ms(random, 10'500, 16'000);
+  scenario.ops.push_back(op);
+  // What others do lasts longer where they have to wait as well.
+  for (size_t host = 0; host < scenario.shape.nodes; ++host) {
+    if (random.chance(0.6)) continue;
+    Op slow = draw_fault(random, OpKind::kSlowDisk, scenario);
+    slow.trigger = Op::Trigger::kTime;
+    slow.host = slow.other = host;
+    slow.at_ms = 0;
+    slow.lasts_ms = draw_ms(random, 5'000, 20'000);
+    scenario.ops.push_back(slow);
+  }
+}
+
+// Each attempt has other targets: one of them is away for some of the time.
+void draw_unplanned_slots(Random& random, Scenario& scenario) {
+  make_calm(scenario);
+  scenario.lasts_ms = 25'000;
+  scenario.shape.nodes = 2 + random.below(3);
+  scenario.shape.replicas = static_cast<uint32_t>(1 + random.below(scenario.shape.nodes));
+  scenario.shape.slot_bits = 5;
+  const size_t host = random.below(scenario.shape.nodes);
+  const auto add = [&](OpKind kind, int64_t at_ms) -> Op& {
+    Op op;
+    op.kind = kind;
+    op.at_ms = at_ms;
+    op.host = op.other = host;
+    return scenario.ops.emplace_back(op);
+  };
+  int64_t at_ms = draw_ms(random, 500, 2'000);
+  // Its part has some slots, then the node is away until it has lost its lease.
+  for (size_t i = 0; i < scenario.shape.nodes; ++i) {
+    Op& slow = add(OpKind::kSlowDisk, at_ms);
+    slow.host = slow.other = i;
+    slow.lasts_ms = draw_ms(random, 200, 2'000);
+  }
+  add(OpKind::kBackup, at_ms);
+  Op& away = add(random.chance(0.5) ? OpKind::kCrash : OpKind::kPowerLoss, at_ms);
+  away.trigger = Op::Trigger::kSyncBehindState;
+  away.state = BackupState::kEnabled;
+  away.count = 4 + random.below(24);
+  away.lasts_ms = draw_ms(random, 1'000, 14'000);
+  for (size_t n = 1 + random.below(3); n > 0; --n) {
+    at_ms += draw_ms(random, 300, 4'000);
+    add(OpKind::kCancel, at_ms);
+    at_ms += draw_ms(random, 50, 2'000);
+    add(OpKind::kResume, at_ms);
+  }
+}
+
+// Copies differ, and the streams that merge them break.
+void draw_broken_merges(Random& random, Scenario& scenario) {
+  make_calm(scenario);
+  scenario.shape = {.nodes = 3 + random.below(2), .replicas = 3, .slot_bits = 5};
+  scenario.writers = 3;
+  scenario.keys = 32;
+  scenario.longest_pause_ms = 200;
+  scenario.lasts_ms = 10'000;
+  const auto draw_host = [&](Op& op) {
+    op.trigger = Op::Trigger::kTime;
+    op.host = random.below(scenario.shape.nodes);
+    op.other = (op.host + 1 + random.below(scenario.shape.nodes - 1)) % scenario.shape.nodes;
+  };
+  for (size_t n = 3; n > 0; --n) {
+    Op crash = draw_fault(random, OpKind::kCrash, scenario);
+    draw_host(crash);
+    crash.at_ms = draw_ms(random, 500, scenario.lasts_ms * 3 / 4);
+    crash.lasts_ms = draw_ms(random, 100, 1'000);
+    scenario.ops.push_back(crash);
+    Op backup;
+    backup.kind = OpKind::kBackup;
+    backup.backup = n;
+    backup.at_ms = crash.at_ms + crash.lasts_ms + draw_ms(random, 400, 1'500);
+    scenario.ops.push_back(backup);
+  }
+  for (size_t n = 12; n > 0; --n) {
+    Op cut = draw_fault(random, OpKind::kCutStreams, scenario);
+    draw_host(cut);
+    cut.at_ms = 0;
+    cut.trigger = Op::Trigger::kState;
+    cut.state = BackupState::kEnabled;
+    cut.count = n % 3;
+    scenario.ops.push_back(cut);
+  }
+}
+
+// Parts of completed backups are exchanged, between hosts or on one.
+void draw_swapped_parts(Random& random, Scenario& scenario) {
+  make_calm(scenario);
+  scenario.shape.nodes = std::max<size_t>(scenario.shape.nodes, 2);
+  Op op;
+  op.kind = OpKind::kBackup;
+  for (op.backup = 0; op.backup < 2; ++op.backup) {
+    op.at_ms += draw_ms(random, 500, 2'000);
+    scenario.ops.push_back(op);
+  }
+  Op swap = draw_damage(random, OpKind::kArchiveSwap, scenario);
+  swap.at_ms = op.at_ms + draw_ms(random, 2'000, 4'000);
+  scenario.ops.push_back(swap);
+}
+
+// A node comes back at another address while others cannot read of it, and nothing else changes.
+void draw_missed_changes(Random& random, Scenario& scenario) {
+  make_calm(scenario);
+  scenario.shape.nodes = 2 + random.below(2);
+  scenario.shape.replicas = 2;
+  scenario.writers = 0;
+  Op crash = draw_fault(random, OpKind::kCrash, scenario);
+  crash.trigger = Op::Trigger::kTime;
+  crash.at_ms = scenario.lasts_ms - draw_ms(random, 3'000, 5'000);
+  crash.lasts_ms = draw_ms(random, 10, 500);
+  scenario.ops.push_back(crash);
+  for (size_t host = 0; host < scenario.shape.nodes; ++host) {
+    if (host == crash.host) continue;
+    Op alone = crash;
+    alone.kind = OpKind::kNoBlock;
+    alone.host = alone.other = host;
+    alone.at_ms += draw_ms(random, 0, 400);
+    alone.lasts_ms = draw_ms(random, 500, 2'000);
+    scenario.ops.push_back(alone);
+  }
+}
+
 constexpr double kCalmChance = 0.6;
-constexpr std::array kThemes = {draw_restarts_behind_the_cut,
-                                draw_losses_of_power_in_a_part,
-                                draw_kill_in_a_new_directory,
-                                draw_absence_at_the_commit,
-                                draw_attempts,
-                                draw_quarrel_about_a_name,
-                                draw_deletions_while_read,
-                                draw_trouble_in_other,
-                                draw_trouble_in_other,
-                                draw_short_set_back,
-                                draw_replaced_store,
-                                draw_loss_behind_a_restore,
-                                draw_unfinished_retries,
-                                draw_writes_into_a_restore};
+
+struct Theme {
+  std::string_view name;
+  void (*draw)(Random& random, Scenario& scenario);
+};
+// A name twice: twice as often.
+constexpr Theme kThemes[] = {
+    {"restarts-behind-the-cut", draw_restarts_behind_the_cut},
+    {"losses-of-power-in-a-part", draw_losses_of_power_in_a_part},
+    {"kill-in-a-new-directory", draw_kill_in_a_new_directory},
+    {"absence-at-the-commit", draw_absence_at_the_commit},
+    {"attempts", draw_attempts},
+    {"quarrel-about-a-name", draw_quarrel_about_a_name},
+    {"paused-coordinator", draw_paused_coordinator},
+    {"unplanned-slots", draw_unplanned_slots},
+    {"broken-merges", draw_broken_merges},
+    {"deletions-while-read", draw_deletions_while_read},
+    {"swapped-parts", draw_swapped_parts},
+    {"short-set-back", draw_short_set_back},
+    {"missed-changes", draw_missed_changes},
+    {"losses-behind-a-sync", draw_losses_behind_a_sync},
+    {"repeated-writes", draw_repeated_writes},
+    {"half-written", draw_half_written},
+    {"writes-behind-the-cut", draw_writes_behind_the_cut},
+    {"trouble-in-other", draw_trouble_in_other},
+    {"trouble-in-other", draw_trouble_in_other},
+    {"replaced-store", draw_replaced_store},
+    {"loss-behind-a-restore", draw_loss_behind_a_restore},
+    {"unfinished-retries", draw_unfinished_retries},
+    {"stopped-retries", draw_stopped_retries},
+    {"writes-into-a-restore", draw_writes_into_a_restore},
+};
 
 }  // namespace
 
 void draw_theme(Random& random, Scenario& scenario) {
   if (random.chance(kCalmChance)) make_calm(scenario);
-  kThemes[random.below(kThemes.size())](random, scenario);
+  const Theme& theme = kThemes[random.below(std::size(kThemes))];
+  scenario.theme = theme.name;
+  theme.draw(random, scenario);
+}
+
+std::vector<std::string_view> theme_names() {
+  std::vector<std::string_view> names;
+  for (const Theme& theme : kThemes) {
+    if (names.empty() || names.back() != theme.name) names.push_back(theme.name);
+  }
+  return names;
 }
 
 }  // namespace sluice::simulation

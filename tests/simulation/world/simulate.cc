@@ -4,6 +4,8 @@
 //   simulate --hours H [--jobs N]            new seeds, for that long
 //   simulate --replay SEED|FILE [--trace]    one, again
 //   simulate --shrink SEED|FILE [--out FILE] the least with which it still fails alike, as a file
+//   simulate --themes                        names of themes; with --theme NAME only seeds that
+//                                            have this theme are run
 //   simulate --defects                       defects that can be put back (calibration.h); with
 //                                            --defect NAME all of the above run with one
 //   simulate --calibrate [--defect NAME] [--first SEED] [--limit N] [--jobs N] [--out FILE]
@@ -25,6 +27,7 @@
 #include <map>
 #include <sstream>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "base/random.h"
@@ -74,11 +77,15 @@ void print_failure(const Scenario& scenario, const Result& result, bool full_dis
 }
 
 // Seeds first, first + step, ... up to last, for at most so long.
-Counts run_seeds(uint64_t first, uint64_t last, uint64_t step, double most_s, bool full_disks) {
+Counts run_seeds(uint64_t first, uint64_t last, uint64_t step, double most_s,
+                 const Arguments& arguments) {
+  const bool full_disks = arguments.full_disks;
   const auto begin = Clock::now();
   Counts counts;
   for (uint64_t seed = first; seed <= last && seconds_since(begin) < most_s; seed += step) {
     const Scenario scenario = make_scenario(seed, full_disks);
+    const std::string& theme = arguments.calibration.theme;
+    if (!theme.empty() && scenario.theme != theme) continue;
     const Result result = run_scenario(scenario);
     ++counts["seeds"];
     counts["simulated-ms"] += static_cast<uint64_t>(result.simulated_ns / 1'000'000);
@@ -136,7 +143,7 @@ int run_jobs(uint64_t first, uint64_t last, double most_s, const Arguments& argu
   std::vector<FILE*> jobs;
   for (size_t job = 0; job < arguments.jobs; ++job) {
     jobs.push_back(start_job([&] {
-      return run_seeds(first + job, last, arguments.jobs, most_s, arguments.full_disks);
+      return run_seeds(first + job, last, arguments.jobs, most_s, arguments);
     }));
   }
   Counts counts;
@@ -214,15 +221,15 @@ int usage() {
   fmt::print(stderr,
              "usage: simulate --seeds FROM..TO [--jobs N] | --hours H [--jobs N] | --replay "
              "SEED|FILE [--trace] | --shrink SEED|FILE [--out FILE] | --defects | --calibrate "
-             "[--defect NAME] [--first SEED] [--limit N] [--jobs N] [--out FILE] [--table FILE]; "
-             "[--full-disks]\n");
+             "[--defect NAME] [--first SEED] [--limit N] [--jobs N] [--out FILE] [--table FILE] | "
+             "--themes; [--theme NAME] [--full-disks]\n");
   return 2;
 }
 
 bool parse(int argc, char** argv, Arguments* arguments) {
   for (int i = 1; i < argc; ++i) {
     const std::string argument = argv[i];
-    if (argument == "--defects" || argument == "--calibrate") {
+    if (argument == "--defects" || argument == "--calibrate" || argument == "--themes") {
       arguments->mode = argument;
     } else if (argument == "--full-disks") {
       arguments->full_disks = true;
@@ -236,6 +243,8 @@ bool parse(int argc, char** argv, Arguments* arguments) {
       arguments->out = argv[++i];
     } else if (argument == "--defect") {
       arguments->calibration.only = argv[++i];
+    } else if (argument == "--theme") {
+      arguments->calibration.theme = argv[++i];
     } else if (argument == "--first") {
       arguments->calibration.first_seed = std::strtoull(argv[++i], nullptr, 10);
     } else if (argument == "--limit") {
@@ -258,6 +267,11 @@ int run_calibration(const Arguments& arguments) {
   return calibrate(options);
 }
 
+bool is_theme(const std::string& name) {
+  const auto names = theme_names();
+  return name.empty() || std::find(names.begin(), names.end(), name) != names.end();
+}
+
 int run_program(int argc, char** argv) {
   Arguments arguments;
   if (!parse(argc, argv, &arguments)) return usage();
@@ -266,11 +280,19 @@ int run_program(int argc, char** argv) {
     fmt::print(stderr, "no defect {}, or none in this build: cmake --preset simulation\n", defect);
     return 2;
   }
+  if (!is_theme(arguments.calibration.theme)) {
+    fmt::print(stderr, "no theme {}: simulate --themes\n", arguments.calibration.theme);
+    return 2;
+  }
   if (arguments.mode == "--replay") return replay(arguments);
   if (arguments.mode == "--shrink") return shrink_one(arguments);
   if (arguments.mode == "--calibrate") return run_calibration(arguments);
   if (arguments.mode == "--defects") {
     list_defects();
+    return 0;
+  }
+  if (arguments.mode == "--themes") {
+    for (const std::string_view name : theme_names()) fmt::print("{}\n", name);
     return 0;
   }
   const char* const value = arguments.value.c_str();

@@ -14,6 +14,7 @@ namespace {
 constexpr std::string_view kRestores = "restores/";
 constexpr int64_t kStoredNs = 20'000'000;
 constexpr std::string_view kOperator = "operator";
+constexpr std::string_view kData = "/data";
 
 }  // namespace
 
@@ -22,8 +23,8 @@ Triggers::Triggers(World& world, std::array<std::vector<Host*>, 2> hosts,
     : hosts_(std::move(hosts)), fire_(std::move(fire)) {
   for (const std::vector<Host*>& of_cluster : hosts_) {
     for (Host* const host : of_cluster) {
-      host->mount().before = [this, host](FileCall call, std::string_view) {
-        if (call == FileCall::kSync) about_to_sync(*host);
+      host->mount().before = [this, host](FileCall call, std::string_view path) {
+        if (call == FileCall::kSync) about_to_sync(*host, path);
       };
     }
     if (of_cluster.empty()) continue;
@@ -43,8 +44,17 @@ void Triggers::about_to(Op::Trigger trigger, const std::function<bool(const Op&)
     if (trigger == Op::Trigger::kSyncBehindState && !each->state_came) continue;
     if (each->left-- > 0) continue;
     each->fired = true;
-    fire_(each->op);
+    fire_(aimed(each->op));
   }
+}
+
+Op Triggers::aimed(const Op& op) const {
+  Op at = op;
+  if (op.kind != OpKind::kPauseCoordinator) return at;
+  const std::vector<Host*>& hosts = hosts_.at(op.cluster);
+  const auto caller = std::find(hosts.begin(), hosts.end(), host_of_caller());
+  if (caller != hosts.end()) at.host = at.other = static_cast<size_t>(caller - hosts.begin());
+  return at;
 }
 
 const Host* Triggers::host_of(const Op& op) const {
@@ -61,8 +71,9 @@ const Host* Triggers::host_of_caller() const {
   return nullptr;
 }
 
-void Triggers::about_to_sync(const Host& host) {
+void Triggers::about_to_sync(const Host& host, std::string_view path) {
   const auto concerns = [&](const Op& op) { return host_of(op) == &host; };
+  if (path.empty() || path == kData) about_to(Op::Trigger::kNamesSync, concerns);
   about_to(Op::Trigger::kSync, concerns);
   about_to(Op::Trigger::kSyncBehindState, concerns);
 }

@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <string_view>
 #include <vector>
 
 #include "control/backup/documents.h"
@@ -36,12 +37,14 @@ class Triggers {
   };
 
   void about_to(Op::Trigger trigger, const std::function<bool(const Op&)>& concerns);
-  void about_to_sync(const Host& host);
+  void about_to_sync(const Host& host, std::string_view path);
   void about_to_call();
   void about_to_commit(const std::vector<ClusterOp>& ops);
   void about_to_store(const BackupHead& head);
   // Null where there is no such host.
   const Host* host_of(const Op& op) const;
+  // What happens to whoever triggers it happens to the caller's host.
+  Op aimed(const Op& op) const;
   // Of the calling thread; null where it is of none.
   const Host* host_of_caller() const;
 

@@ -23,6 +23,7 @@ constexpr size_t kImportedVersions = 3;
 constexpr size_t kLargeBytes = size_t{800} << 10;
 
 constexpr uint64_t kRestoresWithinNs = 50'000'000;
+constexpr uint64_t kLongestReadPauseMs = 20;
 
 std::string backup_name(size_t number) { return fmt::format("backup{}", number); }
 
@@ -146,14 +147,26 @@ void Workload::write(const Place& place, size_t writer) {
     } else if (kind < 0.7) {
       erase(place, key);
     } else if (kind < 0.9) {
-      const int64_t begin = now_ns();
-      place.oracle.answered_get(key, place.client.get(key), begin);
+      get(place, key);
     } else if (kind < 0.999) {
       import(place, random);
     } else {
       import_versions(place, random);
     }
     sleep_ms(static_cast<int64_t>(random.below(static_cast<uint64_t>(scenario_.longest_pause_ms))));
+  }
+}
+
+void Workload::get(const Place& place, const std::string& key) {
+  const int64_t begin = now_ns();
+  place.oracle.answered_get(key, place.client.get(key), begin);
+}
+
+void Workload::read(const Place& place, size_t reader) {
+  Random random(Random::mix(scenario_.seed ^ (0x7ead + reader)));
+  while (!stop_writers_) {
+    get(place, draw_key(place, random));
+    sleep_ms(static_cast<int64_t>(random.below(kLongestReadPauseMs)));
   }
 }
 
@@ -168,6 +181,11 @@ void Workload::start_writer(size_t writer) {
 
 void Workload::start_writers() {
   for (size_t i = 0; i < scenario_.writers; ++i) start_writer(i);
+  for (size_t i = 0; i < scenario_.readers; ++i) {
+    start("reader", cluster_, {}, [this, i](ClusterClient& client) {
+      read(Place{client, oracle_, 'k'}, i);
+    });
+  }
 }
 
 void Workload::start_other_writers() {
@@ -195,7 +213,7 @@ absl::Status Workload::restore(ClusterClient& client, const RestoreRequest& requ
   const auto outcome = client.restore(request, nullptr);
   if (!outcome.ok()) return outcome.status();
   trace(fmt::format("restore: {} {}", name_of(outcome->state), outcome->reason));
-  oracle_.answered_restore(*outcome);
+  oracle_.answered_restore(request.backup, *outcome);
   if (outcome->state == RestoreState::kCompleted) ++restores_completed_;
   if (end == nullptr) return absl::OkStatus();
   if (outcome->state == RestoreState::kCompleted) *end = Restored::End::kCompleted;

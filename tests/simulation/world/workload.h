@@ -68,6 +68,8 @@ class Workload {
   };
   std::string draw_key(const Place& place, Random& random) const;
   void write(const Place& place, size_t writer);
+  void read(const Place& place, size_t reader);
+  static void get(const Place& place, const std::string& key);
   static void put(const Place& place, Random& random, const std::string& key);
   static void erase(const Place& place, const std::string& key);
   void import(const Place& place, Random& random);
