@@ -9,7 +9,6 @@
 #include <memory>
 #include <optional>
 #include <thread>
-#include <unordered_map>
 #include <utility>
 
 #include "base/guard.h"
@@ -17,6 +16,7 @@
 #include "base/status.h"
 #include "base/text.h"
 #include "dataplane/block/record.h"
+#include "tree/file_groups.h"
 #include "tree/link_groups.h"
 #include "tree/tree_entry.h"
 #include "tree/tree_file.h"
@@ -29,74 +29,9 @@ namespace {
 constexpr size_t kQueuedFiles = 1024;
 constexpr int kAttempts = 3;  // at a file that changes while it is read
 static_assert(kAttempts <= 1 << kAttemptBits);
-// Of files that are written together: each step waits until the one before it is durable.
-constexpr uint64_t kGroupBytes = uint64_t{32} << 20;
-constexpr size_t kGroupFiles = 256;
-
-// A file, or something else with several names.
-struct FoundFile {
-  std::string path;
-  std::optional<FileId> linked;  // it has other names
-  std::string value;             // of what is not a file
-  Digest128 digest;              // in it
-};
-
-// A file of several chunks, or one of several names.
-struct GroupFile {
-  FoundFile found;
-  TreeHeader header;
-  TreeExtras extras;
-  FileIdentity identity;
-  std::string value;  // whole, where there are no chunks
-  enum class State { kGood, kChanged, kFailed } state = State::kGood;
-};
-
-struct FileGroup {
-  std::vector<GroupFile> files;
-  std::vector<FoundFile> found;  // to be read
-  uint64_t bytes = 0;
-  bool full() const { return bytes >= kGroupBytes || files.size() >= kGroupFiles; }
-  void add(GroupFile file, uint64_t file_bytes) {
-    bytes += file_bytes;
-    files.push_back(std::move(file));
-  }
-};
-
-// Content is read to where the value has it: a copy of each byte less.
-size_t header_bytes(const TreeHeader& header, const TreeExtras& extras) {
-  return encode_tree_entry(header, extras).size();
-}
-
-// False where the file changed.
-absl::StatusOr<bool> read_value(const TreeFile& file, const std::vector<Extent>& places,
-                                const TreeHeader& header, const TreeExtras& extras,
-                                std::string* value) {
-  const size_t before = header_bytes(header, extras);
-  value->resize(before + bytes_of(places));
-  SLUICE_ASSIGN_OR_RETURN(const bool whole,
-                          read_extents(file.fd(), places, value->data() + before));
-  SLUICE_ASSIGN_OR_RETURN(const bool changed, file.changed());
-  return whole && !changed;
-}
-
-std::string_view content_of(std::string_view value, const TreeHeader& header,
-                            const TreeExtras& extras) {
-  return value.substr(header_bytes(header, extras));
-}
-
-void set_header(const TreeHeader& header, const TreeExtras& extras, std::string* value) {
-  const std::string encoded = encode_tree_entry(header, extras);
-  value->replace(0, encoded.size(), encoded);
-}
-
-bool has_chunks(const FileGroup& group) {
-  return std::any_of(group.files.begin(), group.files.end(),
-                     [](const GroupFile& file) { return file.value.empty(); });
-}
-
 // The scan puts directories, links and devices itself and hands files to reader threads through a
 // bounded queue.
-class TreeImporter final : public TreeScanHandler {
+class TreeImporter final : public TreeScanHandler, public ImportJob {
  public:
   TreeImporter(const TreeImportOptions& options, RecordStore& store, StreamProgress& progress)
       : options_(options),
@@ -112,6 +47,14 @@ class TreeImporter final : public TreeScanHandler {
   void on_failed(const std::string& path, std::string reason) override { fail(path, reason); }
   bool stopped() override;
 
+  void put(RecordSink& sink, std::string_view key, std::string_view value) override;
+  void fail(const std::string& path, std::string reason) override;
+  void stop(const absl::Status& status) override;
+  void note_written(uint64_t records, uint64_t bytes) override {
+    count(&TreeImportResult::records, records);
+    count(&TreeImportResult::bytes, bytes);
+  }
+
  private:
   void scan();
   void import_other(const ScannedEntry& entry);
@@ -126,30 +69,20 @@ class TreeImporter final : public TreeScanHandler {
   absl::Status read_file(const FoundFile& found, FileGroup* group);
   absl::Status put_small(const TreeFile& file, GroupFile entry, FileGroup* group);
   void import_group(FileGroup group);
-  void put_generations(FileGroup& group, uint64_t generation);
-  void put_chunks(FileGroup& group);
-  void put_chunks_of(GroupFile& file, RecordSink& sink);
-  absl::StatusOr<std::vector<Digest128>> put_content(const TreeFile& file, const GroupFile& entry,
-                                                     RecordSink& sink);
-  void put_files(FileGroup& group);
+  // Counts what was written, and writes the names that waited for it.
   void put_other_names(const FileGroup& group);
   // What to do now about those of a group that changed or failed.
   FileGroup import_again(FileGroup& group, bool last_attempt);
-  // Takes the totals of one step; files with records that were not written fail.
-  void take_step(FileGroup& group, RecordSink& sink);
 
   bool push(FoundFile file);
   // With `wait`, nothing means that there are no more.
   std::optional<FoundFile> pop(bool wait);
-  void put(RecordSink& sink, std::string_view key, std::string_view value);
   std::string key_of(const std::string& path) const { return options_.prefix + path; }
   absl::Status check_key(const std::string& path, size_t suffix = 0) const;
-  void fail(const std::string& path, std::string reason);
   void count(uint64_t TreeImportResult::*what, uint64_t by = 1) {
     const MutexLock lock(mutex_);
     result_.*what += by;
   }
-  void stop(const absl::Status& status);
   void take_failures(SinkTotals& totals) SLUICE_REQUIRES(mutex_);
   absl::StatusOr<TreeImportResult> finish();
 
@@ -414,135 +347,12 @@ absl::Status TreeImporter::put_small(const TreeFile& file, GroupFile entry, File
   return absl::OkStatus();
 }
 
-void TreeImporter::take_step(FileGroup& group, RecordSink& sink) {
-  SinkTotals totals = sink.finish();
-  std::unordered_map<std::string, std::string> reasons;  // by the file's key
-  for (StreamFailure& failure : totals.failures.first) {
-    std::string_view key = failure.path;
-    std::string_view path;
-    uint64_t generation = 0;
-    uint32_t chunk = 0;
-    const std::string before = generation_prefix(options_.prefix);
-    std::string file = failure.path;
-    if (key.starts_with(before) &&
-        split_generation_key(key.substr(before.size()), &path, &generation)) {
-      file = key_of(std::string(path));
-    } else if (split_chunk_key(key, &path, &generation, &chunk)) {
-      file = std::string(path);
-    }
-    reasons.emplace(std::move(file), failure.reason);
-  }
-  // Beyond those that are kept nobody knows which it were.
-  const bool all = totals.failures.count > totals.failures.first.size();
-  for (GroupFile& file : group.files) {
-    const auto reason = reasons.find(key_of(file.found.path));
-    if (reason == reasons.end() && !all) continue;
-    if (file.state != GroupFile::State::kFailed) {
-      fail(file.found.path,
-           reason != reasons.end() ? reason->second : totals.failures.first[0].reason);
-    }
-    file.state = GroupFile::State::kFailed;
-  }
-  const MutexLock lock(mutex_);
-  result_.records += totals.records;
-  result_.bytes += totals.bytes;
-}
-
-void TreeImporter::put_generations(FileGroup& group, uint64_t generation) {
-  const auto sink = store_.writer();
-  for (GroupFile& file : group.files) {
-    if (!file.value.empty()) continue;
-    file.header.generation = generation;
-    TreeHeader record = file.header;
-    record.kind = TreeKind::kGeneration;
-    put(*sink, generation_key(options_.prefix, file.found.path, generation),
-        encode_tree_entry(record));
-    generations_.note_record();
-  }
-  take_step(group, *sink);
-}
-
-absl::StatusOr<std::vector<Digest128>> TreeImporter::put_content(const TreeFile& file,
-                                                                 const GroupFile& entry,
-                                                                 RecordSink& sink) {
-  const TreeHeader& header = entry.header;
-  ExtentReader pieces(file.fd(), header.size, header.chunk_bytes);
-  std::vector<Digest128> digests;
-  std::string value;
-  for (uint64_t number = 0; number < header.chunks() && !stopped(); ++number) {
-    std::vector<Extent> extents = {{number * header.chunk_bytes, header.chunk_size(number)}};
-    if (header.sparse) {
-      SLUICE_ASSIGN_OR_RETURN(extents, pieces.next());
-    }
-    TreeHeader chunk = header;
-    TreeExtras extras;
-    if (header.sparse) extras.extents = extents;
-    chunk.kind = TreeKind::kChunk;
-    chunk.chunk = static_cast<uint32_t>(number);
-    SLUICE_ASSIGN_OR_RETURN(const bool whole, read_value(file, extents, chunk, extras, &value));
-    if (!whole || extents.empty()) return aborted("changed");
-    chunk.digest = digest_of_content(extras.extents, content_of(value, chunk, extras));
-    digests.push_back(chunk.digest);
-    set_header(chunk, extras, &value);
-    put(sink, tree_chunk_key(key_of(entry.found.path), header.generation, chunk.chunk), value);
-  }
-  return digests;
-}
-
-void TreeImporter::put_chunks_of(GroupFile& file, RecordSink& sink) {
-  const auto put_all = [&]() -> absl::Status {
-    SLUICE_ASSIGN_OR_RETURN(const TreeFile now,
-                            TreeFile::open(root_.get(), file.found.path, names_));
-    if (now.identity() != file.identity || now.metadata().size != file.header.size)
-      return aborted("changed");
-    SLUICE_ASSIGN_OR_RETURN(const auto digests, put_content(now, file, sink));
-    file.header.digest = digest_of_chunks(digests);
-    return absl::OkStatus();
-  };
-  const absl::Status status = put_all();
-  if (status.ok()) return;
-  file.state = absl::IsAborted(status) ? GroupFile::State::kChanged : GroupFile::State::kFailed;
-  if (file.state == GroupFile::State::kFailed)
-    fail(file.found.path, std::string(message_of(status)));
-}
-
-void TreeImporter::put_chunks(FileGroup& group) {
-  const auto sink = store_.writer();
-  for (GroupFile& file : group.files) {
-    if (file.value.empty() && file.state == GroupFile::State::kGood) put_chunks_of(file, *sink);
-  }
-  take_step(group, *sink);
-}
-
-void TreeImporter::put_files(FileGroup& group) {
-  if (stopped()) return;
-  // Without the claim another import may have removed the chunks as left over.
-  if (const absl::Status claimed = has_chunks(group) ? generations_.check() : absl::OkStatus();
-      !claimed.ok()) {
-    return stop(with_context(claimed, "this import was stopped for too long; run it again"));
-  }
-  const auto sink = store_.writer();
-  for (const GroupFile& file : group.files) {
-    if (file.state != GroupFile::State::kGood) continue;
-    put(*sink, key_of(file.found.path),
-        file.value.empty() ? encode_tree_entry(file.header, file.extras) : file.value);
-  }
-  take_step(group, *sink);
-  uint64_t files = 0;
-  for (const GroupFile& file : group.files) {
-    if (file.state != GroupFile::State::kGood) continue;
-    generations_.note_imported(file.found.path, file.header.generation);
-    // What is not a file was counted when it was found.
-    if (file.header.chunk_bytes != 0) ++files;
-  }
-  count(&TreeImportResult::files, files);
-  put_other_names(group);
-}
-
 void TreeImporter::put_other_names(const FileGroup& group) {
   for (const GroupFile& file : group.files) {
-    if (file.state != GroupFile::State::kGood || !file.found.linked.has_value() || stopped())
-      continue;
+    if (file.state != GroupFile::State::kGood || stopped()) continue;
+    // What is not a file was counted when it was found.
+    if (file.header.chunk_bytes != 0) count(&TreeImportResult::files);
+    if (!file.found.linked.has_value()) continue;
     const LinkGroups::First first{file.found.path, file.header.digest,
                                   file.header.chunk_bytes != 0};
     for (const std::string& name : links_.imported(*file.found.linked, first))
@@ -580,12 +390,9 @@ FileGroup TreeImporter::import_again(FileGroup& group, bool last_attempt) {
 
 void TreeImporter::import_group(FileGroup group) {
   for (int attempt = 0; !group.files.empty() && !stopped(); ++attempt) {
-    if (has_chunks(group)) {
-      if (const absl::Status begun = generations_.begin(); !begun.ok()) return stop(begun);
-      put_generations(group, generations_.of_attempt(attempt));
-      put_chunks(group);
-    }
-    put_files(group);
+    FileGroupWriter(*this, store_, options_.prefix, root_.get(), names_, generations_)
+        .write(group, attempt);
+    put_other_names(group);
     group = import_again(group, attempt + 1 == kAttempts);
   }
 }
