@@ -61,6 +61,8 @@ class RecordSource {
   // `each`, and returns it. The views are valid during the call only.
   using Each = std::function<absl::Status(std::string_view key, std::string_view value)>;
   virtual absl::Status scan(std::string_view prefix, const Each& each) = 0;
+  // The same with at most the first `bytes` of each value, at the cost of the keys.
+  virtual absl::Status scan_heads(std::string_view prefix, uint32_t bytes, const Each& each) = 0;
   // Nothing where there is none.
   virtual absl::StatusOr<std::optional<std::string>> get(std::string_view key) = 0;
 };

@@ -5,12 +5,15 @@
 #include "base/bytes.h"
 #include "base/status.h"
 #include "dataplane/block/record.h"
+#include "tree/tree_extras.h"
 
 namespace sluice {
 namespace {
 
 constexpr char kMagic[] = "SLTE";
-constexpr uint8_t kVersion = 2;
+constexpr uint8_t kVersion = 3;
+constexpr uint8_t kEarlierVersion = 2;
+constexpr TreeKind kLastEarlierKind = TreeKind::kGeneration;
 constexpr size_t kGenerationBytes = kGenerationBits / 8;
 constexpr size_t kShortSuffixBytes = 1 + kGenerationBytes + 3;  // of a chunk's key
 constexpr size_t kLongSuffixBytes = kShortSuffixBytes + 1;
@@ -30,17 +33,50 @@ uint64_t big_endian(std::string_view bytes) {
   return number;
 }
 
-absl::Status check_header(const TreeHeader& header, uint32_t reserved, size_t content_bytes) {
-  if (header.mode > kMaxMode || header.mtime_nanoseconds >= 1'000'000'000 || reserved != 0) {
-    return data_loss("a tree entry's mode, time or reserved field is out of range");
-  }
+bool is_file_kind(TreeKind kind) {
+  return kind == TreeKind::kFile || kind == TreeKind::kChunk || kind == TreeKind::kGeneration;
+}
+
+absl::Status check_file(const TreeHeader& header, const TreeExtras& extras, uint64_t* expected) {
   const bool chunk = header.kind == TreeKind::kChunk;
+  if (header.chunk_bytes == 0) return data_loss("a file's entry has chunks of 0 bytes");
+  if (header.chunk >= header.chunks() || (!chunk && header.chunk != 0)) {
+    return data_loss("chunk {} of a file of {} chunks", header.chunk, header.chunks());
+  }
+  if ((header.generation != 0) != (header.chunks() > 1) ||
+      header.generation >> kGenerationBits != 0) {
+    return data_loss("generation {} of a file of {} chunks", header.generation, header.chunks());
+  }
+  if (chunk && header.chunks() == 1) return data_loss("a chunk of a file that has none");
+  if (header.sparse) {
+    if (header.size > INT64_MAX) return data_loss("a sparse file of {} bytes", header.size);
+    *expected = bytes_of(extras.extents);
+    if (*expected > header.chunk_bytes) return data_loss("a chunk of {} data bytes", *expected);
+    if (!extras.extents.empty() &&
+        extras.extents.back().offset + extras.extents.back().length > header.size) {
+      return data_loss("a file's data ends beyond the file");
+    }
+    return absl::OkStatus();
+  }
+  if (chunk) *expected = header.chunk_size(header.chunk);
+  if (header.kind == TreeKind::kFile && header.chunks() == 1) *expected = header.size;
+  return absl::OkStatus();
+}
+
+absl::Status check_entry(const TreeEntry& entry) {
+  const TreeHeader& header = entry.header;
+  if (header.mode > kMaxMode || header.mtime_nanoseconds >= 1'000'000'000)
+    return data_loss("a tree entry's mode or time is out of range");
   uint64_t expected = 0;
   switch (header.kind) {
-    case TreeKind::kFolder:
-      if (header.size != 0) return data_loss("a directory's entry has a size");
+    case TreeKind::kDirectory:
+    case TreeKind::kPipe:
+    case TreeKind::kCharacterDevice:
+    case TreeKind::kBlockDevice:
+      if (header.size != 0) return data_loss("the entry of a directory, pipe or device has a size");
       break;
     case TreeKind::kLink:
+    case TreeKind::kHardLink:
       expected = header.size;
       if (header.size == 0 || header.size > 4096)
         return data_loss("a link's target of {} bytes", header.size);
@@ -48,29 +84,18 @@ absl::Status check_header(const TreeHeader& header, uint32_t reserved, size_t co
     case TreeKind::kFile:
     case TreeKind::kChunk:
     case TreeKind::kGeneration:
-      if (header.chunk_bytes == 0) return data_loss("a file's entry has chunks of 0 bytes");
-      if (header.chunk >= header.chunks() || (!chunk && header.chunk != 0)) {
-        return data_loss("chunk {} of a file of {} chunks", header.chunk, header.chunks());
-      }
-      if ((header.generation != 0) != (header.chunks() > 1) ||
-          header.generation >> kGenerationBits != 0) {
-        return data_loss("generation {} of a file of {} chunks", header.generation,
-                         header.chunks());
-      }
-      if (chunk && header.chunks() == 1) return data_loss("a chunk of a file that has none");
-      if (chunk) expected = header.chunk_size(header.chunk);
-      if (header.kind == TreeKind::kFile && header.chunks() == 1) expected = header.size;
+      SLUICE_RETURN_IF_ERROR(check_file(header, entry.extras, &expected));
       break;
     default:
       return data_loss("a tree entry of kind {}", static_cast<int>(header.kind));
   }
-  const bool file = header.kind == TreeKind::kFile || chunk || header.kind == TreeKind::kGeneration;
-  if (!file && (header.chunk != 0 || header.chunk_bytes != 0 || header.generation != 0)) {
-    return data_loss("an entry that is no file's has chunks");
+  if (!is_file_kind(header.kind) &&
+      (header.chunk != 0 || header.chunk_bytes != 0 || header.generation != 0)) {
+    return data_loss("an entry that is not a file's has chunks");
   }
-  if (content_bytes != expected) {
-    return data_loss("a tree entry holds {} content bytes where its header says {}", content_bytes,
-                     expected);
+  if (entry.content.size() != expected) {
+    return data_loss("a tree entry holds {} content bytes where its header says {}",
+                     entry.content.size(), expected);
   }
   return absl::OkStatus();
 }
@@ -82,57 +107,140 @@ uint64_t TreeHeader::chunk_size(uint64_t number) const {
   return begin >= size ? 0 : std::min<uint64_t>(chunk_bytes, size - begin);
 }
 
-std::string TreeHeader::encode() const {
+std::string encode_tree_entry(const TreeHeader& header, const TreeExtras& extras) {
+  const std::string more = encode_tree_extras(header, extras);
   std::string bytes;
-  bytes.reserve(kBytes);
+  bytes.reserve(TreeHeader::kBytes + more.size());
   ByteWriter out(&bytes);
   out.put_bytes({kMagic, 4});
-  out.put(kVersion);
-  out.put(static_cast<uint8_t>(kind));
-  out.put(mode);
-  out.put(static_cast<uint64_t>(mtime_seconds));
-  out.put(mtime_nanoseconds);
-  out.put(chunk);
-  out.put(size);
-  out.put(chunk_bytes);
-  out.put(uid);
-  out.put(gid);
-  out.put(uint32_t{0});
-  out.put(generation);
-  out.put(digest.low);
-  out.put(digest.high);
+  out.put(more.empty() && header.kind <= kLastEarlierKind ? kEarlierVersion : kVersion);
+  out.put(static_cast<uint8_t>(header.kind));
+  out.put(header.mode);
+  out.put(static_cast<uint64_t>(header.mtime_seconds));
+  out.put(header.mtime_nanoseconds);
+  out.put(header.chunk);
+  out.put(header.size);
+  out.put(header.chunk_bytes);
+  out.put(header.uid);
+  out.put(header.gid);
+  out.put(static_cast<uint32_t>(more.size()));
+  out.put(header.generation);
+  out.put(header.digest.low);
+  out.put(header.digest.high);
+  out.put_bytes(more);
   return bytes;
 }
 
 absl::StatusOr<TreeEntry> parse_tree_entry(std::string_view value) {
   ByteReader in(value);
   std::string_view magic;
-  uint8_t version = 0;
-  if (!in.get_bytes(4, &magic) || magic != std::string_view(kMagic, 4) || !in.get(&version)) {
-    return not_found("no tree entry");
-  }
-  if (version != kVersion) {
-    return failed_precondition("a tree entry of layout version {}: this program knows version {}",
-                               version, kVersion);
-  }
   TreeEntry entry;
+  if (!in.get_bytes(4, &magic) || magic != std::string_view(kMagic, 4) || !in.get(&entry.version)) {
+    return not_found("not a tree entry");
+  }
+  if (entry.version != kVersion && entry.version != kEarlierVersion) {
+    return failed_precondition("a tree entry of layout version {}: this program knows {} and {}",
+                               entry.version, kEarlierVersion, kVersion);
+  }
   TreeHeader& header = entry.header;
   uint8_t kind = 0;
   uint64_t seconds = 0;
-  uint32_t reserved = 0;
+  uint32_t extras_bytes = 0;
   if (!in.get(&kind) || !in.get(&header.mode) || !in.get(&seconds) ||
       !in.get(&header.mtime_nanoseconds) || !in.get(&header.chunk) || !in.get(&header.size) ||
       !in.get(&header.chunk_bytes) || !in.get(&header.uid) || !in.get(&header.gid) ||
-      !in.get(&reserved) || !in.get(&header.generation) || !in.get(&header.digest.low) ||
+      !in.get(&extras_bytes) || !in.get(&header.generation) || !in.get(&header.digest.low) ||
       !in.get(&header.digest.high)) {
     return data_loss("a tree entry of {} bytes: its header alone has {}", value.size(),
                      TreeHeader::kBytes);
   }
   header.kind = static_cast<TreeKind>(kind);
   header.mtime_seconds = static_cast<int64_t>(seconds);
-  entry.content = value.substr(TreeHeader::kBytes);
-  SLUICE_RETURN_IF_ERROR(check_header(header, reserved, entry.content.size()));
+  std::string_view extras;
+  if (extras_bytes > kMaxTreeExtrasBytes || !in.get_bytes(extras_bytes, &extras))
+    return data_loss("a tree entry of {} bytes with {} of extras", value.size(), extras_bytes);
+  const bool earlier = extras.empty() && header.kind <= kLastEarlierKind;
+  if (earlier != (entry.version == kEarlierVersion))
+    return data_loss("a tree entry of a layout version that it does not need");
+  SLUICE_RETURN_IF_ERROR(decode_tree_extras(extras, &header, &entry.extras));
+  entry.content = value.substr(TreeHeader::kBytes + extras.size());
+  SLUICE_RETURN_IF_ERROR(check_entry(entry));
   return entry;
+}
+
+bool is_named_entry(std::string_view head) {
+  if (head.size() < kTreeHeadBytes || !head.starts_with(kMagic)) return false;
+  const auto kind = static_cast<TreeKind>(head[5]);
+  return kind != TreeKind::kChunk && kind != TreeKind::kGeneration;
+}
+
+TreeKind kind_of(FileType type) {
+  switch (type) {
+    case FileType::kDirectory:
+      return TreeKind::kDirectory;
+    case FileType::kLink:
+      return TreeKind::kLink;
+    case FileType::kPipe:
+      return TreeKind::kPipe;
+    case FileType::kCharacterDevice:
+      return TreeKind::kCharacterDevice;
+    case FileType::kBlockDevice:
+      return TreeKind::kBlockDevice;
+    case FileType::kFile:
+    case FileType::kSocket:
+      break;
+  }
+  return TreeKind::kFile;
+}
+
+FileType type_of(TreeKind kind) {
+  switch (kind) {
+    case TreeKind::kDirectory:
+      return FileType::kDirectory;
+    case TreeKind::kLink:
+      return FileType::kLink;
+    case TreeKind::kPipe:
+      return FileType::kPipe;
+    case TreeKind::kCharacterDevice:
+      return FileType::kCharacterDevice;
+    case TreeKind::kBlockDevice:
+      return FileType::kBlockDevice;
+    default:
+      return FileType::kFile;
+  }
+}
+
+void set_metadata(const FileMetadata& metadata, TreeHeader* header, TreeExtras* extras) {
+  header->kind = kind_of(metadata.type);
+  header->mode = metadata.mode;
+  header->mtime_seconds = metadata.mtime_seconds;
+  header->mtime_nanoseconds = metadata.mtime_nanoseconds;
+  header->uid = metadata.uid;
+  header->gid = metadata.gid;
+  extras->user = metadata.user;
+  extras->group = metadata.group;
+  extras->device_major = metadata.device_major;
+  extras->device_minor = metadata.device_minor;
+  extras->attributes = metadata.attributes;
+}
+
+FileMetadata metadata_of(const TreeEntry& entry) {
+  FileMetadata metadata;
+  const TreeHeader& header = entry.header;
+  metadata.type = type_of(header.kind);
+  metadata.mode = header.mode;
+  metadata.mtime_seconds = header.mtime_seconds;
+  metadata.mtime_nanoseconds = header.mtime_nanoseconds;
+  metadata.uid = header.uid;
+  metadata.gid = header.gid;
+  metadata.user = entry.extras.user;
+  metadata.group = entry.extras.group;
+  metadata.size = header.kind == TreeKind::kFile ? header.size : 0;
+  metadata.device_major = entry.extras.device_major;
+  metadata.device_minor = entry.extras.device_minor;
+  metadata.attributes = entry.extras.attributes;
+  if (header.kind == TreeKind::kLink) metadata.target = entry.content;
+  return metadata;
 }
 
 Digest128 digest_of_chunks(const std::vector<Digest128>& chunks) {
@@ -188,6 +296,18 @@ bool split_generation_key(std::string_view rest, std::string_view* path, uint64_
   *path = rest.substr(0, nul);
   *generation = big_endian(rest.substr(nul + 1));
   return true;
+}
+
+absl::StatusOr<HardLinkTarget> target_of(std::string_view key, std::string_view path,
+                                         const TreeEntry& link) {
+  const size_t own = link.extras.own_path_bytes;
+  if (own > key.size()) return data_loss("a hard link whose path is longer than its key");
+  SLUICE_RETURN_IF_ERROR(check_tree_path(link.content));
+  HardLinkTarget target;
+  target.key = std::string(key.substr(0, key.size() - own)).append(link.content);
+  if (own <= path.size())
+    target.path = std::string(path.substr(0, path.size() - own)).append(link.content);
+  return target;
 }
 
 absl::Status check_tree_path(std::string_view path) {

@@ -1,22 +1,12 @@
 #include "tree/tree_export.h"
 
-#include <dirent.h>
-#include <fcntl.h>
-#include <sys/resource.h>
-#include <sys/stat.h>
-#include <unistd.h>
-
 #include <algorithm>
-#include <cerrno>
-#include <cstring>
 #include <map>
 #include <memory>
 #include <optional>
 #include <unordered_map>
 #include <utility>
 
-#include "base/file.h"
-#include "base/random.h"
 #include "base/status.h"
 #include "base/text.h"
 #include "tree/tree_entry.h"
@@ -24,46 +14,26 @@
 namespace sluice {
 namespace {
 
-constexpr size_t kOpenFolders = 256;  // parents kept open between files
-constexpr int kFetches = 8;           // of a file that is replaced while it is read
-constexpr mode_t kWorkMode = 0700;    // of folders until the end, so that files can be made in them
-
-timespec time_of(const TreeHeader& header) {
-  timespec time{};
-  time.tv_sec = header.mtime_seconds;
-  time.tv_nsec = header.mtime_nanoseconds;
-  return time;
-}
-
-// Connections and the export's own files need descriptors too.
-size_t max_open_folders() {
-  rlimit limit{};
-  if (getrlimit(RLIMIT_NOFILE, &limit) != 0) return 1;
-  return std::clamp<size_t>(limit.rlim_cur / 8, 1, kOpenFolders);
-}
+constexpr int kFetches = 8;                // of a file that is replaced while it is read
+constexpr size_t kAnswers = size_t{1024};  // about what is in the way, remembered
 
 // Whether a chunk is the given one of a file.
 bool belongs(const TreeHeader& chunk, const TreeHeader& file, uint32_t number) {
   return chunk.kind == TreeKind::kChunk && chunk.chunk == number &&
          chunk.generation == file.generation && chunk.size == file.size &&
-         chunk.chunk_bytes == file.chunk_bytes;
+         chunk.chunk_bytes == file.chunk_bytes && chunk.chunks() == file.chunks();
 }
 
-absl::Status write_at(int fd, std::string_view content, uint64_t offset) {
-  while (!content.empty()) {
-    const ssize_t done = pwrite(fd, content.data(), content.size(), static_cast<off_t>(offset));
-    if (done < 0 && errno == EINTR) continue;
-    if (done < 0) return errno_status(errno, "write");
-    content.remove_prefix(static_cast<size_t>(done));
-    offset += static_cast<uint64_t>(done);
-  }
-  return absl::OkStatus();
+// Where the content of a file's record, or of a chunk's, lies in the file.
+std::vector<Extent> extents_of(const TreeEntry& entry) {
+  if (entry.header.sparse) return entry.extras.extents;
+  return {{uint64_t{entry.header.chunk} * entry.header.chunk_bytes, entry.content.size()}};
 }
 
 // A generation of a file's chunks that is being put together. Only one that the file's record names
 // is placed.
 struct Assembly {
-  std::string staged;  // its name in the staging folder
+  std::string staged;  // its name with the writer
   std::map<uint32_t, Digest128> chunks;
   uint64_t records = 0;  // with the generation's own
   uint64_t bytes = 0;
@@ -73,48 +43,49 @@ struct AssemblyKey {
       : path(file_path),
         generation(header.generation),
         size(header.size),
-        chunk_bytes(header.chunk_bytes) {}
+        chunk_bytes(header.chunk_bytes),
+        chunks(header.chunks()) {}
   std::string path;
   uint64_t generation = 0;
   uint64_t size = 0;
   uint32_t chunk_bytes = 0;
+  uint64_t chunks = 0;
   friend auto operator<=>(const AssemblyKey&, const AssemblyKey&) = default;
 };
 
 // A file of several chunks, with the key of its own record.
 struct ChunkedFile {
+  ChunkedFile() = default;
+  ChunkedFile(std::string_view file_key, const TreeEntry& record, size_t value_bytes)
+      : key(file_key), entry(record), bytes(file_key.size() + value_bytes) {
+    entry.content = {};
+  }
   std::string key;
-  TreeHeader header;
+  TreeEntry entry;
+  uint64_t bytes = 0;  // of its own record
+  const TreeHeader& header() const { return entry.header; }
 };
 
-// "." is shorter than any of its children, but not than all names.
-bool deeper_first(const std::string& a, const std::string& b) {
-  const bool a_root = a == ".";
-  const bool b_root = b == ".";
-  if (a_root != b_root) return b_root;
-  return a.size() != b.size() ? a.size() > b.size() : a > b;
-}
-
-struct PendingFolder {
+struct PendingDirectory {
   std::string path;
-  TreeHeader header;
+  FileMetadata metadata;
 };
-struct PendingLink {
+// Another name of a file.
+struct PendingName {
   std::string path;
-  std::string target;
-  TreeHeader header;
+  HardLinkTarget target;
+  Digest128 digest;
+};
+// Where a file with other names was placed.
+struct Placed {
+  std::string path;
+  bool file = false;
 };
 
 class TreeExporter {
  public:
   TreeExporter(const TreeExportOptions& options, RecordSource& source, StreamProgress& progress)
       : options_(options), source_(source), progress_(progress) {}
-  ~TreeExporter() {
-    remove_staging();
-    close_folders();
-  }
-  TreeExporter(const TreeExporter&) = delete;
-  TreeExporter& operator=(const TreeExporter&) = delete;
 
   absl::Status open();
   absl::Status accept(std::string_view key, std::string_view value);
@@ -122,17 +93,20 @@ class TreeExporter {
 
  private:
   // Any entry but chunks and generations.
-  absl::Status take_entry(std::string_view key, std::string_view path, const TreeEntry& entry);
-  absl::Status take_file(std::string_view key, std::string_view path, const TreeEntry& entry);
-  absl::Status take_chunk(std::string_view path, const TreeEntry& entry);
+  absl::Status take_entry(std::string_view key, std::string_view path, const TreeEntry& entry,
+                          size_t value_bytes);
+  absl::Status take_file(std::string_view key, const std::string& path, const TreeEntry& entry,
+                         size_t value_bytes);
+  absl::Status take_other(std::string_view key, const std::string& path, const TreeEntry& entry);
+  // Bytes are those of its key and value.
+  absl::Status take_chunk(std::string_view path, const TreeEntry& entry, size_t bytes);
   void take_generation(std::string_view path, const TreeHeader& header, size_t bytes);
   void note_failure(std::string_view path, const absl::Status& status);
   absl::Status check_going_on(std::string_view path, const absl::Status& status);
-  absl::Status accept_chunk(std::string_view below, const TreeEntry& entry);
+  absl::Status accept_chunk(std::string_view below, const TreeEntry& entry, size_t bytes);
   absl::Status accept_generation(std::string_view below, const TreeHeader& header, size_t bytes);
-  // Renames a staged file to its place, with its mode and time.
-  absl::Status place(const std::string& staged, std::string_view path, const TreeHeader& header);
-  absl::Status place_large(std::string_view path, TreeHeader header);
+  void note_placed(std::string_view key, const std::string& path, const TreeEntry& entry);
+  absl::Status place_large(std::string_view path, ChunkedFile file);
   // Places large files that were not whole when the scan saw them, by asking for what is missing:
   // an import may have replaced them meanwhile.
   void finish_large_files();
@@ -141,198 +115,96 @@ class TreeExporter {
   absl::StatusOr<uint64_t> fetch_chunks(const std::string& path, const ChunkedFile& file);
   void drop_assemblies();
   bool is_whole(std::string_view path, const TreeHeader& header) const;
-  absl::Status make_link(const PendingLink& link);
-  absl::Status finish_folder(const PendingFolder& folder);
-  absl::Status set_mode_and_time(int fd, const TreeHeader& header);
-
-  absl::Status make_workable(int place, const std::string& path);
-  void close_folders();
-  // The folder at a path below the export's, made where it is not there; never through a link.
-  absl::StatusOr<UniqueFd> open_folder(std::string_view path);
-  // The open folder of a path's parent, and its last name. The descriptor stays this object's.
-  absl::StatusOr<int> open_parent(std::string_view path, std::string* name);
-  std::string stage_name() { return fmt::format("{}", staged_++); }
-  void remove_staging();
+  void finish_names();
+  absl::Status finish_name(const PendingName& name);
+  void finish_directories();
+  InTheWay ask_about(const std::string& path);
 
   const TreeExportOptions& options_;
   RecordSource& source_;
   StreamProgress& progress_;
-  UniqueFd root_;
-  UniqueFd staging_;
-  std::string staging_name_;
-  uint64_t staged_ = 0;
-  const size_t max_parents_ = max_open_folders();
-  std::unordered_map<std::string, UniqueFd> parents_;
+  std::unique_ptr<TreeWriter> writer_;
   std::map<AssemblyKey, Assembly> assemblies_;
   std::map<std::string, ChunkedFile> large_files_;    // by path; not placed yet
   std::unordered_map<std::string, uint64_t> placed_;  // generations of large files, by path
-  std::vector<PendingFolder> folders_;
-  std::vector<PendingLink> links_;
-  std::map<std::string, mode_t> opened_;  // folders made workable, with the mode they had
+  std::unordered_map<std::string, Placed> linked_;    // files with other names, by key
+  std::vector<PendingDirectory> directories_;
+  std::vector<PendingName> names_;
+  std::unordered_map<std::string, InTheWay> answers_;
   TreeExportResult result_;
 };
 
 absl::Status TreeExporter::open() {
-  SLUICE_RETURN_IF_ERROR(make_folders(options_.folder));
-  UniqueFd place(::open(options_.folder.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
-  if (!place) return errno_status(errno, fmt::format("open directory {}", options_.folder));
-  SLUICE_RETURN_IF_ERROR(with_context(make_workable(place.get(), "."), options_.folder));
-  root_.reset(openat(place.get(), ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-  if (!root_) return errno_status(errno, fmt::format("open directory {}", options_.folder));
-  staging_name_ = fmt::format(".sluice-export-{:016x}", entropy());
-  if (mkdirat(root_.get(), staging_name_.c_str(), kWorkMode) != 0) {
-    return errno_status(errno, fmt::format("make a directory in {}", options_.folder));
-  }
-  staging_.reset(
-      openat(root_.get(), staging_name_.c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
-  if (!staging_) return errno_status(errno, fmt::format("open a directory in {}", options_.folder));
+  SLUICE_ASSIGN_OR_RETURN(
+      writer_, TreeWriter::open(options_.target,
+                                [this](const std::string& path) { return ask_about(path); }));
   return absl::OkStatus();
 }
 
-void TreeExporter::remove_staging() {
-  if (!staging_) return;
-  if (DIR* folder = fdopendir(dup(staging_.get())); folder != nullptr) {
-    rewinddir(folder);
-    while (const dirent* entry = readdir(folder)) unlinkat(staging_.get(), entry->d_name, 0);
-    closedir(folder);
-  }
-  staging_.reset();
-  unlinkat(root_.get(), staging_name_.c_str(), AT_REMOVEDIR);
-}
-
-// Who is not root, or is root without its capabilities, needs rights in a folder to make something
-// in it, also where it is its own. Until
-// close_folders() it has them; an export that was here before may have made it read-only.
-absl::Status TreeExporter::make_workable(int place, const std::string& path) {
-  if (faccessat(place, ".", R_OK | W_OK | X_OK, AT_EACCESS) == 0) return absl::OkStatus();
-  struct stat info {};
-  if (fstat(place, &info) != 0) return errno_status(errno, "look at the directory");
-  if (info.st_uid != geteuid()) return absl::OkStatus();
-  // Through /proc, as a descriptor without rights to read takes no fchmod.
-  const std::string here = fmt::format("/proc/self/fd/{}", place);
-  if (chmod(here.c_str(), (info.st_mode & 07777) | kWorkMode) != 0)
-    return errno_status(errno, "make the directory writable");
-  opened_.emplace(path, info.st_mode & 07777);
-  return absl::OkStatus();
-}
-
-// What no entry of the export gives a mode gets back the one it had.
-void TreeExporter::close_folders() {
-  // Deepest first: the way to a folder may make those above it workable once more.
-  while (!opened_.empty()) {
-    const auto deepest = std::min_element(
-        opened_.begin(), opened_.end(),
-        [](const auto& a, const auto& b) { return deeper_first(a.first, b.first); });
-    const auto [path, mode] = *deepest;
-    const auto fd = open_folder(path);
-    opened_.erase(path);
-    if (fd.ok()) fchmod(fd->get(), mode);
-  }
-}
-
-absl::StatusOr<UniqueFd> TreeExporter::open_folder(std::string_view path) {
-  UniqueFd folder(fcntl(root_.get(), F_DUPFD_CLOEXEC, 0));
-  std::string done;
-  while (folder && !path.empty() && path != ".") {
-    const size_t slash = path.find('/');
-    const std::string name(path.substr(0, slash));
-    path = slash == std::string_view::npos ? "" : path.substr(slash + 1);
-    if (mkdirat(folder.get(), name.c_str(), kWorkMode) != 0 && errno != EEXIST) {
-      return errno_status(errno, fmt::format("make directory '{}'", name));
+// What the records have where a directory is to be made and something else is: an entry that is not
+// a directory is newer than those below it, which an import left that found a directory there.
+InTheWay TreeExporter::ask_about(const std::string& path) {
+  if (const auto known = answers_.find(path); known != answers_.end()) return known->second;
+  InTheWay answer = InTheWay::kRefuse;
+  const auto value = source_.get(options_.prefix + path);
+  if (value.ok() && value->has_value()) {
+    const auto entry = parse_tree_entry(**value);
+    if (entry.ok() && entry->header.kind == TreeKind::kDirectory) {
+      answer = InTheWay::kReplace;
+    } else if (entry.ok()) {
+      answer = InTheWay::kSuperseded;
     }
-    done += (done.empty() ? "" : "/") + name;
-    const UniqueFd place(
-        openat(folder.get(), name.c_str(), O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
-    if (!place && (errno == ELOOP || errno == ENOTDIR)) {
-      return failed_precondition("'{}' is there and is not a directory (links are not followed)",
-                                 name);
-    }
-    if (!place) return errno_status(errno, fmt::format("open directory '{}'", name));
-    SLUICE_RETURN_IF_ERROR(make_workable(place.get(), done));
-    folder = UniqueFd(openat(place.get(), ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-    if (!folder) return errno_status(errno, fmt::format("open directory '{}'", name));
   }
-  if (!folder) return errno_status(errno, "open a directory");
-  return folder;
+  if (answers_.size() >= kAnswers) answers_.clear();
+  return answers_[path] = answer;
 }
 
-absl::StatusOr<int> TreeExporter::open_parent(std::string_view path, std::string* name) {
-  const size_t slash = path.rfind('/');
-  *name = std::string(slash == std::string_view::npos ? path : path.substr(slash + 1));
-  if (slash == std::string_view::npos) return root_.get();
-  const std::string parent(path.substr(0, slash));
-  if (const auto found = parents_.find(parent); found != parents_.end()) return found->second.get();
-  SLUICE_ASSIGN_OR_RETURN(UniqueFd folder, open_folder(parent));
-  if (parents_.size() >= max_parents_) parents_.clear();
-  return parents_.emplace(parent, std::move(folder)).first->second.get();
+void TreeExporter::note_placed(std::string_view key, const std::string& path,
+                               const TreeEntry& entry) {
+  if (entry.extras.changed) ++result_.changed;
+  if (!entry.extras.linked) return;
+  linked_[std::string(key)] = {path, entry.header.kind == TreeKind::kFile};
 }
 
-// Whose program a set-user-ID bit starts is up to the file's owner: for another owner than the
-// recorded one it would give away rights that nobody granted.
-absl::Status TreeExporter::set_mode_and_time(int fd, const TreeHeader& header) {
-  struct stat info {};
-  if (fstat(fd, &info) != 0) return errno_status(errno, "look at the file");
-  mode_t mode = header.mode;
-  if (info.st_uid != header.uid || info.st_gid != header.gid) mode &= ~(S_ISUID | S_ISGID);
-  if (mode != header.mode) ++result_.set_id_dropped;
-  const timespec times[2] = {{0, UTIME_NOW}, time_of(header)};
-  if (fchmod(fd, mode) != 0 || futimens(fd, times) != 0) {
-    return errno_status(errno, "set mode and time");
-  }
-  return absl::OkStatus();
-}
-
-absl::Status TreeExporter::place(const std::string& staged, std::string_view path,
-                                 const TreeHeader& header) {
-  std::string name;
-  SLUICE_ASSIGN_OR_RETURN(const int parent, open_parent(path, &name));
-  UniqueFd fd(openat(staging_.get(), staged.c_str(), O_WRONLY | O_NOFOLLOW | O_CLOEXEC));
-  if (!fd) return errno_status(errno, "set mode and time");
-  SLUICE_RETURN_IF_ERROR(set_mode_and_time(fd.get(), header));
-  if (renameat(staging_.get(), staged.c_str(), parent, name.c_str()) != 0) {
-    return errno_status(errno, "rename into place");
-  }
-  ++result_.files;
-  return absl::OkStatus();
-}
-
-absl::Status TreeExporter::take_file(std::string_view key, std::string_view path,
-                                     const TreeEntry& entry) {
+absl::Status TreeExporter::take_file(std::string_view key, const std::string& path,
+                                     const TreeEntry& entry, size_t value_bytes) {
   const TreeHeader& header = entry.header;
   if (header.chunks() > 1) {
-    large_files_[std::string(path)] = {std::string(key), header};
-    return is_whole(path, header) ? place_large(path, header) : absl::OkStatus();
+    large_files_[path] = ChunkedFile(key, entry, value_bytes);
+    return is_whole(path, header) ? place_large(path, large_files_[path]) : absl::OkStatus();
   }
-  if (digest_of_chunks({xxh3_128(entry.content)}) != header.digest) {
+  if (digest_of_chunks({digest_of_content(entry.extras.extents, entry.content)}) != header.digest)
     return data_loss("its content does not have the digest of its header");
+  const std::string staged = writer_->stage_name();
+  SLUICE_ASSIGN_OR_RETURN(UniqueFd fd, writer_->stage(staged));
+  if (absl::Status written = TreeWriter::write(fd.get(), extents_of(entry), entry.content);
+      !written.ok()) {
+    writer_->discard(staged);
+    return written;
   }
-  const std::string staged = stage_name();
-  UniqueFd fd(
-      openat(staging_.get(), staged.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600));
-  if (!fd) return errno_status(errno, "create a file");
-  SLUICE_RETURN_IF_ERROR(write_at(fd.get(), entry.content, 0));
-  return place(staged, path, header);
+  SLUICE_RETURN_IF_ERROR(writer_->place(std::move(fd), staged, path, metadata_of(entry)));
+  ++result_.files;
+  note_placed(key, path, entry);
+  return absl::OkStatus();
 }
 
-absl::Status TreeExporter::take_chunk(std::string_view path, const TreeEntry& entry) {
+absl::Status TreeExporter::take_chunk(std::string_view path, const TreeEntry& entry, size_t bytes) {
   const TreeHeader& header = entry.header;
-  const Digest128 digest = xxh3_128(entry.content);
-  if (digest != header.digest) {
+  const Digest128 digest = digest_of_content(entry.extras.extents, entry.content);
+  if (digest != header.digest)
     return data_loss("chunk {} does not have the digest of its header", header.chunk);
-  }
   Assembly& assembly = assemblies_[AssemblyKey(path, header)];
-  if (assembly.staged.empty()) assembly.staged = stage_name();
-  UniqueFd fd(openat(staging_.get(), assembly.staged.c_str(),
-                     O_WRONLY | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600));
-  if (!fd) return errno_status(errno, "create a file");
-  SLUICE_RETURN_IF_ERROR(
-      write_at(fd.get(), entry.content, uint64_t{header.chunk} * uint64_t{header.chunk_bytes}));
+  if (assembly.staged.empty()) assembly.staged = writer_->stage_name();
+  {
+    SLUICE_ASSIGN_OR_RETURN(const UniqueFd fd, writer_->stage(assembly.staged));
+    SLUICE_RETURN_IF_ERROR(TreeWriter::write(fd.get(), extents_of(entry), entry.content));
+  }
   assembly.chunks[header.chunk] = digest;
   ++assembly.records;
-  assembly.bytes += TreeHeader::kBytes + entry.content.size();
+  assembly.bytes += bytes;
   const auto file = large_files_.find(std::string(path));
-  if (file == large_files_.end() || !is_whole(path, file->second.header)) return absl::OkStatus();
-  return place_large(path, file->second.header);
+  if (file == large_files_.end() || !is_whole(path, file->second.header())) return absl::OkStatus();
+  return place_large(path, file->second);
 }
 
 void TreeExporter::take_generation(std::string_view path, const TreeHeader& header, size_t bytes) {
@@ -357,36 +229,35 @@ bool TreeExporter::is_whole(std::string_view path, const TreeHeader& header) con
 }
 
 // By value: what it is taken from goes in here.
-absl::Status TreeExporter::place_large(std::string_view path, TreeHeader header) {
-  const auto assembly = assemblies_.extract(AssemblyKey(path, header));
+absl::Status TreeExporter::place_large(std::string_view path, ChunkedFile file) {
+  const auto assembly = assemblies_.extract(AssemblyKey(path, file.header()));
   large_files_.erase(std::string(path));
-  placed_[std::string(path)] = header.generation;
+  placed_[std::string(path)] = file.header().generation;
   const Assembly& parts = assembly.mapped();
   std::vector<Digest128> digests;
   for (const auto& [number, digest] : parts.chunks) digests.push_back(digest);
-  absl::Status status;
-  if (digest_of_chunks(digests) != header.digest)
-    status = data_loss("its chunks do not belong together: import it again");
-  if (status.ok()) status = place(parts.staged, path, header);
-  if (!status.ok()) {
-    unlinkat(staging_.get(), parts.staged.c_str(), 0);
-    return status;
+  if (digest_of_chunks(digests) != file.header().digest) {
+    writer_->discard(parts.staged);
+    return data_loss("its chunks do not belong together: import it again");
   }
+  SLUICE_RETURN_IF_ERROR(writer_->place(parts.staged, std::string(path), metadata_of(file.entry)));
+  ++result_.files;
   result_.records += parts.records + 1;
-  result_.bytes += parts.bytes + TreeHeader::kBytes;
+  result_.bytes += parts.bytes + file.bytes;
+  note_placed(file.key, std::string(path), file.entry);
   return absl::OkStatus();
 }
 
 absl::StatusOr<uint64_t> TreeExporter::fetch_chunks(const std::string& path,
                                                     const ChunkedFile& file) {
-  const TreeHeader& header = file.header;
+  const TreeHeader& header = file.header();
   for (uint64_t number = 0; number < header.chunks(); ++number) {
     if (progress_.cancelled) return cancelled("cancelled");
     const Assembly& assembly = assemblies_[AssemblyKey(path, header)];
     const auto chunk = static_cast<uint32_t>(number);
     if (assembly.chunks.contains(chunk)) continue;
-    SLUICE_ASSIGN_OR_RETURN(const auto value,
-                            source_.get(tree_chunk_key(file.key, header.generation, chunk)));
+    const std::string key = tree_chunk_key(file.key, header.generation, chunk);
+    SLUICE_ASSIGN_OR_RETURN(const auto value, source_.get(key));
     if (!value.has_value()) return number;
     const auto parsed = parse_tree_entry(*value);
     if (absl::IsNotFound(parsed.status())) return number;
@@ -394,7 +265,7 @@ absl::StatusOr<uint64_t> TreeExporter::fetch_chunks(const std::string& path,
     if (!belongs(entry.header, header, chunk))
       return data_loss("chunk {} is another one's", number);
     // The last one places the file.
-    SLUICE_RETURN_IF_ERROR(take_chunk(path, entry));
+    SLUICE_RETURN_IF_ERROR(take_chunk(path, entry, key.size() + value->size()));
   }
   return header.chunks();
 }
@@ -402,18 +273,17 @@ absl::StatusOr<uint64_t> TreeExporter::fetch_chunks(const std::string& path,
 absl::Status TreeExporter::finish_large_file(const std::string& path, ChunkedFile file) {
   for (int attempt = 0; attempt < kFetches; ++attempt) {
     SLUICE_ASSIGN_OR_RETURN(const uint64_t missing, fetch_chunks(path, file));
-    if (missing == file.header.chunks()) return absl::OkStatus();
+    if (missing == file.header().chunks()) return absl::OkStatus();
     SLUICE_ASSIGN_OR_RETURN(const auto value, source_.get(file.key));
     large_files_.erase(path);
     if (!value.has_value()) return absl::OkStatus();  // it was deleted meanwhile
     SLUICE_ASSIGN_OR_RETURN(const TreeEntry entry, parse_tree_entry(*value));
-    const uint64_t generation = entry.header.generation;
-    if (generation == file.header.generation) {
-      return data_loss("chunk {} of its {} chunks is missing", missing, file.header.chunks());
+    if (entry.header.generation == file.header().generation) {
+      return data_loss("chunk {} of its {} chunks is missing", missing, file.header().chunks());
     }
-    SLUICE_RETURN_IF_ERROR(take_entry(file.key, path, entry));
+    SLUICE_RETURN_IF_ERROR(take_entry(file.key, path, entry, value->size()));
     if (!large_files_.contains(path)) return absl::OkStatus();
-    file.header = entry.header;
+    file = ChunkedFile(file.key, entry, value->size());
   }
   return unavailable("it was replaced {} times while it was read", kFetches);
 }
@@ -425,40 +295,57 @@ void TreeExporter::finish_large_files() {
     large_files_.erase(path);
     if (!status.ok()) note_failure(path, status);
   }
-  drop_assemblies();
 }
 
 void TreeExporter::drop_assemblies() {
   for (const auto& [key, assembly] : assemblies_) {
     result_.other_records += assembly.records;
-    if (!assembly.staged.empty()) unlinkat(staging_.get(), assembly.staged.c_str(), 0);
+    if (!assembly.staged.empty()) writer_->discard(assembly.staged);
   }
   assemblies_.clear();
 }
 
-absl::Status TreeExporter::take_entry(std::string_view key, std::string_view path,
+absl::Status TreeExporter::take_other(std::string_view key, const std::string& path,
                                       const TreeEntry& entry) {
+  const absl::Status made = writer_->make(path, metadata_of(entry));
+  if (absl::IsUnimplemented(made)) return absl::OkStatus();  // counted as not set
+  SLUICE_RETURN_IF_ERROR(made);
+  ++(entry.header.kind == TreeKind::kLink ? result_.links : result_.specials);
+  note_placed(key, path, entry);
+  return absl::OkStatus();
+}
+
+absl::Status TreeExporter::take_entry(std::string_view key, std::string_view path,
+                                      const TreeEntry& entry, size_t value_bytes) {
   const TreeHeader& header = entry.header;
   // The root of a tree that was imported with a prefix like "docs/", when exported without it.
-  if (header.kind == TreeKind::kFolder && path.ends_with("/.")) path.remove_suffix(2);
+  if (header.kind == TreeKind::kDirectory && path.ends_with("/.")) path.remove_suffix(2);
   if (path != ".") SLUICE_RETURN_IF_ERROR(check_tree_path(path));
+  if (path == "." && header.kind != TreeKind::kDirectory)
+    return invalid_argument("a root that is not a directory");
+  const std::string place(path);
   switch (header.kind) {
-    case TreeKind::kFolder: {
-      SLUICE_ASSIGN_OR_RETURN(const UniqueFd folder, open_folder(path));
-      folders_.push_back({std::string(path), header});
+    case TreeKind::kDirectory:
+      SLUICE_RETURN_IF_ERROR(writer_->make_directory(place));
+      directories_.push_back({place, metadata_of(entry)});
       return absl::OkStatus();
-    }
     case TreeKind::kLink:
-      if (path == ".") return invalid_argument("the root as a link");
       if (xxh3_128(entry.content) != header.digest)
         return data_loss("its target does not have its digest");
       if (entry.content.find('\0') != std::string_view::npos)
         return data_loss("its target has a NUL byte");
-      links_.push_back({std::string(path), std::string(entry.content), header});
+      return take_other(key, place, entry);
+    case TreeKind::kPipe:
+    case TreeKind::kCharacterDevice:
+    case TreeKind::kBlockDevice:
+      return take_other(key, place, entry);
+    case TreeKind::kHardLink: {
+      SLUICE_ASSIGN_OR_RETURN(HardLinkTarget target, target_of(key, path, entry));
+      names_.push_back({place, std::move(target), header.digest});
       return absl::OkStatus();
+    }
     case TreeKind::kFile:
-      if (path == ".") return invalid_argument("the root as a file");
-      return take_file(key, path, entry);
+      return take_file(key, place, entry, value_bytes);
     case TreeKind::kChunk:
     case TreeKind::kGeneration:
       break;
@@ -474,6 +361,10 @@ absl::Status TreeExporter::check_going_on(std::string_view path, const absl::Sta
 }
 
 void TreeExporter::note_failure(std::string_view path, const absl::Status& status) {
+  if (absl::IsAborted(status)) {
+    ++result_.superseded;
+    return;
+  }
   (absl::IsDataLoss(status) ? result_.damaged : result_.failures)
       .add(std::string(path), std::string(message_of(status)));
 }
@@ -490,20 +381,22 @@ absl::Status TreeExporter::accept(std::string_view key, std::string_view value) 
   progress_.count(key.size() + value.size());
   if (!entry.ok()) return check_going_on(below, entry.status());
   const TreeHeader& header = entry->header;
-  if (header.kind == TreeKind::kGeneration) return accept_generation(below, header, value.size());
-  if (header.kind == TreeKind::kChunk) return accept_chunk(below, *entry);
+  const size_t bytes = key.size() + value.size();
+  if (header.kind == TreeKind::kGeneration) return accept_generation(below, header, bytes);
+  if (header.kind == TreeKind::kChunk) return accept_chunk(below, *entry, bytes);
   if (below.find('\0') != std::string_view::npos)
     return check_going_on(below, data_loss("its key is that of a chunk"));
-  const absl::Status status = take_entry(key, below, *entry);
+  const absl::Status status = take_entry(key, below, *entry, value.size());
   if (!status.ok()) return check_going_on(below, status);
   if (header.generation == 0) {
     ++result_.records;
-    result_.bytes += key.size() + value.size();
+    result_.bytes += bytes;
   }
   return absl::OkStatus();
 }
 
-absl::Status TreeExporter::accept_chunk(std::string_view below, const TreeEntry& entry) {
+absl::Status TreeExporter::accept_chunk(std::string_view below, const TreeEntry& entry,
+                                        size_t bytes) {
   std::string_view path;
   uint64_t generation = 0;
   uint32_t chunk = 0;
@@ -513,7 +406,7 @@ absl::Status TreeExporter::accept_chunk(std::string_view below, const TreeEntry&
                           data_loss("its key is not the one of chunk {}", entry.header.chunk));
   }
   absl::Status status = check_tree_path(path);
-  if (status.ok()) status = take_chunk(path, entry);
+  if (status.ok()) status = take_chunk(path, entry, bytes);
   return status.ok() ? status : check_going_on(path, status);
 }
 
@@ -533,50 +426,76 @@ absl::Status TreeExporter::accept_generation(std::string_view below, const TreeH
   return absl::OkStatus();
 }
 
-absl::Status TreeExporter::make_link(const PendingLink& link) {
-  std::string name;
-  SLUICE_ASSIGN_OR_RETURN(const int parent, open_parent(link.path, &name));
-  const std::string staged = stage_name();
-  const timespec times[2] = {{0, UTIME_NOW}, time_of(link.header)};
-  if (symlinkat(link.target.c_str(), staging_.get(), staged.c_str()) != 0 ||
-      utimensat(staging_.get(), staged.c_str(), times, AT_SYMLINK_NOFOLLOW) != 0 ||
-      renameat(staging_.get(), staged.c_str(), parent, name.c_str()) != 0) {
-    return errno_status(errno, "make the link");
+absl::Status TreeExporter::finish_name(const PendingName& name) {
+  const auto found = linked_.find(name.target.key);
+  if (found != linked_.end()) {
+    // It may have another digest than when this entry was written: the file has several names
+    // still, and an import was interrupted that found it changed.
+    SLUICE_RETURN_IF_ERROR(writer_->link(found->second.path, name.path));
+    if (found->second.file) ++result_.files;
+    ++result_.hard_links;
+    return absl::OkStatus();
   }
-  ++result_.links;
-  return absl::OkStatus();
+  // The name with the content is outside of what is exported: this one takes its place.
+  SLUICE_ASSIGN_OR_RETURN(const auto value, source_.get(name.target.key));
+  const auto entry = value.has_value() ? parse_tree_entry(*value) : not_found("");
+  if (!entry.ok() || entry->header.digest != name.digest ||
+      entry->header.kind == TreeKind::kHardLink || entry->header.kind == TreeKind::kDirectory) {
+    return data_loss("its content, which '{}' had, is not there any more: import the tree again",
+                     printable(name.target.key));
+  }
+  SLUICE_RETURN_IF_ERROR(take_entry(name.target.key, name.path, *entry, value->size()));
+  const auto large = large_files_.find(name.path);
+  if (large == large_files_.end()) return absl::OkStatus();
+  const ChunkedFile file = large->second;
+  return finish_large_file(name.path, file);
 }
 
-absl::Status TreeExporter::finish_folder(const PendingFolder& folder) {
-  SLUICE_ASSIGN_OR_RETURN(const UniqueFd fd, open_folder(folder.path));
-  SLUICE_RETURN_IF_ERROR(set_mode_and_time(fd.get(), folder.header));
-  ++result_.folders;
-  return absl::OkStatus();
+void TreeExporter::finish_names() {
+  for (const PendingName& name : names_) {
+    if (progress_.cancelled) return;
+    if (writer_->is_replaced(name.path)) {
+      ++result_.superseded;
+      continue;
+    }
+    if (const absl::Status status = finish_name(name); !status.ok())
+      note_failure(name.path, status);
+  }
+}
+
+void TreeExporter::finish_directories() {
+  std::sort(directories_.begin(), directories_.end(),
+            [](const PendingDirectory& a, const PendingDirectory& b) {
+              if ((a.path == ".") != (b.path == ".")) return b.path == ".";
+              return a.path.size() != b.path.size() ? a.path.size() > b.path.size()
+                                                    : a.path > b.path;
+            });
+  // While the directories above can still be entered.
+  for (const PendingDirectory& directory : directories_) {
+    if (writer_->is_replaced(directory.path)) {
+      ++result_.superseded;
+      continue;
+    }
+    const absl::Status status = writer_->finish_directory(directory.path, directory.metadata);
+    if (status.ok()) {
+      ++result_.directories;
+    } else {
+      note_failure(directory.path, status);
+    }
+  }
 }
 
 absl::StatusOr<TreeExportResult> TreeExporter::finish() {
   finish_large_files();
-  for (const PendingLink& link : links_) {
-    if (absl::Status status = make_link(link); !status.ok()) {
-      result_.failures.add(link.path, std::string(message_of(status)));
-    }
-  }
-  parents_.clear();
-  remove_staging();
-  for (const PendingFolder& folder : folders_) opened_.erase(folder.path);
-  // A folder's time and mode are set when nothing is made in it any more, and while the folders
-  // above can still be entered.
-  std::sort(folders_.begin(), folders_.end(), [](const PendingFolder& a, const PendingFolder& b) {
-    return deeper_first(a.path, b.path);
-  });
-  for (const PendingFolder& folder : folders_) {
-    if (absl::Status status = finish_folder(folder); !status.ok()) {
-      result_.failures.add(folder.path, std::string(message_of(status)));
-    }
-  }
-  close_folders();
+  finish_names();
+  drop_assemblies();
+  finish_directories();
   if (progress_.cancelled) return cancelled("cancelled");
-  if (syncfs(root_.get()) != 0) return errno_status(errno, fmt::format("sync {}", options_.folder));
+  SLUICE_RETURN_IF_ERROR(writer_->finish());
+  const Removed& removed = writer_->removed();
+  result_.files -= std::min(result_.files, removed.files);
+  result_.superseded += removed.files + removed.others;
+  result_.not_set = writer_->not_set();
   return std::move(result_);
 }
 

@@ -43,6 +43,10 @@ absl::Status ClusterStore::scan(std::string_view prefix, const Each& each) {
   return client_.export_records(prefix, each).status();
 }
 
+absl::Status ClusterStore::scan_heads(std::string_view prefix, uint32_t bytes, const Each& each) {
+  return client_.export_heads(prefix, bytes, each).status();
+}
+
 absl::StatusOr<std::optional<std::string>> ClusterStore::get(std::string_view key) {
   auto value = client_.get(key);
   if (absl::IsNotFound(value.status())) return std::optional<std::string>();

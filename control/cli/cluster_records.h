@@ -29,6 +29,7 @@ class ClusterStore final : public RecordStore {
  public:
   explicit ClusterStore(ClusterClient& client) : client_(client) {}
   absl::Status scan(std::string_view prefix, const Each& each) override;
+  absl::Status scan_heads(std::string_view prefix, uint32_t bytes, const Each& each) override;
   absl::StatusOr<std::optional<std::string>> get(std::string_view key) override;
   std::unique_ptr<RecordSink> writer() override { return std::make_unique<ClusterSink>(client_); }
   absl::StatusOr<uint64_t> count(std::string_view prefix) override { return client_.count(prefix); }

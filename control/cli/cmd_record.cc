@@ -13,11 +13,8 @@
 #include "control/cli/command.h"
 #include "control/cli/jsonl.h"
 #include "control/cli/output_file.h"
-#include "control/cli/progress.h"
-#include "control/cli/standard_streams.h"
+#include "control/cli/record_streams.h"
 #include "dataplane/block/record.h"
-#include "tree/tree_export.h"
-#include "tree/tree_import.h"
 
 namespace sluice {
 namespace {
@@ -30,6 +27,11 @@ struct RecordArguments {
   std::string prefix;
   std::string tree;
   std::string jsonl;
+  bool mirror = false;
+  bool one_file_system = false;
+  std::vector<std::string> exclude;
+  bool numeric_owner = false;
+  bool force = false;
 };
 
 bool check_key(const std::string& key, Outcome* error) {
@@ -120,72 +122,6 @@ Outcome count(const Invocation& invocation, const RecordArguments& arguments) {
   });
 }
 
-// One import or export: a progress bar, and cancellation by the first interrupt.
-struct Stream {
-  explicit Stream(const char* what)
-      : bar([this, what] {
-          return ProgressBar::State{progress.bytes, 0, what};
-        }),
-        interrupt([this] { progress.cancelled = true; }),
-        begun_ns(system_clock().monotonic_ns()) {}
-  double seconds() const {
-    return static_cast<double>(system_clock().monotonic_ns() - begun_ns) / 1e9;
-  }
-
-  StreamProgress progress;
-  ProgressBar bar;
-  Interrupts::Handler interrupt;
-  int64_t begun_ns;
-};
-
-void describe(Outcome* outcome, const char* done, uint64_t records, uint64_t bytes,
-              double seconds) {
-  outcome->fields["records"] = records;
-  outcome->fields["bytes"] = bytes;
-  outcome->fields["seconds"] = seconds;
-  outcome->text = fmt::format("{} {}, {} in {} ({}/s)\n", done, counted(records, "record"),
-                              human_bytes(static_cast<double>(bytes)), human_seconds(seconds),
-                              human_bytes(static_cast<double>(bytes) / std::max(seconds, 1e-3)));
-}
-
-void warn_failures(const StreamFailures& failures, const char* what) {
-  for (const StreamFailure& failure : failures.first) {
-    print_stderr("sluice: {} {}: {}\n", what, printable(failure.path), failure.reason);
-  }
-}
-
-Outcome import_tree_command(ClusterClient& client, const RecordArguments& arguments) {
-  Stream stream("import");
-  ClusterStore store(client);
-  const auto result = import_tree({arguments.tree, arguments.prefix, 2}, store, stream.progress);
-  if (!result.ok()) return failure(result.status());
-  Outcome outcome;
-  describe(&outcome, "imported", result->records, result->bytes, stream.seconds());
-  outcome.fields["failed"] = result->failures.count;
-  outcome.fields["files"] = result->files;
-  outcome.fields["folders"] = result->folders;
-  outcome.fields["links"] = result->links;
-  outcome.fields["skipped"] = result->skipped;
-  outcome.fields["removed"] = result->removed;
-  if (result->leftovers) {
-    print_stderr(
-        "sluice: chunks of earlier versions of files are left over; the next import of this prefix "
-        "removes them\n");
-  }
-  if (result->skipped > 0) {
-    print_stderr("sluice: {} sockets, devices and pipes were skipped\n", result->skipped);
-  }
-  if (result->failures.count > 0) {
-    warn_failures(result->failures, "not imported:");
-    outcome.fields["failures"] = failures_json(result->failures);
-    outcome.code = kExitFailed;
-    outcome.error =
-        fmt::format("{} entries could not be imported, the first is {}: {}", result->failures.count,
-                    printable(result->failures.first[0].path), result->failures.first[0].reason);
-  }
-  return outcome;
-}
-
 Outcome import_jsonl_command(ClusterClient& client, const RecordArguments& arguments) {
   UniqueFd fd(arguments.jsonl == "-" ? dup(STDIN_FILENO)
                                      : open(arguments.jsonl.c_str(), O_RDONLY | O_CLOEXEC));
@@ -217,60 +153,33 @@ Outcome import_jsonl_command(ClusterClient& client, const RecordArguments& argum
   return outcome;
 }
 
+absl::StatusOr<TreeImportOptions> import_options(const RecordArguments& arguments) {
+  TreeImportOptions options;
+  options.root = arguments.tree;
+  options.prefix = arguments.prefix;
+  options.mirror = arguments.mirror;
+  options.scan.one_file_system = arguments.one_file_system;
+  for (const std::string& pattern : arguments.exclude)
+    SLUICE_RETURN_IF_ERROR(options.scan.exclude.add(pattern));
+  return options;
+}
+
 Outcome import_command(const Invocation& invocation, const RecordArguments& arguments) {
   if (arguments.tree.empty() == arguments.jsonl.empty())
     return usage_error("say one of --tree DIR and --jsonl FILE");
   if (!arguments.jsonl.empty() && !arguments.prefix.empty()) {
     return usage_error("--prefix goes with --tree; JSON lines carry whole keys");
   }
+  if (!arguments.jsonl.empty() &&
+      (arguments.mirror || arguments.one_file_system || !arguments.exclude.empty())) {
+    return usage_error("--mirror, --one-file-system and --exclude go with --tree");
+  }
+  const auto options = import_options(arguments);
+  if (!options.ok()) return usage_error("--exclude: {}", message_of(options.status()));
   return with_client(invocation, [&](ClusterClient& client) {
     return arguments.tree.empty() ? import_jsonl_command(client, arguments)
-                                  : import_tree_command(client, arguments);
+                                  : import_tree_command(client, *options);
   });
-}
-
-Outcome export_tree_command(ClusterClient& client, const RecordArguments& arguments) {
-  Stream stream("export");
-  ClusterStore source(client);
-  const auto result = export_tree({arguments.tree, arguments.prefix}, source, stream.progress);
-  if (!result.ok())
-    return failure(with_context(result.status(), fmt::format("export to {}", arguments.tree)));
-  Outcome outcome;
-  describe(&outcome, "exported", result->records, result->bytes, stream.seconds());
-  outcome.fields["files"] = result->files;
-  outcome.fields["folders"] = result->folders;
-  outcome.fields["links"] = result->links;
-  outcome.fields["skipped"] = result->other_records;
-  outcome.fields["failed"] = result->failures.count + result->damaged.count;
-  if (result->other_records > 0) {
-    print_stderr("sluice: {} records that are no entries of a tree were skipped\n",
-                 result->other_records);
-  }
-  outcome.fields["not_set"] = {{"set_id", result->set_id_dropped}};
-  if (result->set_id_dropped > 0) {
-    print_stderr(
-        "sluice: {} set-user-ID or set-group-ID bits were not set: the files do not belong to the "
-        "owners here that they were imported from\n",
-        result->set_id_dropped);
-  }
-  warn_failures(result->failures, "not exported:");
-  warn_failures(result->damaged, "damaged:");
-  if (result->failures.count > 0) {
-    outcome.fields["failures"] = failures_json(result->failures);
-    outcome.code = kExitFailed;
-    outcome.error =
-        fmt::format("{} entries could not be exported to {}, the first is {}: {}",
-                    result->failures.count, arguments.tree,
-                    printable(result->failures.first[0].path), result->failures.first[0].reason);
-  }
-  if (result->damaged.count > 0) {
-    outcome.fields["damaged"] = failures_json(result->damaged);
-    outcome.code = kExitDataBad;
-    outcome.error =
-        fmt::format("{} entries are damaged, the first is {}: {}", result->damaged.count,
-                    printable(result->damaged.first[0].path), result->damaged.first[0].reason);
-  }
-  return outcome;
 }
 
 Outcome export_jsonl_command(ClusterClient& client, const RecordArguments& arguments) {
@@ -299,6 +208,15 @@ Outcome export_jsonl_command(ClusterClient& client, const RecordArguments& argum
   return outcome;
 }
 
+TreeExportOptions export_options(const RecordArguments& arguments) {
+  TreeExportOptions options;
+  options.target.directory = arguments.tree;
+  options.target.numeric_owner = arguments.numeric_owner;
+  options.target.replace_directories = arguments.force;
+  options.prefix = arguments.prefix;
+  return options;
+}
+
 Outcome export_command(const Invocation& invocation, const RecordArguments& arguments) {
   if (arguments.tree.empty() == arguments.jsonl.empty())
     return usage_error("say one of --tree DIR and --jsonl FILE");
@@ -308,7 +226,7 @@ Outcome export_command(const Invocation& invocation, const RecordArguments& argu
   }
   return with_client(invocation, [&](ClusterClient& client) {
     return arguments.tree.empty() ? export_jsonl_command(client, arguments)
-                                  : export_tree_command(client, arguments);
+                                  : export_tree_command(client, export_options(arguments));
   });
 }
 
@@ -347,12 +265,30 @@ void register_streams(CLI::App& record, Invocation& invocation,
       record, "import", "Write many records: the files of a directory tree, or JSON lines",
       "sluice record import --tree /usr/share/doc --prefix docs/\n"
       "  sluice record import --jsonl records.jsonl\n"
-      "\nA tree keeps paths, modes, times and links; files are cut into chunks of 992 KiB.\n"
+      "  sluice record import --tree ~/project --prefix project/ --mirror --exclude '*.o' "
+      "--exclude "
+      "/build/\n"
+      "\nA tree keeps types, modes, owners, times, links, hard links, holes, extended attributes, "
+      "ACLs "
+      "and\n"
+      "capabilities; sockets are counted and left. Files are cut into chunks of 992 KiB.\n"
+      "A PATTERN is as in .gitignore: '*.o' anywhere, '/build/' the directory at the root, "
+      "'a/**/b', "
+      "'!keep.o'.\n"
       "JSON lines: {\"key\": \"k\", \"value\": \"v\"}, or key_b64 and value_b64 in base64; at most "
       "96 MiB a line.\n"
       "An import ends at the first malformed line; the lines before it are imported.");
   import->add_option("--tree", arguments->tree, "A directory")->type_name("DIR");
   import->add_option("--prefix", arguments->prefix, "Put before each key of a tree");
+  import->add_flag("--mirror", arguments->mirror,
+                   "Remove what earlier imports put under the prefix and the tree no longer has");
+  import->add_flag("--one-file-system", arguments->one_file_system,
+                   "Do not enter what is mounted in the tree");
+  import
+      ->add_option("--exclude", arguments->exclude,
+                   "Leave out what the pattern matches, with all below it; any number of times")
+      ->type_name("PATTERN")
+      ->allow_extra_args(false);
   import->add_option("--jsonl", arguments->jsonl, "A file of JSON lines; - is stdin")
       ->type_name("FILE");
   on_run(import, invocation, arguments, import_command);
@@ -367,6 +303,10 @@ void register_streams(CLI::App& record, Invocation& invocation,
       ->type_name("DIR");
   export_app->add_option("--prefix", arguments->prefix,
                          "Only keys that begin so; a tree's paths go without it");
+  export_app->add_flag("--numeric-owner", arguments->numeric_owner,
+                       "Owners by number, also where their names are known here");
+  export_app->add_flag("--force", arguments->force,
+                       "Replace directories that are not empty by what is not a directory");
   export_app
       ->add_option("--jsonl", arguments->jsonl, "A file, replaced when all is written; - is stdout")
       ->type_name("FILE");

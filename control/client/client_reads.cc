@@ -118,9 +118,10 @@ bool reads_on(grpc::StatusCode code) {
 
 }  // namespace
 
-absl::StatusOr<ExportTotals> ClusterClientImpl::export_records(std::string_view prefix,
-                                                               const RecordCallback& callback) {
-  ExportReader reading(cluster().slot_bits, prefix, callback);
+absl::StatusOr<ExportTotals> ClusterClientImpl::export_heads(std::string_view prefix,
+                                                             uint32_t value_bytes,
+                                                             const RecordCallback& callback) {
+  ExportReader reading(cluster().slot_bits, prefix, callback, value_bytes);
   int64_t page_ms = std::min(kFirstPageMs, options_.idle_timeout_ms);
   Deadline idle(clock(), options_.idle_timeout_ms);
   int failures = 0;  // since something came

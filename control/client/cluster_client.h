@@ -84,6 +84,9 @@ class ClusterClient {
   using RecordCallback = std::function<absl::Status(std::string_view key, std::string_view value)>;
   virtual absl::StatusOr<ExportTotals> export_records(std::string_view prefix,
                                                       const RecordCallback& callback) = 0;
+  // The same with at most the first `value_bytes` of each value, which saves the network the rest.
+  virtual absl::StatusOr<ExportTotals> export_heads(std::string_view prefix, uint32_t value_bytes,
+                                                    const RecordCallback& callback) = 0;
 
   // The result's state is completed (a dry run: planning), failed or cancelled; a status other than
   // OK means that no backup was begun, or that its end could not be seen (the message names it; it

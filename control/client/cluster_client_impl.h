@@ -38,7 +38,11 @@ class ClusterClientImpl final : public ClusterClient {
   absl::StatusOr<uint64_t> count(std::string_view prefix) override;
   std::unique_ptr<ImportWriter> import() override;
   absl::StatusOr<ExportTotals> export_records(std::string_view prefix,
-                                              const RecordCallback& callback) override;
+                                              const RecordCallback& callback) override {
+    return export_heads(prefix, UINT32_MAX, callback);
+  }
+  absl::StatusOr<ExportTotals> export_heads(std::string_view prefix, uint32_t value_bytes,
+                                            const RecordCallback& callback) override;
 
   absl::StatusOr<BackupView> backup_create(const BackupOptions& options,
                                            const BackupCallback& progress) override;

@@ -13,9 +13,10 @@ constexpr uint32_t kSlotsOfExport = 256;
 }  // namespace
 
 ExportReader::ExportReader(uint32_t slot_bits, std::string_view prefix,
-                           const ClusterClient::RecordCallback& callback)
+                           const ClusterClient::RecordCallback& callback, uint32_t value_bytes)
     : slot_bits_(slot_bits), callback_(callback) {
   request_.set_prefix(prefix.data(), prefix.size());
+  if (value_bytes != UINT32_MAX) request_.set_value_bytes(value_bytes);
 }
 
 grpc::Status ExportReader::read_from(PeerNode& node, int64_t page_ms, int64_t whole_ms,

@@ -23,8 +23,9 @@ namespace sluice {
 class ExportReader {
  public:
   // The callback outlives it.
+  // At most the first `value_bytes` of each value are asked for; UINT32_MAX: all.
   ExportReader(uint32_t slot_bits, std::string_view prefix,
-               const ClusterClient::RecordCallback& callback);
+               const ClusterClient::RecordCallback& callback, uint32_t value_bytes = UINT32_MAX);
 
   bool done() const { return slot_ >> slot_bits_ != 0; }
   const ExportTotals& totals() const { return totals_; }

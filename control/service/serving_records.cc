@@ -140,6 +140,8 @@ absl::Status ServingService::export_slots(IncomingCall& call, const v1::ExportRe
     const auto visit = [&](std::string_view key, std::string value) -> absl::Status {
       auto* item = page.add_items();
       item->set_key(key.data(), key.size());
+      if (request.has_value_bytes() && value.size() > request.value_bytes())
+        value.resize(request.value_bytes());
       bytes += key.size() + value.size();
       item->set_value(std::move(value));
       if (bytes < kBatchBytes) return absl::OkStatus();

@@ -12,16 +12,42 @@ using namespace sluice;
 using sluice::testing::require;
 using sluice::testing::require_readable;
 
+void read_hard_link(const TreeEntry& link) {
+  constexpr std::string_view kKey = "prefix/of/a/key";
+  const auto target = target_of(kKey, kKey.substr(7), link);
+  require_readable(target.status());
+  if (!target.ok()) return;
+  require(target->key.ends_with(link.content));
+  require(target->path.empty() || target->key == "prefix/" + target->path);
+}
+
 void read_value(std::string_view value) {
   const auto entry = parse_tree_entry(value);
   require_readable(entry.status());
   if (!entry.ok()) return;
   const TreeHeader& header = entry->header;
-  require(header.encode().append(entry->content) == value);
+  const TreeExtras& extras = entry->extras;
+  require(encode_tree_entry(header, extras).append(entry->content) == value);
   require(header.chunks() >= 1 && header.mode <= 07777);
+  require(extras.extents.size() <= kMaxExtents);
+  uint64_t end = 0;
+  for (const Extent& extent : extras.extents) {
+    require(extent.length > 0 && extent.offset >= end && extent.offset <= header.size);
+    require(extent.length <= header.size - extent.offset);
+    end = extent.offset + extent.length;
+  }
+  for (const ExtendedAttribute& attribute : extras.attributes)
+    require(!attribute.name.empty() && attribute.name.find('\0') == std::string::npos);
+  const bool named = is_named_entry(value.substr(0, kTreeHeadBytes));
+  require(named == (header.kind != TreeKind::kChunk && header.kind != TreeKind::kGeneration));
+  if (header.kind == TreeKind::kHardLink) read_hard_link(*entry);
   if (header.kind != TreeKind::kChunk) return;
   require(header.chunk < header.chunks());
-  require(header.chunk_size(header.chunk) == entry->content.size());
+  if (header.sparse) {
+    require(bytes_of(extras.extents) == entry->content.size());
+  } else {
+    require(header.chunk_size(header.chunk) == entry->content.size());
+  }
 }
 
 void read_keys(std::string_view key) {

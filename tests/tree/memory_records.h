@@ -81,6 +81,12 @@ class MemoryRecords : public RecordSink, public RecordStore {
     return absl::OkStatus();
   }
 
+  absl::Status scan_heads(std::string_view prefix, uint32_t bytes, const Each& each) override {
+    return scan(prefix, [&](std::string_view key, std::string_view value) {
+      return each(key, value.substr(0, bytes));
+    });
+  }
+
   std::map<std::string, std::string>& records() { return records_; }
   void fail_after(size_t records) { fail_after_ = records; }
   // Called with each key before it is written, under the lock, or read.
@@ -90,6 +96,9 @@ class MemoryRecords : public RecordSink, public RecordStore {
   void during_scan(std::function<void(size_t)> hook) { during_scan_ = std::move(hook); }
   // Writes of these keys fail, as the totals say.
   void refuse(std::function<bool(std::string_view)> which) { refused_ = std::move(which); }
+  void refuse_erase(std::function<bool(std::string_view)> which) {
+    refused_erases_ = std::move(which);
+  }
   // The claims of all processes end.
   void forget_claims() { claims_.clear(); }
   void lose_claims() { lost_ = true; }
@@ -120,6 +129,10 @@ class MemoryRecords : public RecordSink, public RecordStore {
     }
     absl::Status erase(std::string_view key) override {
       std::lock_guard lock(mutex_);
+      if (records_.refused_erases_ && records_.refused_erases_(key)) {
+        totals_.failures.add(std::string(key), "refused");
+        return absl::OkStatus();
+      }
       ++totals_.records;
       return records_.erase(key);
     }
@@ -155,6 +168,7 @@ class MemoryRecords : public RecordSink, public RecordStore {
   std::function<void(std::string_view)> before_get_;
   std::function<void(size_t)> during_scan_;
   std::function<bool(std::string_view)> refused_;
+  std::function<bool(std::string_view)> refused_erases_;
   std::set<std::string> claims_;
   bool lost_ = false;
 };

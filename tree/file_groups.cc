@@ -1,0 +1,169 @@
+#include "tree/file_groups.h"
+
+#include <algorithm>
+#include <unordered_map>
+
+#include "base/status.h"
+
+namespace sluice {
+namespace {
+
+size_t header_bytes(const TreeHeader& header, const TreeExtras& extras) {
+  return encode_tree_entry(header, extras).size();
+}
+
+bool has_chunks(const FileGroup& group) {
+  return std::any_of(group.files.begin(), group.files.end(),
+                     [](const GroupFile& file) { return file.value.empty(); });
+}
+
+}  // namespace
+
+absl::StatusOr<bool> read_value(const TreeFile& file, const std::vector<Extent>& places,
+                                const TreeHeader& header, const TreeExtras& extras,
+                                std::string* value) {
+  const size_t before = header_bytes(header, extras);
+  value->resize(before + bytes_of(places));
+  SLUICE_ASSIGN_OR_RETURN(const bool whole,
+                          read_extents(file.fd(), places, value->data() + before));
+  SLUICE_ASSIGN_OR_RETURN(const bool changed, file.changed());
+  return whole && !changed;
+}
+
+std::string_view content_of(std::string_view value, const TreeHeader& header,
+                            const TreeExtras& extras) {
+  return value.substr(header_bytes(header, extras));
+}
+
+void set_header(const TreeHeader& header, const TreeExtras& extras, std::string* value) {
+  const std::string encoded = encode_tree_entry(header, extras);
+  value->replace(0, encoded.size(), encoded);
+}
+
+void FileGroupWriter::write(FileGroup& group, int attempt) {
+  if (has_chunks(group)) {
+    if (const absl::Status begun = generations_.begin(); !begun.ok()) return job_.stop(begun);
+    put_generations(group, generations_.of_attempt(attempt));
+    put_chunks(group);
+  }
+  put_files(group);
+}
+
+void FileGroupWriter::take_step(FileGroup& group, RecordSink& sink) {
+  SinkTotals totals = sink.finish();
+  std::unordered_map<std::string, std::string> reasons;  // by the file's key
+  for (StreamFailure& failure : totals.failures.first) {
+    std::string_view key = failure.path;
+    std::string_view path;
+    uint64_t generation = 0;
+    uint32_t chunk = 0;
+    const std::string before = generation_prefix(prefix_);
+    std::string file = failure.path;
+    if (key.starts_with(before) &&
+        split_generation_key(key.substr(before.size()), &path, &generation)) {
+      file = key_of(std::string(path));
+    } else if (split_chunk_key(key, &path, &generation, &chunk)) {
+      file = std::string(path);
+    }
+    reasons.emplace(std::move(file), failure.reason);
+  }
+  // Beyond those that are kept nobody knows which it were.
+  const bool all = totals.failures.count > totals.failures.first.size();
+  for (GroupFile& file : group.files) {
+    const auto reason = reasons.find(key_of(file.found.path));
+    if (reason == reasons.end() && !all) continue;
+    if (file.state != GroupFile::State::kFailed) {
+      job_.fail(file.found.path,
+                reason != reasons.end() ? reason->second : totals.failures.first[0].reason);
+    }
+    file.state = GroupFile::State::kFailed;
+  }
+  job_.note_written(totals.records, totals.bytes);
+}
+
+void FileGroupWriter::put_generations(FileGroup& group, uint64_t generation) {
+  const auto sink = store_.writer();
+  for (GroupFile& file : group.files) {
+    if (!file.value.empty()) continue;
+    file.header.generation = generation;
+    TreeHeader record = file.header;
+    record.kind = TreeKind::kGeneration;
+    job_.put(*sink, generation_key(prefix_, file.found.path, generation),
+             encode_tree_entry(record));
+    generations_.note_record();
+  }
+  take_step(group, *sink);
+}
+
+absl::StatusOr<std::vector<Digest128>> FileGroupWriter::put_content(const TreeFile& file,
+                                                                    const GroupFile& entry,
+                                                                    RecordSink& sink) {
+  const TreeHeader& header = entry.header;
+  ExtentReader pieces(file.fd(), header.size, header.chunk_bytes);
+  std::vector<Digest128> digests;
+  std::string value;
+  for (uint64_t number = 0; number < header.chunks() && !job_.stopped(); ++number) {
+    std::vector<Extent> extents = {{number * header.chunk_bytes, header.chunk_size(number)}};
+    if (header.sparse) {
+      SLUICE_ASSIGN_OR_RETURN(extents, pieces.next());
+    }
+    TreeHeader chunk = header;
+    TreeExtras extras;
+    if (header.sparse) extras.extents = extents;
+    chunk.kind = TreeKind::kChunk;
+    chunk.chunk = static_cast<uint32_t>(number);
+    SLUICE_ASSIGN_OR_RETURN(const bool whole, read_value(file, extents, chunk, extras, &value));
+    if (!whole || extents.empty()) return aborted("changed");
+    chunk.digest = digest_of_content(extras.extents, content_of(value, chunk, extras));
+    digests.push_back(chunk.digest);
+    set_header(chunk, extras, &value);
+    job_.put(sink, tree_chunk_key(key_of(entry.found.path), header.generation, chunk.chunk), value);
+  }
+  return digests;
+}
+
+void FileGroupWriter::put_chunks_of(GroupFile& file, RecordSink& sink) {
+  const auto put_all = [&]() -> absl::Status {
+    SLUICE_ASSIGN_OR_RETURN(const TreeFile now, TreeFile::open(root_, file.found.path, names_));
+    if (now.identity() != file.identity || now.metadata().size != file.header.size)
+      return aborted("changed");
+    SLUICE_ASSIGN_OR_RETURN(const auto digests, put_content(now, file, sink));
+    file.header.digest = digest_of_chunks(digests);
+    return absl::OkStatus();
+  };
+  const absl::Status status = put_all();
+  if (status.ok()) return;
+  file.state = absl::IsAborted(status) ? GroupFile::State::kChanged : GroupFile::State::kFailed;
+  if (file.state == GroupFile::State::kFailed)
+    job_.fail(file.found.path, std::string(message_of(status)));
+}
+
+void FileGroupWriter::put_chunks(FileGroup& group) {
+  const auto sink = store_.writer();
+  for (GroupFile& file : group.files) {
+    if (file.value.empty() && file.state == GroupFile::State::kGood) put_chunks_of(file, *sink);
+  }
+  take_step(group, *sink);
+}
+
+void FileGroupWriter::put_files(FileGroup& group) {
+  if (job_.stopped()) return;
+  // Without the claim another import may have removed the chunks as left over.
+  if (const absl::Status claimed = has_chunks(group) ? generations_.check() : absl::OkStatus();
+      !claimed.ok()) {
+    return job_.stop(with_context(claimed, "this import was stopped for too long; run it again"));
+  }
+  const auto sink = store_.writer();
+  for (const GroupFile& file : group.files) {
+    if (file.state != GroupFile::State::kGood) continue;
+    job_.put(*sink, key_of(file.found.path),
+             file.value.empty() ? encode_tree_entry(file.header, file.extras) : file.value);
+  }
+  take_step(group, *sink);
+  for (const GroupFile& file : group.files) {
+    if (file.state == GroupFile::State::kGood)
+      generations_.note_imported(file.found.path, file.header.generation);
+  }
+}
+
+}  // namespace sluice
