@@ -222,6 +222,42 @@ TEST(ArchiveWriter, ResumesFromATornJournalOfAnyLength) {
   EXPECT_EQ(most, slots.size() - 1);
 }
 
+// Otherwise the entries behind it were taken for a part of it when the journal is read once more:
+// what is durable would be lost, and slots that were dropped would come back with others' blocks.
+TEST(ArchiveWriter, EntriesBehindATornOneCount) {
+  Memory memory;
+  ScratchFolder scratch;
+  const auto slots = some_slots(14);
+  const auto options = test_options(scratch / "a", "n1");
+  {
+    const auto writer = open_writer(options);
+    for (size_t i = 0; i < 3; ++i) {
+      ASSERT_TRUE(append_slot(*writer, memory, slots[i]).ok());
+      ASSERT_TRUE(writer->sync().ok());
+    }
+  }
+  const std::string journal = options.folder + "/journal";
+  fs::resize_file(journal, fs::file_size(journal) - 5);
+  {
+    const auto writer = open_writer(options);
+    ASSERT_EQ(writer->durable_at_open().size(), 2u);
+    ASSERT_TRUE(append_slot(*writer, memory, slots[3]).ok());
+    ASSERT_TRUE(writer->sync().ok());
+  }
+  {
+    auto without_first = options;
+    without_first.planned.emplace();
+    for (size_t i = 1; i < slots.size(); ++i) without_first.planned->insert(slots[i].slot);
+    EXPECT_EQ(open_writer(without_first)->durable_at_open().size(), 2u);
+  }
+  const auto durable = open_writer(options)->durable_at_open();
+  EXPECT_EQ(durable.size(), 2u);
+  EXPECT_TRUE(durable.contains(slots[1].slot));
+  EXPECT_TRUE(durable.contains(slots[3].slot));
+  complete(options, slots, memory);
+  expect_holds({options.folder}, slots, memory);
+}
+
 TEST(ArchiveWriter, SlotsWhoseBlocksAreGoneAreWrittenAgain) {
   Memory memory;
   ScratchFolder scratch;

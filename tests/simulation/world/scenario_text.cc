@@ -32,6 +32,7 @@ void visit_fields(AnyScenario& scenario, const Visit& visit) {
   visit("calls_lost", scenario.calls.lost);
   visit("calls_broken", scenario.calls.broken);
   visit("calls_delayed", scenario.calls.delayed);
+  visit("calls_delayed_from_writers", scenario.calls.delayed_from_writers);
   visit("block_fails", scenario.block.fails);
   visit("block_fails_after", scenario.block.fails_after);
   visit("block_fails_late", scenario.block.fails_late);

@@ -41,12 +41,16 @@ namespace {
 
 // Nodes are started again behind their cuts, while writes are on their way.
 void draw_restarts_behind_the_cut(Random& random, Scenario& scenario) {
-  if (random.chance(0.7)) scenario.shape.replicas = 1;
-  scenario.calls.delayed = 0.2;
+  // Another node goes on with a write that its replica has not answered.
+  scenario.shape.nodes = std::max<size_t>(scenario.shape.nodes, 2);
+  if (random.chance(0.8)) scenario.shape.replicas = 1;
+  scenario.calls.delayed_from_writers = 0.3;
+  scenario.writers = 6;
+  scenario.longest_pause_ms = 50;
   for (size_t n = 1 + random.below(3); n > 0; --n) {
     Op op =
         draw_strike(random, OpKind::kCrash, scenario, Op::Trigger::kState, BackupState::kEnabled);
-    op.lasts_ms = draw_ms(random, 10, 200);
+    op.lasts_ms = draw_ms(random, 10, 100);
     scenario.ops.push_back(op);
   }
   draw_backups(random, scenario, 3);

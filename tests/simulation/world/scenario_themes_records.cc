@@ -33,6 +33,18 @@ void crowd_few_keys(Random& random, Scenario& scenario, int64_t longest_sync_ms)
   }
 }
 
+// Clocks of hosts differ, by seconds or hours.
+void set_clocks_apart(Random& random, Scenario& scenario) {
+  for (size_t host = 0; host < scenario.shape.nodes; ++host) {
+    if (random.chance(0.5)) continue;
+    Op jump = draw_fault(random, OpKind::kClockJump, scenario);
+    jump.trigger = Op::Trigger::kTime;
+    jump.host = jump.other = host;
+    jump.at_ms = draw_ms(random, 0, 500);
+    scenario.ops.push_back(jump);
+  }
+}
+
 void draw_losses(Random& random, Scenario& scenario, Op::Trigger trigger) {
   for (size_t n = 6; n > 0; --n) {
     Op loss = draw_fault(random, OpKind::kPowerLoss, scenario);
@@ -61,7 +73,8 @@ void draw_repeated_writes(Random& random, Scenario& scenario) {
   draw_losses(random, scenario, Op::Trigger::kTime);
 }
 
-// A node that the others do not hear writes to its own replica alone, and is heard again.
+// A node that the others do not hear writes to its own replica alone, and is heard again. Clocks
+// differ: what was written by others meanwhile may be ahead of its own.
 void draw_half_written(Random& random, Scenario& scenario) {
   make_calm(scenario);
   scenario.shape.nodes = scenario.shape.replicas = 3;
@@ -69,6 +82,7 @@ void draw_half_written(Random& random, Scenario& scenario) {
   scenario.writers = 3;
   scenario.readers = 3;
   scenario.longest_pause_ms = 400;
+  if (random.chance(0.5)) set_clocks_apart(random, scenario);
   for (int64_t at_ms = 500; at_ms < scenario.lasts_ms; at_ms += draw_ms(random, 1'500, 4'000)) {
     Op op = draw_fault(random, OpKind::kPartition, scenario);
     op.trigger = Op::Trigger::kTime;
@@ -87,14 +101,7 @@ void draw_writes_behind_the_cut(Random& random, Scenario& scenario) {
   scenario.writers = 4;
   scenario.longest_pause_ms = 5;
   scenario.lasts_ms = 8'000;
-  for (size_t host = 0; host < scenario.shape.nodes; ++host) {
-    if (random.chance(0.5)) continue;
-    Op jump = draw_fault(random, OpKind::kClockJump, scenario);
-    jump.trigger = Op::Trigger::kTime;
-    jump.host = jump.other = host;
-    jump.at_ms = draw_ms(random, 0, 500);
-    scenario.ops.push_back(jump);
-  }
+  set_clocks_apart(random, scenario);
   draw_backups(random, scenario, 4);
 }
 

@@ -10,6 +10,7 @@ namespace {
 
 // When a side that hears nothing gives the connection up.
 constexpr int64_t kKeepAliveNs = 30'000'000'000;
+constexpr std::string_view kWriter = "writer";
 
 std::string host_of(const std::string& address) { return address.substr(0, address.find(':')); }
 
@@ -62,7 +63,10 @@ void SimCalls::carry(const DirectMessage& message, std::function<void()> deliver
   const bool arrives = random_.chance(0.5);
   int64_t takes = faults.fastest_ns + static_cast<int64_t>(random_.below(static_cast<uint64_t>(
                                           faults.slowest_ns - faults.fastest_ns + 1)));
-  if (random_.chance(faults.delayed)) {
+  const bool of_writer = faults.delayed_from_writers > 0 &&
+                         message.kind == DirectMessage::Kind::kRequest &&
+                         Process::current().name().starts_with(kWriter);
+  if (random_.chance(of_writer ? faults.delayed_from_writers : faults.delayed)) {
     takes += static_cast<int64_t>(random_.below(static_cast<uint64_t>(faults.longest_delay_ns)));
   }
   if ((loses || blocked_.contains(direction)) && !message.call->lost()) {

@@ -25,6 +25,7 @@ struct CallFaults {
   double lost = 0;     // and all that follow it in its call, until who waits gives up
   double broken = 0;   // its call ends with UNAVAILABLE; a request may have arrived all the same
   double delayed = 0;  // by up to longest_delay_ns more
+  double delayed_from_writers = 0;  // the same, of requests of writers alone
   int64_t longest_delay_ns = 3'000'000'000;
 };
 
