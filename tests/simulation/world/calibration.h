@@ -32,9 +32,9 @@ bool put_back_named(std::string_view name);
 // Makes the table: for each defect the seeds that it took, the one that found it, the invariant
 // that named it and the processor time. The same for the same options, except for the time. With
 // `table` it runs the seeds of a table instead: where one does not find its defect any more, others
-// up to the limit are tried, of the theme that its row has, for any change of the product moves what
-// a seed does. Rows of `out` whose defects were not tried stay. The exit code: 0 when all were found,
-// 1 when not, 2 when nothing could be run.
+// up to the limit are tried, of the theme that its row has, for any change of the product moves
+// what a seed does. Rows of `out` whose defects were not tried stay. The exit code: 0 when all were
+// found, 1 when not, 2 when nothing could be run.
 int calibrate(const CalibrationOptions& options);
 
 }  // namespace sluice::simulation

@@ -167,14 +167,39 @@ Op draw_deletion(Random& random, const Op& reads) {
 
 std::string_view name_of(OpKind kind) {
   constexpr std::array<std::string_view, static_cast<size_t>(OpKind::kCount)> kNames = {
-      "crash",        "power-loss",       "blackout",       "restart",
-      "pause",        "pause-coordinator", "slow-node",        "partition",      "no-block",
-      "clock-jump",   "disk-error",       "slow-disk",      "full-disk",
-      "data-gone",    "data-copied",      "data-set-back",  "archive-rot",
-      "archive-gone", "archive-set-back", "archive-swap",   "cut-streams",
-      "crash-client", "crash-operator",   "backup",         "backup-twice",
-      "verify",       "restore",          "restore-prefix", "restore-to-other",
-      "retry",        "retry-in-other",   "delete",         "cancel",
+      "crash",
+      "power-loss",
+      "blackout",
+      "restart",
+      "pause",
+      "pause-coordinator",
+      "slow-node",
+      "partition",
+      "no-block",
+      "clock-jump",
+      "disk-error",
+      "slow-disk",
+      "full-disk",
+      "data-gone",
+      "data-copied",
+      "data-set-back",
+      "archive-rot",
+      "archive-gone",
+      "archive-set-back",
+      "archive-swap",
+      "cut-streams",
+      "crash-client",
+      "crash-operator",
+      "backup",
+      "backup-twice",
+      "verify",
+      "restore",
+      "restore-prefix",
+      "restore-to-other",
+      "retry",
+      "retry-in-other",
+      "delete",
+      "cancel",
       "resume"};
   return kNames[static_cast<size_t>(kind)];
 }
@@ -187,8 +212,7 @@ bool is_in_other(OpKind kind) {
 
 std::string describe(const Op& op) {
   constexpr std::array<std::string_view, static_cast<size_t>(Op::Trigger::kCount)> kTriggers = {
-      "",     "commit",            "sync", "call", "head",
-      "sync", "completed restore", "sync of directories"};
+      "", "commit", "sync", "call", "head", "sync", "completed restore", "sync of directories"};
   std::string text = fmt::format("{} ms: {}", op.at_ms, name_of(op.kind));
   if (!is_fault(op.kind)) {
     text += op.backup < kBackupNames ? fmt::format(" of backup {}", op.backup)

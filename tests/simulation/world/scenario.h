@@ -24,11 +24,11 @@ enum class OpKind : uint8_t {
   kRestart,    // stops cleanly
   kPause,
   kPauseCoordinator,  // the host whose doing triggers it, a moment later
-  kSlowNode,   // runs a fraction of the time
-  kPartition,  // from one other
-  kNoBlock,    // the host does not reach the cluster block
-  kClockJump,  // of the wall clock, by seconds or hours, either way
-  kDiskError,  // of writes and syncs
+  kSlowNode,          // runs a fraction of the time
+  kPartition,         // from one other
+  kNoBlock,           // the host does not reach the cluster block
+  kClockJump,         // of the wall clock, by seconds or hours, either way
+  kDiskError,         // of writes and syncs
   kSlowDisk,
   kFullDisk,
   kDataGone,        // crashes, and its data directory is not there when it starts again
@@ -98,9 +98,9 @@ struct Scenario {
   uint64_t seed = 0;
   ClusterShapeOptions shape;
   ClusterShapeOptions other;  // of the cluster that is restored into; none: 0 nodes
-  std::string_view theme;  // empty: none
+  std::string_view theme;     // empty: none
   size_t writers = 1;
-  size_t readers = 0;  // clients that get the same keys, without a longest pause
+  size_t readers = 0;        // clients that get the same keys, without a longest pause
   size_t other_writers = 0;  // into the other cluster, of other keys
   size_t keys = 16;
   int64_t longest_pause_ms = 50;  // of a writer, between two writes

@@ -142,9 +142,8 @@ int run_jobs(uint64_t first, uint64_t last, double most_s, const Arguments& argu
   const auto begin = Clock::now();
   std::vector<FILE*> jobs;
   for (size_t job = 0; job < arguments.jobs; ++job) {
-    jobs.push_back(start_job([&] {
-      return run_seeds(first + job, last, arguments.jobs, most_s, arguments);
-    }));
+    jobs.push_back(
+        start_job([&] { return run_seeds(first + job, last, arguments.jobs, most_s, arguments); }));
   }
   Counts counts;
   for (FILE* const job : jobs) {
