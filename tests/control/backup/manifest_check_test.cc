@@ -33,7 +33,8 @@ Plan plan_of_two() {
   divergent.copies = 3;
   plan.slots = {agreed, divergent};
   const uint64_t bytes = wire_bytes_of(agreed.expected);
-  plan.copies = {{0, bytes}, {1, bytes}, {2, bytes}, {0, 0}, {1, 0}, {2, wire_bytes_of(digest_of(1))}};
+  plan.copies = {{0, bytes}, {1, bytes}, {2, bytes},
+                 {0, 0},     {1, 0},     {2, wire_bytes_of(digest_of(1))}};
   return plan;
 }
 

@@ -104,10 +104,9 @@ class ScenarioRun {
     wire_.watch(kCluster, oracle_.history());
     if (scenario_.other.nodes > 0) wire_.watch(kOther, other_oracle_.history());
     // What peers can tell is known where no call fails.
-    const bool all_arrive =
-        scenario_.calls.lost + scenario_.calls.broken + scenario_.calls.delayed +
-            scenario_.calls.delayed_from_writers ==
-        0;
+    const bool all_arrive = scenario_.calls.lost + scenario_.calls.broken +
+                                scenario_.calls.delayed + scenario_.calls.delayed_from_writers ==
+                            0;
     wire_.joins().tells_all([this, all_arrive](const Host& peer) {
       return all_arrive && !world_.is_partitioned() && faults_.is_well(peer);
     });
