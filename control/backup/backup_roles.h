@@ -95,7 +95,7 @@ class BackupRoles {
   std::map<std::string, std::shared_ptr<BackupRole>, std::less<>> roles_
       SLUICE_GUARDED_BY(mutex_);  // by backup
   // Of the thread alone.
-  int64_t orphans_ns_ = 0;          // when they were listed last
+  int64_t orphans_ns_ = 0;                          // when they were listed last
   std::set<std::string> reported_;                  // unreadable schedules that were logged
   std::set<std::string> tidied_;                    // ended backups whose left parts are gone, by
                                                     // state

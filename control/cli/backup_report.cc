@@ -204,8 +204,9 @@ std::string conflicts_text(const RestoreOutcome& result) {
     text += "  to roll back to the backup's state: --on-conflict archive\n";
   }
   if (result.restored_over > 0) {
-    text += fmt::format("  {} changed or deleted after the backup, and are as the backup has them\n",
-                        were(result.restored_over, "record"));
+    text +=
+        fmt::format("  {} changed or deleted after the backup, and are as the backup has them\n",
+                    were(result.restored_over, "record"));
   }
   if (result.deleted_extra > 0) {
     text += fmt::format("  {} deleted: the backup does not have them\n",
@@ -223,9 +224,9 @@ std::string restore_text(const RestoreOutcome& result) {
       fmt::format("  {}, {} in {} ({}/s)\n", counted(result.records, "record"),
                   human_bytes(static_cast<double>(result.bytes)), human_seconds(result.seconds),
                   human_bytes(static_cast<double>(result.bytes) / std::max(result.seconds, 1e-3)));
-  text += fmt::format("  {} written, {} requests sent again, {} failed\n",
-                      human_count(result.written), human_count(result.retried),
-                      human_count(result.failed));
+  text +=
+      fmt::format("  {} written, {} requests sent again, {} failed\n", human_count(result.written),
+                  human_count(result.retried), human_count(result.failed));
   text += conflicts_text(result);
   if (const std::string bottleneck = bottleneck_text(result.stages); !bottleneck.empty()) {
     text += fmt::format("  bounded by {}\n", bottleneck);

@@ -47,6 +47,7 @@ class JobWatch {
       }
     }
     named_.notify_all();
+    if (progress.state == BackupState::kCompleted) bar_.finish();
     if (!note.empty()) bar_.note(note);
     if (new_message) bar_.note("sluice: " + progress.message);
   }
@@ -133,13 +134,14 @@ Outcome list_orphans(ClusterClient& client) {
   outcome.fields["orphans"] = Json::array();
   TextTable table({"backup", "node", "deleted", "path"});
   for (const OrphanView& orphan : *orphans) {
-    outcome.fields["orphans"].push_back({{"backup", orphan.backup},
-                                         {"uuid", orphan.uuid},
-                                         {"node", orphan.node},
-                                         {"path", printable(orphan.path, 4096)},
-                                         {"deleted", static_cast<double>(orphan.deleted_ms) / 1000}});
-    table.add({orphan.backup, orphan.node, utc_text(orphan.deleted_ms),
-               printable(orphan.path, 4096)});
+    outcome.fields["orphans"].push_back(
+        {{"backup", orphan.backup},
+         {"uuid", orphan.uuid},
+         {"node", orphan.node},
+         {"path", printable(orphan.path, 4096)},
+         {"deleted", static_cast<double>(orphan.deleted_ms) / 1000}});
+    table.add(
+        {orphan.backup, orphan.node, utc_text(orphan.deleted_ms), printable(orphan.path, 4096)});
   }
   outcome.text = orphans->empty() ? "no parts of deleted backups are left\n" : table.str();
   return outcome;
@@ -196,8 +198,7 @@ Outcome cancel(const Invocation& invocation, const BackupArguments& arguments) {
 
 Outcome remove(const Invocation& invocation, const BackupArguments& arguments) {
   return with_client(invocation, [&](ClusterClient& client) {
-    if (absl::Status status = client.backup_delete(arguments.backup, arguments.force);
-        !status.ok())
+    if (absl::Status status = client.backup_delete(arguments.backup, arguments.force); !status.ok())
       return failure(status);
     Outcome outcome;
     outcome.fields["backup"] = arguments.backup;
@@ -243,6 +244,7 @@ class VerifyWatch {
     done_ = done;
     total_ = total;
   }
+  void finish() { bar_.finish(); }
 
  private:
   std::atomic<uint64_t> done_{0};
@@ -259,6 +261,7 @@ Outcome verify_archive_command(const BackupArguments& arguments) {
     return true;
   });
   if (!report.ok()) return failure(report.status());
+  watch.finish();
   return outcome_of(VerifyResult{report->blocks, report->bytes, report->bad, report->unreadable});
 }
 Outcome verify(const Invocation& invocation, const BackupArguments& arguments) {
@@ -270,7 +273,9 @@ Outcome verify(const Invocation& invocation, const BackupArguments& arguments) {
     VerifyWatch watch;
     const auto result = client.backup_verify(
         arguments.backup, [&](uint64_t done, uint64_t total) { watch.report(done, total); });
-    return result.ok() ? outcome_of(*result) : failure(result.status());
+    if (!result.ok()) return failure(result.status());
+    watch.finish();
+    return outcome_of(*result);
   });
 }
 

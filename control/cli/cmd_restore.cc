@@ -202,7 +202,8 @@ std::string view_text(const RestoreView& view) {
   std::string text = fmt::format("restore {} of backup {}: {}{}\n", view.restore, view.backup,
                                  name_of(view.state), view.stage.empty() ? "" : ", " + view.stage);
   if (!view.reason.empty()) text += fmt::format("  because: {}\n", view.reason);
-  if (!view.prefix.empty()) text += fmt::format("  keys that begin with '{}'\n", printable(view.prefix, 200));
+  if (!view.prefix.empty())
+    text += fmt::format("  keys that begin with '{}'\n", printable(view.prefix, 200));
   if (view.renamed.has_value()) {
     text += fmt::format("  under keys that begin with '{}'\n", printable(*view.renamed, 200));
   }
@@ -219,12 +220,12 @@ std::string view_text(const RestoreView& view) {
     text += fmt::format("  {} left\n", human_seconds(*view.seconds_left));
   }
   if (view.state == RestoreState::kRunning) return text;
-  return text +
-         fmt::format("  {} written, {} kept newer, {} kept deleted, {} restored over, {} extra "
-                     "deleted, {} failed\n",
-                     human_count(view.written), human_count(view.kept_newer),
-                     human_count(view.kept_deleted), human_count(view.restored_over),
-                     human_count(view.deleted_extra), human_count(view.failed));
+  return text + fmt::format(
+                    "  {} written, {} kept newer, {} kept deleted, {} restored over, {} extra "
+                    "deleted, {} failed\n",
+                    human_count(view.written), human_count(view.kept_newer),
+                    human_count(view.kept_deleted), human_count(view.restored_over),
+                    human_count(view.deleted_extra), human_count(view.failed));
 }
 
 Outcome list(const Invocation& invocation, const RestoreArguments&) {
@@ -363,9 +364,11 @@ void register_restore(CLI::App& app, Invocation& invocation) {
       "the backup's",
       "sluice restore nightly\n"
       "  sluice restore nightly --prefix docs/ --dry-run\n"
-      "  sluice restore nightly --on-conflict archive    (undo: deleted and overwritten records come "
+      "  sluice restore nightly --on-conflict archive    (undo: deleted and overwritten records "
+      "come "
       "back)\n"
-      "  sluice restore nightly --on-conflict archive --delete-extra    (exactly the backup's state)\n"
+      "  sluice restore nightly --on-conflict archive --delete-extra    (exactly the backup's "
+      "state)\n"
       "  sluice restore nightly --prefix docs/=docs-of-monday/\n"
       "  sluice --cluster sqlite:/new/cluster.db restore nightly --from sqlite:/old/cluster.db\n"
       "  sluice --cluster sqlite:/new/cluster.db restore --archive /backup/n1/nightly "
@@ -414,8 +417,8 @@ void register_restore(CLI::App& app, Invocation& invocation) {
       ->type_name("FILE");
   const auto of_one = [&](const char* name, const char* about,
                           Outcome (*run)(const Invocation&, const RestoreArguments&)) {
-    CLI::App* one = add_command(*command, name, about,
-                                fmt::format("sluice restore {} nightly", name));
+    CLI::App* one =
+        add_command(*command, name, about, fmt::format("sluice restore {} nightly", name));
     one->add_option("RESTORE", arguments->restore,
                     "Its id, or its backup's name where only one restore is of that backup")
         ->required();
@@ -426,8 +429,8 @@ void register_restore(CLI::App& app, Invocation& invocation) {
          invocation, arguments, list);
   of_one("show", "Show one restore: how far it is, or how it ended", show);
   of_one("cancel", "Cancel a running restore; what is written stays", cancel);
-  of_one("resume", "Go on with a restore that was interrupted, cancelled or failed, as it was begun",
-         resume);
+  of_one("resume",
+         "Go on with a restore that was interrupted, cancelled or failed, as it was begun", resume);
   // The group's own callback runs as well, and before: the leaf's stays.
   command->callback([&invocation, arguments, command] {
     if (!command->get_subcommands().empty()) return;

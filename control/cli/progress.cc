@@ -157,7 +157,8 @@ void ProgressBar::draw_json_locked() {
                {"bytes_done", shown.state.done},
                {"bytes_total", shown.state.total},
                {"bytes_per_second", static_cast<uint64_t>(shown.rate)},
-               {"percent", std::floor(shown.share * 100)}};
+               {"percent", Json()}};
+  if (shown.state.total > 0 || shown.share == 1) line["percent"] = std::floor(shown.share * 100);
   line["seconds_left"] = shown.seconds_left < 0 ? Json() : Json(shown.seconds_left);
   print_stderr("{}\n", line.dump(-1, ' ', false, Json::error_handler_t::replace));
 }

@@ -122,7 +122,8 @@ absl::StatusOr<RestoreOutcome> ClusterClientImpl::restore(const RestoreRequest& 
   head.on_conflict = request.on_conflict;
   head.delete_extra = request.delete_extra;
   if (head.delete_extra && head.on_conflict != OnConflict::kArchive) {
-    return invalid_argument("keys that the archive does not have are only deleted where its state wins");
+    return invalid_argument(
+        "keys that the archive does not have are only deleted where its state wins");
   }
   if (request.archive_folders.empty()) {
     SLUICE_RETURN_IF_ERROR(find_backup_parts(*connection_, request, &head));

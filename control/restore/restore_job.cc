@@ -101,6 +101,8 @@ absl::Status RestoreJob::begin(const RestoreHead& wanted, bool at_its_moment) {
     head.attempt = before.attempt + 1;
     head.driven = true;
     head.state = RestoreState::kRunning;
+    head.reason.clear();
+    head.extra_left = 0;
     // What is listed stays listed until this attempt has ended.
     if (same_archive && !defect(Defect::kListsGoAtTheBeginning)) {
       head.lists = before.lists;
@@ -153,6 +155,7 @@ absl::StatusOr<RestoreOutcome> RestoreJob::resume(const RestoreHead& head) {
 absl::StatusOr<RestoreOutcome> RestoreJob::drive(const RestoreHead& head, bool at_its_moment) {
   const int64_t start = cluster_.clock().monotonic_ns();
   outcome_.restore = head.id;
+  outcome_.undoes = head.on_conflict == OnConflict::kArchive;
   SLUICE_RETURN_IF_ERROR(check_destination());
   auto taken = take(head.id, head.name);
   if (absl::IsAborted(taken.status())) {
@@ -490,9 +493,9 @@ void RestoreJob::tell_extra() {
   if (outcome_.extra_left == 0) return;
   outcome_.failed_deletions += outcome_.extra_left;
   if (!outcome_.reason.empty()) outcome_.reason += "; ";
-  outcome_.reason += fmt::format(
-      "{} deletions of keys that the archive does not have are not on all replicas: {}",
-      outcome_.extra_left, outcome_.extra_reason);
+  outcome_.reason +=
+      fmt::format("{} deletions of keys that the archive does not have are not on all replicas: {}",
+                  outcome_.extra_left, outcome_.extra_reason);
 }
 
 absl::Status RestoreJob::end(const absl::Status& status, bool retry) {

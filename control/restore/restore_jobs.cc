@@ -62,9 +62,10 @@ absl::StatusOr<RestoreView> view_restore(ClusterBlock& block, const RestoreHead&
     view.state = RestoreState::kFailed;
     view.reason = fmt::format(
         "the process that drove it is gone; 'sluice restore resume {}' goes on with it", head.id);
-  } else if (view.bytes_per_second > 0) {
-    view.seconds_left = static_cast<double>(view.bytes_total - view.bytes_done) /
-                        static_cast<double>(view.bytes_per_second);
+  } else if (view.bytes_per_second > 0 && view.bytes_total > 0) {
+    view.seconds_left =
+        static_cast<double>(view.bytes_total - std::min(view.bytes_total, view.bytes_done)) /
+        static_cast<double>(view.bytes_per_second);
   }
   return view;
 }

@@ -165,25 +165,30 @@ absl::Status RestoreParts::run_there(const RestoreHead& head, const RestoreSourc
   patience.call_ms = 0;
   patience.alive_ns = &alive_ns;
   bool last = false;
-  SLUICE_RETURN_IF_ERROR(call_patiently(holders->connection().peers(), source.node, patience,
-                                        [&](PeerNode& peer, grpc::ClientContext& call) {
-                                          ended->list = next_list(head);
-                                          request.set_list(ended->list);
-                                          set_timeout(call, kLongestJobMs);
-                                          const auto reader =
-                                              peer.serving().RestorePart(&call, request);
-                                          v1::RestoreUpdate update;
-                                          while (reader->Read(&update)) {
-                                            alive_ns = cluster_.clock().monotonic_ns();
-                                            report(source.part, update.bytes_done(),
-                                                   update.bytes_total());
-                                            if (!update.has_result()) continue;
-                                            last = true;
-                                            ended->result = std::move(*update.mutable_result());
-                                          }
-                                          return reader->Finish();
-                                        }));
+  SLUICE_RETURN_IF_ERROR(
+      call_patiently(holders->connection().peers(), source.node, patience,
+                     [&](PeerNode& peer, grpc::ClientContext& call) {
+                       ended->list = next_list(head);
+                       request.set_list(ended->list);
+                       set_timeout(call, kLongestJobMs);
+                       const auto reader = peer.serving().RestorePart(&call, request);
+                       v1::RestoreUpdate update;
+                       while (reader->Read(&update)) {
+                         alive_ns = cluster_.clock().monotonic_ns();
+                         report(source.part, update.bytes_done(), update.bytes_total());
+                         if (!update.has_result()) continue;
+                         last = true;
+                         ended->result = std::move(*update.mutable_result());
+                       }
+                       return reader->Finish();
+                     }));
   if (!last) return unavailable("{}: ended without a result", source.node);
+  if ((head.mapping.renames || head.on_conflict == OnConflict::kArchive) && !ended->result.maps()) {
+    return failed_precondition(
+        "{} runs an earlier version of sluice, which restores neither over newer records nor under "
+        "other names: upgrade it",
+        source.node);
+  }
   name_stages(source.node, &ended->result);
   return with_context(check_result(ended->result, cluster_.cluster().slots()), source.node);
 }

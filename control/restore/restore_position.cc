@@ -35,8 +35,8 @@ void PositionKeeper::set(const RestoreProgress& progress) {
 void PositionKeeper::keep() {
   MutexLock lock(mutex_);
   for (bool last = false; !last;) {
-    last = wake_.wait_for(lock, kStoreEvery,
-                          [this]() SLUICE_REQUIRES(mutex_) { return stopping_; });
+    last =
+        wake_.wait_for(lock, kStoreEvery, [this]() SLUICE_REQUIRES(mutex_) { return stopping_; });
     if (!due_.has_value()) continue;
     const RestoreProgress progress = *std::exchange(due_, std::nullopt);
     lock.unlock();
@@ -57,8 +57,8 @@ void PositionKeeper::store(const RestoreProgress& progress) {
   position.bytes_total = progress.bytes_total;
   const double seconds = static_cast<double>(now - first_ns_) / 1e9;
   if (seconds > 0 && progress.bytes_done > *first_done_) {
-    position.bytes_per_second = static_cast<uint64_t>(
-        static_cast<double>(progress.bytes_done - *first_done_) / seconds);
+    position.bytes_per_second =
+        static_cast<uint64_t>(static_cast<double>(progress.bytes_done - *first_done_) / seconds);
   }
   position.changed_ms = clock_.wall_ms();
   store_position(block_, fence_, position).IgnoreError();

@@ -167,9 +167,8 @@ class ProgressKeeper {
   void keep() {
     MutexLock lock(mutex_);
     for (;;) {
-      wake_.wait_for(lock, std::chrono::nanoseconds(kFlushNs), [this]() SLUICE_REQUIRES(mutex_) {
-        return stopping_ || !announced_;
-      });
+      wake_.wait_for(lock, std::chrono::nanoseconds(kFlushNs),
+                     [this]() SLUICE_REQUIRES(mutex_) { return stopping_ || !announced_; });
       if (stopping_) return;
       announced_ = true;
       const uint64_t done = done_;
@@ -289,8 +288,7 @@ absl::Status count_records(const RestoreRun& run, ArchiveReader& archive,
       while (true) {
         SLUICE_ASSIGN_OR_RETURN(const bool more, reader.next(&entry));
         if (!more) break;
-        if (entry.tombstone || !is_first_fragment(entry) || !run.mapping.takes(entry.key))
-          continue;
+        if (entry.tombstone || !is_first_fragment(entry) || !run.mapping.takes(entry.key)) continue;
         result->set_records(result->records() + 1);
         result->set_bytes(result->bytes() + entry.key.size() + entry.value_bytes);
       }

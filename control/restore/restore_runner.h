@@ -29,9 +29,9 @@ struct RestoreRun {
   uint64_t attempt = 1;
   std::string list;  // generation of the retry list that this run stores
   RestoreMapping mapping;
-  bool retry = false;              // only what is on the retry list
-  bool dry_run = false;            // only counts records and bytes, and what the cluster has of them
-  bool check = false;              // only checks that all replicas have the records
+  bool retry = false;    // only what is on the retry list
+  bool dry_run = false;  // only counts records and bytes, and what the cluster has of them
+  bool check = false;    // only checks that all replicas have the records
   std::set<uint32_t> check_slots;  // of the archive's slots
   std::set<std::string> together;  // parts that one process restores, this one or another
   size_t requests = 12;

@@ -112,9 +112,10 @@ absl::StatusOr<RestoreHead> decode_restore_head(const std::string& key, const st
   head.changed_ms = document.changed_ms();
   if (restore_head_key(head.id) != key)
     return damaged_document(key, "it belongs to another restore");
-  // Whoever drives it would delete what was written later.
-  if (head.delete_extra && head.on_conflict != OnConflict::kArchive) {
-    return damaged_document(key, "it deletes keys but does not bring the archive's state back");
+  // Whoever drove it would delete what it must not, or restore without effect.
+  const bool undoes = head.on_conflict == OnConflict::kArchive;
+  if (undoes != head.mapping.restamps() || (head.delete_extra && !undoes)) {
+    return damaged_document(key, "its moment and what it undoes do not fit together");
   }
   return head;
 }

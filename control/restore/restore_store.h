@@ -74,7 +74,7 @@ struct RestoreHead {
   uint64_t kept_deleted = 0;
   uint64_t restored_over = 0;
   uint64_t deleted_extra = 0;
-  uint64_t extra_left = 0;        // deletions that are not durable on all replicas, and why
+  uint64_t extra_left = 0;  // deletions that are not durable on all replicas, and why
   std::string extra_reason;
   uint64_t failed = 0;            // live records on the retry lists
   uint64_t failed_deletions = 0;  // tombstones on them

@@ -21,13 +21,13 @@ struct RestoreRequest {
   // process can read.
   std::string backup;  // name or UUID
   std::vector<std::string> archive_folders;
-  std::string source_cluster;  // URL; empty: the destination's own
-  std::string prefix;          // only keys that begin so
+  std::string source_cluster;          // URL; empty: the destination's own
+  std::string prefix;                  // only keys that begin so
   std::optional<std::string> renamed;  // what takes the prefix's place in the cluster
   OnConflict on_conflict = OnConflict::kNewest;
   // With kArchive: keys in the restored range that the archive does not have are deleted.
   bool delete_extra = false;
-  bool dry_run = false;        // reports what it would write; writes nothing
+  bool dry_run = false;  // reports what it would write; writes nothing
   // For archive_folders: this process sends, over the nodes' own driver.
   size_t arena_bytes = size_t{64} << 20;
 };
@@ -79,17 +79,17 @@ struct RestoreOutcome {
   std::string reason;
   uint64_t records = 0;  // in the archive, or of the prefix
   uint64_t bytes = 0;
-  uint64_t written = 0;           // records durable on all replicas by this restore
+  uint64_t written = 0;  // records durable on all replicas by this restore
   // Records and deletions of which the cluster has a newer one, which stays. In a dry run, and so
   // the next ones: as it would be.
   uint64_t kept_newer = 0;
-  uint64_t kept_deleted = 0;   // records that were deleted later, and stay so
-  uint64_t restored_over = 0;  // records that took the place of a newer one, or of a deletion
-  uint64_t deleted_extra = 0;  // keys that the archive does not have
+  uint64_t kept_deleted = 0;      // records that were deleted later, and stay so
+  uint64_t restored_over = 0;     // records that took the place of a newer one, or of a deletion
+  uint64_t deleted_extra = 0;     // keys that the archive does not have
   uint64_t retried = 0;           // requests sent again
   uint64_t failed = 0;            // records that remain on the retry list
   uint64_t failed_deletions = 0;  // and deletions
-  uint64_t extra_left = 0;  // of deleted_extra: not on all replicas yet, and why
+  uint64_t extra_left = 0;        // of deleted_extra: not on all replicas yet, and why
   std::string extra_reason;
   bool undoes = false;  // with kArchive
   bool dry_run = false;

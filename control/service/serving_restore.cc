@@ -57,6 +57,7 @@ absl::Status ServingService::restore_part(IncomingCall& call, const v1::RestoreP
     if (!pages->write(update).ok()) cancellation.cancel();
   };
   SLUICE_ASSIGN_OR_RETURN(v1::RestorePartResult result, run_restore(run));
+  result.set_maps(true);
   v1::RestoreUpdate last;
   *last.mutable_result() = std::move(result);
   return pages->write(last);

@@ -96,8 +96,8 @@ struct RestoreResult {
   uint64_t bytes = 0;    // keys and values of these
   // Of these, in units that are durable on all replicas, in this call or in completed slots.
   uint64_t written = 0;
-  // Records (tombstones too) of which the target had a newer one, or that took the place of one: its
-  // digests differ then.
+  // Records (tombstones too) of which the target had a newer one, or that took the place of one:
+  // its digests differ then.
   KeptRecords kept;
   uint64_t retried = 0;  // units that needed more than one try
   std::vector<RestoreUnit> failed;

@@ -12,7 +12,7 @@
 namespace sluice {
 
 struct RestoreMapping {
-  std::string prefix;   // only keys that begin with it
+  std::string prefix;  // only keys that begin with it
   bool renames = false;
   std::string renamed;  // where it renames: what takes the prefix's place
   // Where not the default: the version of every record but tombstones, in place of the archive's.

@@ -30,7 +30,7 @@ class RestorePlan {
     int64_t due_ns = 0;
     int lot = kNoLot;  // of its first try
     bool in_flight = false;
-    bool counts = true;  // for its lane: one of the units that go out in one request does
+    bool counts = true;     // for its lane: one of the units that go out in one request does
     bool reported = false;  // as progress
   };
   static constexpr int kNoLot = -1;
@@ -116,7 +116,7 @@ class RestorePlan {
   const RestoreOptions& options_;
   Clock& clock_;
   std::vector<std::vector<BlockLocation>> blocks_;
-  uint64_t total_bytes_ = 0;   // fixed after build(), as the next one
+  uint64_t total_bytes_ = 0;  // fixed after build(), as the next one
   uint64_t bytes_before_ = 0;
   Mutex mutex_;
   Condition changed_;

@@ -304,7 +304,9 @@ absl::StatusOr<uint64_t> WriteServerImpl::apply_or_keep(const RequestBlock& bloc
     // Without memory for it, the block is made durable on its own.
     if (!absl::IsResourceExhausted(token.status())) return token;
   }
-  SLUICE_ASSIGN_OR_RETURN(const Store::BlockResult result, store_.apply_block(block.bytes, {envelope.version_override, envelope.version_node}));
+  SLUICE_ASSIGN_OR_RETURN(
+      const Store::BlockResult result,
+      store_.apply_block(block.bytes, {envelope.version_override, envelope.version_node}));
   reply->changed += result.changed;
   reply->kept_newer += result.kept_newer;
   reply->kept_equal += result.kept_equal;

@@ -27,8 +27,7 @@ void count(Mutation::Outcome outcome, const std::optional<StoredHead>& before,
     case Mutation::Outcome::kNewerHere:
       ++result->kept_newer;
       result->kept_equal += same;
-      result->kept_deleted +=
-          before.has_value() && before->summary.tombstone && !record.tombstone;
+      result->kept_deleted += before.has_value() && before->summary.tombstone && !record.tombstone;
       return;
   }
 }

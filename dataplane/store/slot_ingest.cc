@@ -101,8 +101,8 @@ void count_outcome(Mutation::Outcome outcome, const std::optional<StoredHead>& b
   const bool newer = outcome == Mutation::Outcome::kNewerHere && before.has_value();
   result->changed += outcome == Mutation::Outcome::kChanged;
   result->kept_newer += outcome != Mutation::Outcome::kChanged;
-  result->kept_equal += outcome == Mutation::Outcome::kEqualHere ||
-                        (newer && before->summary.same_content(record));
+  result->kept_equal +=
+      outcome == Mutation::Outcome::kEqualHere || (newer && before->summary.same_content(record));
   result->kept_deleted += newer && before->summary.tombstone && !record.tombstone;
 }
 

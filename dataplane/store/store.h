@@ -265,8 +265,8 @@ class SlotIngest {
   virtual ~SlotIngest() = default;
   struct Result {
     Store::BlockResult all;
-    // Where not none: records of a slot that were not written because newer ones, with other values,
-    // are here.
+    // Where not none: records of a slot that were not written because newer ones, with other
+    // values, are here.
     std::map<uint32_t, KeptRecords> kept_different;
   };
   // Checks the block and copies it; returns the memory that it takes, in bytes. Errors of the block

@@ -104,5 +104,32 @@ def test_what_cannot_be_read_is_not_called_damage(scratch):
     run("backup", "verify", "--archive", copies[1], scratch.path("nowhere"), expect=1)
 
 
+def test_holder_that_is_gone(scratch):
+    """A backup is deleted without a holder that is gone for good; what it has is remembered and removed when it returns."""
+    cluster = scratch.cluster("c", 3, "--replicas", "2", "--slots", "64")
+    cluster.put_lines(harness.random_records(300, 300, 2))
+    cluster.json("backup", "create", "--name", "b")
+    listed = cluster.json("backup", "list")["backups"]
+    check_equal([(b["backup"], b["nodes"]) for b in listed], [("b", ["n1", "n2", "n3"])], "the list")
+    check(listed[0]["bytes_stored"] >= listed[0]["bytes"] > 0 and listed[0]["created"] > 1.6e9, f"{listed}")
+    cluster.kill("n3")
+    wait_for(lambda: [n["state"] for n in cluster.json("nodes")["nodes"]].count("live") == 2, "n3 is down")
+    refused = cluster.json("backup", "delete", "b", expect=1)
+    check("--force" in refused["error"], refused["error"])
+    check_equal(cluster.json("backup", "list", "--orphans")["orphans"], [], "what is left by force")
+    cluster.json("backup", "delete", "b", "--force")
+    check_equal(cluster.json("backup", "list")["backups"], [], "the list")
+    orphans = cluster.json("backup", "list", "--orphans")["orphans"]
+    check_equal([(o["backup"], o["node"]) for o in orphans], [("b", "n3")], "what is left")
+    part = cluster.folder / "n3-archive" / "b"
+    check((part / "manifest").exists(), "the part of the node that is down")
+    # The name is free, also while the part is there.
+    check_equal(cluster.json("backup", "create", "--name", "b")["state"], "completed", "another backup of that name")
+    cluster.start("n3")
+    wait_for(lambda: not cluster.json("backup", "list", "--orphans")["orphans"], "n3 has removed its part")
+    check(not (part / "manifest").exists(), "the part is gone")
+    check_equal(cluster.json("backup", "verify", "b")["bad"], [], "the other backup")
+
+
 if __name__ == "__main__":
     harness.main(globals())

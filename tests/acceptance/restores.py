@@ -1,5 +1,6 @@
 """Restores whose driver stands still, whose cluster block takes no writes, or whose node comes back with another store."""
 
+import json
 import os
 import shutil
 import signal
@@ -125,6 +126,66 @@ def test_replaced_store_is_filled_again(scratch):
     check_equal((outcome["written"], outcome["proof"]["differing"]), (RECORDS, 0), "restored")
     check_equal({node["records"] for node in cluster.json("nodes")["nodes"]}, {RECORDS}, "records of each node")
     check(cluster.records(scratch.path("new.jsonl")) == records, "the restore does not hold the records")
+
+
+def progress_lines(stderr):
+    """The JSON lines of --json-progress that are about bytes."""
+    lines = [json.loads(line) for line in stderr.splitlines() if line.startswith("{")]
+    return [line for line in lines if line.get("percent") is not None]
+
+
+def test_restore_is_a_job(scratch):
+    """It is seen, cancelled and resumed from another process; its progress never goes back and ends at 100 %."""
+    folder, records = archive_of(scratch)
+    cluster = slow_cluster(scratch)
+    process = cluster.background("--json-progress", "restore", "--archive", folder)
+
+    def under_way():
+        views = cluster.json("restore", "list")["restores"]
+        return [v for v in views if v["state"] == "running" and 0 < v["bytes_done"] < v["bytes_total"]] or process.poll()
+    wait_for(under_way, "the restore is seen under way")
+    view = under_way()[0]
+    check_equal(view["backup"], "b", "the backup's name")
+    shown = cluster.json("restore", "show", view["restore"])
+    check("bytes_per_second" in shown and "seconds_left" in shown, f"{shown}")
+    check(b"running" in cluster.run("restore", "list").stdout, "the table names the state")
+    cluster.json("restore", "resume", "b", expect=1)  # it is driven already
+    check_equal(cluster.json("restore", "cancel", "b")["state"], "cancelled", "the state")
+    code, stdout, stderr = finish(process)
+    check(code == 1 and json.loads(stdout)["state"] == "cancelled", f"{code} {stdout} {stderr}")
+    percents = [line["percent"] for line in progress_lines(stderr)]
+    check(percents == sorted(percents) and percents[-1] < 100, f"{percents}")
+    check_equal(cluster.json("restore", "cancel", "b")["state"], "cancelled", "the state, said again")
+
+    done = cluster.run("--json", "--json-progress", "restore", "resume", view["restore"])
+    percents = [line["percent"] for line in progress_lines(done.stderr.decode())]
+    check(percents == sorted(percents) and percents[-1] == 100 and percents.count(100) == 1, f"{percents}")
+    check_equal((done.json["state"], done.json["proof"]["differing"]), ("completed", 0), "the resumed restore")
+    check_equal(cluster.records(scratch.path("all")), records, "the records")
+    ended = cluster.json("restore", "list")["restores"]
+    check_equal([(v["state"], v["bytes_done"] == v["bytes_total"]) for v in ended], [("completed", True)], "the list")
+    cluster.json("restore", "resume", "b", expect=1)
+    cluster.json("restore", "cancel", "b", expect=1)
+    cluster.json("restore", "show", "nothing", expect=1)
+
+
+def test_driver_that_dies_or_is_interrupted(scratch):
+    """A restore whose process was killed is listed as failed with what to do; an interrupt cancels it; both go on."""
+    folder, records = archive_of(scratch)
+    cluster = slow_cluster(scratch)
+    for number, state in ((signal.SIGKILL, "failed"), (signal.SIGINT, "cancelled")):
+        process = cluster.background("restore", "--archive", folder)
+        wait_for(lambda: is_driven(cluster) and cluster.json("restore", "list")["restores"][0]["state"] == "running"
+                 or process.poll() is not None, "the restore is under way")
+        process.send_signal(number)
+        process.communicate(timeout=60)
+
+        def ended():
+            return cluster.json("restore", "show", "b")
+        wait_for(lambda: ended()["state"] == state, f"it is listed as {state}")
+        check(state == "cancelled" or "restore resume" in ended()["reason"], f"{ended()}")
+    check_equal(cluster.json("restore", "resume", "b")["state"], "completed", "the resumed restore")
+    check_equal(cluster.records(scratch.path("all")), records, "the records")
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 #include "tests/fuzz/stored_documents.h"
 
+#include "control/backup/backup_deletion.h"
 #include "control/backup/backup_details.h"
 #include "control/backup/backup_store.h"
 #include "control/backup/documents.h"
@@ -81,16 +82,30 @@ void put_restore(ClusterBlock& block) {
   head.progress = 1;
   head.lists = {{kStoredPart, "1"}};
   head.sources = {{"n1", "n1", ""}};
+  head.mapping = {"docs/", true, "copy/", {77, 3}};
+  head.on_conflict = OnConflict::kArchive;
+  head.delete_extra = true;
   const auto revision = block.put(restore_head_key(kStoredRestore), encode(head));
   require(revision.ok());
   const RestoreFence fence = fence_of({head, *revision});
   DurableSlots slots;
-  slots.add({1, 1, 0, {{"n1", "store"}, {"n2", "store"}}});
-  slots.add({2, 1, 5, {{"n1", "store"}}});
+  slots.add({1, 1, {}, {{"n1", "store"}, {"n2", "store"}}});
+  slots.add({2, 1, {5, 2, 0}, {{"n1", "store"}}});
   require(store_progress(block, fence, kStoredPart, 0, encode_progress(slots, 0)).ok());
   require(store_failed_units(block, system_clock(), fence, kStoredPart, "1",
                              {{kStoredPart, 3, 0, 2, "n2", "it is gone", false, 4, 1}})
               .ok());
+  require(store_position(block, fence, {"restoring", 1, 2, 3, 4}).ok());
+}
+
+// A part of a backup that is gone.
+void put_orphan(ClusterBlock& block) {
+  BackupHead head;
+  head.uuid = "00000000-0000-4000-8000-000000000003";
+  head.name = "gone";
+  head.deleting = true;
+  head.state = BackupState::kCancelled;
+  require(abandon_part(block, head, kStoredNode, 7).ok());
 }
 
 }  // namespace
@@ -123,6 +138,7 @@ std::unique_ptr<ClusterBlock> make_stored_documents() {
   put_members(*block);
   put_backup(*block);
   put_restore(*block);
+  put_orphan(*block);
   return block;
 }
 

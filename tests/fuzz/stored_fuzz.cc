@@ -6,12 +6,14 @@
 #include <string>
 #include <vector>
 
+#include "control/backup/backup_deletion.h"
 #include "control/backup/backup_details.h"
 #include "control/backup/backup_store.h"
 #include "control/cluster_block/stored_document.h"
 #include "control/membership/membership.h"
 #include "control/membership/table_store.h"
 #include "control/proto/documents.pb.h"
+#include "control/restore/restore_jobs.h"
 #include "control/restore/restore_store.h"
 #include "tests/fuzz/oracle.h"
 #include "tests/fuzz/stored_documents.h"
@@ -94,6 +96,20 @@ void read_restore(ClusterBlock& block) {
     }
   }
   check(load_failed_units(block, found->head, kStoredPart).status(), kStoredRestore);
+  check(load_position(block, found->head).status(), kStoredRestore);
+  const auto views = view_restores(block);
+  check(views.status(), kStoredRestore);
+  if (!views.ok()) return;
+  for (const RestoreView& view : *views) {
+    require(!view.seconds_left.has_value() || *view.seconds_left >= 0);
+  }
+}
+
+// What does not decode is left out.
+void read_orphans(ClusterBlock& block) {
+  const auto orphans = list_orphans(block);
+  require(orphans.ok());
+  for (const OrphanedPart& orphan : *orphans) require(forget_orphan(block, orphan).ok());
 }
 
 void read_all(const ClusterEntry& place, std::string_view document) {
@@ -103,6 +119,8 @@ void read_all(const ClusterEntry& place, std::string_view document) {
     read_restore(block);
   } else if (place.key.starts_with("backup")) {
     read_backup(block);
+  } else if (place.key.starts_with("orphans")) {
+    read_orphans(block);
   } else if (place.key.starts_with("table")) {
     read_tables(block);
   } else {

@@ -231,6 +231,52 @@ TEST(Restore, WhatADeadNodeMissesIsListedAndDrivenAgain) {
   EXPECT_EQ(read_cluster(*client), read_cluster(*source));
 }
 
+TEST(Restore, UndoesWhatWasWrittenBeforeItsMoment) {
+  TestCluster cluster;
+  const auto client = cluster.client();
+  const BackupView backup = fill_and_back_up(*client, 200);
+  const auto before = read_cluster(*client);
+  const std::string changed = before.begin()->first;
+  const std::string deleted = before.rbegin()->first;
+  ASSERT_TRUE(client->put(changed, "a mistake").ok());
+  ASSERT_TRUE(client->erase(deleted).ok());
+  ASSERT_TRUE(client->put("zz/extra", "added").ok());
+  RestoreRequest request;
+  request.backup = backup.backup;
+  const auto kept = client->restore(request, nullptr);
+  ASSERT_TRUE(kept.ok()) << message_of(kept.status());
+  EXPECT_EQ(kept->kept_newer, 1u);
+  EXPECT_EQ(kept->kept_deleted, 1u);
+  request.on_conflict = OnConflict::kArchive;
+  request.delete_extra = true;
+  const auto undone = client->restore(request, nullptr);
+  ASSERT_TRUE(undone.ok()) << message_of(undone.status());
+  EXPECT_EQ(name_of(undone->state), "completed") << undone->reason;
+  EXPECT_EQ(undone->restored_over, 2u);
+  EXPECT_EQ(undone->deleted_extra, 1u);
+  EXPECT_EQ(undone->kept_newer + undone->kept_deleted, 0u);
+  EXPECT_EQ(read_cluster(*client), before);
+  const auto stored = load_restore(cluster.block(), undone->restore);
+  ASSERT_TRUE(stored.ok());
+  const Version moment = stored->head.mapping.restamp;
+  EXPECT_TRUE(stored->head.mapping.restamps());
+  // One that is run again takes a later moment; one that is resumed does not.
+  ASSERT_TRUE(client->put(changed, "another mistake").ok());
+  StoredRestore cancelled = *stored;
+  cancelled.head.state = RestoreState::kCancelled;
+  cancelled.head.progress = cancelled.head.attempt;
+  ASSERT_TRUE(store_restore(cluster.block(), cancelled).ok());
+  const auto resumed = client->restore_resume(undone->restore, nullptr);
+  ASSERT_TRUE(resumed.ok()) << message_of(resumed.status());
+  EXPECT_EQ(name_of(resumed->state), "completed") << resumed->reason;
+  EXPECT_EQ(load_restore(cluster.block(), undone->restore)->head.mapping.restamp, moment);
+  EXPECT_EQ(client->get(changed).value(), "another mistake");
+  const auto again = client->restore(request, nullptr);
+  ASSERT_TRUE(again.ok()) << message_of(again.status());
+  EXPECT_GT(load_restore(cluster.block(), undone->restore)->head.mapping.restamp, moment);
+  EXPECT_EQ(read_cluster(*client), before);
+}
+
 TEST(Restore, AnInterruptedOneGoesOn) {
   TestCluster from;
   const auto source = from.client();
@@ -310,7 +356,7 @@ TEST(Restore, AnAttemptThatWasOvertakenStoresNothing) {
   const RestoreFence later = fence_of(stored);
   const RestoreUnit unit{"n1", 3, 0, 1, "n2", "down"};
   DurableSlots progress;
-  progress.add({7, 1, 4, {{"n1", "a"}, {"n2", "b"}}});
+  progress.add({7, 1, {4, 1, 0}, {{"n1", "a"}, {"n2", "b"}}});
   ASSERT_TRUE(store_failed_units(block, system_clock(), later, "n1", "2-1", {unit}).ok());
   ASSERT_TRUE(store_progress(block, later, "n1", 0, encode_progress(progress, 0)).ok());
   EXPECT_TRUE(absl::IsAborted(
@@ -326,7 +372,7 @@ TEST(Restore, AnAttemptThatWasOvertakenStoresNothing) {
   ASSERT_TRUE(loaded.ok()) << message_of(loaded.status());
   ASSERT_EQ(loaded->slots().size(), 1u);
   const DurableSlots::Slot& slot = loaded->slots().at(7);
-  EXPECT_EQ(slot.kept_newer, 4u);
+  EXPECT_EQ(slot.kept, (KeptRecords{4, 1, 0}));
   EXPECT_EQ(loaded->store(slot.holders.at(1)).store, "b");
 }
 
@@ -440,7 +486,7 @@ TEST(Restore, RecordsThatALiveReplicaLacksAreNamedAndRestoredByTheNextRun) {
   }
   for (const RestoreSource& part : stored.head.sources) {
     DurableSlots progress;
-    for (uint32_t slot = 0; slot < 64; ++slot) progress.add({slot, 1, 0, holders});
+    for (uint32_t slot = 0; slot < 64; ++slot) progress.add({slot, 1, {}, holders});
     ASSERT_TRUE(
         store_progress(to.block(), fence_of(stored), part.part, 0, encode_progress(progress, 0))
             .ok());

@@ -152,6 +152,64 @@ TEST_F(RestoreTest, NewerRecordsOfALiveClusterStayAndRepeatsChangeNothing) {
   expect_holds(into, expected);
 }
 
+// What a restore that undoes leaves of some records.
+std::map<std::string, Record> restamped(std::map<std::string, Record> records,
+                                        const RestoreMapping& mapping) {
+  std::map<std::string, Record> restored;
+  for (auto& [key, record] : records) {
+    if (!mapping.takes(key)) continue;
+    if (!record.tombstone) record.version = mapping.restamp;
+    EXPECT_TRUE(mapping.name(key, &record.key).ok());
+    restored[record.key] = record;
+  }
+  return restored;
+}
+
+TEST_F(RestoreTest, RestampedRecordsWinOverOlderWritesAndLoseAgainstNewerOnes) {
+  for (const uint32_t bits : {4u, 6u}) {
+    SCOPED_TRACE(bits);
+    Cluster into(other(bits));
+    into.serve_writes();
+    into.put(make_record("mail/00001", "a mistake", 10));
+    into.put(make_tombstone("mail/00002", stamp_at(11)));
+    into.put(make_record("mail/00003", "written after the restore began", 30));
+    into.put(make_record("unrelated", "stays", 10));
+    RestoreOptions options = options_for("r");
+    options.mapping.restamp = {stamp_at(20), 5};
+    std::map<std::string, Record> expected = restamped(source->newest(), options.mapping);
+    expected["mail/00003"] = into.newest().at("mail/00003");
+    expected["unrelated"] = into.newest().at("unrelated");
+    for (const bool again : {false, true}) {
+      const auto result = run(into, options);
+      ASSERT_TRUE(result.ok()) << result.status();
+      EXPECT_THAT(result->failed, ::testing::IsEmpty());
+      EXPECT_EQ(result->written, result->records);
+      EXPECT_EQ(result->kept, (KeptRecords{1, 0, again ? 0u : 2u}));
+      expect_holds(into, expected);
+    }
+  }
+}
+
+TEST_F(RestoreTest, UnderAnotherName) {
+  Cluster into(other(5));
+  into.serve_writes();
+  RestoreOptions options = options_for("r");
+  options.mapping.prefix = "photos/";
+  options.mapping.renames = true;
+  options.mapping.renamed = "copies of photos/";
+  absl::StatusOr<RestoreResult> result = run(into, options);
+  ASSERT_TRUE(result.ok()) << result.status();
+  EXPECT_THAT(result->failed, ::testing::IsEmpty());
+  std::map<std::string, Record> expected;
+  for (auto [key, record] : source->newest()) {
+    if (!key.starts_with("photos/")) continue;
+    record.key = "copies of " + key;
+    expected[record.key] = record;
+  }
+  expect_holds(into, expected);
+  expect_digests(into, *result);
+}
+
 // Slots with the same replicas go out in the same requests.
 TEST(RestoreRequestsTest, BlocksOfSmallSlotsGoTogether) {
   ClusterOptions options;
@@ -174,6 +232,7 @@ TEST(RestoreRequestsTest, BlocksOfSmallSlotsGoTogether) {
   into.serve_writes();
   Record newer = records[7];
   newer.version.stamp = stamp_at(10);
+  newer.value = "newer";
   into.put(newer);
   const auto archive = ArchiveReader::open(backup.folders());
   ASSERT_TRUE(archive.ok()) << archive.status();
@@ -389,28 +448,28 @@ TEST(SlotLedgerTest, ASlotWhoseUnitsMetTwoStoresOfOneNodeIsNotComplete) {
   other.add(1, {{"n1", "a"}, {"n2", "c"}});
   SlotLedger::Unit later;
   later.add(2, {{"n1", "a"}, {"n2", "b"}});
-  ledger.add(1, unit, 2);
-  ledger.add(1, unit, 3);
+  ledger.add(1, unit, {2, 1, 0});
+  ledger.add(1, unit, {3, 0, 4});
   const auto complete = ledger.complete(1);
   ASSERT_TRUE(complete.has_value());
-  EXPECT_EQ(complete->kept.newer, 5);
+  EXPECT_EQ(complete->kept, (KeptRecords{5, 1, 4}));
   EXPECT_EQ(complete->holders.size(), 2);
-  ledger.add(2, unit, 0);
-  ledger.add(2, other, 0);
+  ledger.add(2, unit, {});
+  ledger.add(2, other, {});
   EXPECT_FALSE(ledger.complete(2).has_value());
-  ledger.add(3, unit, 0);
-  ledger.add(3, later, 0);  // another table
+  ledger.add(3, unit, {});
+  ledger.add(3, later, {});  // another table
   EXPECT_FALSE(ledger.complete(3).has_value());
   // One unit, whose blocks met two stores or two tables.
   SlotLedger::Unit stores;
   stores.add(1, {{"n1", "a"}, {"n2", "b"}});
   stores.add(1, {{"n1", "a"}, {"n2", "c"}});
-  ledger.add(4, stores, 0);
+  ledger.add(4, stores, {});
   EXPECT_FALSE(ledger.complete(4).has_value());
   SlotLedger::Unit tables;
   tables.add(1, {{"n1", "a"}});
   tables.add(2, {{"n1", "a"}});
-  ledger.add(5, tables, 0);
+  ledger.add(5, tables, {});
   EXPECT_FALSE(ledger.complete(5).has_value());
 }
 

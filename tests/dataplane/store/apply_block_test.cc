@@ -44,6 +44,62 @@ TEST_F(ApplyBlockTest, AppliesWholeRecordsAndKeepsNewerOnes) {
   expect_digests_match_scans();
 }
 
+TEST_F(ApplyBlockTest, RestampedRecordsWinOverWhatIsOlderThanTheirNewVersion) {
+  const auto names = keys(6);
+  apply(make_record(names[0], "a mistake", stamp_at(50)));
+  apply(make_tombstone(names[1], stamp_at(50)));
+  apply(make_record(names[2], "later", stamp_at(70)));
+  apply(make_tombstone(names[3], stamp_at(70)));
+  apply(make_record(names[4], "restored", stamp_at(50)));
+  apply(make_record(names[5], "made again", stamp_at(50)));
+  std::vector<Record> records;
+  for (const std::string& name : names) {
+    records.push_back(make_record(name, "restored", stamp_at(10)));
+  }
+  records[5] = make_tombstone(names[5], stamp_at(10));
+  const auto blocks = pack(records);
+  ASSERT_EQ(blocks.size(), 1u);
+  const Version restamp{stamp_at(60), 9};
+  const auto result = store_->apply_block(blocks[0], restamp);
+  ASSERT_TRUE(result.ok()) << result.status();
+  EXPECT_EQ(result->changed, 3u);
+  EXPECT_EQ(result->replaced, 2u);  // one had this value
+  EXPECT_EQ(result->kept_newer, 3u);
+  EXPECT_EQ(result->kept_deleted, 1u);
+  EXPECT_EQ(get(names[0]), "restored");
+  EXPECT_EQ(get(names[1]), "restored");
+  EXPECT_EQ(get(names[2]), "later");
+  EXPECT_EQ(get(names[3]), "(deleted)");
+  EXPECT_EQ(get(names[5]), "made again");  // a tombstone is not restamped
+  EXPECT_EQ((*store_->get(names[4]))->version, restamp);
+  EXPECT_GE(store_->clock().now(), restamp.stamp);
+  const auto again = store_->apply_block(blocks[0], restamp);
+  ASSERT_TRUE(again.ok());
+  EXPECT_EQ(again->changed, 0u);
+  EXPECT_EQ(again->kept(), (KeptRecords{3, 1, 0}));
+  expect_digests_match_scans();
+}
+
+TEST_F(ApplyBlockTest, RestampedValueThatSpansBlocks) {
+  const std::string name = keys(1)[0], value = large_value();
+  apply(make_tombstone(name, stamp_at(50)));
+  const auto blocks = pack({make_record(name, value, stamp_at(10))});
+  const Version restamp{stamp_at(60), 9};
+  Store::BlockResult last;
+  for (int run = 0; run < 2; ++run) {
+    for (const Block& block : blocks) {
+      const auto result = store_->apply_block(block, restamp);
+      ASSERT_TRUE(result.ok()) << result.status();
+      last = *result;
+    }
+    EXPECT_EQ(last.changed, run == 0 ? 1u : 0u);
+    EXPECT_EQ(last.replaced, run == 0 ? 1u : 0u);
+    EXPECT_TRUE(get(name) == value);
+    EXPECT_EQ((*store_->get(name))->version, restamp);
+  }
+  expect_digests_match_scans();
+}
+
 TEST_F(ApplyBlockTest, TrustsStampsHoweverFarAheadAndMovesTheClock) {
   const auto blocks = pack({make_record(keys(1)[0], "v", stamp_at(10'000'000))});
   EXPECT_EQ(apply_block(blocks[0]).changed, 1u);

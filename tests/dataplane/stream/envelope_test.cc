@@ -101,6 +101,15 @@ TEST_F(EnvelopeTest, LotsAndVersionsAreOfTheirKindsAlone) {
   EXPECT_EQ(load_le<uint64_t>(buffer_.data() + 32), records.version_override);
   EXPECT_EQ(load_le<uint32_t>(buffer_.data() + 64), 9u);
 
+  records.kind = MessageKind::kWriteRequest;
+  EXPECT_TRUE(opened(records).ok()) << "restamped";
+  records.version_override = 0;
+  EXPECT_FALSE(opened(records).ok()) << "a node without a stamp";
+  records.version_override = 1;
+  kept.version_override = 1;
+  EXPECT_FALSE(opened(kept).ok()) << "a version of what is kept for a lot";
+  kept.version_override = 0;
+
   kept.flags = 0;
   EXPECT_FALSE(opened(kept).ok()) << "a lot of a block that is not kept";
   kept.flags = Envelope::kKeep;
