@@ -126,7 +126,7 @@ Outcome import_jsonl_command(ClusterClient& client, const RecordArguments& argum
   UniqueFd fd(arguments.jsonl == "-" ? dup(STDIN_FILENO)
                                      : open(arguments.jsonl.c_str(), O_RDONLY | O_CLOEXEC));
   if (!fd) return failure(errno_status(errno, fmt::format("open {}", arguments.jsonl)));
-  RecordTransfer stream("import");
+  RunningStream stream("import");
   ClusterSink sink(client);
   SinkTotals totals;
   const absl::Status status = import_jsonl(fd.get(), sink, stream.progress, &totals);
@@ -189,7 +189,7 @@ Outcome export_jsonl_command(ClusterClient& client, const RecordArguments& argum
   const std::string folder = temporary != nullptr && *temporary != '\0' ? temporary
                              : arguments.jsonl == "-"                   ? "/tmp"
                                                       : directory_of(arguments.jsonl);
-  RecordTransfer stream("export");
+  RunningStream stream("export");
   ClusterStore source(client);
   const auto totals = export_jsonl(source, arguments.prefix, folder, stream.progress,
                                    [&](std::string_view piece) { return (*file)->write(piece); });

@@ -91,7 +91,7 @@ void warn_failures(const StreamFailures& failures, const char* what) {
 }
 
 Outcome import_tree_command(ClusterClient& client, const TreeImportOptions& options) {
-  RecordTransfer stream("import");
+  RunningStream stream("import");
   ClusterStore store(client);
   const auto result = import_tree(options, store, stream.progress);
   if (!result.ok()) return failure(result.status());
@@ -120,7 +120,7 @@ Outcome import_tree_command(ClusterClient& client, const TreeImportOptions& opti
 }
 
 Outcome export_tree_command(ClusterClient& client, const TreeExportOptions& options) {
-  RecordTransfer stream("export");
+  RunningStream stream("export");
   ClusterStore source(client);
   const auto result = export_tree(options, source, stream.progress);
   if (!result.ok())

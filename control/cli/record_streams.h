@@ -16,8 +16,8 @@
 namespace sluice {
 
 // One import or export: a progress bar, and cancellation by the first interrupt.
-struct RecordTransfer {
-  explicit RecordTransfer(const char* what)
+struct RunningStream {
+  explicit RunningStream(const char* what)
       : bar([this, what] {
           return ProgressBar::State{progress.bytes, 0, what};
         }),
