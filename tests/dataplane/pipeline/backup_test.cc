@@ -62,7 +62,7 @@ void expect_restores_to(const std::vector<std::string>& folders,
   EXPECT_EQ(result->records, live);
   EXPECT_EQ(result->bytes, bytes);
   EXPECT_EQ(result->written, live);
-  EXPECT_EQ(result->kept_newer, 0);
+  EXPECT_FALSE(result->kept.any());
   uint64_t at_nodes = 0;
   for (const auto& [name, node] : result->nodes) at_nodes += node.records;
   EXPECT_EQ(at_nodes, live * replicas);
