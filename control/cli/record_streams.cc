@@ -15,7 +15,10 @@ std::string counted_as(uint64_t number, std::string_view one, std::string_view s
 
 // One line for each kind of what an import left out.
 void say_left_out(const TreeImportResult& result) {
-  if (result.sockets > 0) print_stderr("sluice: {} skipped\n", counted(result.sockets, "socket"));
+  if (result.sockets > 0) {
+    print_stderr("sluice: of {} sockets, devices and pipes {} left out: the sockets\n",
+                 human_count(result.sockets + result.specials), human_count(result.sockets));
+  }
   if (result.other_file_systems > 0) {
     print_stderr("sluice: {} not entered: other file systems are mounted there\n",
                  counted(result.other_file_systems, "place"));
