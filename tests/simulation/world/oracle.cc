@@ -132,9 +132,13 @@ void Oracle::answered_verification(std::string_view backup, const VerifyResult& 
 }
 
 void Oracle::answered_restore(std::string_view backup, const RestoreOutcome& restore) const {
-  if ((restore.data_bad || !restore.damaged.empty()) && !is_damage(backup, restore.reason)) {
-    fail(fmt::format("I9: a restore of {} reports damage: {} {}", backup, name_of(restore.state),
-                     restore.reason));
+  for (const DamagedBlock& block : restore.damaged) {
+    if (is_damage(backup, block.part + ": " + block.reason)) continue;
+    fail(fmt::format("I9: a restore of {} reports damage: {}: {}", backup, block.part,
+                     block.reason));
+  }
+  if (restore.data_bad && !is_damage(backup, restore.reason)) {
+    fail(fmt::format("I9: a restore of {} reports damage: {}", backup, restore.reason));
   }
   if (restore.state != RestoreState::kCompleted) return;
   if (restore.proof.differing > 0 || restore.failed > 0) {
