@@ -46,7 +46,6 @@ namespace sluice {
   DEFECT(kTakeoverKeepsAttempt, "whoever takes a backup over keeps its attempt") \
   DEFECT(kRestoreIsNotFenced, "a restore's commits do not compare its head's revision") \
   DEFECT(kDeadTargetIsDone, "the slots of a dead target count as done; the manifest is not checked against the plan") \
-  DEFECT(kDurableFallsBack, "a slot that has become durable counts as received again") \
   DEFECT(kMergePutsBackAll, "a merge that fails puts back the slots that it has finished") \
   DEFECT(kOneManifestIsEnough, "a backup is completed once one target has stored the manifest") \
   DEFECT(kSegmentsAreNotSynced, "an archive's segments are not synced") \

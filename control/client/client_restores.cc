@@ -101,6 +101,19 @@ absl::Status find_backup_parts(ClusterConnection& own, const RestoreRequest& req
   return check_sources(source.peers(), *head);
 }
 
+// Its parts go one after the other: what a deletion takes from a restore is not damage.
+void note_deletion(ClusterConnection& own, const RestoreRequest& request, const std::string& backup,
+                   RestoreOutcome* outcome) {
+  const auto holders = SourceCluster::open(own, request.source_cluster);
+  if (!holders.ok()) return;
+  const auto now = load_backup((*holders)->connection().block(), backup);
+  const bool is_deleted =
+      now.ok() ? !check_completed(now->head).ok() : absl::IsNotFound(now.status());
+  if (!is_deleted) return;
+  outcome->data_bad = false;
+  outcome->reason = fmt::format("backup {} was deleted while it was restored", request.backup);
+}
+
 void add_proof(const RestoreProof& proof, RestoreProof* sum) {
   sum->checked = sum->checked || proof.checked;
   sum->copies += proof.copies;
@@ -134,8 +147,13 @@ absl::StatusOr<RestoreOutcome> ClusterClientImpl::restore(const RestoreRequest& 
   std::string range = request.prefix;
   if (request.renamed.has_value()) range += fmt::format("={}", *request.renamed);
   if (!range.empty()) head.id += fmt::format("-{:08x}", xxh3_64(range) & 0xffffffff);
+  const std::string backup = head.backup;
   RestoreJob job(*connection_, request, progress);
-  return job.run(std::move(head));
+  auto outcome = job.run(std::move(head));
+  if (outcome.ok() && outcome->data_bad && request.archive_folders.empty()) {
+    note_deletion(*connection_, request, backup, &*outcome);
+  }
+  return outcome;
 }
 
 absl::StatusOr<RestoreOutcome> ClusterClientImpl::restore_retry(const RestoreCallback& progress) {

@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <chrono>
 
-#include "base/defect.h"
 #include "base/status.h"
 #include "dataplane/pipeline/cancellation.h"
 #include "dataplane/pipeline/consolidation_impl.h"
@@ -216,7 +215,6 @@ bool ConsolidationImpl::slot_received(uint32_t slot, const SlotDigest& digest,
   bool all = false;
   {
     const MutexLock lock(mutex_);
-    if (defect(Defect::kDurableFallsBack)) slots_[slot].phase = Slot::Phase::kReceived;
     if (unsynced_slots_++ == 0) first_unsynced_ns_ = exchange_.clock().monotonic_ns();
     all = progress_.slots_received == progress_.slots;
   }
