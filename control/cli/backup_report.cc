@@ -36,7 +36,7 @@ std::string plan_text(const PlanView& plan) {
 std::string bottleneck_text(const std::vector<StageReport>& stages) {
   const StageReport* const stage = bottleneck_of(stages);
   if (stage == nullptr) return {};
-  return fmt::format("{} of {}, {:.0f} % busy", name_of(stage->stage), stage->node,
+  return fmt::format("{} of {}, {:.0f}% busy", name_of(stage->stage), stage->node,
                      100 * stage->busy_share());
 }
 

@@ -13,7 +13,7 @@ namespace sluice {
 Json backup_json(const BackupView& view);
 // `stages` and `bottleneck`.
 void add_stages(const std::vector<StageReport>& stages, Json* json);
-// "disk of n3, 91 % busy"; empty when nothing is known.
+// "disk of n3, 91% busy"; empty when nothing is known.
 std::string bottleneck_text(const std::vector<StageReport>& stages);
 std::string backup_text(const BackupView& view);
 Json verify_json(const VerifyResult& result);

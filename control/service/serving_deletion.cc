@@ -25,6 +25,7 @@ namespace {
 constexpr int64_t kCheckMs = 10'000;
 constexpr int64_t kDeleteMs = 60'000;
 constexpr int64_t kDownMs = 2'000;
+constexpr int64_t kConnectMs = 5'000;
 constexpr int kTries = 8;
 // Of a backup whose document cannot be read: nobody comes after it.
 constexpr uint64_t kLastAttempt = ~uint64_t{0};
@@ -41,6 +42,8 @@ absl::StatusOr<std::map<std::string, absl::Status>> ask_holders(const NodeContex
                                                                 int64_t timeout_ms,
                                                                 const Call& ask) {
   SLUICE_ASSIGN_OR_RETURN(const auto holders, load_holders(*context.block, head.uuid));
+  // One that has just come back is asked where it is now.
+  context.directory->refresh().IgnoreError();
   std::map<std::string, absl::Status> failed;
   Mutex mutex;
   parallel_for(holders.size(), [&](size_t i) {
@@ -51,6 +54,7 @@ absl::StatusOr<std::map<std::string, absl::Status>> ask_holders(const NodeContex
       grpc::ClientContext call;
       // One that is down removes its part when it returns.
       const bool live = context.directory->snapshot()->live(node);
+      if (live) (*peer)->connect(kConnectMs);
       set_timeout(call, live ? timeout_ms : std::min(timeout_ms, kDownMs));
       const grpc::Status answer = ask((*peer)->peer(), call, reference_to(context, head, node));
       (*peer)->note(answer);

@@ -18,7 +18,10 @@ absl::Status BlockRegrouper::regroup(BlockReader& reader, const Sink& sink) {
     if (!more) break;
     SLUICE_ASSIGN_OR_RETURN(const bool complete, digester_.add(entry, &summary));
     if (!mapping_.takes(entry.key)) continue;
-    SLUICE_RETURN_IF_ERROR(mapping_.name(entry.key, &name_));
+    if (const absl::Status named = mapping_.name(entry.key, &name_); !named.ok()) {
+      if (complete) sink.refused(summary, named);
+      continue;
+    }
     entry.key = name_;
     const uint32_t slot = slot_of(entry.key, slot_bits_);
     if (complete) sink.record(slot, entry.key, mapping_.summary(summary));

@@ -28,6 +28,8 @@ class BlockRegrouper {
     std::function<absl::Status(BlockBuffer block, uint32_t bytes, uint32_t slot)> put;
     // A record that is asked for, with its last byte, as the cluster will have it.
     std::function<void(uint32_t slot, std::string_view key, const RecordSummary& summary)> record;
+    // One that has no possible name, and is left out.
+    std::function<void(const RecordSummary& summary, const absl::Status& why)> refused;
   };
   // The mapping outlives it.
   BlockRegrouper(uint32_t slot_bits, const RestoreMapping& mapping)
@@ -37,8 +39,7 @@ class BlockRegrouper {
   void reset() { digester_.reset(); }
   // The records of one block. A value in fragments is packed in fragments, in order; everything
   // else of a block goes into one block for each new slot, or more where it does not fit. Versions
-  // stay the archive's: whoever applies the blocks restamps them. INVALID_ARGUMENT for a key whose
-  // new name is impossible.
+  // stay the archive's: whoever applies the blocks restamps them.
   absl::Status regroup(BlockReader& reader, const Sink& sink);
 
  private:

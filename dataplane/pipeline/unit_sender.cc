@@ -79,6 +79,11 @@ void UnitSender::send_regrouped(BlockBuffer buffer, bool completed, const Restor
     unsent[slot].records += record.records;
     unsent[slot].bytes += record.bytes;
   };
+  sink.refused = [&](const RecordSummary& summary, const absl::Status& why) {
+    result->add(summary.tombstone ? RecordCount{0, 1, 0} : RecordCount{1, 0, 0});
+    // No try can write it; the archive is whole.
+    if (!result->failure.has_value()) result->failure = UnitFailure{"", why, /*permanent=*/true};
+  };
   sink.put = [&](BlockBuffer block, uint32_t block_bytes, uint32_t slot) {
     if (completed || result->failed_slots.contains(slot)) return absl::OkStatus();
     const RecordCount count = std::exchange(unsent[slot], {});
@@ -96,13 +101,7 @@ void UnitSender::send_regrouped(BlockBuffer buffer, bool completed, const Restor
     absl::StatusOr<BlockReader> reader = BlockReader::open({buffer.data(), header->stored_bytes});
     status = reader.ok() ? regrouper_.regroup(*reader, sink) : reader.status();
   }
-  if (status.ok()) return;
-  result->failure = context_.read_failure(unit.part, status);
-  // A name that is impossible: the archive is whole.
-  if (absl::IsInvalidArgument(status)) {
-    result->failure->permanent = true;
-    result->failure->unread = false;
-  }
+  if (!status.ok()) result->failure = context_.read_failure(unit.part, status);
 }
 
 std::optional<UnitFailure> UnitSender::send_block(BlockBuffer& buffer, uint32_t bytes,
