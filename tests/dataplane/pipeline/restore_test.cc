@@ -171,13 +171,13 @@ TEST_F(RestoreTest, RestampedRecordsWinOverOlderWritesAndLoseAgainstNewerOnes) {
     Cluster into(other(bits));
     into.serve_writes();
     into.put(make_record("mail/00001", "a mistake", 10));
-    into.put(make_tombstone("mail/00002", stamp_at(11)));
-    into.put(make_record("mail/00003", "written after the restore began", 30));
+    into.put(make_tombstone("mail/00002", 11));
+    into.put(make_record("mail/00004", "written after the restore began", 30));
     into.put(make_record("unrelated", "stays", 10));
     RestoreOptions options = options_for("r");
     options.mapping.restamp = {stamp_at(20), 5};
     std::map<std::string, Record> expected = restamped(source->newest(), options.mapping);
-    expected["mail/00003"] = into.newest().at("mail/00003");
+    expected["mail/00004"] = into.newest().at("mail/00004");
     expected["unrelated"] = into.newest().at("unrelated");
     for (const bool again : {false, true}) {
       const auto result = run(into, options);
