@@ -486,7 +486,10 @@ absl::StatusOr<std::string> BackupRoles::commit(std::string_view backup, uint64_
   std::string folder = archive_path(context_, stored.head);
   const auto there = read_file(folder + "/" + kManifestFile, kLargestManifest);
   if (!there.ok()) return role.status();
-  if (*there == manifest) return folder;
+  if (*there == manifest) {
+    SLUICE_RETURN_IF_ERROR(sync_folder(folder));  // as ArchiveWriter::commit() does
+    return folder;
+  }
   return already_exists("{}: another manifest of backup {} is stored", context_.name,
                         stored.head.name);
 }

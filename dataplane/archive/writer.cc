@@ -399,7 +399,9 @@ absl::Status Writer::commit(const Manifest& manifest) {
   if (stored.ok() && *stored != bytes) {
     return already_exists("archive {}: another manifest is stored", options_.folder);
   }
-  if (!stored.ok()) SLUICE_RETURN_IF_ERROR(write_file_durably(path(kManifestFile), bytes));
+  // What is there may be of a process that ended before its name was durable.
+  SLUICE_RETURN_IF_ERROR(stored.ok() ? sync_folder(options_.folder)
+                                     : write_file_durably(path(kManifestFile), bytes));
   // Not synced: beside a manifest a journal counts for nothing.
   return remove_file(path(kJournalFile));
 }
