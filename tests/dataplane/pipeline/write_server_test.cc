@@ -147,6 +147,7 @@ TEST_F(WriteServerTest, SaysOfEachSlotHowManyRecordsItKept) {
   for (const Record* record : {&third[0], &third[1], &sixth[2]}) {
     Record newer = *record;
     newer.version.stamp = Version::make_stamp(1'700'100'000'000, 0);
+    newer.value += " and more";  // what has the same value is not kept instead of another one
     cluster_.put_at(0, newer);
   }
   const WriteReply reply = send(1, {block_of(0), block_of(3), block_of(6)}, 0, 0);
