@@ -147,6 +147,7 @@ TEST_F(WriteServerTest, SaysOfEachSlotHowManyRecordsItKept) {
   for (const Record* record : {&third[0], &third[1], &sixth[2]}) {
     Record newer = *record;
     newer.version.stamp = Version::make_stamp(1'700'100'000'000, 0);
+    newer.tombstone = false;
     newer.value += " and more";  // what has the same value is not kept instead of another one
     cluster_.put_at(0, newer);
   }
