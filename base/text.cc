@@ -4,6 +4,7 @@
 
 #include <array>
 #include <cstdint>
+#include <ctime>
 #include <iterator>
 
 namespace sluice {
@@ -120,6 +121,15 @@ std::string printable(std::string_view bytes, size_t limit) {
     }
   }
   return text;
+}
+
+std::string utc_text(int64_t unix_ms) {
+  const auto seconds = static_cast<time_t>(unix_ms / 1000);
+  struct tm fields {};
+  if (unix_ms <= 0 || gmtime_r(&seconds, &fields) == nullptr) return "";
+  return fmt::format("{:04}-{:02}-{:02} {:02}:{:02}:{:02}", fields.tm_year + 1900,
+                     fields.tm_mon + 1, fields.tm_mday, fields.tm_hour, fields.tm_min,
+                     fields.tm_sec);
 }
 
 }  // namespace sluice

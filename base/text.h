@@ -1,7 +1,9 @@
-// Base64 (RFC 4648, the standard alphabet, padded) and text forms of bytes that may not be UTF-8.
+// Base64 (RFC 4648, the standard alphabet, padded), text forms of bytes that may not be UTF-8, and
+// of moments.
 #ifndef SLUICE_BASE_TEXT_H_
 #define SLUICE_BASE_TEXT_H_
 
+#include <cstdint>
 #include <string>
 #include <string_view>
 
@@ -18,6 +20,9 @@ bool is_utf8(std::string_view bytes);
 // The bytes for a human: UTF-8 as it is, control characters and whatever is not UTF-8 as \xNN. Cut
 // after `limit` bytes of input, with "..." then.
 std::string printable(std::string_view bytes, size_t limit = 256);
+
+// "2026-03-01 12:00:05", in UTC; empty up to the Unix epoch.
+std::string utc_text(int64_t unix_ms);
 
 }  // namespace sluice
 

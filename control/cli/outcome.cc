@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <ctime>
 
 #include "base/text.h"
 #include "control/cli/standard_streams.h"
@@ -108,15 +107,6 @@ std::string human_count(uint64_t number) {
 
 std::string counted(uint64_t number, std::string_view noun) {
   return fmt::format("{} {}{}", human_count(number), noun, number == 1 ? "" : "s");
-}
-
-std::string utc_text(int64_t unix_ms) {
-  const auto seconds = static_cast<time_t>(unix_ms / 1000);
-  struct tm fields {};
-  if (unix_ms <= 0 || gmtime_r(&seconds, &fields) == nullptr) return "";
-  return fmt::format("{:04}-{:02}-{:02} {:02}:{:02}:{:02}", fields.tm_year + 1900,
-                     fields.tm_mon + 1, fields.tm_mday, fields.tm_hour, fields.tm_min,
-                     fields.tm_sec);
 }
 
 std::string human_seconds(double seconds) {

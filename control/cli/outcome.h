@@ -68,8 +68,6 @@ std::string human_bytes(double bytes);
 std::string human_count(uint64_t number);
 // "1 record", "1,234 records".
 std::string counted(uint64_t number, std::string_view noun);
-// "2026-03-01 12:00:05", in UTC.
-std::string utc_text(int64_t unix_ms);
 // "12 s", "3 min 05 s".
 std::string human_seconds(double seconds);
 

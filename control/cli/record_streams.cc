@@ -75,6 +75,16 @@ void say_not_set(const NotSet& not_set) {
   say(not_set.device, "device", ": made by root alone (CAP_MKNOD)");
 }
 
+// `what` became of these entries. Nothing where there are none.
+void fail_with(Outcome* outcome, const StreamFailures& failures, const char* field, int code,
+               std::string_view what) {
+  if (failures.count == 0) return;
+  outcome->fields[field] = failures_json(failures);
+  outcome->code = code;
+  outcome->error = fmt::format("{} entries {}, the first is {}: {}", failures.count, what,
+                               printable(failures.first[0].path), failures.first[0].reason);
+}
+
 }  // namespace
 
 void describe(Outcome* outcome, const char* done, uint64_t records, uint64_t bytes,
@@ -111,14 +121,8 @@ Outcome import_tree_command(ClusterClient& client, const TreeImportOptions& opti
     outcome.error = fmt::format("{} that the tree no longer has could not be removed",
                                 counted_as(result->mirror_failures.count, "entry", "entries"));
   }
-  if (result->failures.count > 0) {
-    warn_failures(result->failures, "not imported:");
-    outcome.fields["failures"] = failures_json(result->failures);
-    outcome.code = kExitFailed;
-    outcome.error =
-        fmt::format("{} entries could not be imported, the first is {}: {}", result->failures.count,
-                    printable(result->failures.first[0].path), result->failures.first[0].reason);
-  }
+  warn_failures(result->failures, "not imported:");
+  fail_with(&outcome, result->failures, "failures", kExitFailed, "could not be imported");
   return outcome;
 }
 
@@ -155,21 +159,9 @@ Outcome export_tree_command(ClusterClient& client, const TreeExportOptions& opti
   say_not_set(result->not_set);
   warn_failures(result->failures, "not exported:");
   warn_failures(result->damaged, "damaged:");
-  if (result->failures.count > 0) {
-    outcome.fields["failures"] = failures_json(result->failures);
-    outcome.code = kExitFailed;
-    outcome.error =
-        fmt::format("{} entries could not be exported to {}, the first is {}: {}",
-                    result->failures.count, options.target.directory,
-                    printable(result->failures.first[0].path), result->failures.first[0].reason);
-  }
-  if (result->damaged.count > 0) {
-    outcome.fields["damaged"] = failures_json(result->damaged);
-    outcome.code = kExitDataBad;
-    outcome.error =
-        fmt::format("{} entries are damaged, the first is {}: {}", result->damaged.count,
-                    printable(result->damaged.first[0].path), result->damaged.first[0].reason);
-  }
+  fail_with(&outcome, result->failures, "failures", kExitFailed,
+            "could not be exported to " + options.target.directory);
+  fail_with(&outcome, result->damaged, "damaged", kExitDataBad, "are damaged");
   return outcome;
 }
 

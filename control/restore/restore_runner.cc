@@ -377,16 +377,22 @@ RestoreOptions options_of(const RestoreRun& run) {
   return options;
 }
 
-absl::StatusOr<v1::RestorePartResult> check_part(const RestoreRun& run, ArchiveReader& archive) {
+// Of no slots, and without counts.
+RestoreCheck check_of(const RestoreRun& run, ArchiveReader& archive) {
   RestoreCheck check;
   check.archive = &archive;
   check.peers = run.peers;
   check.mapping = run.mapping;
-  check.slots = run.check_slots;
   check.cancellation = run.cancellation;
   check.progress = [&run] {
     if (run.progress) run.progress(0, 0);
   };
+  return check;
+}
+
+absl::StatusOr<v1::RestorePartResult> check_part(const RestoreRun& run, ArchiveReader& archive) {
+  RestoreCheck check = check_of(run, archive);
+  check.slots = run.check_slots;
   SLUICE_ASSIGN_OR_RETURN(const RestoreCheckResult result, check_restored(check));
   v1::RestorePartResult answer;
   for (const auto& [node, slots] : result.lacking) {
@@ -400,15 +406,8 @@ absl::StatusOr<v1::RestorePartResult> check_part(const RestoreRun& run, ArchiveR
 
 // What a restore would meet in the cluster, for a dry run.
 absl::Status foresee(const RestoreRun& run, ArchiveReader& archive, v1::RestorePartResult* answer) {
-  RestoreCheck check;
-  check.archive = &archive;
-  check.peers = run.peers;
-  check.mapping = run.mapping;
+  RestoreCheck check = check_of(run, archive);
   check.counts = true;
-  check.cancellation = run.cancellation;
-  check.progress = [&run] {
-    if (run.progress) run.progress(0, 0);
-  };
   SLUICE_ASSIGN_OR_RETURN(const RestoreCheckResult result, check_restored(check));
   answer->set_kept_newer(result.newer + result.deleted);
   answer->set_kept_deleted(result.deleted);

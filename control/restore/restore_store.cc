@@ -62,9 +62,9 @@ absl::Status commit_fenced(ClusterBlock& block, const RestoreFence& fence, Clust
 
 absl::StatusOr<RestoreHead> decode_restore_head(const std::string& key, const std::string& bytes) {
   v1::RestoreDocument document;
-  if (!decode_document(key, bytes, kHeadFormatBefore, &document).ok()) {
-    document.Clear();
-    SLUICE_RETURN_IF_ERROR(decode_document(key, bytes, kHeadFormat, &document));
+  const absl::Status decoded = decode_document(key, bytes, kHeadFormat, &document);
+  if (!decoded.ok() && !decode_document(key, bytes, kHeadFormatBefore, &document).ok()) {
+    return decoded;
   }
   RestoreHead head;
   const auto state = restore_state_named(document.state());

@@ -10,28 +10,6 @@
 namespace sluice {
 namespace {
 
-// `before`: what stood in the key's place. `archived`: the version that the record came with.
-void count(Mutation::Outcome outcome, const std::optional<StoredHead>& before,
-           const RecordSummary& record, const Version& archived, Store::BlockResult* result) {
-  const bool same = before.has_value() && before->summary.same_content(record);
-  switch (outcome) {
-    case Mutation::Outcome::kChanged:
-      ++result->changed;
-      result->replaced += before.has_value() && !same && archived < record.version &&
-                          archived < before->summary.version;
-      return;
-    case Mutation::Outcome::kEqualHere:
-      ++result->kept_newer;
-      ++result->kept_equal;
-      return;
-    case Mutation::Outcome::kNewerHere:
-      ++result->kept_newer;
-      result->kept_equal += same;
-      result->kept_deleted += before.has_value() && before->summary.tombstone && !record.tombstone;
-      return;
-  }
-}
-
 // Returns the version that the entry came with.
 Version restamp_entry(const Version& restamp, BlockEntry* entry) {
   const Version archived = entry->version;
@@ -67,6 +45,28 @@ absl::Status out_of_order(std::string_view why, const BlockEntry& entry) {
 }
 
 }  // namespace
+
+void count_outcome(Mutation::Outcome outcome, const std::optional<StoredHead>& before,
+                   const RecordSummary& record, const Version& archived,
+                   Store::BlockResult* result) {
+  const bool same = before.has_value() && before->summary.same_content(record);
+  switch (outcome) {
+    case Mutation::Outcome::kChanged:
+      ++result->changed;
+      result->replaced += before.has_value() && !same && archived < record.version &&
+                          archived < before->summary.version;
+      return;
+    case Mutation::Outcome::kEqualHere:
+      ++result->kept_newer;
+      ++result->kept_equal;
+      return;
+    case Mutation::Outcome::kNewerHere:
+      ++result->kept_newer;
+      result->kept_equal += same;
+      result->kept_deleted += before.has_value() && before->summary.tombstone && !record.tombstone;
+      return;
+  }
+}
 
 absl::StatusOr<CheckedBlock> StoreImpl::check_block(std::span<const uint8_t> block,
                                                     const Version& restamp) const {
@@ -136,7 +136,7 @@ absl::Status StoreImpl::apply_entries(const CheckedBlock& block, Runs& runs, Blo
       const RecordSummary summary{entry.version, entry.tombstone, entry.value_bytes, value_digest};
       SLUICE_ASSIGN_OR_RETURN(const Mutation::Outcome outcome,
                               mutation.put(block.slot(), entry.key, summary, entry.fragment));
-      count(outcome, mutation.before(), summary, archived, result);
+      count_outcome(outcome, mutation.before(), summary, archived, result);
     } else {
       SLUICE_RETURN_IF_ERROR(apply_fragment(block.slot(), entry, archived, mutation, runs, result));
     }
@@ -215,7 +215,7 @@ absl::Status StoreImpl::finish_run(const BlockEntry& entry, const Version& archi
                      "removing a staging row"));
   SLUICE_ASSIGN_OR_RETURN(const Mutation::Outcome outcome,
                           mutation.put_staged(run.slot, run.key, summary, run.set));
-  count(outcome, mutation.before(), summary, archived, result);
+  count_outcome(outcome, mutation.before(), summary, archived, result);
   runs.pop_front();
   return absl::OkStatus();
 }
@@ -240,8 +240,8 @@ absl::Status StoreImpl::match_stored(uint32_t slot, const BlockEntry& entry, Mut
   if (entry.last()) {
     // Of a fragment it is not known what the whole value is.
     const RecordSummary record{entry.version, false, entry.value_bytes, Digest128()};
-    count(older ? Mutation::Outcome::kNewerHere : Mutation::Outcome::kEqualHere, stored, record,
-          entry.version, result);
+    count_outcome(older ? Mutation::Outcome::kNewerHere : Mutation::Outcome::kEqualHere, stored,
+                  record, entry.version, result);
   }
   return absl::OkStatus();
 }

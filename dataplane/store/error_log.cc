@@ -6,24 +6,16 @@
 #include <unistd.h>
 
 #include <cstdio>
-#include <ctime>
 #include <string_view>
 
 #include "base/clock.h"
 #include "base/status.h"
+#include "base/text.h"
 
 namespace sluice {
 namespace {
 
 constexpr size_t kLongestError = 1024;
-
-std::string now_text() {
-  const std::time_t now = static_cast<std::time_t>(system_clock().wall_ms() / 1000);
-  std::tm parts{};
-  gmtime_r(&now, &parts);
-  char text[32];
-  return {text, std::strftime(text, sizeof text, "%Y-%m-%d %H:%M:%S UTC", &parts)};
-}
 
 }  // namespace
 
@@ -53,7 +45,7 @@ void ErrorLog::Logv(const rocksdb::InfoLogLevel level, const char* format, va_li
 
 void ErrorLog::append(const std::string& line) {
   if (!file_) return;
-  const std::string entry = fmt::format("{} {}\n", now_text(), line);
+  const std::string entry = fmt::format("{} UTC {}\n", utc_text(system_clock().wall_ms()), line);
   // One call, so that lines of several threads stand whole.
   [[maybe_unused]] const ssize_t written = ::write(file_.get(), entry.data(), entry.size());
 }

@@ -96,16 +96,6 @@ SlotDigest sum_of(SlotDigest a, const SlotDigest& b) {
   return a;
 }
 
-void count_outcome(Mutation::Outcome outcome, const std::optional<StoredHead>& before,
-                   const RecordSummary& record, Store::BlockResult* result) {
-  const bool newer = outcome == Mutation::Outcome::kNewerHere && before.has_value();
-  result->changed += outcome == Mutation::Outcome::kChanged;
-  result->kept_newer += outcome != Mutation::Outcome::kChanged;
-  result->kept_equal +=
-      outcome == Mutation::Outcome::kEqualHere || (newer && before->summary.same_content(record));
-  result->kept_deleted += newer && before->summary.tombstone && !record.tombstone;
-}
-
 absl::Status put_record(Mutation& mutation, uint32_t slot, std::span<const IngestRow> pieces,
                         Store::BlockResult* result) {
   const IngestRow& row = pieces.front();
@@ -117,7 +107,7 @@ absl::Status put_record(Mutation& mutation, uint32_t slot, std::span<const Inges
   }
   SLUICE_ASSIGN_OR_RETURN(const Mutation::Outcome outcome,
                           mutation.put(slot, row.key(), row.summary(), value));
-  count_outcome(outcome, mutation.before(), row.summary(), result);
+  count_outcome(outcome, mutation.before(), row.summary(), row.summary().version, result);
   return absl::OkStatus();
 }
 

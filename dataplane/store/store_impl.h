@@ -31,6 +31,12 @@
 
 namespace sluice {
 
+// Counts what became of a record. `before`: what stood in its key's place. `archived`: the version
+// that it came with.
+void count_outcome(Mutation::Outcome outcome, const std::optional<StoredHead>& before,
+                   const RecordSummary& record, const Version& archived,
+                   Store::BlockResult* result);
+
 // A block that has been checked to its end, to be read a second time when it is applied. (Its keys
 // are not kept: with shared prefixes they can be hundreds of times the block.)
 struct CheckedBlock {
