@@ -39,6 +39,7 @@ namespace sluice {
   DEFECT(kServesBeforeJoining, "a node serves before it has joined") \
   DEFECT(kCopyTakesTheName, "a copy of a live node's data directory takes its name over") \
   DEFECT(kLapsedNodeReturns, "a node whose lease has ended returns although another process joined meanwhile, and publishes over it") \
+  DEFECT(kNamesakesOverlap, "a node answers however long it stood still, and nobody who takes its name waits for that") \
   DEFECT(kJoinIsNotConfirmed, "a node does not store that it has joined") \
   DEFECT(kLostJoinIsAnothers, "a node takes its own join, whose answer was lost, for another process's") \
   DEFECT(kMissedChangeStays, "a change of members or table is forgotten when reading it fails") \

@@ -14,7 +14,6 @@
 #include <cerrno>
 #include <climits>
 #include <csignal>
-#include <cstdio>
 
 #include "base/clock.h"
 #include "base/deadline.h"
@@ -30,35 +29,6 @@ namespace {
 constexpr int64_t kExitPollMs = 20;
 constexpr uint16_t kFirstPort = 20'000;
 constexpr uint16_t kPorts = 12'000;  // the kernel's own begin at 32768
-
-struct Stat {
-  char state = 0;
-  int threads = 0;
-  uint64_t start_ticks = 0;
-};
-
-// Fields 3, 20 and 22 of /proc/PID/stat; the name before them is in parentheses and may hold
-// anything.
-std::optional<Stat> stat_of(int pid) {
-  UniqueFd fd(open(fmt::format("/proc/{}/stat", pid).c_str(), O_RDONLY | O_CLOEXEC));
-  if (!fd) return std::nullopt;
-  char text[2048];
-  const ssize_t size = ::read(fd.get(), text, sizeof text - 1);
-  if (size <= 0) return std::nullopt;
-  const std::string_view line(text, static_cast<size_t>(size));
-  const size_t end = line.rfind(')');
-  if (end == std::string_view::npos || end + 2 >= line.size()) return std::nullopt;
-  text[size] = '\0';
-  Stat stat;
-  unsigned long long ticks = 0;
-  const int fields =
-      std::sscanf(text + end + 2,
-                  "%c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %*u %*u %*d %*d %*d %*d %d %*d %llu",
-                  &stat.state, &stat.threads, &ticks);
-  if (fields != 3) return std::nullopt;
-  stat.start_ticks = ticks;
-  return stat;
-}
 
 struct flock whole_file() {
   struct flock lock {};
@@ -129,17 +99,9 @@ absl::StatusOr<ProcessId> spawn_daemon(const std::vector<std::string>& arguments
   if (error == 0)
     error = posix_spawn(&pid, argv[0], setup.actions(), setup.attributes(), argv.data(), environ);
   if (error != 0) return errno_status(error, fmt::format("start {} (log {})", arguments[0], log));
-  const std::optional<Stat> stat = stat_of(pid);
-  if (!stat) return unavailable("process {} was gone at once; see {}", pid, log);
-  return ProcessId{pid, stat->start_ticks};
-}
-
-bool is_running(const ProcessId& process) {
-  const std::optional<Stat> stat = stat_of(process.pid);
-  if (!stat || stat->start_ticks != process.start_ticks || stat->state == 'X') return false;
-  // A process whose first thread has ended is shown as a zombie while others run, and hold files
-  // and locks.
-  return stat->state != 'Z' || stat->threads > 1;
+  const std::optional<ProcessId> process = find_process(pid);
+  if (!process) return unavailable("process {} was gone at once; see {}", pid, log);
+  return *process;
 }
 
 bool wait_until_gone(const ProcessId& process, int64_t timeout_ms) {
@@ -192,9 +154,9 @@ std::optional<ProcessId> holder_of_process_lock(const std::string& path) {
       return std::nullopt;
     }
     if (look == 1) return lock.l_pid == holder.pid ? std::optional(holder) : std::nullopt;
-    const std::optional<Stat> stat = stat_of(lock.l_pid);
-    if (!stat) return std::nullopt;
-    holder = {lock.l_pid, stat->start_ticks};
+    const std::optional<ProcessId> process = find_process(lock.l_pid);
+    if (!process) return std::nullopt;
+    holder = *process;
   }
   return std::nullopt;
 }

@@ -10,14 +10,9 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "base/file.h"
+#include "base/process.h"
 
 namespace sluice {
-
-// Names one process for good: a pid that was given to another process since has another start time.
-struct ProcessId {
-  int pid = 0;
-  uint64_t start_ticks = 0;  // since boot
-};
 
 // This program's own file.
 absl::StatusOr<std::string> own_executable();
@@ -25,8 +20,6 @@ absl::StatusOr<std::string> own_executable();
 // to `log`. No signal is blocked there, and no descriptor but these three is handed on.
 absl::StatusOr<ProcessId> spawn_daemon(const std::vector<std::string>& arguments,
                                        const std::string& log);
-// Zombies do not run. A process runs until its last thread has ended.
-bool is_running(const ProcessId& process);
 // False when it does not run any more. Waits at most timeout_ms for it to go.
 bool wait_until_gone(const ProcessId& process, int64_t timeout_ms);
 absl::Status send_signal(const ProcessId& process, int signal);

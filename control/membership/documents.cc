@@ -209,6 +209,10 @@ std::string encode(const StoreInfo& info) {
   document.set_token(info.token);
   document.set_sequence(info.sequence);
   document.set_ceiling(info.ceiling);
+  document.set_lock(info.lock);
+  document.set_process(info.process);
+  document.set_serves_ms(info.serves_ms);
+  document.set_left(info.left);
   return encode_document(kStoreFormat, document);
 }
 
@@ -216,7 +220,8 @@ absl::StatusOr<StoreInfo> decode_store_info(std::string_view key, std::string_vi
   v1::StoreDocument document;
   SLUICE_RETURN_IF_ERROR(decode_document(key, bytes, kStoreFormat, &document));
   return StoreInfo{document.store_id(), document.incarnation(), document.token(),
-                   document.sequence(), document.ceiling()};
+                   document.sequence(), document.ceiling(),     document.lock(),
+                   document.process(),  document.serves_ms(),   document.left()};
 }
 
 }  // namespace sluice

@@ -7,10 +7,12 @@
 #include <algorithm>
 #include <charconv>
 #include <chrono>
+#include <optional>
 
 #include "base/deadline.h"
 #include "base/defect.h"
 #include "base/guard.h"
+#include "base/process.h"
 #include "base/random.h"
 #include "base/status.h"
 #include "control/membership/weights.h"
@@ -22,6 +24,8 @@ namespace {
 // A change to a document that others change too is tried this often.
 constexpr int kSwapTries = 16;
 constexpr int64_t kWaitStepMs = 20;
+// Of the wait for a process that may still serve; at most a quarter of a lease.
+constexpr int64_t kSilenceStepMs = 250;
 // How long a node that joins asks a cluster block again that takes no writes.
 constexpr int64_t kJoinPatienceMs = 30'000;
 // Publishing takes at most this part of a node's time, so that it leaves a slow cluster block to
@@ -105,7 +109,9 @@ absl::Status rolled_back(const NodeInfo& node, std::string_view expected, std::s
       node.name, node.store_id, expected, found);
 }
 
-absl::Status check_store(const StoreInfo& known, const Membership::Options& options) {
+// `seen`: what Options::seen_sequence() said.
+absl::Status check_store(const StoreInfo& known, const Membership::Options& options,
+                         uint64_t seen) {
   const Membership::Options::Found& found = options.found;
   const NodeInfo& node = options.node;
   if (known.store_id != node.store_id || found.joining.empty()) return absl::OkStatus();
@@ -115,7 +121,7 @@ absl::Status check_store(const StoreInfo& known, const Membership::Options& opti
                        found.joined.empty() ? "one that never joined"
                                             : fmt::format("that of join {}", found.joined));
   }
-  const uint64_t sequence = std::max(known.sequence, found.seen_sequence);
+  const uint64_t sequence = std::max(known.sequence, seen);
   if (found.sequence < sequence) {
     return rolled_back(node, fmt::format("at least change {}", sequence),
                        fmt::format("change {}", found.sequence));
@@ -155,18 +161,52 @@ bool is_surely_dead(const LiveInfo& holder, const Membership::Options& options) 
          holder.incarnation < options.node.incarnation;
 }
 
+// The process that served by the name last, whose lease is over, may still answer: it is only known
+// that it will have stopped so much later.
+bool may_still_serve(const StoreInfo& last, const Membership::Options& options) {
+  if (defect(Defect::kNamesakesOverlap)) return false;
+  const bool same_lock = !last.lock.empty() && last.lock == options.found.lock;
+  return last.serves_ms > 0 && !last.left && !same_lock && !has_surely_ended(last.process);
+}
+
+// How long a node that joins has seen nobody by its name.
+class Silence {
+ public:
+  enum class State { kBegins, kLasts, kIsOver };
+  explicit Silence(Clock& clock) : clock_(clock) {}
+  void broken() { begun_ = false; }
+  // Over once it has lasted for `serves_ms`, and what clocks may differ in their rates.
+  State observe(uint64_t serves_ms) {
+    const int64_t now_ns = clock_.monotonic_ns();
+    if (!begun_) {
+      begun_ = true;
+      since_ns_ = now_ns;
+      return State::kBegins;
+    }
+    const auto needed_ns = static_cast<int64_t>(serves_ms + serves_ms / 10) * kMs;
+    return now_ns - since_ns_ < needed_ns ? State::kLasts : State::kIsOver;
+  }
+
+ private:
+  Clock& clock_;
+  bool begun_ = false;
+  int64_t since_ns_ = 0;
+};
+
 bool has_lost_data(const KnownNode& known, const Known<StoreInfo>& store,
-                   const Membership::Options& options) {
+                   const Membership::Options& options, uint64_t seen) {
   if (!known.info) return false;  // it had none
   return !store.info || store.info->store_id != options.node.store_id ||
-         !check_store(*store.info, options).ok();
+         !check_store(*store.info, options, seen).ok();
 }
 
 // What was lost may have been the only clock, of those that are asked for a version, that had
 // passed some acknowledged write. Clocks follow the time, and are published as they go on; what a
-// node stamps while it cannot publish, and how far clocks differ, is allowed for.
+// node stamps while it cannot publish, and how far clocks differ, is allowed for. `waited_ms`:
+// since the node's own clock was read.
 absl::StatusOr<uint64_t> floor_behind_lost_data(ClusterBlock& block,
-                                                const Membership::Options& options) {
+                                                const Membership::Options& options,
+                                                int64_t waited_ms) {
   SLUICE_ASSIGN_OR_RETURN(const ClusterInfo cluster, load_cluster(block));
   SLUICE_ASSIGN_OR_RETURN(const ClusterListing stores, block.list(kStoresPrefix));
   uint64_t largest = options.found.clock;
@@ -175,7 +215,7 @@ absl::StatusOr<uint64_t> floor_behind_lost_data(ClusterBlock& block,
     if (store.ok()) largest = std::max(largest, store->ceiling);
   }
   const int64_t since_ms =
-      options.ttl_ms + ClusterBlock::kMaxLeaseDelayMs + 2 * cluster.max_clock_offset_ms;
+      waited_ms + options.ttl_ms + ClusterBlock::kMaxLeaseDelayMs + 2 * cluster.max_clock_offset_ms;
   return largest + Version::make_stamp(static_cast<uint64_t>(since_ms), 0);
 }
 
@@ -271,8 +311,13 @@ absl::StatusOr<std::unique_ptr<Membership>> Membership::join(ClusterBlock& block
   const std::string& name = options.node.name;
   const LiveInfo live{make_uuid(), options.node.store_id, options.node.incarnation, ::getpid(),
                       options.found.lock};
-  Deadline takeover(*options.clock, options.takeover_wait_ms);
+  std::optional<Deadline> takeover(std::in_place, *options.clock, options.takeover_wait_ms);
   Deadline patience(*options.clock, kJoinPatienceMs);
+  const int64_t begun_ms = options.clock->monotonic_ms();
+  Silence silence(*options.clock);
+  const auto ask_peers = [&] { return options.seen_sequence ? options.seen_sequence() : 0; };
+  uint64_t seen = ask_peers();
+  bool heard_out = false;
   // Renewed from here on: the commit below may take longer than a lease.
   SLUICE_ASSIGN_OR_RETURN(std::shared_ptr<LeaseKeeper> lease, grant(block, options));
   const auto give_up = [&](absl::Status status) {
@@ -294,16 +339,18 @@ absl::StatusOr<std::unique_ptr<Membership>> Membership::join(ClusterBlock& block
     const bool is_own =
         other.ok() && other->instance == live.instance && !defect(Defect::kLostJoinIsAnothers);
     if (store->info && !options.accept_data_loss && !is_own) {
-      if (absl::Status status = check_store(*store->info, options); !status.ok()) {
+      if (absl::Status status = check_store(*store->info, options, seen); !status.ok()) {
         return give_up(status);
       }
     }
     Revision held = 0;
     if (*holder) {
+      silence.broken();
+      heard_out = false;
       const bool is_free = is_own || (other.ok() && is_surely_dead(*other, options));
       if (is_free) held = (*holder)->revision;
       if (held == 0) {
-        if (!takeover.pause(kWaitStepMs)) {
+        if (!takeover->pause(kWaitStepMs)) {
           return give_up(already_exists(
               "node '{}' is live already, in process {}{}; names are unique in a cluster", name,
               other.ok() ? other->process : 0,
@@ -313,7 +360,23 @@ absl::StatusOr<std::unique_ptr<Membership>> Membership::join(ClusterBlock& block
         }
         continue;
       }
+    } else if (!heard_out && store->info && may_still_serve(*store->info, options)) {
+      const Silence::State state = silence.observe(store->info->serves_ms);
+      if (state == Silence::State::kBegins) {
+        spdlog::info("{}: waits {} s, for which the process that had the name may still serve",
+                     name, store->info->serves_ms / 1000);
+      }
+      // What it answered meanwhile is known to its peers at most.
+      heard_out = state == Silence::State::kIsOver;
+      if (heard_out) {
+        seen = ask_peers();
+      } else {
+        options.clock->sleep_ns(std::clamp<int64_t>(options.ttl_ms / 4, 1, kSilenceStepMs) * kMs);
+      }
+      takeover.emplace(*options.clock, options.takeover_wait_ms);
+      continue;
     }
+    const int64_t seen_ns = options.clock->monotonic_ns();
     std::vector<ClusterOp> ops;
     if (!known->info) {
       const auto number = next_number(block);
@@ -325,13 +388,21 @@ absl::StatusOr<std::unique_ptr<Membership>> Membership::join(ClusterBlock& block
     ops.push_back(ClusterOp::put(node_key(name), encode(*info), known->revision));
     ops.push_back(ClusterOp::put(live_key(name), encode(live), held, lease->id()));
     const bool is_lost =
-        options.accept_data_loss && !is_own && has_lost_data(*known, *store, options);
-    const auto floor = is_lost ? floor_behind_lost_data(block, options)
-                               : absl::StatusOr<uint64_t>(store->info ? store->info->ceiling : 0);
+        options.accept_data_loss && !is_own && has_lost_data(*known, *store, options, seen);
+    const auto floor =
+        is_lost ? floor_behind_lost_data(block, options, options.clock->monotonic_ms() - begun_ms)
+                : absl::StatusOr<uint64_t>(store->info ? store->info->ceiling : 0);
     if (!floor.ok()) return give_up(floor.status());
     Joined joined{*std::move(info), live, {}, 0, lease, *floor, is_lost};
-    joined.store = {options.node.store_id, options.node.incarnation, options.found.joining,
-                    options.found.sequence, joined.clock_floor};
+    joined.store = {options.node.store_id,
+                    options.node.incarnation,
+                    options.found.joining,
+                    options.found.sequence,
+                    joined.clock_floor,
+                    options.found.lock,
+                    process_identity(),
+                    static_cast<uint64_t>(options.ttl_ms * kServedLeases),
+                    false};
     ops.push_back(ClusterOp::put(store_key(name), encode(joined.store), store->revision));
     const auto committed = block.commit(ops);
     const absl::Status& status = committed.status();
@@ -339,6 +410,7 @@ absl::StatusOr<std::unique_ptr<Membership>> Membership::join(ClusterBlock& block
       joined.store_revision = *committed;
       std::unique_ptr<Membership> membership(
           new Membership(block, std::move(options), std::move(joined)));
+      membership->serve_from(seen_ns);
       SLUICE_RETURN_IF_ERROR(membership->start());
       return membership;
     }
@@ -352,7 +424,7 @@ absl::StatusOr<std::unique_ptr<Membership>> Membership::join(ClusterBlock& block
     if (absl::IsUnavailable(status) && patience.pause(kWaitStepMs)) continue;
     // Somebody else joined or changed something at the same time: all is looked at again.
     if (!absl::IsAborted(status)) return give_up(status);
-    if (takeover.passed()) return give_up(status);
+    if (takeover->passed()) return give_up(status);
   }
 }
 
@@ -388,7 +460,7 @@ Membership::~Membership() {
   }
   wake_.notify_all();
   if (keeper_.joinable()) keeper_.join();
-  absl::Status told = lost_ ? absl::OkStatus() : publish();
+  absl::Status told = lost_ ? absl::OkStatus() : publish(true);
   // Not waited for beyond the block's own bounds: the lease ends by itself.
   told.Update(lease_->revoke());
   if (told.ok()) return;
@@ -446,24 +518,28 @@ void Membership::keep() {
 absl::Status Membership::check_in() {
   const absl::Status kept = lease()->status();
   if (!kept.ok() && !absl::IsNotFound(kept)) return kept;
+  const int64_t asked_ns = options_.clock->monotonic_ns();
   SLUICE_ASSIGN_OR_RETURN(const auto holder, block_.get(live_key(options_.node.name)));
   if (!holder) return revive(0);
   const auto live = decode_live_info(holder->key, holder->value);
   if (!live.ok()) return revive(holder->revision);
-  if (live->instance == live_.instance) return absl::OkStatus();
+  if (live->instance == live_.instance) {
+    serve_from(asked_ns);
+    return absl::OkStatus();
+  }
   return already_exists("node name '{}' was taken over by process {}", options_.node.name,
                         live->process);
 }
 
 // Tells the cluster how far the data folder has come, so that an earlier state of it is not taken
 // for it. ALREADY_EXISTS when another process joined with the name.
-absl::Status Membership::publish() {
-  if (!options_.progress) return absl::OkStatus();
-  const Options::Progress progress = options_.progress();
-  if (progress.sequence <= store_.sequence && progress.ceiling <= store_.ceiling) {
+absl::Status Membership::publish(bool leaving) {
+  const Options::Progress progress = options_.progress ? options_.progress() : Options::Progress{};
+  if (progress.sequence <= store_.sequence && progress.ceiling <= store_.ceiling && !leaving) {
     return absl::OkStatus();
   }
   StoreInfo next = store_;
+  next.left = leaving;
   next.sequence = std::max(next.sequence, progress.sequence);
   next.ceiling = std::max(next.ceiling, progress.ceiling);
   const std::string key = store_key(options_.node.name);
@@ -500,6 +576,7 @@ absl::Status Membership::revive(Revision held) {
                           options_.node.name, store->info->incarnation);
   }
   SLUICE_ASSIGN_OR_RETURN(std::shared_ptr<LeaseKeeper> lease, grant(block_, options_));
+  const int64_t seen_ns = options_.clock->monotonic_ns();
   const absl::Status status =
       block_
           .commit({ClusterOp::put(live_key(options_.node.name), encode(live_), held, lease->id()),
@@ -515,7 +592,12 @@ absl::Status Membership::revive(Revision held) {
     const MutexLock lock(mutex_);
     lease_.swap(lease);
   }
+  serve_from(seen_ns);
   return absl::OkStatus();
+}
+
+void Membership::serve_from(int64_t seen_ns) {
+  if (options_.serve_until) options_.serve_until(seen_ns + kServedLeases * options_.ttl_ms * kMs);
 }
 
 absl::Status Membership::update(const std::function<void(NodeInfo&)>& change) {

@@ -70,21 +70,27 @@ class MemberWatch {
 // publishes.
 class Membership {
  public:
+  // How many times the time of its lease a node serves after it last saw the name its own: an
+  // outage of the cluster block that is shorter stops nobody. Whoever takes the name with another
+  // data directory waits for as long, unless the process before it has surely ended.
+  static constexpr int64_t kServedLeases = 10;
+
   struct Options {
     // Its number is ignored: the cluster gives it. So is its weight, unless it is explicit: it
     // follows from the rates.
     NodeInfo node;
-    // What the node's data folder was found to hold (Store::found()), and what others have seen of
-    // it.
+    // What the node's data folder was found to hold (Store::found()).
     struct Found {
       std::string joined;   // token of the last confirmed join
       std::string joining;  // token of this one; empty: the folder is not compared
       uint64_t sequence = 0;
-      uint64_t seen_sequence = 0;  // the largest that peers had an answer with
       std::string lock;
       uint64_t clock = 0;  // what its clock reads
     };
     Found found;
+    // The largest sequence that peers have had an answer with from this data folder; asked on the
+    // joining thread, again after a wait for another process. Null: 0.
+    std::function<uint64_t()> seen_sequence;
     // What the folder has come to; asked four times in a lease's time, on the keeper thread, and
     // once at the end.
     struct Progress {
@@ -95,6 +101,9 @@ class Membership {
     // What the node measures now, nothing before it knows; asked as often, on the keeper thread.
     // Null: what `node` says is all.
     std::function<std::optional<MeasuredRates>()> rates;
+    // Told, on the joining and on the keeper thread, until when by the clock's monotonic_ns() the
+    // node may serve. It sees to it that it answers nobody afterwards.
+    std::function<void(int64_t until_ns)> serve_until;
     int64_t ttl_ms = 3000;          // how soon a dead node is noticed
     bool accept_data_loss = false;  // join although the node's earlier data folder is gone
     int64_t takeover_wait_ms =
@@ -107,6 +116,8 @@ class Membership {
   // Registers the node and keeps it live from then on.
   // ALREADY_EXISTS: another live process holds the name. (A process that holds the same lock on
   // the same data folder knows that the earlier one is dead, and takes over at once.)
+  // Where it is not known whether the process that had the name before still serves, waits for as
+  // long as it may.
   // FAILED_PRECONDITION: the node's data folder is not the one that it served from last (another
   // store, a copy that was taken before the last join, or one that lacks what was written since),
   // and accept_data_loss is not set.
@@ -155,8 +166,10 @@ class Membership {
   std::shared_ptr<LeaseKeeper> lease() const;
   void keep();
   absl::Status check_in();
-  absl::Status publish();
+  absl::Status publish(bool leaving = false);
   absl::Status revive(Revision held);
+  // The name was this process's at some moment after `seen_ns`.
+  void serve_from(int64_t seen_ns);
 
   ClusterBlock& block_;
   const Options options_;

@@ -208,12 +208,14 @@ absl::Status NodeImpl::join() {
   }
   info.rates = rates_->rates();
   joining.found = {store_->found().joined, store_->found().joining, store_->found().sequence,
-                   ask_peers_of_store(),   store_->lock_identity(), store_->clock().now()};
+                   store_->lock_identity(), store_->clock().now()};
+  joining.seen_sequence = [this] { return ask_peers_of_store(); };
   // What opening wrote counts only once the join is confirmed.
   joining.progress = [this]() -> Membership::Options::Progress {
     if (!confirmed_) return {};
     return {store_->durable_sequence(), store_->clock().ceiling()};
   };
+  joining.serve_until = [this](int64_t until_ns) { context_.serves_until_ns = until_ns; };
   joining.ttl_ms = options_.config.lease_ms;
   joining.accept_data_loss = options_.config.accept_data_loss;
   joining.clock = &clock_;
@@ -308,6 +310,7 @@ absl::Status NodeImpl::open() {
   writes.tick_ms = options_.ticks.requests_ms;
   writes.keep = &rates_->keep();
   writes.lots.ingest = &rates_->ingest();
+  writes.gate = [this] { return context_.check_ready(); };
   writes.on_answer = [this](const std::string& node, const std::string& token, uint64_t sequence) {
     if (const auto peer = peers_->find(node); peer.ok()) (*peer)->remember(token, sequence);
   };

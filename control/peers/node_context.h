@@ -51,11 +51,21 @@ struct NodeContext {
   // Set once the node has joined: its number is known, and it may serve, stamp and coordinate.
   // Before, what it holds may be refused: nothing must come out of it or go into it.
   std::atomic<bool> ready{false};
+  // By the clock's monotonic_ns(), from Membership::Options::serve_until.
+  std::atomic<int64_t> serves_until_ns{0};
 
+  // Asked when a request arrives, and again before its answer leaves: this process may have stood
+  // still in between, for so long that another one has the name by now.
   absl::Status check_ready() const {
-    return ready || defect(Defect::kServesBeforeJoining)
-               ? absl::OkStatus()
-               : unavailable("node {} is starting, or stopping", name);
+    if (defect(Defect::kServesBeforeJoining)) return absl::OkStatus();
+    if (!ready) return unavailable("node {} is starting, or stopping", name);
+    if (clock->monotonic_ns() < serves_until_ns || defect(Defect::kNamesakesOverlap)) {
+      return absl::OkStatus();
+    }
+    return unavailable(
+        "node {} has not reached the cluster block for so long that another process may have its "
+        "name: it serves again once it has",
+        name);
   }
   const ClusterInfo& cluster() const { return directory->cluster(); }
 };

@@ -98,8 +98,8 @@ class Guarded {
   Service& service() { return service_; }
 
   // `handler` is one of the service's; `reply` is what it fills, or the sink of its pages.
-  // UNAVAILABLE before the node has joined, once it stops, and where the call is meant for another
-  // node.
+  // UNAVAILABLE before the node has joined, once it stops or may no longer serve, and where the
+  // call is meant for another node.
   template <typename Request, typename Reply>
   absl::Status answer(std::string_view method, Admission::Kind kind,
                       absl::Status (Service::*handler)(IncomingCall&, const Request&, Reply*),
@@ -109,7 +109,8 @@ class Guarded {
       SLUICE_RETURN_IF_ERROR(check_callee(call.callee(), context_.cluster().uuid, context_.name));
       const Admission::Call admitted(admission_, kind);
       SLUICE_RETURN_IF_ERROR(admitted.check(method));
-      return (service_.*handler)(call, request, reply);
+      SLUICE_RETURN_IF_ERROR((service_.*handler)(call, request, reply));
+      return context_.check_ready();
     });
     // What it repeats of a request goes to logs and terminals.
     if (status.ok()) return status;

@@ -195,9 +195,9 @@ void WriteServerImpl::answer(Stream& stream, const Envelope& request, const std:
   envelope.slot = request.slot;
   envelope.attempt = request.attempt;
   envelope.sequence = request.sequence;
-  if (absl::Status status = stream.send_control(envelope, reply, kReplyTimeoutMs); !status.ok()) {
-    stream.close(status);
-  }
+  absl::Status status = options_.gate ? options_.gate() : absl::OkStatus();
+  if (status.ok()) status = stream.send_control(envelope, reply, kReplyTimeoutMs);
+  if (!status.ok()) stream.close(status);
 }
 
 void WriteServerImpl::end_lot(Inbox::Delivery& delivery) {

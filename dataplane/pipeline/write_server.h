@@ -77,7 +77,9 @@ class WriteServer {
     int64_t forward_timeout_ms = 20'000;  // for sending to each peer, and for all their replies
     int64_t tick_ms = 200;  // how often time limits of lots and requests are looked at
     WriteLots::Options lots;
-    Stage* keep = nullptr;    // at work while blocks are checked and kept; outlives the server
+    Stage* keep = nullptr;  // at work while blocks are checked and kept; outlives the server
+    // Asked before each answer leaves; where it is not OK, the stream is closed with it instead.
+    std::function<absl::Status()> gate;
     size_t write_quorum = 1;  // replicas on which a record of an import has to be durable
     // Told of each answer of another node to such a record: RecordWrites::Options.
     std::function<void(const std::string& node, const std::string& token, uint64_t sequence)>

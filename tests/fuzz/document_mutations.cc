@@ -29,7 +29,7 @@ TEST(Fuzz, DecodersOfDocumentsSurviveMutations) {
                                      encode(cluster),
                                      encode(node),
                                      encode(LiveInfo{"i", "s", 4, 17, "lock"}),
-                                     encode(StoreInfo{"s", 1, "t", 2, 3})};
+                                     encode(StoreInfo{"s", 1, "t", 2, 3, "lock", "process", 4, true})};
   for (std::string& chunk : encode_plan(some_plan(), kUuid, 1)) inputs.push_back(std::move(chunk));
   run_mutations(inputs, 30'000);
 }

@@ -1,12 +1,19 @@
 #include "control/membership/membership.h"
 
 #include <gtest/gtest.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include <atomic>
 #include <chrono>
+#include <functional>
 #include <optional>
+#include <string>
 #include <thread>
+#include <vector>
 
+#include "base/clock.h"
+#include "base/process.h"
 #include "base/random.h"
 #include "base/status.h"
 #include "control/cluster_block/memory_cluster_block.h"
@@ -136,10 +143,10 @@ TEST_F(MembershipTest, ALaterIncarnationOfTheSameStoreTakesOverAtOnce) {
 // A copy has the store's identity and, once it is opened, a later incarnation. It has not the lock.
 TEST_F(MembershipTest, ACopyOfALiveNodesDataTakesNothingOver) {
   auto options = options_for("n1");
-  options.found = {"", "first", 10, 0, "boot:1:2"};
+  options.found = {"", "first", 10, "boot:1:2"};
   const auto first = join(std::move(options));
   auto copy = options_for("n1");
-  copy.found = {"first", "second", 10, 0, "boot:1:3"};
+  copy.found = {"first", "second", 10, "boot:1:3"};
   const absl::Status refused = Membership::join(*block_, copy).status();
   EXPECT_TRUE(absl::IsAlreadyExists(refused)) << refused;
   EXPECT_NE(message_of(refused).find("another copy"), std::string_view::npos) << refused;
@@ -150,7 +157,7 @@ TEST_F(MembershipTest, AnEarlierStateOfTheDataIsRefusedUntilItsLossIsAccepted) {
   std::atomic<uint64_t> sequence{10};
   std::atomic<uint64_t> ceiling{1000};
   auto options = options_for("n1");
-  options.found = {"", "first", 10, 0, "boot:1:2"};
+  options.found = {"", "first", 10, "boot:1:2"};
   options.progress = [&] { return Membership::Options::Progress{sequence, ceiling}; };
   auto node = join(std::move(options));
   sequence = 20;
@@ -163,9 +170,10 @@ TEST_F(MembershipTest, AnEarlierStateOfTheDataIsRefusedUntilItsLossIsAccepted) {
   }));
   sequence = 30;
   node.reset();
-  const auto refused = [&](const Membership::Options::Found& found) {
+  const auto refused = [&](const Membership::Options::Found& found, uint64_t seen = 0) {
     auto joining = options_for("n1");
     joining.found = found;
+    joining.seen_sequence = [seen] { return seen; };
     const absl::Status status = Membership::join(*block_, std::move(joining)).status();
     EXPECT_NE(message_of(status).find("accept_data_loss"), std::string_view::npos) << status;
     EXPECT_NE(message_of(status).find("n1"), std::string_view::npos) << status;
@@ -173,18 +181,18 @@ TEST_F(MembershipTest, AnEarlierStateOfTheDataIsRefusedUntilItsLossIsAccepted) {
   };
   // It lacks the last changes; a copy from before the last join; one that never joined; one whose
   // loss only a peer knows of.
-  EXPECT_TRUE(refused({"first", "second", 29, 0, ""}));
-  EXPECT_TRUE(refused({"zeroth", "second", 30, 0, ""}));
-  EXPECT_TRUE(refused({"", "second", 30, 0, ""}));
-  EXPECT_TRUE(refused({"first", "second", 30, 31, ""}));
+  EXPECT_TRUE(refused({"first", "second", 29, ""}));
+  EXPECT_TRUE(refused({"zeroth", "second", 30, ""}));
+  EXPECT_TRUE(refused({"", "second", 30, ""}));
+  EXPECT_TRUE(refused({"first", "second", 30, ""}, 31));
   auto stale = options_for("n1");
   stale.node.incarnation = 0;
-  stale.found = {"first", "second", 30, 0, ""};
+  stale.found = {"first", "second", 30, ""};
   EXPECT_TRUE(absl::IsFailedPrecondition(Membership::join(*block_, stale).status()));
   EXPECT_FALSE(find_member(*block_, "n1")->live);
 
   auto accepting = options_for("n1");
-  accepting.found = {"first", "second", 29, 0, ""};
+  accepting.found = {"first", "second", 29, ""};
   accepting.accept_data_loss = true;
   node = join(std::move(accepting));
   ASSERT_NE(node, nullptr);
@@ -192,26 +200,26 @@ TEST_F(MembershipTest, AnEarlierStateOfTheDataIsRefusedUntilItsLossIsAccepted) {
   EXPECT_GT(node->clock_floor(), 2000u + Version::make_stamp(3000, 0));
   node.reset();
   // From there on it is the right one, and the other is not.
-  EXPECT_TRUE(refused({"first", "third", 30, 0, ""}));
+  EXPECT_TRUE(refused({"first", "third", 30, ""}));
   auto right = options_for("n1");
-  right.found = {"second", "third", 29, 0, ""};
+  right.found = {"second", "third", 29, ""};
   node = join(std::move(right));
   // Its answer to this join was lost: the token under way is as good.
   node.reset();
   auto again = options_for("n1");
-  again.found = {"second", "third", 29, 0, ""};
+  again.found = {"second", "third", 29, ""};
   EXPECT_NE(join(std::move(again)), nullptr);
 }
 
 // What the lost commit stored of this very process is no other one's.
 TEST_F(MembershipTest, AJoinWhoseAnswerWasLostIsRepeated) {
   auto first = options_for("n1");
-  first.found = {"", "first", 0, 0, ""};
+  first.found = {"", "first", 0, ""};
   join(std::move(first)).reset();
   LosesAnswers block(*block_);
   block.lost = 1;
   auto second = options_for("n1");
-  second.found = {"first", "second", 0, 0, ""};
+  second.found = {"first", "second", 0, ""};
   const auto membership = Membership::join(block, std::move(second));
   EXPECT_TRUE(membership.ok()) << membership.status();
 }
@@ -219,17 +227,141 @@ TEST_F(MembershipTest, AJoinWhoseAnswerWasLostIsRepeated) {
 TEST_F(MembershipTest, ANodeWhoseNameWasJoinedByAnotherDoesNotComeBack) {
   std::atomic<bool> lost{false};
   auto options = options_for("n1");
-  options.found = {"", "first", 10, 0, ""};
+  options.found = {"", "first", 10, "boot:1:2"};
   options.on_lost = [&](const absl::Status&) { lost = true; };
   options.ttl_ms = 2000;
   const auto first = join(std::move(options));
   // Its lease ends, another process joins, and leaves again before the first one looks.
   ASSERT_TRUE(block_->revoke((*block_->get("live/n1"))->lease).ok());
   auto other = options_for("n1");
-  other.found = {"first", "second", 10, 0, ""};
+  other.found = {"first", "second", 10, "boot:1:2"};
   ASSERT_NE(join(std::move(other)), nullptr);
   EXPECT_TRUE(eventually([&] { return lost.load(); }));
   EXPECT_TRUE(absl::IsAlreadyExists(first->status())) << first->status();
+}
+
+// The lease of the process before is over, which says nothing of when that process will notice.
+class NamesakeTest : public MembershipTest {
+ protected:
+  // What a node n1 left behind that served from a copy of the directory of options().
+  void leave_behind(const std::function<void(StoreInfo&)>& change) {
+    StoreInfo info;
+    info.store_id = "store-of-n1";
+    info.token = "first";
+    info.sequence = 10;
+    info.lock = "boot:1:2";
+    info.process = process_identity();
+    change(info);
+    ASSERT_TRUE(block_->put("stores/n1", encode(info)).ok());
+  }
+  static Membership::Options options() {
+    auto options = options_for("n1");
+    options.found = {"first", "second", 10, "boot:1:3"};
+    return options;
+  }
+  static constexpr uint64_t kShort = 400;
+  static constexpr uint64_t kLong = 3'600'000;
+};
+
+TEST_F(NamesakeTest, WhoeverTakesTheNameWaitsForAsLongAsAnotherMayServe) {
+  leave_behind([](StoreInfo& info) { info.serves_ms = kShort; });
+  auto joining = options();
+  int asked = 0;
+  joining.seen_sequence = [&] {
+    ++asked;
+    return uint64_t{10};
+  };
+  const auto begin = std::chrono::steady_clock::now();
+  ASSERT_NE(join(std::move(joining)), nullptr);
+  EXPECT_GE(std::chrono::steady_clock::now() - begin, std::chrono::milliseconds(kShort));
+  EXPECT_EQ(asked, 2);
+}
+
+TEST_F(NamesakeTest, WhatItAnsweredDuringTheWaitCounts) {
+  leave_behind([](StoreInfo& info) { info.serves_ms = kShort; });
+  auto joining = options();
+  int asked = 0;
+  joining.seen_sequence = [&] { return uint64_t{10} + static_cast<uint64_t>(asked++); };
+  const absl::Status refused = Membership::join(*block_, std::move(joining)).status();
+  EXPECT_TRUE(absl::IsFailedPrecondition(refused)) << refused;
+  EXPECT_EQ(asked, 2);
+}
+
+TEST_F(NamesakeTest, ItIsRefusedWhenTheOtherComesBackMeanwhile) {
+  leave_behind([](StoreInfo& info) { info.serves_ms = kLong; });
+  std::thread other([&] {
+    std::this_thread::sleep_for(std::chrono::milliseconds(100));
+    EXPECT_TRUE(block_->put("live/n1", encode(LiveInfo{"x", "store-of-n1", 1, 1, ""})).ok());
+  });
+  const absl::Status refused = Membership::join(*block_, options()).status();
+  EXPECT_TRUE(absl::IsAlreadyExists(refused)) << refused;
+  other.join();
+}
+
+TEST_F(NamesakeTest, NobodyWaitsForOneThatSurelyServesNoMore) {
+  const pid_t child = ::fork();
+  if (child == 0) ::_exit(0);
+  ::waitpid(child, nullptr, 0);
+  std::string ended = process_identity();
+  const size_t begin = ended.find('/', ended.find('/') + 1) + 1;
+  ended.replace(begin, ended.find('/', begin) - begin, std::to_string(child));
+  const std::vector<std::function<void(StoreInfo&)>> reasons{
+      [](StoreInfo& info) { info.left = true; }, [](StoreInfo& info) { info.lock = "boot:1:3"; },
+      [&](StoreInfo& info) { info.process = ended; }};
+  for (const auto& reason : reasons) {
+    leave_behind([&](StoreInfo& info) {
+      info.serves_ms = kLong;
+      reason(info);
+    });
+    EXPECT_NE(join(options()), nullptr);
+  }
+}
+
+TEST_F(NamesakeTest, ANodeSaysThatItLeft) {
+  auto node = join(options_for("n1"));
+  const auto stored = [&] {
+    return *decode_store_info("stores/n1", (*block_->get("stores/n1"))->value);
+  };
+  EXPECT_FALSE(stored().left);
+  EXPECT_EQ(stored().serves_ms, 200u * Membership::kServedLeases);
+  EXPECT_EQ(stored().process, process_identity());
+  node.reset();
+  EXPECT_TRUE(stored().left);
+  node = join(options_for("n1"));
+  EXPECT_FALSE(stored().left);
+}
+
+// A cluster block that is out of reach at times.
+class Away final : public ForwardingBlock {
+ public:
+  using ForwardingBlock::ForwardingBlock;
+  absl::StatusOr<std::optional<ClusterEntry>> get(std::string_view key) override {
+    if (away) return unavailable("out of reach");
+    return block_.get(key);
+  }
+  std::atomic<bool> away{false};
+};
+
+TEST_F(NamesakeTest, ANodeServesWhileItSeesItsNameAndSomeTimeBeyond) {
+  Away block(*block_);
+  std::atomic<int64_t> until{0};
+  auto options = options_for("n1");
+  options.serve_until = [&](int64_t until_ns) { until = until_ns; };
+  const int64_t served_ns = 200 * Membership::kServedLeases * kMs;
+  const int64_t before = system_clock().monotonic_ns();
+  const auto node = Membership::join(block, std::move(options));
+  ASSERT_TRUE(node.ok()) << node.status();
+  const int64_t joined = until;
+  EXPECT_GE(joined, before + served_ns);
+  EXPECT_TRUE(eventually([&] { return until > joined; }));
+  block.away = true;
+  EXPECT_TRUE(eventually([&] { return !(*node)->status().ok(); }));
+  const int64_t last = until;
+  EXPECT_LE(last, system_clock().monotonic_ns() + served_ns);
+  std::this_thread::sleep_for(std::chrono::milliseconds(200));
+  EXPECT_EQ(until, last);
+  block.away = false;
+  EXPECT_TRUE(eventually([&] { return until > last; }));
 }
 
 TEST_F(MembershipTest, LostDataIsNotTakenForAnEmptyNode) {
@@ -256,7 +388,10 @@ TEST_F(MembershipTest, LostDataIsNotTakenForAnEmptyNode) {
 TEST_F(MembershipTest, ANodeThatLostItsDataGoesBeyondEverybodysClock) {
   join(options_for("n1")).reset();
   const uint64_t ceiling = Version::make_stamp(1'000'000, 0);
-  StoreInfo other{"store-of-n2", 1, "token", 10, ceiling};
+  StoreInfo other;
+  other.store_id = "store-of-n2";
+  other.token = "token";
+  other.ceiling = ceiling;
   ASSERT_TRUE(block_->put("stores/n2", encode(other)).ok());
   // A node that has lost nothing goes on with its own clock.
   auto whole = options_for("n1");
@@ -307,11 +442,11 @@ TEST_F(MembershipTest, NothingThatIsPublishedMakesARenewalLate) {
 
 TEST_F(MembershipTest, ADamagedStoreDocumentIsReplacedWhereTheLossOfDataIsAccepted) {
   auto options = options_for("n1");
-  options.found = {"", "first", 10, 0, ""};
+  options.found = {"", "first", 10, ""};
   join(std::move(options)).reset();
   ASSERT_TRUE(block_->put("stores/n1", "garbage").ok());
   auto again = options_for("n1");
-  again.found = {"first", "second", 10, 0, ""};
+  again.found = {"first", "second", 10, ""};
   const absl::Status refused = Membership::join(*block_, again).status();
   EXPECT_TRUE(absl::IsDataLoss(refused)) << refused;
   EXPECT_NE(message_of(refused).find("'stores/n1'"), std::string_view::npos) << refused;
