@@ -414,8 +414,9 @@ void BackupRoles::end_roles_except(const std::set<std::string>& running) {
 }
 
 // A cut is kept for a backup that runs, and for a failed one that may be resumed, until a later
-// backup completes.
+// backup completes. A store that takes no writes keeps all of them.
 void BackupRoles::drop_finished_cuts(const BackupList& list) {
+  if (!context_.store->writable().ok()) return;
   for (const CutInfo& cut : context_.store->cuts()) {
     const auto stored =
         std::find_if(list.backups.begin(), list.backups.end(),

@@ -115,7 +115,10 @@ class Cluster:
         run("local", "kill", "--dir", self.folder, name)
 
     def start(self, name, *options, expect=0):
-        return run("local", "start", "--dir", self.folder, name, *options, expect=expect)
+        started = run("local", "start", "--dir", self.folder, name, *options, expect=expect)
+        if started.code == 0:
+            self.pids[name] = int((self.folder / f"{name}.pid").read_text().split()[0])
+        return started
 
     def put_lines(self, records, expect=0):
         """Imports a dict of bytes to bytes."""

@@ -83,6 +83,13 @@ int get_attributes(const char* path, struct stat* info, fuse_file_info* file) {
                                 : lstat(behind(path).c_str(), info));
 }
 
+// What processes share by mapping it stays in memory when another one opens it, also where it could
+// not be written, as on any other file system: FUSE by itself would drop it, and show what was
+// written last.
+bool is_mapped(std::string_view path) {
+  return path.ends_with("-shm") || path.ends_with("-leases");
+}
+
 // Writes past the page cache arrive as any others; they are not aligned to anything here.
 int open_file(const char* path, fuse_file_info* file) {
   const int error = fault("open", path);
@@ -90,6 +97,7 @@ int open_file(const char* path, fuse_file_info* file) {
   const int fd = open(behind(path).c_str(), (file->flags & ~(O_DIRECT | O_APPEND)) | O_CLOEXEC);
   if (fd < 0) return -errno;
   file->fh = static_cast<uint64_t>(fd);
+  file->keep_cache = is_mapped(path);
   return 0;
 }
 

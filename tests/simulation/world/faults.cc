@@ -248,7 +248,9 @@ void Faults::supervise() {
   while (!stops_all_) {
     for (size_t i = 0; i < hosts_.size(); ++i) {
       judge_start(i);
-      if (hosts_[i]->serving()) states_[i].served_ns = now_ns();
+      if (hosts_[i]->serving() && !hosts_[i]->block_faults.unreachable) {
+        states_[i].served_ns = now_ns();
+      }
       if (hosts_[i]->running() || stops_all_) continue;
       if (states_[i].down && now_ns() < states_[i].down_until_ns) continue;
       start(i);
