@@ -73,7 +73,7 @@ class Membership {
   // How many times the time of its lease a node serves after it last saw the name its own: an
   // outage of the cluster block that is shorter stops nobody. Whoever takes the name with another
   // data directory waits for as long, unless the process before it has surely ended.
-  static constexpr int64_t kServedLeases = 10;
+  static constexpr int64_t kServedLeases = 5;
 
   struct Options {
     // Its number is ignored: the cluster gives it. So is its weight, unless it is explicit: it

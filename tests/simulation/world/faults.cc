@@ -224,9 +224,7 @@ void Faults::judge_start(size_t host) {
     fail(fmt::format("I11: {} serves without its data", hosts_[host]->name()));
   }
   // What it has not served from since lacks nothing.
-  const bool lacks = state.served_ns > state.lost_from_ns;
-  if (state.data == Data::kSetBack && lacks &&
-      state.lost_until_ns - state.lost_from_ns > kUnpublishedNs) {
+  if (state.data == Data::kSetBack && state.served_ns - state.lost_from_ns > kUnpublishedNs) {
     fail(fmt::format("I11: {} serves with the data that it had {} s before", hosts_[host]->name(),
                      (state.lost_until_ns - state.lost_from_ns) / 1'000'000'000));
   }
@@ -248,7 +246,7 @@ void Faults::supervise() {
   while (!stops_all_) {
     for (size_t i = 0; i < hosts_.size(); ++i) {
       judge_start(i);
-      if (hosts_[i]->serving() && !hosts_[i]->block_faults.unreachable) {
+      if (hosts_[i]->serving() && !hosts_[i]->block_faults.unreachable && !states_[i].disk_failed) {
         states_[i].served_ns = now_ns();
       }
       if (hosts_[i]->running() || stops_all_) continue;

@@ -62,7 +62,7 @@ class Faults {
     Data data = Data::kNewest;
     int64_t lost_from_ns = 0;  // what was acknowledged since then, until then, it may lack
     int64_t lost_until_ns = 0;
-    int64_t served_ns = 0;  // when it was last seen serving, and could publish
+    int64_t served_ns = 0;  // when it was last seen taking writes, and could publish them
     // Process that a copy has served in the place of. It serves on only until it notices.
     const Process* replaced = nullptr;
     int64_t accepted_from_ns = 0;  // an operator takes a while; it is refused again and again

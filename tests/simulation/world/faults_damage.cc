@@ -63,8 +63,8 @@ void Faults::set_data_back(const Op& op) {
     state.accepted_from_ns = now_ns() + op.lasts_ms * 1'000'000 / 4;
     state.lost_from_ns = taken_ns;
     state.lost_until_ns = now_ns();
-    // Even if it is not refused.
-    oracle_.data_lost(std::max(taken_ns, now_ns() - kUnpublishedNs), now_ns());
+    // Even if it is not refused: what it could not publish, or only just before.
+    oracle_.data_lost(std::max(taken_ns, state.served_ns - kUnpublishedNs), now_ns());
   });
 }
 
