@@ -50,13 +50,22 @@ bool is_running(const Stat& stat) {
   return stat.state != 'X' && (stat.state != 'Z' || stat.threads > 1);
 }
 
-// Where pids are of one kind: a boot's name and a namespace's number.
-std::string scope_of_pids() {
+// Where pids and starts are of one kind: a boot's name, and the numbers of the namespaces that pids
+// and times are told by. Empty where /proc shows other processes than those of this namespace.
+std::string scope_of_processes() {
   constexpr size_t kMostBytes = 128;
+  char self[32];
+  const ssize_t length = ::readlink("/proc/self", self, sizeof self);
+  if (length <= 0 ||
+      std::string_view(self, static_cast<size_t>(length)) != std::to_string(::getpid())) {
+    return {};
+  }
   const auto boot = read_file("/proc/sys/kernel/random/boot_id", kMostBytes);
-  struct stat names {};
-  if (!boot.ok() || ::stat("/proc/self/ns/pid", &names) != 0) return {};
-  return fmt::format("{}/{}/", boot->substr(0, boot->find('\n')), names.st_ino);
+  struct stat pids {};
+  struct stat times {};  // none before Linux 5.6
+  if (!boot.ok() || ::stat("/proc/self/ns/pid", &pids) != 0) return {};
+  if (::stat("/proc/self/ns/time", &times) != 0) times.st_ino = 0;
+  return fmt::format("{}/{}/{}/", boot->substr(0, boot->find('\n')), pids.st_ino, times.st_ino);
 }
 
 template <typename Number>
@@ -79,14 +88,14 @@ bool is_running(const ProcessId& process) {
 }
 
 std::string process_identity() {
-  const std::string scope = scope_of_pids();
+  const std::string scope = scope_of_processes();
   const std::optional<ProcessId> own = find_process(::getpid());
   if (scope.empty() || !own) return {};
   return fmt::format("{}{}/{}", scope, own->pid, own->start_ticks);
 }
 
 bool has_surely_ended(std::string_view identity) {
-  const std::string scope = scope_of_pids();
+  const std::string scope = scope_of_processes();
   if (scope.empty() || !identity.starts_with(scope)) return false;
   identity.remove_prefix(scope.size());
   ProcessId process;

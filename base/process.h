@@ -21,11 +21,12 @@ std::optional<ProcessId> find_process(int pid);
 // Zombies do not run. A process runs until its last thread has ended.
 bool is_running(const ProcessId& process);
 
-// This process: boot, process id namespace, pid and start, in text of at most 128 bytes. Empty
-// where the system does not say them.
+// This process: boot, namespaces of pids and times, pid and start, in text of at most 160 bytes.
+// Empty where the system does not say them.
+inline constexpr size_t kMaxProcessIdentity = 160;
 std::string process_identity();
-// True only where `identity`, of process_identity(), is of this very boot and process id namespace,
-// and that process does not run any more. Nothing is said of another machine's, nor of an earlier
+// True only where `identity`, of process_identity(), is of this very boot and these namespaces, and
+// that process does not run any more. Nothing is said of another machine's, nor of an earlier
 // boot's: a copy of a machine that still runs has other boots, too.
 bool has_surely_ended(std::string_view identity);
 

@@ -68,7 +68,10 @@ absl::Status LeaseKeeper::status() const {
 absl::Status LeaseKeeper::renew() {
   const int64_t asked_ns = clock_.monotonic_ns();
   const absl::Status kept = block_.keep_alive(lease_);
-  if (kept.ok()) extend(asked_ns);
+  if (kept.ok()) {
+    extend(asked_ns);
+    if (options_.renewed) options_.renewed(asked_ns);
+  }
   if (absl::IsNotFound(kept)) {
     ended_ = true;
     held_until_ns_ = 0;

@@ -35,6 +35,9 @@ class LeaseKeeper {
     bool has_thread = true;  // false: the owner calls renew() itself, for tests
     // Called after each renewal, and when the lease has ended; on the thread, or within renew().
     std::function<void()> changed;
+    // Called after each renewal that succeeded, with the clock's monotonic_ns() before it was asked
+    // for: the lease was there at some moment since then.
+    std::function<void(int64_t asked_ns)> renewed = {};
   };
   static absl::StatusOr<std::unique_ptr<LeaseKeeper>> grant(ClusterBlock& block, Options options);
   // Of a lease that is there: not held before its first renewal.

@@ -219,6 +219,10 @@ std::string encode(const StoreInfo& info) {
 absl::StatusOr<StoreInfo> decode_store_info(std::string_view key, std::string_view bytes) {
   v1::StoreDocument document;
   SLUICE_RETURN_IF_ERROR(decode_document(key, bytes, kStoreFormat, &document));
+  if (document.serves_ms() > StoreInfo::kMaxServesMs) {
+    return data_loss("document at key '{}' is damaged: a process that serves for {} ms", key,
+                     document.serves_ms());
+  }
   return StoreInfo{document.store_id(), document.incarnation(), document.token(),
                    document.sequence(), document.ceiling(),     document.lock(),
                    document.process(),  document.serves_ms(),   document.left()};

@@ -95,11 +95,12 @@ struct StoreInfo {
   std::string token;      // of the last join
   uint64_t sequence = 0;  // Store::durable_sequence()
   uint64_t ceiling = 0;   // of the clock: every stamp that was handed out is below it
+  static constexpr uint64_t kMaxServesMs = 24 * 3'600'000;
   // Of the process that serves from it, or did last.
   std::string lock;        // Store::lock_identity()
   std::string process;     // process_identity()
   uint64_t serves_ms = 0;  // how long it serves after it last saw the name its own
-  bool left = false;       // it has said that it serves no more
+  bool left = false;       // it announced that it has stopped serving
   friend bool operator==(const StoreInfo&, const StoreInfo&) = default;
 };
 std::string encode(const StoreInfo& info);

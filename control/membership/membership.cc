@@ -19,7 +19,23 @@
 #include "dataplane/block/record.h"
 
 namespace sluice {
+
+namespace membership {
+
+// A document as it is now; without `info` where there is none.
+template <typename Info>
+struct Known {
+  std::optional<Info> info;
+  Revision revision = 0;
+};
+using KnownNode = Known<NodeInfo>;
+
+}  // namespace membership
+
 namespace {
+
+using membership::Known;
+using membership::KnownNode;
 
 // A change to a document that others change too is tried this often.
 constexpr int kSwapTries = 16;
@@ -32,12 +48,6 @@ constexpr int64_t kJoinPatienceMs = 30'000;
 // those who have more to write.
 constexpr int64_t kPublishingShare = 5;
 
-// A document as it is now; without `info` where there is none.
-template <typename Info>
-struct Known {
-  std::optional<Info> info;
-  Revision revision = 0;
-};
 enum class Damaged { kIsAnError, kIsReplaced };
 
 // A damaged document that is to be replaced counts as none, at its revision.
@@ -55,7 +65,6 @@ absl::StatusOr<Known<Info>> load(ClusterBlock& block, const std::string& key,
   return info.status();
 }
 
-using KnownNode = Known<NodeInfo>;
 absl::StatusOr<KnownNode> load_node(ClusterBlock& block, std::string_view name) {
   return load<NodeInfo>(block, node_key(name), decode_node_info);
 }
@@ -161,37 +170,19 @@ bool is_surely_dead(const LiveInfo& holder, const Membership::Options& options) 
          holder.incarnation < options.node.incarnation;
 }
 
-// The process that served by the name last, whose lease is over, may still answer: it is only known
-// that it will have stopped so much later.
-bool may_still_serve(const StoreInfo& last, const Membership::Options& options) {
-  if (defect(Defect::kNamesakesOverlap)) return false;
-  const bool same_lock = !last.lock.empty() && last.lock == options.found.lock;
-  return last.serves_ms > 0 && !last.left && !same_lock && !has_surely_ended(last.process);
-}
-
-// How long a node that joins has seen nobody by its name.
-class Silence {
- public:
-  enum class State { kBegins, kLasts, kIsOver };
-  explicit Silence(Clock& clock) : clock_(clock) {}
-  void broken() { begun_ = false; }
-  // Over once it has lasted for `serves_ms`, and what clocks may differ in their rates.
-  State observe(uint64_t serves_ms) {
-    const int64_t now_ns = clock_.monotonic_ns();
-    if (!begun_) {
-      begun_ = true;
-      since_ns_ = now_ns;
-      return State::kBegins;
-    }
-    const auto needed_ns = static_cast<int64_t>(serves_ms + serves_ms / 10) * kMs;
-    return now_ns - since_ns_ < needed_ns ? State::kLasts : State::kIsOver;
+// For how long the process that had the name last, whose lease is over, may still answer; 0: it
+// surely does not.
+uint64_t may_serve_ms(const Known<StoreInfo>& last, const Membership::Options& options) {
+  if (defect(Defect::kNamesakesOverlap)) return 0;
+  if (!last.info) {
+    // Damaged: whoever wrote it may have been like this one.
+    const int64_t served_ms = Membership::kServedLeases * options.ttl_ms;
+    return last.revision == 0 ? 0 : static_cast<uint64_t>(served_ms);
   }
-
- private:
-  Clock& clock_;
-  bool begun_ = false;
-  int64_t since_ns_ = 0;
-};
+  const StoreInfo& store = *last.info;
+  const bool same_lock = !store.lock.empty() && store.lock == options.found.lock;
+  return store.left || same_lock || has_surely_ended(store.process) ? 0 : store.serves_ms;
+}
 
 bool has_lost_data(const KnownNode& known, const Known<StoreInfo>& store,
                    const Membership::Options& options, uint64_t seen) {
@@ -301,6 +292,223 @@ absl::StatusOr<std::unique_ptr<MemberWatch>> MemberWatch::start(ClusterBlock& bl
   return watch;
 }
 
+// Until when a process may serve. Thread-safe.
+class Membership::Term {
+ public:
+  Term(std::function<void(int64_t)> serve_until, int64_t served_ns)
+      : serve_until_(std::move(serve_until)), served_ns_(served_ns) {}
+  // The name was this process's at some moment since then.
+  void extend(int64_t seen_ns) {
+    const MutexLock lock(mutex_);
+    if (over_ || (seen_ns_ && seen_ns <= *seen_ns_)) return;
+    seen_ns_ = seen_ns;
+    if (serve_until_) serve_until_(seen_ns + served_ns_);
+  }
+  // It is another process's.
+  void end() {
+    const MutexLock lock(mutex_);
+    over_ = true;
+    if (serve_until_) serve_until_(0);
+  }
+
+ private:
+  const std::function<void(int64_t)> serve_until_;
+  const int64_t served_ns_;
+  Mutex mutex_;
+  std::optional<int64_t> seen_ns_ SLUICE_GUARDED_BY(mutex_);
+  bool over_ SLUICE_GUARDED_BY(mutex_) = false;
+};
+
+// A node's way into the cluster.
+class Membership::Joining {
+ public:
+  Joining(ClusterBlock& block, Options options)
+      : block_(block),
+        options_(std::move(options)),
+        name_(options_.node.name),
+        live_{make_uuid(), options_.node.store_id, options_.node.incarnation, ::getpid(),
+              options_.found.lock},
+        term_(std::make_shared<Term>(options_.serve_until, kServedLeases * options_.ttl_ms * kMs)),
+        begun_ms_(options_.clock->monotonic_ms()) {
+    be_patient();
+  }
+  absl::StatusOr<std::unique_ptr<Membership>> run();
+
+ private:
+  // What the cluster knows of the name.
+  struct View {
+    KnownNode node;
+    NodeInfo info;  // as it is to be
+    Known<StoreInfo> store;
+    std::optional<ClusterEntry> holder;
+    absl::StatusOr<LiveInfo> live = not_found("nobody");
+    bool is_own = false;   // stored by a commit whose answer was lost
+    bool is_free = false;  // no process that may live has it
+  };
+  absl::StatusOr<View> look();
+  // Whether the name may be taken now. Where it may be later, waits a little, and it is to be
+  // looked at again.
+  absl::StatusOr<bool> may_take(const View& view);
+  absl::StatusOr<bool> has_been_silent(const View& view);
+  absl::StatusOr<std::unique_ptr<Membership>> take(View view);
+  uint64_t ask_peers() const { return options_.seen_sequence ? options_.seen_sequence() : 0; }
+  void be_patient() {
+    takeover_.emplace(*options_.clock, options_.takeover_wait_ms);
+    patience_.emplace(*options_.clock, kJoinPatienceMs);
+  }
+
+  ClusterBlock& block_;
+  Options options_;
+  const std::string name_;
+  const LiveInfo live_;
+  const std::shared_ptr<Term> term_;
+  const int64_t begun_ms_;
+  std::optional<Deadline> takeover_;  // for a live process to end
+  std::optional<Deadline> patience_;  // with the cluster block
+  uint64_t seen_ = 0;                 // what the peers said
+  bool seen_is_old_ = true;           // another process may have served since
+  // Since when nobody has had the name, while the store's document was this one.
+  int64_t silent_since_ns_ = 0;
+  std::optional<Revision> silent_store_;
+  NameLease lease_;
+};
+
+absl::StatusOr<std::unique_ptr<Membership>> Membership::Joining::run() {
+  for (;;) {
+    absl::StatusOr<std::unique_ptr<Membership>> joined = nullptr;
+    const absl::StatusOr<View> view = look();
+    const absl::StatusOr<bool> free =
+        view.ok() ? may_take(*view) : absl::StatusOr<bool>(view.status());
+    if (!free.ok()) {
+      joined = free.status();
+    } else if (*free) {
+      joined = take(*view);
+    } else {
+      continue;
+    }
+    if (joined.ok()) return joined;
+    const absl::Status& status = joined.status();
+    // The cluster block is out of reach, or takes no writes because its disk is slow or others
+    // write.
+    if (absl::IsUnavailable(status) && patience_->pause(kWaitStepMs)) continue;
+    // Somebody else joined or changed something at the same time: all is looked at again.
+    if (absl::IsAborted(status) && !takeover_->passed()) continue;
+    if (lease_.keeper != nullptr) lease_.keeper->revoke().IgnoreError();
+    return joined;
+  }
+}
+
+absl::StatusOr<Membership::Joining::View> Membership::Joining::look() {
+  View view;
+  SLUICE_ASSIGN_OR_RETURN(view.node, load_node(block_, name_));
+  SLUICE_ASSIGN_OR_RETURN(view.info, merged(view.node, options_));
+  SLUICE_ASSIGN_OR_RETURN(view.store, load_store(block_, name_, options_.accept_data_loss));
+  SLUICE_ASSIGN_OR_RETURN(view.holder, block_.get(live_key(name_)));
+  if (view.holder) view.live = decode_live_info(view.holder->key, view.holder->value);
+  view.is_own = view.live.ok() && view.live->instance == live_.instance &&
+                !defect(Defect::kLostJoinIsAnothers);
+  view.is_free =
+      !view.holder || view.is_own || (view.live.ok() && is_surely_dead(*view.live, options_));
+  if (view.is_free && std::exchange(seen_is_old_, false)) seen_ = ask_peers();
+  // What is known of the store is the joining process's own where the key is.
+  if (view.store.info && !options_.accept_data_loss && !view.is_own) {
+    SLUICE_RETURN_IF_ERROR(check_store(*view.store.info, options_, seen_));
+  }
+  return view;
+}
+
+absl::StatusOr<bool> Membership::Joining::may_take(const View& view) {
+  if (!view.holder) return has_been_silent(view);
+  if (view.is_free) return true;
+  silent_store_.reset();
+  seen_is_old_ = true;
+  if (takeover_->pause(kWaitStepMs)) return false;
+  const bool is_copy = view.live.ok() && view.live->store_id == options_.node.store_id;
+  return already_exists("node '{}' is live already, in process {}{}; names are unique in a cluster",
+                        name_, view.live.ok() ? view.live->process : 0,
+                        is_copy ? " with another copy of this data directory" : "");
+}
+
+// Each process that has the name stores the store's document: one that came and went between two
+// looks is seen by its revision.
+absl::StatusOr<bool> Membership::Joining::has_been_silent(const View& view) {
+  const uint64_t serves_ms = may_serve_ms(view.store, options_);
+  if (serves_ms == 0) return true;
+  // And what clocks may differ by in their rates.
+  const auto needed_ns = static_cast<int64_t>(serves_ms + serves_ms / 10) * kMs;
+  const int64_t now_ns = options_.clock->monotonic_ns();
+  if (silent_store_ != view.store.revision) {
+    silent_store_ = view.store.revision;
+    silent_since_ns_ = now_ns;
+    spdlog::info("{}: waits {:.1f} s, for which the process that had the name may still serve",
+                 name_, static_cast<double>(needed_ns) / 1e9);
+  }
+  if (now_ns - silent_since_ns_ >= needed_ns) {
+    // What it answered meanwhile is known to its peers at most.
+    const uint64_t before = std::exchange(seen_, ask_peers());
+    if (seen_ > before && view.store.info && !options_.accept_data_loss) {
+      SLUICE_RETURN_IF_ERROR(check_store(*view.store.info, options_, seen_));
+    }
+    return true;
+  }
+  if (options_.stop_asked && options_.stop_asked()) {
+    return cancelled("node '{}' was stopped before it had joined", name_);
+  }
+  options_.clock->sleep_ns(std::clamp<int64_t>(options_.ttl_ms / 4, 1, kSilenceStepMs) * kMs);
+  be_patient();
+  return false;
+}
+
+absl::StatusOr<std::unique_ptr<Membership>> Membership::Joining::take(View view) {
+  // Renewed from here on: the commit below may take longer than a lease.
+  if (lease_.keeper == nullptr) {
+    SLUICE_ASSIGN_OR_RETURN(lease_, grant(block_, options_, term_));
+  }
+  const int64_t seen_ns = options_.clock->monotonic_ns();
+  std::vector<ClusterOp> ops;
+  if (!view.node.info) {
+    SLUICE_ASSIGN_OR_RETURN(const auto number, next_number(block_));
+    view.info.number = number.first;
+    ops.push_back(ClusterOp::put(kNextNumberKey, std::to_string(number.first + 1), number.second));
+  }
+  const bool is_lost = options_.accept_data_loss && !view.is_own &&
+                       has_lost_data(view.node, view.store, options_, seen_);
+  Joined joined{std::move(view.info), live_, {}, 0, lease_.keeper, term_, 0, is_lost};
+  joined.clock_floor = view.store.info ? view.store.info->ceiling : 0;
+  if (is_lost) {
+    const int64_t waited_ms = options_.clock->monotonic_ms() - begun_ms_;
+    SLUICE_ASSIGN_OR_RETURN(joined.clock_floor,
+                            floor_behind_lost_data(block_, options_, waited_ms));
+  }
+  joined.store.store_id = options_.node.store_id;
+  joined.store.incarnation = options_.node.incarnation;
+  joined.store.token = options_.found.joining;
+  joined.store.sequence = options_.found.sequence;
+  joined.store.ceiling = joined.clock_floor;
+  joined.store.lock = options_.found.lock;
+  joined.store.process = process_identity();
+  joined.store.serves_ms = static_cast<uint64_t>(options_.ttl_ms * kServedLeases);
+  ops.push_back(ClusterOp::put(node_key(name_), encode(joined.node), view.node.revision));
+  ops.push_back(ClusterOp::put(live_key(name_), encode(live_),
+                               view.holder ? view.holder->revision : 0, lease_.keeper->id()));
+  ops.push_back(ClusterOp::put(store_key(name_), encode(joined.store), view.store.revision));
+  const auto committed = block_.commit(ops);
+  if (absl::IsFailedPrecondition(committed.status())) {
+    lease_ = {};
+    return unavailable(
+        "node '{}': its lease of {} ms ended before it had joined, because this process stood "
+        "still or the cluster block does not answer: start it again",
+        name_, options_.ttl_ms);
+  }
+  SLUICE_RETURN_IF_ERROR(committed.status());
+  joined.store_revision = *committed;
+  *lease_.has_name = true;
+  term_->extend(seen_ns);
+  std::unique_ptr<Membership> membership(new Membership(block_, options_, std::move(joined)));
+  SLUICE_RETURN_IF_ERROR(membership->start());
+  return membership;
+}
+
 absl::StatusOr<std::unique_ptr<Membership>> Membership::join(ClusterBlock& block, Options options) {
   SLUICE_RETURN_IF_ERROR(check(options.node));
   SLUICE_RETURN_IF_ERROR(load_cluster(block).status());
@@ -308,130 +516,14 @@ absl::StatusOr<std::unique_ptr<Membership>> Membership::join(ClusterBlock& block
   if (options.takeover_wait_ms < 0) {
     options.takeover_wait_ms = options.ttl_ms + ClusterBlock::kMaxLeaseDelayMs;
   }
-  const std::string& name = options.node.name;
-  const LiveInfo live{make_uuid(), options.node.store_id, options.node.incarnation, ::getpid(),
-                      options.found.lock};
-  std::optional<Deadline> takeover(std::in_place, *options.clock, options.takeover_wait_ms);
-  Deadline patience(*options.clock, kJoinPatienceMs);
-  const int64_t begun_ms = options.clock->monotonic_ms();
-  Silence silence(*options.clock);
-  const auto ask_peers = [&] { return options.seen_sequence ? options.seen_sequence() : 0; };
-  uint64_t seen = ask_peers();
-  bool heard_out = false;
-  // Renewed from here on: the commit below may take longer than a lease.
-  SLUICE_ASSIGN_OR_RETURN(std::shared_ptr<LeaseKeeper> lease, grant(block, options));
-  const auto give_up = [&](absl::Status status) {
-    lease->revoke().IgnoreError();
-    return status;
-  };
-  for (;;) {
-    const auto known = load_node(block, name);
-    if (!known.ok()) return give_up(known.status());
-    auto info = merged(*known, options);
-    if (!info.ok()) return give_up(info.status());
-    const auto store = load_store(block, name, options.accept_data_loss);
-    if (!store.ok()) return give_up(store.status());
-    const auto holder = block.get(live_key(name));
-    if (!holder.ok()) return give_up(holder.status());
-    absl::StatusOr<LiveInfo> other = not_found("nobody");
-    if (*holder) other = decode_live_info((*holder)->key, (*holder)->value);
-    // After a commit whose answer was lost: what is known of the store is what it wrote.
-    const bool is_own =
-        other.ok() && other->instance == live.instance && !defect(Defect::kLostJoinIsAnothers);
-    if (store->info && !options.accept_data_loss && !is_own) {
-      if (absl::Status status = check_store(*store->info, options, seen); !status.ok()) {
-        return give_up(status);
-      }
-    }
-    Revision held = 0;
-    if (*holder) {
-      silence.broken();
-      heard_out = false;
-      const bool is_free = is_own || (other.ok() && is_surely_dead(*other, options));
-      if (is_free) held = (*holder)->revision;
-      if (held == 0) {
-        if (!takeover->pause(kWaitStepMs)) {
-          return give_up(already_exists(
-              "node '{}' is live already, in process {}{}; names are unique in a cluster", name,
-              other.ok() ? other->process : 0,
-              other.ok() && other->store_id == options.node.store_id
-                  ? " with another copy of this data directory"
-                  : ""));
-        }
-        continue;
-      }
-    } else if (!heard_out && store->info && may_still_serve(*store->info, options)) {
-      const Silence::State state = silence.observe(store->info->serves_ms);
-      if (state == Silence::State::kBegins) {
-        spdlog::info("{}: waits {} s, for which the process that had the name may still serve",
-                     name, store->info->serves_ms / 1000);
-      }
-      // What it answered meanwhile is known to its peers at most.
-      heard_out = state == Silence::State::kIsOver;
-      if (heard_out) {
-        seen = ask_peers();
-      } else {
-        options.clock->sleep_ns(std::clamp<int64_t>(options.ttl_ms / 4, 1, kSilenceStepMs) * kMs);
-      }
-      takeover.emplace(*options.clock, options.takeover_wait_ms);
-      continue;
-    }
-    const int64_t seen_ns = options.clock->monotonic_ns();
-    std::vector<ClusterOp> ops;
-    if (!known->info) {
-      const auto number = next_number(block);
-      if (!number.ok()) return give_up(number.status());
-      info->number = number->first;
-      ops.push_back(
-          ClusterOp::put(kNextNumberKey, std::to_string(number->first + 1), number->second));
-    }
-    ops.push_back(ClusterOp::put(node_key(name), encode(*info), known->revision));
-    ops.push_back(ClusterOp::put(live_key(name), encode(live), held, lease->id()));
-    const bool is_lost =
-        options.accept_data_loss && !is_own && has_lost_data(*known, *store, options, seen);
-    const auto floor =
-        is_lost ? floor_behind_lost_data(block, options, options.clock->monotonic_ms() - begun_ms)
-                : absl::StatusOr<uint64_t>(store->info ? store->info->ceiling : 0);
-    if (!floor.ok()) return give_up(floor.status());
-    Joined joined{*std::move(info), live, {}, 0, lease, *floor, is_lost};
-    joined.store = {options.node.store_id,
-                    options.node.incarnation,
-                    options.found.joining,
-                    options.found.sequence,
-                    joined.clock_floor,
-                    options.found.lock,
-                    process_identity(),
-                    static_cast<uint64_t>(options.ttl_ms * kServedLeases),
-                    false};
-    ops.push_back(ClusterOp::put(store_key(name), encode(joined.store), store->revision));
-    const auto committed = block.commit(ops);
-    const absl::Status& status = committed.status();
-    if (status.ok()) {
-      joined.store_revision = *committed;
-      std::unique_ptr<Membership> membership(
-          new Membership(block, std::move(options), std::move(joined)));
-      membership->serve_from(seen_ns);
-      SLUICE_RETURN_IF_ERROR(membership->start());
-      return membership;
-    }
-    // The cluster block takes no writes now, because its disk is slow or others write.
-    if (absl::IsFailedPrecondition(status)) {
-      return give_up(
-          unavailable("node '{}': its lease of {} ms ended before it had joined, because this "
-                      "process stood still or the cluster block does not answer: start it again",
-                      name, options.ttl_ms));
-    }
-    if (absl::IsUnavailable(status) && patience.pause(kWaitStepMs)) continue;
-    // Somebody else joined or changed something at the same time: all is looked at again.
-    if (!absl::IsAborted(status)) return give_up(status);
-    if (takeover->passed()) return give_up(status);
-  }
+  return Joining(block, std::move(options)).run();
 }
 
 Membership::Membership(ClusterBlock& block, Options options, Joined joined)
     : block_(block),
       options_(std::move(options)),
       live_(std::move(joined.live)),
+      term_(std::move(joined.term)),
       clock_floor_(joined.clock_floor),
       lost_data_(joined.lost_data),
       joined_at_(joined.store_revision),
@@ -440,12 +532,19 @@ Membership::Membership(ClusterBlock& block, Options options, Joined joined)
       info_(std::move(joined.node)),
       lease_(std::move(joined.lease)) {}
 
-absl::StatusOr<std::unique_ptr<LeaseKeeper>> Membership::grant(ClusterBlock& block,
-                                                               const Options& options) {
+absl::StatusOr<Membership::NameLease> Membership::grant(ClusterBlock& block, const Options& options,
+                                                        const std::shared_ptr<Term>& term) {
+  auto has_name = std::make_shared<std::atomic<bool>>(false);
   LeaseKeeper::Options keeping;
   keeping.clock = options.clock;
   keeping.ttl_ms = options.ttl_ms;
-  return LeaseKeeper::grant(block, std::move(keeping));
+  // While the lease is there, so is the key that is bound to it.
+  keeping.renewed = [term, has_name](int64_t asked_ns) {
+    if (*has_name) term->extend(asked_ns);
+  };
+  SLUICE_ASSIGN_OR_RETURN(std::shared_ptr<LeaseKeeper> keeper,
+                          LeaseKeeper::grant(block, std::move(keeping)));
+  return NameLease{std::move(keeper), std::move(has_name)};
 }
 
 absl::Status Membership::start() {
@@ -507,6 +606,7 @@ void Membership::keep() {
     lock.lock();
     status_ = status;
     lost_ = absl::IsAlreadyExists(status);
+    if (lost_) term_->end();
   }
   if (!lost_ || !options_.on_lost) return;
   const absl::Status why = status_;
@@ -518,15 +618,11 @@ void Membership::keep() {
 absl::Status Membership::check_in() {
   const absl::Status kept = lease()->status();
   if (!kept.ok() && !absl::IsNotFound(kept)) return kept;
-  const int64_t asked_ns = options_.clock->monotonic_ns();
   SLUICE_ASSIGN_OR_RETURN(const auto holder, block_.get(live_key(options_.node.name)));
   if (!holder) return revive(0);
   const auto live = decode_live_info(holder->key, holder->value);
   if (!live.ok()) return revive(holder->revision);
-  if (live->instance == live_.instance) {
-    serve_from(asked_ns);
-    return absl::OkStatus();
-  }
+  if (live->instance == live_.instance) return absl::OkStatus();
   return already_exists("node name '{}' was taken over by process {}", options_.node.name,
                         live->process);
 }
@@ -549,7 +645,7 @@ absl::Status Membership::publish(bool leaving) {
     SLUICE_ASSIGN_OR_RETURN(const auto entry, block_.get(key));
     const auto other = entry ? decode_store_info(entry->key, entry->value)
                              : absl::StatusOr<StoreInfo>(not_found("{} is gone", key));
-    if (other.ok() && other->token != store_.token && !defect(Defect::kLapsedNodeReturns)) {
+    if (other.ok() && !is_of_this_join(*other) && !defect(Defect::kLapsedNodeReturns)) {
       return already_exists("node '{}' was joined by another process, in incarnation {}",
                             options_.node.name, other->incarnation);
     }
@@ -569,35 +665,37 @@ absl::Status Membership::revive(Revision held) {
     return already_exists("node '{}' was removed from the cluster", options_.node.name);
   }
   // Another process may have joined and gone meanwhile: what it acknowledged is not here.
-  const auto store = load_store(block_, options_.node.name, true);
-  if (store.ok() && store->info && store->info->token != store_.token &&
-      !defect(Defect::kLapsedNodeReturns)) {
+  SLUICE_ASSIGN_OR_RETURN(const auto store, load_store(block_, options_.node.name, true));
+  if (store.info && !is_of_this_join(*store.info) && !defect(Defect::kLapsedNodeReturns)) {
     return already_exists("node '{}' was joined by another process, in incarnation {}",
-                          options_.node.name, store->info->incarnation);
+                          options_.node.name, store.info->incarnation);
   }
-  SLUICE_ASSIGN_OR_RETURN(std::shared_ptr<LeaseKeeper> lease, grant(block_, options_));
+  SLUICE_ASSIGN_OR_RETURN(const NameLease lease, grant(block_, options_, term_));
   const int64_t seen_ns = options_.clock->monotonic_ns();
-  const absl::Status status =
-      block_
-          .commit({ClusterOp::put(live_key(options_.node.name), encode(live_), held, lease->id()),
-                   ClusterOp::check(known->key, known->revision)})
-          .status();
-  if (!status.ok()) {
-    lease->revoke().IgnoreError();
-    if (absl::IsAborted(status))
-      return unavailable("node '{}' is not live: {}", options_.node.name, message_of(status));
-    return status;
+  // The store's document is stored again as well: whoever waits for this process sees it change.
+  const auto committed = block_.commit(
+      {ClusterOp::put(live_key(options_.node.name), encode(live_), held, lease.keeper->id()),
+       ClusterOp::put(store_key(options_.node.name), encode(store_), store.revision),
+       ClusterOp::check(known->key, known->revision)});
+  if (!committed.ok()) {
+    lease.keeper->revoke().IgnoreError();
+    if (absl::IsAborted(committed.status())) {
+      return unavailable("node '{}' is not live: {}", options_.node.name,
+                         message_of(committed.status()));
+    }
+    return committed.status();
   }
-  {
-    const MutexLock lock(mutex_);
-    lease_.swap(lease);
-  }
-  serve_from(seen_ns);
+  store_revision_ = *committed;
+  *lease.has_name = true;
+  term_->extend(seen_ns);
+  const MutexLock lock(mutex_);
+  lease_ = lease.keeper;
   return absl::OkStatus();
 }
 
-void Membership::serve_from(int64_t seen_ns) {
-  if (options_.serve_until) options_.serve_until(seen_ns + kServedLeases * options_.ttl_ms * kMs);
+// With a copy of a directory that was about to join, two processes have one token.
+bool Membership::is_of_this_join(const StoreInfo& store) const {
+  return store.token == store_.token && store.incarnation == store_.incarnation;
 }
 
 absl::Status Membership::update(const std::function<void(NodeInfo&)>& change) {

@@ -5,6 +5,7 @@
 #ifndef SLUICE_CONTROL_MEMBERSHIP_MEMBERSHIP_H_
 #define SLUICE_CONTROL_MEMBERSHIP_MEMBERSHIP_H_
 
+#include <atomic>
 #include <functional>
 #include <memory>
 #include <optional>
@@ -88,9 +89,11 @@ class Membership {
       uint64_t clock = 0;  // what its clock reads
     };
     Found found;
-    // The largest sequence that peers have had an answer with from this data folder; asked on the
-    // joining thread, again after a wait for another process. Null: 0.
+    // The largest sequence that peers have had an answer with from this data directory; asked on
+    // the joining thread, again after each wait for another process. Null: 0.
     std::function<uint64_t()> seen_sequence;
+    // Asked while join() waits for another process: true ends the wait with CANCELLED. Null: false.
+    std::function<bool()> stop_asked;
     // What the folder has come to; asked four times in a lease's time, on the keeper thread, and
     // once at the end.
     struct Progress {
@@ -101,8 +104,9 @@ class Membership {
     // What the node measures now, nothing before it knows; asked as often, on the keeper thread.
     // Null: what `node` says is all.
     std::function<std::optional<MeasuredRates>()> rates;
-    // Told, on the joining and on the keeper thread, until when by the clock's monotonic_ns() the
-    // node may serve. It sees to it that it answers nobody afterwards.
+    // Called with how long the node may serve, by the clock's monotonic_ns(): when it has joined,
+    // with each renewal of its lease, and with 0 once the name is another process's. The node
+    // answers nobody afterwards. On several threads, one at a time.
     std::function<void(int64_t until_ns)> serve_until;
     int64_t ttl_ms = 3000;          // how soon a dead node is noticed
     bool accept_data_loss = false;  // join although the node's earlier data folder is gone
@@ -150,17 +154,25 @@ class Membership {
   absl::StatusOr<bool> offer_rates(const MeasuredRates& rates);
 
  private:
+  class Joining;
+  class Term;
+  // Extends the term once it is the name's.
+  struct NameLease {
+    std::shared_ptr<LeaseKeeper> keeper;
+    std::shared_ptr<std::atomic<bool>> has_name;
+  };
   struct Joined {
     NodeInfo node;
     LiveInfo live;
     StoreInfo store;
     Revision store_revision = 0;
     std::shared_ptr<LeaseKeeper> lease;
+    std::shared_ptr<Term> term;
     uint64_t clock_floor = 0;
     bool lost_data = false;
   };
-  static absl::StatusOr<std::unique_ptr<LeaseKeeper>> grant(ClusterBlock& block,
-                                                            const Options& options);
+  static absl::StatusOr<NameLease> grant(ClusterBlock& block, const Options& options,
+                                         const std::shared_ptr<Term>& term);
   Membership(ClusterBlock& block, Options options, Joined joined);
   absl::Status start();
   std::shared_ptr<LeaseKeeper> lease() const;
@@ -168,12 +180,12 @@ class Membership {
   absl::Status check_in();
   absl::Status publish(bool leaving = false);
   absl::Status revive(Revision held);
-  // The name was this process's at some moment after `seen_ns`.
-  void serve_from(int64_t seen_ns);
+  bool is_of_this_join(const StoreInfo& store) const;
 
   ClusterBlock& block_;
   const Options options_;
   const LiveInfo live_;
+  const std::shared_ptr<Term> term_;
   const uint64_t clock_floor_;
   const bool lost_data_;
   const Revision joined_at_;

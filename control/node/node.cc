@@ -215,6 +215,7 @@ absl::Status NodeImpl::join() {
     if (!confirmed_) return {};
     return {store_->durable_sequence(), store_->clock().ceiling()};
   };
+  joining.stop_asked = options_.stop_asked;
   joining.serve_until = [this](int64_t until_ns) { context_.serves_until_ns = until_ns; };
   joining.ttl_ms = options_.config.lease_ms;
   joining.accept_data_loss = options_.config.accept_data_loss;
@@ -440,6 +441,11 @@ absl::Status run_node(const NodeConfig& config) {
   RebalanceOptions& rebalance = options.backup.rebalance;
   rebalance.after_s = static_cast<double>(config.rebalance_after_ms) / 1000;
   if (config.rebalance_after_ms == 0) rebalance.most = 0;
+  options.stop_asked = [] {
+    sigset_t pending;
+    return sigpending(&pending) == 0 &&
+           (sigismember(&pending, SIGTERM) == 1 || sigismember(&pending, SIGINT) == 1);
+  };
   SLUICE_ASSIGN_OR_RETURN(const auto node, Node::start(options));
   while (true) {
     const timespec second{1, 0};

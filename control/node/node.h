@@ -40,6 +40,8 @@ struct NodeOptions {
   ClusterBlockOpener open_block;
   NodeTicks ticks;
   BackupRunOptions backup;
+  // Asked while the node waits to join: true ends start() with CANCELLED. Empty: false.
+  std::function<bool()> stop_asked;
   double least_work_seconds = kLeastWorkSeconds;  // before an average of work replaces the probe
 };
 

@@ -63,8 +63,8 @@ struct NodeContext {
       return absl::OkStatus();
     }
     return unavailable(
-        "node {} has not reached the cluster block for so long that another process may have its "
-        "name: it serves again once it has",
+        "node {} answers nobody: it could not confirm its name in the cluster block for so long "
+        "that another process may have it by now; it answers again once it reaches the block",
         name);
   }
   const ClusterInfo& cluster() const { return directory->cluster(); }

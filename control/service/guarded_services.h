@@ -70,6 +70,13 @@ class Admission {
   std::array<std::atomic<int>, static_cast<size_t>(Kind::kKinds)> in_work_{};
 };
 
+// What is done is fenced by its own attempts, and too long to be done again for a moment without
+// the cluster block.
+constexpr bool is_job(Admission::Kind kind) {
+  return kind == Admission::Kind::kBackup || kind == Admission::Kind::kVerify ||
+         kind == Admission::Kind::kRestore;
+}
+
 constexpr int max_rpc_threads() {
   int sum = 0;
   for (const int most : Admission::kMost) sum += most;
@@ -98,8 +105,8 @@ class Guarded {
   Service& service() { return service_; }
 
   // `handler` is one of the service's; `reply` is what it fills, or the sink of its pages.
-  // UNAVAILABLE before the node has joined, once it stops or may no longer serve, and where the
-  // call is meant for another node.
+  // UNAVAILABLE before the node has joined, once it stops or may no longer serve (asked again
+  // before a success is answered), and where the call is meant for another node.
   template <typename Request, typename Reply>
   absl::Status answer(std::string_view method, Admission::Kind kind,
                       absl::Status (Service::*handler)(IncomingCall&, const Request&, Reply*),
@@ -110,7 +117,7 @@ class Guarded {
       const Admission::Call admitted(admission_, kind);
       SLUICE_RETURN_IF_ERROR(admitted.check(method));
       SLUICE_RETURN_IF_ERROR((service_.*handler)(call, request, reply));
-      return context_.check_ready();
+      return is_job(kind) ? absl::OkStatus() : context_.check_ready();
     });
     // What it repeats of a request goes to logs and terminals.
     if (status.ok()) return status;

@@ -69,7 +69,7 @@ class Child {
 
 TEST(ProcessTest, AProcessThatRunsHasNotEnded) {
   EXPECT_FALSE(process_identity().empty());
-  EXPECT_LE(process_identity().size(), 128u);
+  EXPECT_LE(process_identity().size(), kMaxProcessIdentity);
   EXPECT_EQ(process_identity(), process_identity());
   EXPECT_FALSE(has_surely_ended(process_identity()));
   const Child child;
@@ -95,18 +95,19 @@ TEST(ProcessTest, AnotherProcessWithTheSameNumberIsAnotherOne) {
 TEST(ProcessTest, NothingIsSaidOfOtherMachinesAndBoots) {
   Child child;
   const std::vector<std::string> parts = parts_of(child.identity());
-  ASSERT_EQ(parts.size(), 4u);
+  ASSERT_EQ(parts.size(), 5u);
   child.kill_and_forget();
   ASSERT_TRUE(has_surely_ended(child.identity()));
-  for (size_t i = 0; i < 2; ++i) {
+  for (size_t i = 0; i < 3; ++i) {
     std::vector<std::string> other = parts;
     other[i] += "0";
     EXPECT_FALSE(has_surely_ended(joined(other))) << i;
   }
-  for (const std::string& text : {std::string(), std::string("///"), std::string("garbage"),
-                                 fmt::format("{}/{}/-1/{}", parts[0], parts[1], parts[3]),
-                                 fmt::format("{}/{}/1x/{}", parts[0], parts[1], parts[3]),
-                                 fmt::format("{}/{}//{}", parts[0], parts[1], parts[3])}) {
+  for (const std::string& text :
+       {std::string(), std::string("////"), std::string("garbage"),
+        fmt::format("{}/{}/{}/-1/{}", parts[0], parts[1], parts[2], parts[4]),
+        fmt::format("{}/{}/{}/1x/{}", parts[0], parts[1], parts[2], parts[4]),
+        fmt::format("{}/{}/{}//{}", parts[0], parts[1], parts[2], parts[4])}) {
     EXPECT_FALSE(has_surely_ended(text)) << text;
   }
 }

@@ -303,8 +303,9 @@ TEST_F(NamesakeTest, NobodyWaitsForOneThatSurelyServesNoMore) {
   if (child == 0) ::_exit(0);
   ::waitpid(child, nullptr, 0);
   std::string ended = process_identity();
-  const size_t begin = ended.find('/', ended.find('/') + 1) + 1;
-  ended.replace(begin, ended.find('/', begin) - begin, std::to_string(child));
+  const size_t start = ended.rfind('/');
+  const size_t begin = ended.rfind('/', start - 1) + 1;
+  ended.replace(begin, start - begin, std::to_string(child));
   const std::vector<std::function<void(StoreInfo&)>> reasons{
       [](StoreInfo& info) { info.left = true; }, [](StoreInfo& info) { info.lock = "boot:1:3"; },
       [&](StoreInfo& info) { info.process = ended; }};
@@ -339,6 +340,10 @@ class Away final : public ForwardingBlock {
     if (away) return unavailable("out of reach");
     return block_.get(key);
   }
+  absl::Status keep_alive(LeaseId lease) override {
+    if (away) return unavailable("out of reach");
+    return block_.keep_alive(lease);
+  }
   std::atomic<bool> away{false};
 };
 
@@ -356,12 +361,83 @@ TEST_F(NamesakeTest, ANodeServesWhileItSeesItsNameAndSomeTimeBeyond) {
   EXPECT_TRUE(eventually([&] { return until > joined; }));
   block.away = true;
   EXPECT_TRUE(eventually([&] { return !(*node)->status().ok(); }));
+  std::this_thread::sleep_for(std::chrono::milliseconds(100));  // a renewal that was under way
   const int64_t last = until;
   EXPECT_LE(last, system_clock().monotonic_ns() + served_ns);
   std::this_thread::sleep_for(std::chrono::milliseconds(200));
   EXPECT_EQ(until, last);
   block.away = false;
   EXPECT_TRUE(eventually([&] { return until > last; }));
+}
+
+// What it publishes may take as long as a disk takes.
+TEST_F(NamesakeTest, ANodeServesOnWhileItsLeaseIsRenewed) {
+  std::atomic<int64_t> until{0};
+  std::atomic<bool> slow{true};
+  auto options = options_for("n1");
+  options.serve_until = [&](int64_t until_ns) { until = until_ns; };
+  options.progress = [&] {
+    eventually([&] { return !slow.load(); });
+    return Membership::Options::Progress{};
+  };
+  const auto node = join(std::move(options));
+  ASSERT_NE(node, nullptr);
+  const int64_t joined = until;
+  // Longer than it would serve without its lease.
+  const int64_t served_ns = 200 * Membership::kServedLeases * kMs;
+  EXPECT_TRUE(eventually([&] { return until > joined + served_ns; }));
+  slow = false;
+}
+
+TEST_F(NamesakeTest, ANodeServesNoMoreOnceTheNameIsAnothers) {
+  std::atomic<int64_t> until{0};
+  std::atomic<bool> lost{false};
+  auto options = options_for("n1");
+  options.found = {"", "first", 10, "boot:1:2"};
+  options.serve_until = [&](int64_t until_ns) { until = until_ns; };
+  options.on_lost = [&](const absl::Status&) { lost = true; };
+  const auto first = join(std::move(options));
+  ASSERT_NE(first, nullptr);
+  EXPECT_GT(until, 0);
+  auto other = options_for("n1");
+  other.found = {"first", "second", 10, "boot:1:2"};
+  const auto second = join(std::move(other));
+  ASSERT_NE(second, nullptr);
+  EXPECT_TRUE(eventually([&] { return lost.load(); }));
+  EXPECT_EQ(until, 0);
+}
+
+// Two that come back after one another, each for less than a look takes.
+TEST_F(NamesakeTest, TheWaitBeginsAgainWhenTheStoreIsStoredAgain) {
+  leave_behind([](StoreInfo& info) { info.serves_ms = kShort; });
+  std::chrono::steady_clock::time_point again;
+  std::thread other([&] {
+    std::this_thread::sleep_for(std::chrono::milliseconds(kShort / 2));
+    leave_behind([](StoreInfo& info) { info.serves_ms = kShort; });
+    again = std::chrono::steady_clock::now();
+  });
+  ASSERT_NE(join(options()), nullptr);
+  const auto joined = std::chrono::steady_clock::now();
+  other.join();
+  EXPECT_GE(joined - again, std::chrono::milliseconds(kShort));
+}
+
+TEST_F(NamesakeTest, AReviveStoresTheStoreAgain) {
+  const auto node = join(options_for("n1"));
+  ASSERT_NE(node, nullptr);
+  const Revision before = (*block_->get("stores/n1"))->revision;
+  ASSERT_TRUE(block_->revoke((*block_->get("live/n1"))->lease).ok());
+  EXPECT_TRUE(eventually([&] { return find_member(*block_, "n1")->live; }));
+  EXPECT_GT((*block_->get("stores/n1"))->revision, before);
+  EXPECT_TRUE(eventually([&] { return node->status().ok(); }));
+}
+
+TEST_F(NamesakeTest, AWaitEndsWhenTheNodeIsStopped) {
+  leave_behind([](StoreInfo& info) { info.serves_ms = kLong; });
+  auto joining = options();
+  joining.stop_asked = [] { return true; };
+  const absl::Status status = Membership::join(*block_, std::move(joining)).status();
+  EXPECT_TRUE(absl::IsCancelled(status)) << status;
 }
 
 TEST_F(MembershipTest, LostDataIsNotTakenForAnEmptyNode) {

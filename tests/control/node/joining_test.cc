@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 #include <stdlib.h>
 
+#include <atomic>
 #include <condition_variable>
 #include <filesystem>
 #include <mutex>
@@ -90,6 +91,49 @@ absl::Status connect_stream(const std::string& cluster, const std::string& addre
   connecting.kind = kind;
   connecting.target = "n1";
   return exchange->connect(connecting).status();
+}
+
+// Neither reads, nor commits, nor leases.
+class AwayBlock final : public ForwardingBlock {
+ public:
+  using ForwardingBlock::ForwardingBlock;
+  static std::atomic<bool> away;
+  absl::StatusOr<std::optional<ClusterEntry>> get(std::string_view key) override {
+    if (away) return unavailable("out of reach");
+    return block_.get(key);
+  }
+  absl::StatusOr<Revision> commit(const std::vector<ClusterOp>& ops) override {
+    if (away) return unavailable("out of reach");
+    return block_.commit(ops);
+  }
+  absl::Status keep_alive(LeaseId lease) override {
+    if (away) return unavailable("out of reach");
+    return block_.keep_alive(lease);
+  }
+};
+std::atomic<bool> AwayBlock::away{false};
+
+TEST(Joining, ANodeThatCannotConfirmItsNameAnswersNobody) {
+  TestCluster::Options options;
+  options.nodes = options.replicas = 1;
+  options.adjust = [](size_t, NodeOptions& node) { node.config.lease_ms = 200; };
+  options.wrap_block = [](std::unique_ptr<ClusterBlock> block) {
+    return std::make_unique<AwayBlock>(std::move(block));
+  };
+  TestCluster cluster(options);
+  const auto channel = make_channel(cluster.node(0).control_address());
+  const std::string method = "/sluice.v1.Sluice/Status";
+  const grpc::Status before = call_empty(channel, method);
+  ASSERT_TRUE(before.ok()) << before.error_message();
+  AwayBlock::away = true;
+  grpc::Status away;
+  EXPECT_TRUE(eventually(20'000, [&] {
+    away = call_empty(channel, method);
+    return away.error_code() == grpc::StatusCode::UNAVAILABLE;
+  }));
+  EXPECT_NE(away.error_message().find("cluster block"), std::string::npos) << away.error_message();
+  AwayBlock::away = false;
+  EXPECT_TRUE(eventually(20'000, [&] { return call_empty(channel, method).ok(); }));
 }
 
 TEST(Joining, NobodyIsServedBefore) {

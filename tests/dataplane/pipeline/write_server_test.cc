@@ -4,6 +4,7 @@
 
 #include <gtest/gtest.h>
 
+#include <atomic>
 #include <cstring>
 
 #include "base/status.h"
@@ -43,9 +44,15 @@ class WriteServerTest : public ::testing::Test {
                          kWriteSlotBits)
         .at(0);
   }
-  // Sends the blocks as one request to the node.
+  // Sends the blocks as one request to the node, which answers it.
   WriteReply send(size_t to, const std::vector<std::string>& blocks, uint16_t flags,
                   uint32_t first_slot) {
+    const auto reply = try_to_send(to, blocks, flags, first_slot);
+    EXPECT_TRUE(reply.ok()) << reply.status();
+    return reply.ok() ? *reply : WriteReply();
+  }
+  absl::StatusOr<WriteReply> try_to_send(size_t to, const std::vector<std::string>& blocks,
+                                         uint16_t flags, uint32_t first_slot) {
     BlockBuffer buffer = pool_->take(kPatienceMs);
     Envelope envelope;
     envelope.kind = MessageKind::kWriteRequest;
@@ -64,9 +71,7 @@ class WriteServerTest : public ::testing::Test {
     const auto call = client_->begin({node.name, node.exchange->address()}, std::move(buffer),
                                      bytes, envelope.sequence, kPatienceMs);
     EXPECT_TRUE(call.ok()) << call.status();
-    const auto reply = WriteReply::of(client_->finish(*call, kPatienceMs));
-    EXPECT_TRUE(reply.ok()) << reply.status();
-    return reply.ok() ? *reply : WriteReply();
+    return WriteReply::of(client_->finish(*call, kPatienceMs));
   }
   bool holds(size_t node, uint32_t slot) {
     return !cluster_.node(node).store->digest(slot).empty();
@@ -135,6 +140,42 @@ TEST_F(WriteServerTest, WhatIsNotKeptForLackOfMemoryIsDurableAtOnce) {
   ASSERT_EQ(reply.holders.size(), 2u);
   for (const auto& holder : reply.holders) EXPECT_EQ(holder.keeping, 0u);
   EXPECT_TRUE(holds(0, 0) && holds(1, 0) && holds(0, 3) && holds(1, 3));
+}
+
+// It stood still while the request was under way, and may have lost its name.
+TEST_F(WriteServerTest, ANodeThatMayNotServeAnyMoreDoesNotAnswer) {
+  std::atomic<bool> closed{false};
+  WriteServer::Options options;
+  options.gate = [&closed] {
+    return closed ? unavailable("it may not serve any more") : absl::OkStatus();
+  };
+  serve(options);
+  EXPECT_TRUE(send(1, {block_of(0)}, 0, 0).failures.empty());
+  closed = true;
+  EXPECT_FALSE(try_to_send(1, {block_of(3)}, 0, 3).ok());
+  closed = false;
+  EXPECT_TRUE(send(1, {block_of(6)}, 0, 6).failures.empty());
+}
+
+// Its answer does not count at the coordinator, which may serve.
+TEST_F(WriteServerTest, AReplicaThatMayNotServeAnyMoreDoesNotAnswer) {
+  std::atomic<bool> closed{false};
+  WriteServer::Options options;
+  serve(options);
+  TestNode& replica = cluster_.node(0);
+  options.node = replica.name;
+  options.write_quorum = 2;
+  options.gate = [&closed] {
+    return closed ? unavailable("it may not serve any more") : absl::OkStatus();
+  };
+  replica.writes.reset();
+  replica.writes = *WriteServer::start(*replica.exchange, *replica.store, replica.router, options);
+  closed = true;
+  const WriteReply reply = send(1, {block_of(0)}, 0, 0);
+  ASSERT_EQ(reply.failures.size(), 1u);
+  EXPECT_EQ(reply.failures[0].node, replica.name);
+  ASSERT_EQ(reply.holders.size(), 1u);
+  EXPECT_EQ(reply.holders[0].node, cluster_.node(1).name);
 }
 
 TEST_F(WriteServerTest, SaysOfEachSlotHowManyRecordsItKept) {

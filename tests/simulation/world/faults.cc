@@ -224,7 +224,8 @@ void Faults::judge_start(size_t host) {
     fail(fmt::format("I11: {} serves without its data", hosts_[host]->name()));
   }
   // What it has not served from since lacks nothing.
-  if (state.data == Data::kSetBack && state.served_ns - state.lost_from_ns > kUnpublishedNs) {
+  const int64_t served_until_ns = std::min(state.served_ns, state.lost_until_ns);
+  if (state.data == Data::kSetBack && served_until_ns - state.lost_from_ns > kUnpublishedNs) {
     fail(fmt::format("I11: {} serves with the data that it had {} s before", hosts_[host]->name(),
                      (state.lost_until_ns - state.lost_from_ns) / 1'000'000'000));
   }

@@ -289,6 +289,11 @@ Scenario make_scenario(uint64_t seed, bool full_disks) {
     }
   }
   if (random.chance(kThemeChance)) draw_theme(random, scenario);
+  // Whoever takes a name waits for many times the lease of the node that had it.
+  if (std::any_of(scenario.ops.begin(), scenario.ops.end(),
+                  [](const Op& op) { return op.kind == OpKind::kDataCopied; })) {
+    scenario.shape.lease_ms = 1000;
+  }
   std::stable_sort(scenario.ops.begin(), scenario.ops.end(),
                    [](const Op& a, const Op& b) { return a.at_ms < b.at_ms; });
   return scenario;

@@ -20,6 +20,7 @@ void visit_fields(AnyScenario& scenario, const Visit& visit) {
   visit("nodes", scenario.shape.nodes);
   visit("replicas", scenario.shape.replicas);
   visit("slot_bits", scenario.shape.slot_bits);
+  visit("lease_ms", scenario.shape.lease_ms);
   visit("other_nodes", scenario.other.nodes);
   visit("other_replicas", scenario.other.replicas);
   visit("other_slot_bits", scenario.other.slot_bits);

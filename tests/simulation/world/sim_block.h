@@ -35,6 +35,7 @@ struct BlockWorld {
 
   const std::shared_ptr<MemoryStorage> storage;
   Random random;
+  int64_t lease_ms = 3000;  // of the cluster's nodes
   // The harness's: without faults.
   const std::unique_ptr<ClusterBlock> late;
   // Called before each commit of a living process.

@@ -74,6 +74,7 @@ NodeOptions Host::options(bool accept_data_loss) const {
   config.data_listen = name_;
   config.driver = "sim";
   config.weight = 1.0;
+  config.lease_ms = world_.block_world(cluster_).lease_ms;
   config.arena_bytes = recommended_arena_bytes(kMostNodes);
   config.memtable_bytes = size_t{1} << 20;
   config.block_cache_bytes = size_t{1} << 20;
@@ -212,6 +213,7 @@ World::World(uint64_t seed)
 
 void World::make_cluster(const std::string& name, const ClusterShapeOptions& shape) {
   blocks_.emplace(name, std::make_unique<BlockWorld>(derive(random_.next(), 4)));
+  block_world(name).lease_ms = shape.lease_ms;
   require_ok(sluice::make_cluster(block(name), {shape.slot_bits, shape.replicas, 42, {}}).status(),
              "making a cluster");
   for (size_t i = 0; i < shape.nodes; ++i) {

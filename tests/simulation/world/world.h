@@ -32,6 +32,7 @@ struct ClusterShapeOptions {
   size_t nodes = 3;
   uint32_t replicas = 3;
   uint32_t slot_bits = 3;
+  int64_t lease_ms = 3000;  // of each node
 };
 
 class World;
