@@ -7,6 +7,7 @@ the test program, however that ends.
 """
 
 import os
+import pwd
 import shutil
 import signal
 import subprocess
@@ -34,10 +35,11 @@ step_seconds=120
 epilog_seconds=20
 """
 
-# The program; with a file `fault`, one of its nodes dies when the backup is to begin.
+# The program; a job may have left a file with what is to happen when its backup is to begin.
 PROGRAM = """#!/bin/sh
-if [ "$1" = node ]; then echo $$ >{folder}/shared/pid-$SLURMD_NODENAME; fi
-if [ "$1 $2" = "backup create" ] && [ -e {folder}/shared/fault ]; then kill -KILL $(cat {folder}/shared/pid-n2); fi
+job={folder}/shared/job-$SLURM_JOB_ID
+if [ "$1" = node ]; then echo $$ >$job.$SLURMD_NODENAME; fi
+if [ "$1 $2" = "backup create" ] && [ -e $job.fault ]; then . $job.fault; fi
 exec {folder}/bin/program "$@"
 """
 
@@ -390,8 +392,10 @@ def test_scratch_stays(scratch):
     full = slurm.job(f"exec WITH_SCRATCH --to {scratch.path('small')}/archive -- {fill(slurm)}")
     cancelled = slurm.job("exec WITH_SCRATCH --to archive-$SLURM_JOB_ID -- "
                           f"{fill(slurm, ' && echo ready && sleep 600')}", nodes=1)
-    late = slurm.job("WITH_SCRATCH --to archive-$SLURM_JOB_ID -- srun sh -c 'touch $SLUICE_SCRATCH/early' && "
-                     f"touch {slurm.folder}/local/job-$SLURM_JOB_ID/data/late\n")
+    late = slurm.job("WITH_SCRATCH --to archive-$SLURM_JOB_ID -- srun sh -c 'echo a >$SLUICE_SCRATCH/file' && "
+                     f"echo b >{slurm.folder}/local/job-$SLURM_JOB_ID/data/file\n")
+    meanwhile = slurm.job("echo 'echo b >$SLUICE_SCRATCH/file' >job-$SLURM_JOB_ID.fault\n"
+                          "exec WITH_SCRATCH --to archive-$SLURM_JOB_ID -- srun sh -c 'echo a >$SLUICE_SCRATCH/file'\n")
     cancelled.says("ready")
     slurm.as_user("scancel", str(cancelled.id))
     cancelled.end("CANCELLED", None)
@@ -415,14 +419,18 @@ def test_scratch_stays(scratch):
     check_kept(slurm, late, "it was changed after it went into")
     check(not slurm.nodes[1].scratch(late.id).exists(), "scratch stays that was not changed")
     step("a file that was written after the drain")
+    output = meanwhile.end("FAILED", NOT_ARCHIVED)
+    check("scratch was changed while it was drained" in output, output)
+    check_kept(slurm, meanwhile, "it is in no archive")
+    check_advice(meanwhile)
+    step("a file that was written during the drain")
 
-    (slurm.shared / "fault").touch()
-    dying = slurm.job(f"exec WITH_SCRATCH --to archive-$SLURM_JOB_ID -- {fill(slurm)}")
+    dying = slurm.job("echo 'kill -KILL $(cat $job.n2)' >job-$SLURM_JOB_ID.fault\n"
+                      f"exec WITH_SCRATCH --to archive-$SLURM_JOB_ID -- {fill(slurm)}")
     output = dying.end("FAILED", NOT_ARCHIVED)
     check("n2: the node of the temporary cluster ended" in output, output)
     check_kept(slurm, dying, "it is in no archive", trees)
     check_advice(dying)
-    (slurm.shared / "fault").unlink()
     step("a node that died")
 
     lost = slurm.job("exec WITH_SCRATCH --to archive-$SLURM_JOB_ID -- "
@@ -444,6 +452,102 @@ def test_scratch_stays(scratch):
     check_gone(slurm, rescue)
     check_gone(slurm, dying)
     step("a later job has drained what that one left")
+
+
+class Site:
+    """Prolog and epilog as slurmd runs them, without one."""
+
+    def __init__(self, scratch):
+        self.scripts, self.root = scratch.path("scripts"), scratch.path("local")
+        scratch.folder.chmod(0o755)
+        shutil.copytree(SCRIPTS, self.scripts)
+        with open(self.scripts / "settings", "a", encoding="utf-8") as settings:
+            settings.write(f"scratch_root={self.root}\nepilog_seconds=1\n")
+        self.user = pwd.getpwnam("nobody")
+
+    def run(self, script, job="7", user=None, expect=0):
+        done = subprocess.run([self.scripts / script], capture_output=True, text=True, timeout=60, check=False,
+                              env={"SLURM_JOB_ID": job, "SLURM_JOB_UID": user or str(self.user.pw_uid),
+                                   "SLURM_JOB_GID": str(self.user.pw_gid), "SLURMD_NODENAME": "n1"})
+        check_equal(done.returncode, expect, f"exit code of {script}: {done.stderr}")
+        return done.stderr
+
+    def as_user(self, script):
+        subprocess.run(["setpriv", "--reuid", "nobody", "--regid", str(self.user.pw_gid), "--clear-groups", "sh", "-c",
+                        f"cd {self.root}/job-7 && {script}"], check=True)
+
+    def kept(self):
+        log = self.root / "kept.log"
+        return log.read_text().splitlines() if log.exists() else []
+
+
+def test_prolog(scratch):
+    site = Site(scratch)
+    for run_number in range(3):
+        site.run("prolog")
+        for directory in (site.root / "job-7", site.root / "job-7/data", site.root / "job-7/cluster"):
+            found = directory.stat()
+            check_equal((found.st_uid, found.st_gid, found.st_mode & 0o777),
+                        (site.user.pw_uid, site.user.pw_gid, 0o700), f"owner and mode of {directory}")
+        check_equal([*(site.root / "job-7/data").iterdir()], [], "files of an earlier run")
+        site.as_user(f"echo {run_number} >data/run")
+    check_equal([(site.root / f"job-7.run-{number}/data/run").read_text() for number in (1, 2)], ["0\n", "1\n"],
+                "files of earlier runs")
+    check('"../7"' in site.run("prolog", job="../7", expect=1), "the number of the job is not named")
+    check('"root"' in site.run("prolog", user="root", expect=1), "the user is not named")
+    site.root.chmod(0o777)
+    check("writable by nobody else" in site.run("prolog", job="8", expect=1), "a directory that all may write to")
+
+
+def test_epilog(scratch):
+    """What a user may have left does not keep a node, and costs no file but the user's own."""
+    site = Site(scratch)
+    victim = scratch.path("victim")
+    (victim / "data").mkdir(parents=True)
+    (victim / "data/file").write_text("of root")
+    os.chown(victim, site.user.pw_uid, site.user.pw_gid)
+    kept = 0
+    receipt = ("touch data/file; echo $PWD/cluster >cluster/drained; (echo directory job-7; WITH_DIRECTORY=$PWD"
+               f" SLURMD_NODENAME=n1 {site.scripts}/with-scratch --step list) >cluster/receipt")
+    part = "cluster/parts/n1/scratch"
+    for script, why in (("touch data/file", "it is in no archive"), ("touch beside", "files beside data/: beside"),
+                        ("touch data/file; mkfifo cluster/drained", "it is in no archive"),
+                        ("touch data/file; echo /nonexistent >cluster/drained", "/nonexistent has no receipt"),
+                        ("touch data/file; printf 'a\\n\\033b' >cluster/drained", "archive a??b has no receipt"),
+                        (f"touch data/file; ln -s {victim} cluster/out", "it is in no archive"),
+                        (f"touch data/file; rmdir cluster; mkdir c; ln -s {victim} c/in; ln -s c cluster", "beside"),
+                        ("touch data/file; echo $PWD/cluster >cluster/drained; echo directory job-8 >cluster/receipt",
+                         "is of another job"),
+                        ("touch data/file; echo $PWD/cluster >cluster/drained; echo directory job-7 >cluster/receipt",
+                         "it was changed after it went into"),
+                        (receipt, "lacks the part of n1"),
+                        (f"{receipt}; mkdir -p {part}; touch {part}/manifest; touch data/file",
+                         "it was changed after it went into")):
+        site.run("prolog")
+        site.as_user(script)
+        site.run("epilog")
+        kept += 1
+        check((site.root / "job-7").exists(), f"scratch is gone after {script}")
+        check(len(site.kept()) == kept and why in site.kept()[-1], f"after {script}: {site.kept()[-1:]}")
+        check((victim / "data/file").exists(), f"a file of root is gone after {script}")
+    whole = (site.scripts / "with-scratch").read_text()
+    (site.scripts / "with-scratch").write_text("#!/bin/sh\nexec sleep 60\n")
+    site.run("prolog")
+    site.run("epilog")
+    kept += 1
+    check("no answer within 1 s" in site.kept()[-1], f"of an epilog that would not end: {site.kept()[-1:]}")
+    (site.scripts / "with-scratch").write_text(whole)
+    for script in ("true", "rmdir data cluster", f"rmdir data; ln -s {victim}/data data",
+                   f"{receipt}; mkdir -p {part}; touch {part}/manifest",
+                   "touch data/file; touch cluster/discard; mkdir data/d; touch data/d/f; chmod 500 data/d"):
+        site.run("prolog")
+        site.as_user(script)
+        site.run("epilog")
+        check(not (site.root / "job-7").exists(), f"scratch is still there after {script}")
+        check((victim / "data/file").exists(), f"a file of root is gone after {script}")
+    check_equal(len(site.kept()), kept, "messages")
+    site.run("epilog")  # of a job without scratch
+    check('"x"' in site.run("epilog", job="x", expect=1), "the number of the job is not named")
 
 
 def test_refusals(scratch):
