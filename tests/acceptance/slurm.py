@@ -8,6 +8,7 @@ the test program, however that ends.
 
 import os
 import pwd
+import re
 import shutil
 import signal
 import subprocess
@@ -25,6 +26,7 @@ NODES = ("n1", "n2", "n3")
 USER, UID = "sluice-user", 64123
 JOB_S = 150
 NOT_ARCHIVED = 75
+RUN = re.compile("^[0-2]: .* 20[0-9][0-9]$", re.MULTILINE)  # what the example prints on a node for each of its runs
 NEEDED = ("slurmctld", "slurmd", "sbatch", "srun", "munged", "etcd", "ip")
 
 SETTINGS = """
@@ -65,14 +67,15 @@ DefMemPerCPU=500
 SchedulerParameters=batch_sched_delay=0,sched_min_interval=100000
 SlurmdParameters=config_overrides
 ReturnToService=2
+JobRequeue=0
 KillWait=5
 Prolog={folder}/scripts/prolog
 PrologFlags=Alloc
 Epilog={folder}/scripts/epilog
-NodeName=n1 NodeAddr=10.77.0.1 CPUs=4 RealMemory=2000
-NodeName=n2 NodeAddr=10.77.0.2 CPUs=4 RealMemory=2000
-NodeName=n3 NodeAddr=10.77.0.3 CPUs=4 RealMemory=2000
-PartitionName=all Nodes=ALL Default=YES MaxTime=10
+NodeName=n1 NodeAddr=10.77.0.1 CPUs=8 RealMemory=4000
+NodeName=n2 NodeAddr=10.77.0.2 CPUs=8 RealMemory=4000
+NodeName=n3 NodeAddr=10.77.0.3 CPUs=8 RealMemory=4000
+PartitionName=all Nodes=ALL Default=YES
 """
 
 
@@ -102,12 +105,10 @@ class Node(Host):
 class Job:
     """A batch job of the user."""
 
-    def __init__(self, slurm, script, nodes, *options):
+    def __init__(self, slurm, submitted, nodes):
+        """`submitted` is what sbatch printed."""
         self.slurm, self.nodes = slurm, nodes
-        batch = "#!/bin/bash\n" + script
-        done = slurm.as_user("sbatch", "--parsable", f"--nodes={nodes}", "--time=5", "--no-requeue",
-                             "--output=job-%j.out", *options, stdin=batch)
-        self.id = int(done.split(";")[0])
+        self.id = int(re.search(r"[0-9]+", submitted).group())
         self.archive = slurm.shared / f"archive-{self.id}"
 
     def output(self):
@@ -213,7 +214,8 @@ class Slurm:
                 [*map(str, arguments)], stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=self.environment()))
 
     def environment(self):
-        return {"PATH": os.environ["PATH"] + ":/usr/sbin:/sbin", "HOME": str(self.shared), "SLURM_CONF": str(self.conf)}
+        return {"PATH": os.environ["PATH"] + ":/usr/sbin:/sbin", "HOME": str(self.shared), "SLURM_CONF": str(self.conf),
+                "SBATCH_OUTPUT": "job-%j.out"}
 
     def as_user(self, *arguments, **options):
         return self.as_root("setpriv", "--reuid", USER, "--regid", USER, "--init-groups", *arguments, **options)
@@ -226,7 +228,15 @@ class Slurm:
         return done.stdout
 
     def job(self, script, *options, nodes=3):
-        return Job(self, script.replace("WITH_SCRATCH", f"{self.folder}/scripts/with-scratch"), nodes, *options)
+        batch = "#!/bin/bash\n" + script.replace("WITH_SCRATCH", f"{self.folder}/scripts/with-scratch")
+        return Job(self, self.as_user("sbatch", f"--nodes={nodes}", "--time=5", *options, stdin=batch), nodes)
+
+    def example(self, source=None):
+        """The batch script that users copy; `source` is the archive of an earlier job."""
+        variables = [f"SLUICE_SCRIPTS={self.folder}/scripts", *([f"FROM={source}"] if source else [])]
+        job = Job(self, self.as_user("env", *variables, "sbatch", self.folder / "scripts/example.sbatch"), len(NODES))
+        job.archive = self.shared / f"scratch-{job.id}"
+        return job
 
     def logs(self):
         logs = [*sorted((self.folder / "slurm").glob("*.log")), *self.folder.glob("disk-*/kept.log"),
@@ -346,37 +356,43 @@ def test_round_trip(scratch):
                         "--nodelist=n2", nodes=1)
     given_up = slurm.job("WITH_SCRATCH --to trees -- touch refused; [ $? = 2 ] || exit 9\n"
                          "exec WITH_SCRATCH --discard -- srun sh -c 'touch $SLUICE_SCRATCH/result'\n")
+    example = slurm.example()
     overrun.says("ready")
     slurm.as_user("scancel", "--batch", "--signal=USR1", str(overrun.id))
     drained.end("COMPLETED", 0)
+    output = example.end("COMPLETED", 0)
+    check_equal(len(RUN.findall(output)), 3, f"lines of the first run: {output}")
     output = given_up.end("COMPLETED", 0)
     check("--to trees: cannot make this directory" in output and not (slurm.shared / "refused").exists(), output)
     output = overrun.end("FAILED", 128 + signal.SIGTERM)
     check("the time limit is near: ending the command" in output, output)
-    for job in (drained, overrun, given_up):
+    for job in (drained, overrun, given_up, example):
         check_gone(slurm, job)
-    step("three jobs have drained their scratch or given it up, and it is gone")
-    check_archive(scratch, drained.archive, trees)
-    check_archive(scratch, overrun.archive, trees, ["n2"])
-    step("archives are whole")
+    step("four jobs have drained their scratch or given it up, and it is gone")
 
     found = slurm.shared / "found"
     slurm.as_user("mkdir", found)
     staged = slurm.job(f"exec WITH_SCRATCH --from {drained.archive} --to archive-$SLURM_JOB_ID -- "
                        f"srun sh -c 'cp -a $SLUICE_SCRATCH {found}/$SLURMD_NODENAME; exit 7'\n")
+    example = slurm.example(example.archive)
+    broken = slurm.job(f"cp -r {drained.archive} broken\n"
+                       "yes | dd of=broken/parts/n2/scratch/segment-00000 bs=64K seek=1 count=1 conv=notrunc\n"
+                       f"exec WITH_SCRATCH --from broken --to archive-$SLURM_JOB_ID -- touch {found}/ran\n")
     few = slurm.job(f"exec WITH_SCRATCH --from {drained.archive} --discard -- touch {found}/ran\n", nodes=2)
+    check_archive(scratch, drained.archive, trees)
+    check_archive(scratch, overrun.archive, trees, ["n2"])
+    step("archives are whole")
     output = few.end("FAILED", NOT_ARCHIVED)
     check("scratch of 3 nodes, and this job has 2; ask for 3" in output, output)
     check(not (found / "ran").exists() and "The command was not run." in output, output)
-    broken = slurm.job(f"cp -r {drained.archive} broken\n"
-                       "printf x | dd of=broken/parts/n2/scratch/segment-00000 bs=1 seek=5000 conv=notrunc\n"
-                       f"exec WITH_SCRATCH --from broken --to archive-$SLURM_JOB_ID -- touch {found}/ran\n")
     staged.end("FAILED", 7)
     for node in NODES:
         check_same(trees / node, found / node)
     output = broken.end("FAILED", NOT_ARCHIVED)
     check(f"restoring {slurm.shared}/broken failed (exit code 3)" in output and not (found / "ran").exists(), output)
-    for job in (staged, few, broken):
+    output = example.end("COMPLETED", 0)
+    check_equal(len(RUN.findall(output)), 6, f"lines of two runs: {output}")
+    for job in (staged, few, broken, example):
         check_gone(slurm, job)
     step("another job had the files in place")
     check_archive(scratch, staged.archive, trees, ["n1"])
@@ -396,6 +412,8 @@ def test_scratch_stays(scratch):
                      f"echo b >{slurm.folder}/local/job-$SLURM_JOB_ID/data/file\n")
     meanwhile = slurm.job("echo 'echo b >$SLUICE_SCRATCH/file' >job-$SLURM_JOB_ID.fault\n"
                           "exec WITH_SCRATCH --to archive-$SLURM_JOB_ID -- srun sh -c 'echo a >$SLUICE_SCRATCH/file'\n")
+    dying = slurm.job("echo 'kill -KILL $(cat $job.n2)' >job-$SLURM_JOB_ID.fault\n"
+                      f"exec WITH_SCRATCH --to archive-$SLURM_JOB_ID -- {fill(slurm)}")
     cancelled.says("ready")
     slurm.as_user("scancel", str(cancelled.id))
     cancelled.end("CANCELLED", None)
@@ -425,8 +443,6 @@ def test_scratch_stays(scratch):
     check_advice(meanwhile)
     step("a file that was written during the drain")
 
-    dying = slurm.job("echo 'kill -KILL $(cat $job.n2)' >job-$SLURM_JOB_ID.fault\n"
-                      f"exec WITH_SCRATCH --to archive-$SLURM_JOB_ID -- {fill(slurm)}")
     output = dying.end("FAILED", NOT_ARCHIVED)
     check("n2: the node of the temporary cluster ended" in output, output)
     check_kept(slurm, dying, "it is in no archive", trees)
@@ -446,7 +462,8 @@ def test_scratch_stays(scratch):
     slurm.idle()
     step("a node that Slurm gave up")
 
-    rescue = slurm.job(f"exec WITH_SCRATCH --job {dying.id} --to archive-$SLURM_JOB_ID\n")
+    advice = re.search("To save it: (.*)NEW_ARCHIVE'$", dying.output(), re.MULTILINE).group(1)
+    rescue = Job(slurm, slurm.as_user("sh", "-c", f"{advice}archive-$SLURM_JOB_ID'"), 3)
     rescue.end("COMPLETED", 0)
     check_archive(scratch, rescue.archive, trees)
     check_gone(slurm, rescue)
@@ -507,8 +524,9 @@ def test_epilog(scratch):
     (victim / "data/file").write_text("of root")
     os.chown(victim, site.user.pw_uid, site.user.pw_gid)
     kept = 0
-    receipt = ("touch data/file; echo $PWD/cluster >cluster/drained; (echo directory job-7; WITH_DIRECTORY=$PWD"
-               f" SLURMD_NODENAME=n1 {site.scripts}/with-scratch --step list) >cluster/receipt")
+    receipt = ("touch data/file; echo $PWD/cluster >cluster/drained; (echo directory job-7; echo part n1;"
+               f" WITH_CLUSTER= WITH_DIRECTORY=$PWD SLURMD_NODENAME=n1 {site.scripts}/with-scratch --step list)"
+               " >cluster/receipt")
     part = "cluster/parts/n1/scratch"
     for script, why in (("touch data/file", "it is in no archive"), ("touch beside", "files beside data/: beside"),
                         ("touch data/file; mkfifo cluster/drained", "it is in no archive"),
