@@ -593,6 +593,11 @@ def test_refusals(scratch):
     check(done.returncode == 2 and "not in a Slurm job" in done.stderr, f"outside a job: {done}")
 
 
+def terminated(*_):
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # it may come twice, from whoever sends it and from the first process
+    sys.exit(1)
+
+
 def main():
     missing = [name for name in NEEDED if not shutil.which(name, path=os.environ["PATH"] + ":/usr/sbin:/sbin")]
     if missing:
@@ -609,7 +614,7 @@ def main():
     # The first process of its namespace takes in the processes that others leave, and ends all of them with itself.
     tests = os.fork()
     if tests == 0:
-        signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+        signal.signal(signal.SIGTERM, terminated)
         harness.main(globals())
         sys.exit(0)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal sends it to the tests as well
