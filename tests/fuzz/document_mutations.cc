@@ -24,12 +24,13 @@ TEST(Fuzz, DecodersOfDocumentsSurviveMutations) {
   node.name = "n1";
   node.number = 1;
   node.rates.link = {1e9, 3};
-  std::vector<std::string> inputs = {encode(head),
-                                     encode(progress),
-                                     encode(cluster),
-                                     encode(node),
-                                     encode(LiveInfo{"i", "s", 4, 17, "lock"}),
-                                     encode(StoreInfo{"s", 1, "t", 2, 3, "lock", "process", 4, true})};
+  std::vector<std::string> inputs = {
+      encode(head),
+      encode(progress),
+      encode(cluster),
+      encode(node),
+      encode(LiveInfo{"i", "s", 4, 17, "lock"}),
+      encode(StoreInfo{"s", 1, "t", 2, 3, "lock", "process", 4, true})};
   for (std::string& chunk : encode_plan(some_plan(), kUuid, 1)) inputs.push_back(std::move(chunk));
   run_mutations(inputs, 30'000);
 }

@@ -35,7 +35,10 @@ void put_members(ClusterBlock& block) {
     table.members.push_back({node.name, node.number, 1, ""});
     require(block.put(node_key(name), encode(node)).ok());
     require(block.put(live_key(name), encode(LiveInfo{"i", "store", 1, 17, "lock"})).ok());
-    require(block.put(store_key(name), encode(StoreInfo{"store", 1, "token", 2, 3, "lock", "process", 4, true})).ok());
+    require(block
+                .put(store_key(name),
+                     encode(StoreInfo{"store", 1, "token", 2, 3, "lock", "process", 4, true}))
+                .ok());
   }
   const auto made = compute_table(nullptr, table);
   require(made.ok() && publish_table(block, made->table).ok());
