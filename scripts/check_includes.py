@@ -29,7 +29,7 @@ DATAPLANE = {folder for folder in ALLOWED if folder.startswith("dataplane/")}
 TABLE = {"control/table", "control/cluster_block"}
 PLANS = TABLE | {"control/schedule", "control/membership"}
 PEERS = PLANS | {"control/proto", "control/peers", "control/job"}
-JOBS = PEERS | {"control/backup", "control/records", "control/restore"}
+JOBS = PEERS | {"control/backup", "control/contents", "control/records", "control/restore"}
 NODES = JOBS | {"control/service", "control/client", "control/node"}
 BELOW = BASE | DATAPLANE | {"drivers"}
 ALLOWED |= {
@@ -42,6 +42,7 @@ ALLOWED |= {
     "control/peers": BELOW | PLANS | {"control/proto"},
     "control/job": BASE | {"dataplane/store"} | PLANS,
     "control/backup": BELOW | PEERS,
+    "control/contents": BELOW | PEERS | {"tree"},
     "control/records": BELOW | PEERS,
     "control/restore": BELOW | PEERS,
     "control/service": BELOW | JOBS,

@@ -46,6 +46,8 @@ bool element_matches(std::string_view pattern, size_t* at, unsigned char byte) {
   return in != negated;
 }
 
+}  // namespace
+
 // Goes back to the last '*' alone: one before it could match no more than it does.
 bool name_matches(std::string_view pattern, std::string_view name) {
   size_t at = 0;
@@ -68,6 +70,8 @@ bool name_matches(std::string_view pattern, std::string_view name) {
   while (at < pattern.size() && pattern[at] == '*') ++at;
   return at == pattern.size();
 }
+
+namespace {
 
 // The same one level up: names for bytes, "**" for '*'.
 bool path_matches(const std::vector<std::string>& pattern, const std::vector<std::string>& path) {

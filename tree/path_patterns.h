@@ -23,6 +23,9 @@
 
 namespace sluice {
 
+// Whether one name, without '/', matches a pattern of one name.
+bool name_matches(std::string_view pattern, std::string_view name);
+
 class PathPatterns {
  public:
   static constexpr size_t kMaxPatterns = 10'000;

@@ -254,6 +254,17 @@ Digest128 digest_of_chunks(const std::vector<Digest128>& chunks) {
   return digest.digest128();
 }
 
+bool is_chunk_of(const TreeHeader& chunk, const TreeHeader& file, uint32_t number) {
+  return chunk.kind == TreeKind::kChunk && chunk.chunk == number &&
+         chunk.generation == file.generation && chunk.size == file.size &&
+         chunk.chunk_bytes == file.chunk_bytes && chunk.chunks() == file.chunks();
+}
+
+std::vector<Extent> extents_of(const TreeEntry& entry) {
+  if (entry.header.sparse) return entry.extras.extents;
+  return {{uint64_t{entry.header.chunk} * entry.header.chunk_bytes, entry.content.size()}};
+}
+
 std::string tree_chunk_key(std::string_view file_key, uint64_t generation, uint32_t chunk) {
   std::string key(file_key);
   key.push_back('\0');

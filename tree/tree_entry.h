@@ -127,6 +127,11 @@ Digest128 digest_of_content(const std::vector<Extent>& extents, std::string_view
 // The digest a file's header carries, from those of its chunks.
 Digest128 digest_of_chunks(const std::vector<Digest128>& chunks);
 
+// Whether a chunk is the given one of a file.
+bool is_chunk_of(const TreeHeader& chunk, const TreeHeader& file, uint32_t number);
+// Where the content of a file's record, or of a chunk's, lies in the file.
+std::vector<Extent> extents_of(const TreeEntry& entry);
+
 // 9 bytes longer than the file's key; 10 from chunk 2^24 on.
 std::string tree_chunk_key(std::string_view file_key, uint64_t generation, uint32_t chunk);
 // False when it is not the key of a chunk.

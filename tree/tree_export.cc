@@ -17,19 +17,6 @@ namespace {
 constexpr int kFetches = 8;                // of a file that is replaced while it is read
 constexpr size_t kAnswers = size_t{1024};  // about what is in the way, remembered
 
-// Whether a chunk is the given one of a file.
-bool belongs(const TreeHeader& chunk, const TreeHeader& file, uint32_t number) {
-  return chunk.kind == TreeKind::kChunk && chunk.chunk == number &&
-         chunk.generation == file.generation && chunk.size == file.size &&
-         chunk.chunk_bytes == file.chunk_bytes && chunk.chunks() == file.chunks();
-}
-
-// Where the content of a file's record, or of a chunk's, lies in the file.
-std::vector<Extent> extents_of(const TreeEntry& entry) {
-  if (entry.header.sparse) return entry.extras.extents;
-  return {{uint64_t{entry.header.chunk} * entry.header.chunk_bytes, entry.content.size()}};
-}
-
 // A generation of a file's chunks that is being put together. Only one that the file's record names
 // is placed.
 struct Assembly {
@@ -229,6 +216,7 @@ bool TreeExporter::is_whole(std::string_view path, const TreeHeader& header) con
 }
 
 // By value: what it is taken from goes in here.
+// NOLINTNEXTLINE(performance-unnecessary-value-param)
 absl::Status TreeExporter::place_large(std::string_view path, ChunkedFile file) {
   const auto assembly = assemblies_.extract(AssemblyKey(path, file.header()));
   large_files_.erase(std::string(path));
@@ -262,7 +250,7 @@ absl::StatusOr<uint64_t> TreeExporter::fetch_chunks(const std::string& path,
     const auto parsed = parse_tree_entry(*value);
     if (absl::IsNotFound(parsed.status())) return number;
     SLUICE_ASSIGN_OR_RETURN(const TreeEntry entry, parsed);
-    if (!belongs(entry.header, header, chunk))
+    if (!is_chunk_of(entry.header, header, chunk))
       return data_loss("chunk {} is another one's", number);
     // The last one places the file.
     SLUICE_RETURN_IF_ERROR(take_chunk(path, entry, key.size() + value->size()));

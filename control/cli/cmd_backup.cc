@@ -372,8 +372,8 @@ void register_create(CLI::App& backup, Invocation& invocation,
 }  // namespace
 
 void register_backup(CLI::App& app, Invocation& invocation) {
-  CLI::App* backup =
-      add_command(app, "backup", "Make, list, check and remove backups", "sluice backup create");
+  CLI::App* backup = add_command(app, "backup", "Make, list, check, look into and remove backups",
+                                 "sluice backup create");
   backup->require_subcommand(1, 1);
   const auto arguments = std::make_shared<BackupArguments>();
   register_create(*backup, invocation, arguments);
@@ -408,6 +408,7 @@ void register_backup(CLI::App& app, Invocation& invocation) {
   check->add_option("--archive", arguments->archives, "The directories of an archive's parts")
       ->type_name("DIR");
   on_run(check, invocation, arguments, verify);
+  register_contents(*backup, invocation);
 
   CLI::App* schedule = add_command(app, "schedule", "See who sends which copies to whom",
                                    "sluice schedule show nightly");

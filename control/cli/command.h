@@ -61,6 +61,8 @@ void register_node(CLI::App& app, Invocation& invocation);
 void register_cluster(CLI::App& app, Invocation& invocation);
 void register_record(CLI::App& app, Invocation& invocation);
 void register_backup(CLI::App& app, Invocation& invocation);
+// Into the group "backup".
+void register_contents(CLI::App& backup, Invocation& invocation);
 void register_restore(CLI::App& app, Invocation& invocation);
 void register_table(CLI::App& app, Invocation& invocation);
 void register_bench(CLI::App& app, Invocation& invocation);

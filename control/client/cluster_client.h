@@ -20,6 +20,7 @@
 #include "absl/status/statusor.h"
 #include "control/client/results.h"
 #include "control/cluster_block/cluster_block.h"
+#include "control/contents/backup_contents.h"
 #include "control/membership/documents.h"
 #include "control/restore/results.h"
 #include "control/table/table.h"
@@ -112,6 +113,9 @@ class ClusterClient {
   absl::Status backup_delete(std::string_view backup) { return backup_delete(backup, false); }
   // Parts that are remembered so.
   virtual absl::StatusOr<std::vector<OrphanView>> backup_orphans() = 0;
+  // What a completed backup holds, read from its holders. The client outlives it.
+  virtual absl::StatusOr<std::unique_ptr<BackupContents>> backup_contents(
+      std::string_view backup) = 0;
   virtual absl::StatusOr<ScheduleView> schedule_show(std::string_view backup) = 0;
 
   virtual absl::StatusOr<RestoreOutcome> restore(const RestoreRequest& options,

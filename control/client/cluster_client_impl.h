@@ -15,6 +15,7 @@
 #include "base/deadline.h"
 #include "control/backup/backup_store.h"
 #include "control/client/cluster_client.h"
+#include "control/client/remote_contents.h"
 #include "control/peers/cluster_connection.h"
 
 namespace sluice {
@@ -56,6 +57,10 @@ class ClusterClientImpl final : public ClusterClient {
   using ClusterClient::backup_delete;
   absl::Status backup_delete(std::string_view backup, bool force) override;
   absl::StatusOr<std::vector<OrphanView>> backup_orphans() override;
+  absl::StatusOr<std::unique_ptr<BackupContents>> backup_contents(
+      std::string_view backup) override {
+    return open_remote_contents(*connection_, backup);
+  }
   absl::StatusOr<ScheduleView> schedule_show(std::string_view backup) override;
 
   absl::StatusOr<RestoreOutcome> restore(const RestoreRequest& request,

@@ -43,7 +43,10 @@
   STREAM(VerifyBackup, verify_backup, kVerify)     \
   CALL(DeleteBackup, delete_backup, kBackup)       \
   STREAM(RestorePart, restore_part, kRestore)      \
-  STREAM(ReadUnits, read_units, kRestore)
+  STREAM(ReadUnits, read_units, kRestore)          \
+  STREAM(ListSlots, list_slots, kContents)         \
+  STREAM(ListContents, list_contents, kContents)   \
+  STREAM(ReadContents, read_contents, kContents)
 // clang-format on
 
 #endif  // SLUICE_CONTROL_SERVICE_CALL_LIST_H_

@@ -32,14 +32,15 @@ class Admission {
     kGet,
     kCount,
     kExport,
-    kScan,     // of one slot, for another node's export or count
-    kBackup,   // followed by a client, cancelled, deleted
-    kVerify,   // of a backup, or of one part of one
-    kRestore,  // sending of one part, or listing of its failed units
+    kScan,      // of one slot, for another node's export or count
+    kBackup,    // followed by a client, cancelled, deleted
+    kVerify,    // of a backup, or of one part of one
+    kRestore,   // sending of one part, or listing of its failed units
+    kContents,  // of one part: what is in it, for a client that looks into a backup
     kKinds,
   };
   static constexpr std::array<int, static_cast<size_t>(Kind::kKinds)> kMost = {
-      256, 128, 64, 64, 24, 24, 48, 24, 16, 16};
+      256, 128, 64, 64, 24, 24, 48, 24, 16, 16, 12};
 
   // One call; counted for as long as it lives.
   class Call {
@@ -70,11 +71,11 @@ class Admission {
   std::array<std::atomic<int>, static_cast<size_t>(Kind::kKinds)> in_work_{};
 };
 
-// What is done is fenced by its own attempts, and too long to be done again for a moment without
-// the cluster block.
+// Too long to be done again for a moment without the cluster block: steps have fences of their own,
+// and an archive has no other version.
 constexpr bool is_job(Admission::Kind kind) {
   return kind == Admission::Kind::kBackup || kind == Admission::Kind::kVerify ||
-         kind == Admission::Kind::kRestore;
+         kind == Admission::Kind::kRestore || kind == Admission::Kind::kContents;
 }
 
 constexpr int max_rpc_threads() {

@@ -54,6 +54,12 @@ class ServingService {
                             PageSink<v1::RestoreUpdate>* pages);
   absl::Status read_units(IncomingCall& call, const v1::ReadUnitsRequest& request,
                           PageSink<v1::UnitKeys>* pages);
+  absl::Status list_slots(IncomingCall& call, const v1::ListSlotsRequest& request,
+                          PageSink<v1::PartSlots>* pages);
+  absl::Status list_contents(IncomingCall& call, const v1::ListContentsRequest& request,
+                             PageSink<v1::ContentsPage>* pages);
+  absl::Status read_contents(IncomingCall& call, const v1::ReadContentsRequest& request,
+                             PageSink<v1::ContentsPiece>* pages);
 
  private:
   absl::Status follow(absl::StatusOr<std::shared_ptr<BackupRun>> run, const IncomingCall& call,

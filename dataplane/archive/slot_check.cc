@@ -5,7 +5,7 @@
 namespace sluice {
 
 absl::Status SlotCheck::add_block(const BlockLocation& location, std::span<const uint8_t> block,
-                                  uint64_t newest_stamp) {
+                                  uint64_t newest_stamp, const Visit& visit) {
   const uint32_t expected = blocks_++;
   if (broken_) return absl::OkStatus();
   absl::Status status;
@@ -13,13 +13,14 @@ absl::Status SlotCheck::add_block(const BlockLocation& location, std::span<const
     status = data_loss("out of sequence: block {} where block {} of slot {} belongs",
                        location.sequence, expected, location.slot);
   } else {
-    status = add_blocks_entries(block, newest_stamp);
+    status = add_blocks_entries(block, newest_stamp, visit);
   }
   broken_ = !status.ok();
   return status;
 }
 
-absl::Status SlotCheck::add_blocks_entries(std::span<const uint8_t> block, uint64_t newest_stamp) {
+absl::Status SlotCheck::add_blocks_entries(std::span<const uint8_t> block, uint64_t newest_stamp,
+                                           const Visit& visit) {
   SLUICE_ASSIGN_OR_RETURN(BlockReader reader, BlockReader::open_verified(block));
   BlockEntry entry;
   for (;;) {
@@ -28,7 +29,13 @@ absl::Status SlotCheck::add_blocks_entries(std::span<const uint8_t> block, uint6
     if (entry.version.stamp > newest_stamp) {
       return data_loss("a record is newer than the manifest's newest stamp");
     }
+    if (passing_ && entry.fragment_offset > 0) {
+      passing_ = !entry.last();
+      continue;
+    }
+    passing_ = false;
     SLUICE_RETURN_IF_ERROR(add_entry(entry));
+    if (visit) SLUICE_RETURN_IF_ERROR(visit(entry, continues_ ? nullptr : &run_));
   }
 }
 

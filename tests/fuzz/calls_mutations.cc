@@ -153,6 +153,21 @@ void add_archives(std::vector<std::string>* inputs) {
   *units.mutable_archive() = archive;
   units.add_units()->set_slot(3);
   inputs->push_back(to_serving(kServingReadUnits, units));
+  v1::ListSlotsRequest slots;
+  *slots.mutable_archive() = archive;
+  inputs->push_back(to_serving(kServingListSlots, slots));
+  v1::ListContentsRequest contents;
+  *contents.mutable_archive() = archive;
+  contents.set_path("docs");
+  contents.set_children(true);
+  contents.set_slots("\x0f");
+  contents.set_first_slot(1);
+  contents.set_after("docs/a");
+  inputs->push_back(to_serving(kServingListContents, contents));
+  v1::ReadContentsRequest read;
+  *read.mutable_archive() = archive;
+  read.add_keys("docs/a");
+  inputs->push_back(to_serving(kServingReadContents, read));
 }
 
 TEST(Fuzz, ServicesSurviveMutatedRequests) {
