@@ -43,7 +43,7 @@ class BackupContents {
   // once. One call of the visitor at a time, from any thread; ends with its error.
   using VisitEntry = std::function<absl::Status(BackupEntry entry)>;
   virtual absl::Status list(const ContentsListing& listing, const VisitEntry& visit) = 0;
-  // The values of these keys, in order; nullopt where there is no record, or a deleted one.
+  // The values of these keys, in order; nullopt where a key has none, or a deleted one.
   using Values = std::vector<std::optional<std::string>>;
   virtual absl::StatusOr<Values> read(const std::vector<std::string>& keys) = 0;
 };

@@ -21,7 +21,7 @@ struct ContentResult {
 };
 
 // Hands out the content in order, holes as zeros, in pieces of at most a value's length; each piece
-// has been checked. A hard link is followed. NOT_FOUND where there is no such entry;
+// has been checked. A hard link is followed. NOT_FOUND where the path has no entry;
 // FAILED_PRECONDITION, saying what it is, for what has no content (a directory, a symbolic link);
 // DATA_LOSS where chunks are missing or foreign, or the whole does not have its digest: what was
 // handed out is then not the file. Ends with the callback's error. Memory: kChunksAtOnce chunks.

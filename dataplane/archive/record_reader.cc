@@ -85,7 +85,7 @@ struct RecordReader::Scanning {
   std::string_view after;
   ArchivedRecord out;
   std::string value;
-  absl::Status visited;  // the visitor's error is no damage
+  absl::Status visited;  // the visitor's error is not damage
 };
 
 absl::Status RecordReader::scan_slot(uint32_t number, const Slot& slot, const RecordScan& scan,

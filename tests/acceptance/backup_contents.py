@@ -215,7 +215,7 @@ def test_looking_into_backups(scratch):
     check_records(one, PLAIN)
     check_choices(scratch, one)
 
-    # What was put again as it was is no difference, and neither is a file that was imported again.
+    # What was put again as it was is not a difference, and neither is a file that was imported again.
     root = os.fsencode(tree)
     write(root + b"/small", b"other content")
     write(root + b"/sub/new", b"new")
