@@ -57,10 +57,12 @@ bool concerns(std::string_view call) {
   return rule.calls == call;
 }
 
-// The error that this call fails with, kNoError, or 0 where it ends in the middle.
+// The error that this call fails with, kNoError, or 0 where it ends in the middle. `path` is null
+// for an open file that has been removed.
 int fault(std::string_view call, const char* path) {
   const std::lock_guard lock(mutex);
-  if (!concerns(call) || std::strstr(path, rule.text.c_str()) == nullptr) return kNoError;
+  if (!concerns(call) || path == nullptr) return kNoError;
+  if (std::strstr(path, rule.text.c_str()) == nullptr) return kNoError;
   ++rule.seen;
   if (rule.seen < rule.first || (rule.seen > rule.first && !rule.for_good)) return kNoError;
   ++rule.failed;
@@ -86,8 +88,9 @@ int get_attributes(const char* path, struct stat* info, fuse_file_info* file) {
 // What processes share by mapping it. The system writes it at moments of its own; a disk's file
 // system keeps it in memory where that fails, and nobody notices. FUSE may drop it then, and show
 // what was written last: so these writes do not fail.
-bool is_mapped(std::string_view path) {
-  return path.ends_with("-shm") || path.ends_with("-leases");
+bool is_mapped(const char* path) {
+  const std::string_view name(path == nullptr ? "" : path);
+  return name.ends_with("-shm") || name.ends_with("-leases");
 }
 
 // Writes past the page cache arrive as any others; they are not aligned to anything here.
