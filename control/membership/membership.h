@@ -80,7 +80,7 @@ class Membership {
     // Its number is ignored: the cluster gives it. So is its weight, unless it is explicit: it
     // follows from the rates.
     NodeInfo node;
-    // What the node's data folder was found to hold (Store::found()).
+    // What the node's data directory was found to hold (Store::found()).
     struct Found {
       std::string joined;   // token of the last confirmed join
       std::string joining;  // token of this one; empty: the folder is not compared
