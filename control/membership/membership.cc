@@ -170,14 +170,18 @@ bool is_surely_dead(const LiveInfo& holder, const Membership::Options& options) 
          holder.incarnation < options.node.incarnation;
 }
 
+// For how long a process serves after it last saw the name its own.
+int64_t served_ms(const Membership::Options& options) {
+  return Membership::kServedLeases * options.ttl_ms;
+}
+
 // For how long the process that had the name last, whose lease is over, may still answer; 0: it
 // surely does not.
 uint64_t may_serve_ms(const Known<StoreInfo>& last, const Membership::Options& options) {
   if (defect(Defect::kNamesakesOverlap)) return 0;
   if (!last.info) {
     // Damaged: whoever wrote it may have been like this one.
-    const int64_t served_ms = Membership::kServedLeases * options.ttl_ms;
-    return last.revision == 0 ? 0 : static_cast<uint64_t>(served_ms);
+    return last.revision == 0 ? 0 : static_cast<uint64_t>(served_ms(options));
   }
   const StoreInfo& store = *last.info;
   const bool same_lock = !store.lock.empty() && store.lock == options.found.lock;
@@ -328,7 +332,7 @@ class Membership::Joining {
         name_(options_.node.name),
         live_{make_uuid(), options_.node.store_id, options_.node.incarnation, ::getpid(),
               options_.found.lock},
-        term_(std::make_shared<Term>(options_.serve_until, kServedLeases * options_.ttl_ms * kMs)),
+        term_(std::make_shared<Term>(options_.serve_until, served_ms(options_) * kMs)),
         begun_ms_(options_.clock->monotonic_ms()) {
     be_patient();
   }
@@ -351,7 +355,9 @@ class Membership::Joining {
   absl::StatusOr<bool> may_take(const View& view);
   absl::StatusOr<bool> has_been_silent(const View& view);
   absl::StatusOr<std::unique_ptr<Membership>> take(View view);
-  uint64_t ask_peers() const { return options_.seen_sequence ? options_.seen_sequence() : 0; }
+  void ask_peers() { seen_ = options_.seen_sequence ? options_.seen_sequence() : 0; }
+  // Whether the data directory is what the cluster and the peers know of it.
+  absl::Status check_found(const View& view) const;
   void be_patient() {
     takeover_.emplace(*options_.clock, options_.takeover_wait_ms);
     patience_.emplace(*options_.clock, kJoinPatienceMs);
@@ -409,12 +415,15 @@ absl::StatusOr<Membership::Joining::View> Membership::Joining::look() {
                 !defect(Defect::kLostJoinIsAnothers);
   view.is_free =
       !view.holder || view.is_own || (view.live.ok() && is_surely_dead(*view.live, options_));
-  if (view.is_free && std::exchange(seen_is_old_, false)) seen_ = ask_peers();
-  // What is known of the store is the joining process's own where the key is.
-  if (view.store.info && !options_.accept_data_loss && !view.is_own) {
-    SLUICE_RETURN_IF_ERROR(check_store(*view.store.info, options_, seen_));
-  }
+  if (view.is_free && std::exchange(seen_is_old_, false)) ask_peers();
+  SLUICE_RETURN_IF_ERROR(check_found(view));
   return view;
+}
+
+absl::Status Membership::Joining::check_found(const View& view) const {
+  // What is known of the store is the joining process's own where the key is.
+  if (!view.store.info || options_.accept_data_loss || view.is_own) return absl::OkStatus();
+  return check_store(*view.store.info, options_, seen_);
 }
 
 absl::StatusOr<bool> Membership::Joining::may_take(const View& view) {
@@ -445,10 +454,8 @@ absl::StatusOr<bool> Membership::Joining::has_been_silent(const View& view) {
   }
   if (now_ns - silent_since_ns_ >= needed_ns) {
     // What it answered meanwhile is known to its peers at most.
-    const uint64_t before = std::exchange(seen_, ask_peers());
-    if (seen_ > before && view.store.info && !options_.accept_data_loss) {
-      SLUICE_RETURN_IF_ERROR(check_store(*view.store.info, options_, seen_));
-    }
+    ask_peers();
+    SLUICE_RETURN_IF_ERROR(check_found(view));
     return true;
   }
   if (options_.stop_asked && options_.stop_asked()) {
@@ -487,7 +494,7 @@ absl::StatusOr<std::unique_ptr<Membership>> Membership::Joining::take(View view)
   joined.store.ceiling = joined.clock_floor;
   joined.store.lock = options_.found.lock;
   joined.store.process = process_identity();
-  joined.store.serves_ms = static_cast<uint64_t>(options_.ttl_ms * kServedLeases);
+  joined.store.serves_ms = static_cast<uint64_t>(served_ms(options_));
   ops.push_back(ClusterOp::put(node_key(name_), encode(joined.node), view.node.revision));
   ops.push_back(ClusterOp::put(live_key(name_), encode(live_),
                                view.holder ? view.holder->revision : 0, lease_.keeper->id()));
