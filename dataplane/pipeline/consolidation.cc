@@ -130,9 +130,7 @@ ConsolidationImpl::~ConsolidationImpl() {
 absl::StatusOr<StreamHandler::Admission> ConsolidationImpl::admit(const Hello& hello) {
   const MutexLock lock(mutex_);
   SLUICE_RETURN_IF_ERROR(check_attempt(hello, options_.attempt));
-  if (progress_.state == State::kFailed || progress_.state == State::kCancelled) {
-    return aborted("backup {} has ended here: {}", options_.job, message_of(status_));
-  }
+  SLUICE_RETURN_IF_ERROR(check_not_ended());
   if (lanes_.find(hello.node) == lanes_.end()) {
     return failed_precondition("{} has nothing to send to backup {} here", hello.node,
                                options_.job);
@@ -147,6 +145,14 @@ absl::StatusOr<StreamHandler::Admission> ConsolidationImpl::admit(const Hello& h
   return admission;
 }
 
+// ABORTED tells a source that coming back is no use.
+absl::Status ConsolidationImpl::check_not_ended() const {
+  if (progress_.state != State::kFailed && progress_.state != State::kCancelled) {
+    return absl::OkStatus();
+  }
+  return aborted("backup {} has ended here: {}", options_.job, message_of(status_));
+}
+
 // Open streams of other sources than this one.
 size_t ConsolidationImpl::agreed_streams(const std::string& but_of) const {
   size_t count = 0;
@@ -159,12 +165,17 @@ size_t ConsolidationImpl::agreed_streams(const std::string& but_of) const {
 void ConsolidationImpl::accepted(std::shared_ptr<Stream> stream) {
   Lane& lane = *lanes_.find(stream->hello().node)->second;
   std::shared_ptr<Stream> older;  // ends here, or with its last user
+  absl::Status ended;
   {
     const MutexLock lock(mutex_);
-    older = std::exchange(lane.newest, stream);
-    ++lane.streams;
-    lane.list_due = true;
+    ended = check_not_ended();  // since it was admitted: end() does not know of this stream
+    if (ended.ok()) {
+      older = std::exchange(lane.newest, stream);
+      ++lane.streams;
+      lane.list_due = true;
+    }
   }
+  if (!ended.ok()) return stream->close(ended);
   changed_.notify_all();
   stream->on_change(lane.activity->waker());
 }
@@ -239,22 +250,21 @@ void ConsolidationImpl::slot_failed(uint32_t slot, const std::string& source,
 
 void ConsolidationImpl::end(State state, const absl::Status& status) {
   std::vector<std::shared_ptr<Stream>> streams;
+  absl::Status told;
   {
     const MutexLock lock(mutex_);
     if (progress_.state != State::kRunning) return;
     progress_.state = state;
     status_ = status;
-    if (!status.ok()) {
+    told = check_not_ended();
+    if (!told.ok()) {
       for (auto& [node, lane] : lanes_) {
         if (lane->newest != nullptr) streams.push_back(lane->newest);
       }
     }
   }
   changed_.notify_all();
-  // ABORTED tells a source that coming back is no use.
-  for (const std::shared_ptr<Stream>& stream : streams) {
-    stream->close(aborted("backup {} has ended here: {}", options_.job, message_of(status)));
-  }
+  for (const std::shared_ptr<Stream>& stream : streams) stream->close(told);
   if (options_.on_end) {
     const MutexLock lock(callback_mutex_);
     options_.on_end(status);

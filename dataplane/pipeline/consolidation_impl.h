@@ -81,6 +81,7 @@ class ConsolidationImpl final : public Consolidation, public StreamHandler, publ
   absl::Status check_options() SLUICE_REQUIRES(mutex_);
   absl::Status take_durable_at_open() SLUICE_REQUIRES(mutex_);
   Lane& lane_of(const std::string& node);
+  absl::Status check_not_ended() const SLUICE_REQUIRES(mutex_);
   void end(State state, const absl::Status& status);
   bool running() const override;
   bool stopping() const { return stopping_.load(std::memory_order_acquire); }

@@ -5,6 +5,7 @@
 #include <atomic>
 #include <cerrno>
 #include <condition_variable>
+#include <future>
 #include <thread>
 
 #include "base/status.h"
@@ -521,6 +522,54 @@ TEST(BackupTest, AFullDiskEndsThePartCleanlyAndALaterAttemptFinishesIt) {
   second.commit();
   expect_verifies(cluster, second);
   expect_restores_to(second.folders(), cluster.newest(), 4, 2, 2);
+}
+
+// Passes streams on to a consolidation, which ends between its two answers to each of them.
+class EndsBeforeItHasTheStream final : public StreamHandler {
+ public:
+  explicit EndsBeforeItHasTheStream(Consolidation& consolidation)
+      : consolidation_(consolidation), handler_(dynamic_cast<StreamHandler&>(consolidation)) {}
+  absl::StatusOr<Admission> admit(const Hello& hello) override {
+    absl::StatusOr<Admission> admission = handler_.admit(hello);
+    consolidation_.cancel();
+    return admission;
+  }
+  void accepted(std::shared_ptr<Stream> stream) override { handler_.accepted(std::move(stream)); }
+
+ private:
+  Consolidation& consolidation_;
+  StreamHandler& handler_;
+};
+
+TEST(BackupTest, AStreamThatOpensWhileItsJobEndsIsToldSo) {
+  Cluster cluster({});
+  fill(cluster, 13, 100, 1000);
+  cluster.cut();
+  for (const size_t source : {0, 1}) {  // without a wire, and over one
+    Backup backup(cluster, {0}, source + 1);
+    backup.start();
+    Exchange& target = *cluster.node(0).exchange;
+    EndsBeforeItHasTheStream handler(*backup.targets[0].consolidation);
+    target.withdraw(StreamKind::kBackupAgreed, kBackup);
+    ASSERT_TRUE(target.serve(StreamKind::kBackupAgreed, kBackup, &handler).ok());
+    SendCopiesOptions options;
+    options.job = kBackup;
+    options.attempt = backup.attempt;
+    options.target = cluster.node(0).name;
+    options.address = target.address();
+    options.slot_bits = cluster.options.slot_bits;
+    options.agreed = backup.targets[0].agreed[source];
+    std::promise<void> ended;
+    auto sender = CopySender::start(*cluster.node(source).exchange, *backup.cuts[source], options,
+                                    [&ended] { ended.set_value(); });
+    ASSERT_TRUE(sender.ok()) << sender.status();
+    std::future<void> end = ended.get_future();
+    EXPECT_EQ(end.wait_for(std::chrono::seconds(20)), std::future_status::ready);
+    (*sender)->cancel();
+    end.wait();
+    EXPECT_EQ((*sender)->status().code(), absl::StatusCode::kAborted) << (*sender)->status();
+    target.withdraw(StreamKind::kBackupAgreed, kBackup);
+  }
 }
 
 TEST(BackupTest, ACopyThatIsNotThePublishedOneFailsTheJobAndIsNamed) {
