@@ -17,11 +17,13 @@ ALLOWED = {
     "drivers/sim": BASE | {"drivers", "drivers/packet"},
     "drivers/dpdk": BASE | {"drivers", "drivers/packet"},
     "dataplane/block": BASE,
-    "dataplane/store": BASE | {"dataplane/block"},
+    "dataplane/source": BASE | {"dataplane/block"},
+    "dataplane/store": BASE | {"dataplane/block", "dataplane/source"},
+    "dataplane/tree_source": BASE | {"dataplane/block", "dataplane/source", "tree"},
     "dataplane/archive": BASE | {"dataplane/block"},
     "dataplane/stream": BASE | {"drivers", "dataplane/block"},
-    "dataplane/pipeline": BASE | {"drivers", "dataplane/block", "dataplane/store", "dataplane/archive",
-                                  "dataplane/stream"},
+    "dataplane/pipeline": BASE | {"drivers", "dataplane/block", "dataplane/source", "dataplane/store",
+                                  "dataplane/archive", "dataplane/stream"},
 }
 DATAPLANE = {folder for folder in ALLOWED if folder.startswith("dataplane/")}
 # The floors of control/, from the ground up: a folder uses what is below its own floor, and of this

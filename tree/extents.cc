@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <cstring>
 
 #include "base/status.h"
 
@@ -68,18 +69,23 @@ absl::StatusOr<uint64_t> count_pieces(int fd, uint64_t size, uint64_t piece_byte
 }
 
 absl::StatusOr<bool> read_extents(int fd, const std::vector<Extent>& extents, char* into) {
+  bool whole = true;
   for (const Extent& extent : extents) {
     for (uint64_t done = 0; done < extent.length;) {
       const ssize_t got =
           pread(fd, into + done, extent.length - done, static_cast<off_t>(extent.offset + done));
       if (got < 0 && errno == EINTR) continue;
       if (got < 0) return errno_status(errno, "read");
-      if (got == 0) return false;
+      if (got == 0) {
+        std::memset(into + done, 0, extent.length - done);
+        whole = false;
+        break;
+      }
       done += static_cast<uint64_t>(got);
     }
     into += extent.length;
   }
-  return true;
+  return whole;
 }
 
 }  // namespace sluice

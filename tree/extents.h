@@ -45,7 +45,8 @@ class ExtentReader {
 bool has_holes(int fd, uint64_t size, uint64_t allocated_bytes);
 // Pieces that an ExtentReader would hand out.
 absl::StatusOr<uint64_t> count_pieces(int fd, uint64_t size, uint64_t piece_bytes);
-// Reads the extents' bytes one after another; false where the file ends before.
+// Reads the extents' bytes one after another. Where the file ends before, what is missing is zeros,
+// and false.
 absl::StatusOr<bool> read_extents(int fd, const std::vector<Extent>& extents, char* into);
 
 }  // namespace sluice

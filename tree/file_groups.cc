@@ -8,37 +8,12 @@
 namespace sluice {
 namespace {
 
-size_t header_bytes(const TreeHeader& header, const TreeExtras& extras) {
-  return encode_tree_entry(header, extras).size();
-}
-
 bool has_chunks(const FileGroup& group) {
   return std::any_of(group.files.begin(), group.files.end(),
                      [](const GroupFile& file) { return file.value.empty(); });
 }
 
 }  // namespace
-
-absl::StatusOr<bool> read_value(const TreeFile& file, const std::vector<Extent>& places,
-                                const TreeHeader& header, const TreeExtras& extras,
-                                std::string* value) {
-  const size_t before = header_bytes(header, extras);
-  value->resize(before + bytes_of(places));
-  SLUICE_ASSIGN_OR_RETURN(const bool whole,
-                          read_extents(file.fd(), places, value->data() + before));
-  SLUICE_ASSIGN_OR_RETURN(const bool changed, file.changed());
-  return whole && !changed;
-}
-
-std::string_view content_of(std::string_view value, const TreeHeader& header,
-                            const TreeExtras& extras) {
-  return value.substr(header_bytes(header, extras));
-}
-
-void set_header(const TreeHeader& header, const TreeExtras& extras, std::string* value) {
-  const std::string encoded = encode_tree_entry(header, extras);
-  value->replace(0, encoded.size(), encoded);
-}
 
 void FileGroupWriter::write(FileGroup& group, int attempt) {
   if (has_chunks(group)) {
@@ -85,8 +60,8 @@ void FileGroupWriter::put_generations(FileGroup& group, uint64_t generation) {
   const auto sink = store_.writer();
   for (GroupFile& file : group.files) {
     if (!file.value.empty()) continue;
-    file.header.generation = generation;
-    TreeHeader record = file.header;
+    file.entry.header.generation = generation;
+    TreeHeader record = file.entry.header;
     record.kind = TreeKind::kGeneration;
     job_.put(*sink, generation_key(prefix_, file.found.path, generation),
              encode_tree_entry(record));
@@ -95,41 +70,26 @@ void FileGroupWriter::put_generations(FileGroup& group, uint64_t generation) {
   take_step(group, *sink);
 }
 
-absl::StatusOr<std::vector<Digest128>> FileGroupWriter::put_content(const TreeFile& file,
-                                                                    const GroupFile& entry,
-                                                                    RecordSink& sink) {
-  const TreeHeader& header = entry.header;
-  ExtentReader pieces(file.fd(), header.size, header.chunk_bytes);
-  std::vector<Digest128> digests;
+absl::Status FileGroupWriter::put_content(const TreeFile& now, GroupFile& file, RecordSink& sink) {
+  ChunkReader chunks(now, file.entry);
   std::string value;
-  for (uint64_t number = 0; number < header.chunks() && !job_.stopped(); ++number) {
-    std::vector<Extent> extents = {{number * header.chunk_bytes, header.chunk_size(number)}};
-    if (header.sparse) {
-      SLUICE_ASSIGN_OR_RETURN(extents, pieces.next());
-    }
-    TreeHeader chunk = header;
-    TreeExtras extras;
-    if (header.sparse) extras.extents = extents;
-    chunk.kind = TreeKind::kChunk;
-    chunk.chunk = static_cast<uint32_t>(number);
-    SLUICE_ASSIGN_OR_RETURN(const bool whole, read_value(file, extents, chunk, extras, &value));
-    if (!whole || extents.empty()) return aborted("changed");
-    chunk.digest = digest_of_content(extras.extents, content_of(value, chunk, extras));
-    digests.push_back(chunk.digest);
-    set_header(chunk, extras, &value);
-    job_.put(sink, tree_chunk_key(key_of(entry.found.path), header.generation, chunk.chunk), value);
+  while (!chunks.done() && !job_.stopped()) {
+    const uint32_t number = chunks.number();
+    SLUICE_ASSIGN_OR_RETURN(const bool same, chunks.next(&value));
+    if (!same) return aborted("changed");
+    job_.put(sink, tree_chunk_key(key_of(file.found.path), file.entry.header.generation, number),
+             value);
   }
-  return digests;
+  file.entry.header.digest = chunks.digest();
+  return absl::OkStatus();
 }
 
 void FileGroupWriter::put_chunks_of(GroupFile& file, RecordSink& sink) {
   const auto put_all = [&]() -> absl::Status {
     SLUICE_ASSIGN_OR_RETURN(const TreeFile now, TreeFile::open(root_, file.found.path, names_));
-    if (now.identity() != file.identity || now.metadata().size != file.header.size)
+    if (now.identity() != file.identity || now.metadata().size != file.entry.header.size)
       return aborted("changed");
-    SLUICE_ASSIGN_OR_RETURN(const auto digests, put_content(now, file, sink));
-    file.header.digest = digest_of_chunks(digests);
-    return absl::OkStatus();
+    return put_content(now, file, sink);
   };
   const absl::Status status = put_all();
   if (status.ok()) return;
@@ -156,13 +116,14 @@ void FileGroupWriter::put_files(FileGroup& group) {
   const auto sink = store_.writer();
   for (const GroupFile& file : group.files) {
     if (file.state != GroupFile::State::kGood) continue;
-    job_.put(*sink, key_of(file.found.path),
-             file.value.empty() ? encode_tree_entry(file.header, file.extras) : file.value);
+    job_.put(
+        *sink, key_of(file.found.path),
+        file.value.empty() ? encode_tree_entry(file.entry.header, file.entry.extras) : file.value);
   }
   take_step(group, *sink);
   for (const GroupFile& file : group.files) {
     if (file.state == GroupFile::State::kGood)
-      generations_.note_imported(file.found.path, file.header.generation);
+      generations_.note_imported(file.found.path, file.entry.header.generation);
   }
 }
 

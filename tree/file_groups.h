@@ -11,6 +11,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "tree/file_values.h"
 #include "tree/link_groups.h"
 #include "tree/record_stream.h"
 #include "tree/tree_entry.h"
@@ -34,8 +35,7 @@ struct FoundFile {
 // A file of several chunks, or one of several names.
 struct GroupFile {
   FoundFile found;
-  TreeHeader header;
-  TreeExtras extras;
+  FileEntry entry;
   FileIdentity identity;
   std::string value;  // whole, where there are no chunks
   enum class State { kGood, kChanged, kFailed } state = State::kGood;
@@ -51,16 +51,6 @@ struct FileGroup {
     files.push_back(std::move(file));
   }
 };
-
-// Reads content to where the value has it, behind room for the header: a copy of each byte less.
-// False where the file changed.
-absl::StatusOr<bool> read_value(const TreeFile& file, const std::vector<Extent>& places,
-                                const TreeHeader& header, const TreeExtras& extras,
-                                std::string* value);
-std::string_view content_of(std::string_view value, const TreeHeader& header,
-                            const TreeExtras& extras);
-// Once the digest is known; it does not change the header's size.
-void set_header(const TreeHeader& header, const TreeExtras& extras, std::string* value);
 
 // The import that a group belongs to. Thread-safe.
 class ImportJob {
@@ -95,8 +85,7 @@ class FileGroupWriter {
   void put_generations(FileGroup& group, uint64_t generation);
   void put_chunks(FileGroup& group);
   void put_chunks_of(GroupFile& file, RecordSink& sink);
-  absl::StatusOr<std::vector<Digest128>> put_content(const TreeFile& file, const GroupFile& entry,
-                                                     RecordSink& sink);
+  absl::Status put_content(const TreeFile& now, GroupFile& file, RecordSink& sink);
   void put_files(FileGroup& group);
   // Takes the totals of one step; files with records that were not written fail.
   void take_step(FileGroup& group, RecordSink& sink);

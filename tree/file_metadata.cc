@@ -6,10 +6,12 @@
 #include <sys/sysmacros.h>
 #include <sys/types.h>
 #include <sys/xattr.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
 #include <functional>
+#include <utility>
 
 #include "base/status.h"
 
@@ -182,6 +184,24 @@ uint32_t OwnerNames::gid_of(const std::string& group, uint32_t otherwise) {
     return error == 0 && found != nullptr ? int64_t{found->gr_gid} : -1;
   });
   return gid < 0 ? otherwise : static_cast<uint32_t>(gid);
+}
+
+absl::StatusOr<FileMetadata> read_special(int directory, const std::string& name,
+                                          const struct stat& info, OwnerNames& names) {
+  constexpr size_t kMaxTarget = 4096;
+  FileMetadata metadata = metadata_of(info);
+  names.name(&metadata);
+  if (metadata.type == FileType::kLink) {
+    std::string target(kMaxTarget + 1, '\0');
+    const ssize_t size = readlinkat(directory, name.c_str(), target.data(), target.size());
+    if (size < 0) return errno_status(errno, "read its target");
+    if (size == 0 || static_cast<size_t>(size) > kMaxTarget)
+      return invalid_argument("its target has {} bytes", size);
+    target.resize(static_cast<size_t>(size));
+    metadata.target = std::move(target);
+  }
+  SLUICE_ASSIGN_OR_RETURN(metadata.attributes, read_attributes_at(directory, name));
+  return metadata;
 }
 
 }  // namespace sluice

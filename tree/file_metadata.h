@@ -95,6 +95,11 @@ class OwnerNames {
   std::unordered_map<std::string, int64_t> gids_ SLUICE_GUARDED_BY(mutex_);
 };
 
+// All of a link, pipe or device, by its directory and name; `info` is what fstatat() says of it.
+// Errors as of read_attributes(), and INVALID_ARGUMENT for a target that no link can have.
+absl::StatusOr<FileMetadata> read_special(int directory, const std::string& name,
+                                          const struct stat& info, OwnerNames& names);
+
 }  // namespace sluice
 
 #endif  // SLUICE_TREE_FILE_METADATA_H_

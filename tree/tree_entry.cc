@@ -224,6 +224,28 @@ void set_metadata(const FileMetadata& metadata, TreeHeader* header, TreeExtras* 
   extras->attributes = metadata.attributes;
 }
 
+std::string encode_special(const FileMetadata& metadata, bool linked, Digest128* digest) {
+  TreeHeader header;
+  TreeExtras extras;
+  set_metadata(metadata, &header, &extras);
+  header.size = metadata.target.size();
+  if (header.kind == TreeKind::kLink) header.digest = xxh3_128(metadata.target);
+  extras.linked = linked;
+  if (digest != nullptr) *digest = header.digest;
+  return encode_tree_entry(header, extras) + metadata.target;
+}
+
+std::string encode_hard_link(std::string_view path, std::string_view first,
+                             const Digest128& digest) {
+  TreeHeader header;
+  header.kind = TreeKind::kHardLink;
+  header.size = first.size();
+  header.digest = digest;
+  TreeExtras extras;
+  extras.own_path_bytes = static_cast<uint32_t>(path.size());
+  return encode_tree_entry(header, extras).append(first);
+}
+
 FileMetadata metadata_of(const TreeEntry& entry) {
   FileMetadata metadata;
   const TreeHeader& header = entry.header;
@@ -271,6 +293,10 @@ std::string tree_chunk_key(std::string_view file_key, uint64_t generation, uint3
   put_big_endian(generation, kGenerationBytes, &key);
   put_big_endian(chunk, chunk < kLongSuffixFrom ? 3 : 4, &key);
   return key;
+}
+
+std::string own_record_key(std::string_view path) {
+  return std::string(path).append(1, '\0').append(kGenerationBytes, '\xff');
 }
 
 // The suffix may hold NULs of its own; what stands before it holds none.

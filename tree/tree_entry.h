@@ -102,6 +102,13 @@ struct TreeExtras {
 // 3 are written as layout 2, which earlier versions read.
 std::string encode_tree_entry(const TreeHeader& header, const TreeExtras& extras = {});
 
+// Whole values. `linked`: further names will name it. The digest is set where it is not null.
+// Of what is not a file.
+std::string encode_special(const FileMetadata& metadata, bool linked, Digest128* digest);
+// A further name of the entry at `first`, which has this digest.
+std::string encode_hard_link(std::string_view path, std::string_view first,
+                             const Digest128& digest);
+
 struct TreeEntry {
   TreeHeader header;
   TreeExtras extras;
@@ -134,6 +141,9 @@ std::vector<Extent> extents_of(const TreeEntry& entry);
 
 // 9 bytes longer than the file's key; 10 from chunk 2^24 on.
 std::string tree_chunk_key(std::string_view file_key, uint64_t generation, uint32_t chunk);
+// In a backup of a tree where it is, the key of a file's own record where chunks come before it:
+// behind those of all generations, which are below 2^40 - 1 there.
+std::string own_record_key(std::string_view path);
 // False when it is not the key of a chunk.
 bool split_chunk_key(std::string_view key, std::string_view* file_key, uint64_t* generation,
                      uint32_t* chunk);

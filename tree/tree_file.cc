@@ -16,6 +16,7 @@ namespace {
 
 // File times advance with the kernel's timer, at most this far apart.
 constexpr int64_t kTickNs = 10 * kMs;
+constexpr int kTicksAwaited = 3;
 
 UniqueFd open_to_read(int root, std::string_view path) {
   UniqueFd fd = open_beneath(root, path, O_RDONLY | O_NONBLOCK | O_NOATIME);
@@ -39,7 +40,9 @@ absl::StatusOr<TreeFile> TreeFile::open(int root, std::string_view path, OwnerNa
   if (fstat(file.fd(), &info) != 0) return errno_status(errno, "read its metadata");
   // Nothing else is read, as a pipe might give nothing and not end.
   if (!S_ISREG(info.st_mode)) return aborted("it is no longer a file");
-  if (changed_just_now(info)) {
+  for (int ticks = 0; changed_just_now(info); ++ticks) {
+    file.busy_ = ticks == kTicksAwaited;
+    if (file.busy_) break;
     system_clock().sleep_ns(kTickNs);
     if (fstat(file.fd(), &info) != 0) return errno_status(errno, "read its metadata");
   }
@@ -53,6 +56,7 @@ absl::StatusOr<TreeFile> TreeFile::open(int root, std::string_view path, OwnerNa
 }
 
 absl::StatusOr<bool> TreeFile::changed() const {
+  if (busy_) return true;
   struct stat info {};
   if (fstat(fd(), &info) != 0) return errno_status(errno, "read its metadata");
   return identity_of(info) != identity_ || static_cast<uint64_t>(info.st_size) != metadata_.size ||

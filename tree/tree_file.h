@@ -18,8 +18,8 @@ class TreeFile {
  public:
   // `path` is below `root`; no link is followed. ABORTED when there is something else than a file
   // now. Times of access stay as they are where this process may see to that. Waits for a tick of
-  // the file system's clock where the file changed within this one: a change beside the reading
-  // could have the same time.
+  // the file system's clock where the file changed within this one, a few times: a change beside
+  // the reading could have the same time.
   static absl::StatusOr<TreeFile> open(int root, std::string_view path, OwnerNames& names);
 
   int fd() const { return fd_.get(); }
@@ -27,7 +27,8 @@ class TreeFile {
   const FileIdentity& identity() const { return identity_; }
   bool sparse() const { return sparse_; }
 
-  // Whether content or metadata changed since open(). What is written through a mapping is seen
+  // Whether content or metadata changed since open(), or may have, as it changed in each of the
+  // ticks that open() waited for. What is written through a mapping is seen
   // once the kernel notes its time, which may be later.
   absl::StatusOr<bool> changed() const;
 
@@ -36,6 +37,7 @@ class TreeFile {
   FileMetadata metadata_;
   FileIdentity identity_;
   bool sparse_ = false;
+  bool busy_ = false;
 };
 
 }  // namespace sluice

@@ -197,34 +197,23 @@ void TreeImporter::import_linked(const ScannedEntry& entry) {
 
 // Directories, links, pipes and devices.
 void TreeImporter::import_other(const ScannedEntry& entry) {
-  TreeHeader header;
-  TreeExtras extras;
-  set_metadata(entry.metadata, &header, &extras);
-  header.size = entry.metadata.target.size();
-  if (header.kind == TreeKind::kLink) header.digest = xxh3_128(entry.metadata.target);
-  const bool directory = header.kind == TreeKind::kDirectory;
+  const bool directory = entry.metadata.type == FileType::kDirectory;
   const bool linked = !directory && entry.identity.links > 1;
-  extras.linked = linked;
-  std::string value = encode_tree_entry(header, extras) + entry.metadata.target;
+  Digest128 digest;
+  std::string value = encode_special(entry.metadata, linked, &digest);
   if (linked) {
-    push({entry.path, id_of(entry.identity), std::move(value), header.digest});
+    push({entry.path, id_of(entry.identity), std::move(value), digest});
   } else {
     put(*entries_, key_of(entry.path), value);
     generations_.note_imported(entry.path, 0);
   }
-  count(directory                        ? &TreeImportResult::directories
-        : header.kind == TreeKind::kLink ? &TreeImportResult::links
-                                         : &TreeImportResult::specials);
+  count(directory                                ? &TreeImportResult::directories
+        : entry.metadata.type == FileType::kLink ? &TreeImportResult::links
+                                                 : &TreeImportResult::specials);
 }
 
 void TreeImporter::put_hard_link(const std::string& path, const LinkGroups::First& first) {
-  TreeHeader header;
-  header.kind = TreeKind::kHardLink;
-  header.size = first.path.size();
-  header.digest = first.digest;
-  TreeExtras extras;
-  extras.own_path_bytes = static_cast<uint32_t>(path.size());
-  put(*entries_, key_of(path), encode_tree_entry(header, extras) + first.path);
+  put(*entries_, key_of(path), encode_hard_link(path, first.path, first.digest));
   generations_.note_imported(path, 0);
   const MutexLock lock(mutex_);
   if (first.file) ++result_.files;
@@ -265,7 +254,7 @@ void TreeImporter::import_file(FoundFile file, FileGroup* group) {
   if (!file.value.empty()) {
     GroupFile entry;
     entry.value = std::move(file.value);
-    entry.header.digest = file.digest;
+    entry.entry.header.digest = file.digest;
     entry.found = std::move(file);
     return group->add(std::move(entry), 0);
   }
@@ -299,18 +288,9 @@ absl::Status TreeImporter::read_file(const FoundFile& found, FileGroup* group) {
     if (auto next = links_.failed(*found.linked); next.has_value())
       group->found.push_back({*std::move(next), found.linked, "", {}});
   }
-  TreeHeader& header = entry.header;
-  set_metadata(file.metadata(), &header, &entry.extras);
-  entry.extras.linked = entry.found.linked.has_value();
-  header.size = file.metadata().size;
-  header.chunk_bytes = kTreeChunkBytes;
-  header.sparse = file.sparse();
-  if (header.sparse) {
-    SLUICE_ASSIGN_OR_RETURN(const uint64_t pieces,
-                            count_pieces(file.fd(), header.size, kTreeChunkBytes));
-    if (pieces > UINT32_MAX) return invalid_argument("it has {} chunks of data", pieces);
-    header.sparse_chunks = pieces > 1 ? static_cast<uint32_t>(pieces) : 0;
-  }
+  SLUICE_ASSIGN_OR_RETURN(entry.entry, describe(file));
+  entry.entry.extras.linked = entry.found.linked.has_value();
+  const TreeHeader& header = entry.entry.header;
   if (header.chunks() == 1) return put_small(file, std::move(entry), group);
   const auto last = static_cast<uint32_t>(std::min<uint64_t>(header.chunks() - 1, UINT32_MAX));
   SLUICE_RETURN_IF_ERROR(check_key(found.path, tree_chunk_key("", 1, last).size()));
@@ -321,22 +301,11 @@ absl::Status TreeImporter::read_file(const FoundFile& found, FileGroup* group) {
 }
 
 absl::Status TreeImporter::put_small(const TreeFile& file, GroupFile entry, FileGroup* group) {
-  TreeHeader& header = entry.header;
-  std::vector<Extent>& extents = entry.extras.extents;
-  if (header.sparse) {
-    SLUICE_ASSIGN_OR_RETURN(extents,
-                            ExtentReader(file.fd(), header.size, header.chunk_bytes).next());
-  }
-  const std::vector<Extent> places =
-      header.sparse ? extents : std::vector<Extent>{{0, header.size}};
   std::string value;
-  SLUICE_ASSIGN_OR_RETURN(const bool whole, read_value(file, places, header, entry.extras, &value));
-  if (!whole) return aborted("changed");
-  const std::string_view content = content_of(value, header, entry.extras);
-  const uint64_t bytes = content.size();
-  header.digest = digest_of_chunks({digest_of_content(extents, content)});
-  set_header(header, entry.extras, &value);
+  SLUICE_ASSIGN_OR_RETURN(const bool same, read_whole(file, &entry.entry, &value));
+  if (!same) return aborted("changed");
   if (entry.found.linked.has_value()) {
+    const uint64_t bytes = value.size();
     entry.value = std::move(value);
     group->add(std::move(entry), bytes);
     return absl::OkStatus();
@@ -351,10 +320,10 @@ void TreeImporter::put_other_names(const FileGroup& group) {
   for (const GroupFile& file : group.files) {
     if (file.state != GroupFile::State::kGood || stopped()) continue;
     // What is not a file was counted when it was found.
-    if (file.header.chunk_bytes != 0) count(&TreeImportResult::files);
+    if (file.entry.header.chunk_bytes != 0) count(&TreeImportResult::files);
     if (!file.found.linked.has_value()) continue;
-    const LinkGroups::First first{file.found.path, file.header.digest,
-                                  file.header.chunk_bytes != 0};
+    const LinkGroups::First first{file.found.path, file.entry.header.digest,
+                                  file.entry.header.chunk_bytes != 0};
     for (const std::string& name : links_.imported(*file.found.linked, first))
       put_hard_link(name, first);
   }
@@ -376,10 +345,10 @@ FileGroup TreeImporter::import_again(FileGroup& group, bool last_attempt) {
     if (!file.found.linked.has_value()) continue;
     while (auto next = links_.failed(*file.found.linked)) {
       if (!last_attempt) {
-        const bool is_file = file.header.chunk_bytes != 0;
-        import_found(
-            {*std::move(next), file.found.linked, is_file ? "" : file.value, file.header.digest},
-            &again);
+        const bool is_file = file.entry.header.chunk_bytes != 0;
+        import_found({*std::move(next), file.found.linked, is_file ? "" : file.value,
+                      file.entry.header.digest},
+                     &again);
         break;
       }
       fail(*next, "its other names could not be imported");

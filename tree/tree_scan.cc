@@ -219,26 +219,13 @@ void TreeScanner::visit(const std::string& name, uint8_t type) {
 }
 
 void TreeScanner::tell(const std::string& name, const struct stat& info) {
-  const int directory = levels_.back()->fd.get();
   ScannedEntry entry{path_of(name), metadata_of(info), identity_of(info)};
-  if (S_ISREG(info.st_mode)) {
-    handler_.on_entry(std::move(entry));
-    return;
+  if (!S_ISREG(info.st_mode)) {
+    auto metadata = read_special(levels_.back()->fd.get(), name, info, names_);
+    if (!metadata.ok())
+      return handler_.on_failed(entry.path, std::string(message_of(metadata.status())));
+    entry.metadata = *std::move(metadata);
   }
-  names_.name(&entry.metadata);
-  if (S_ISLNK(info.st_mode)) {
-    std::string target(4097, '\0');
-    const ssize_t size = readlinkat(directory, name.c_str(), target.data(), target.size());
-    if (size < 0) return handler_.on_failed(entry.path, text_of(errno));
-    if (size == 0 || size > 4096)
-      return handler_.on_failed(entry.path, fmt::format("its target has {} bytes", size));
-    target.resize(static_cast<size_t>(size));
-    entry.metadata.target = std::move(target);
-  }
-  auto attributes = read_attributes_at(directory, name);
-  if (!attributes.ok())
-    return handler_.on_failed(entry.path, std::string(message_of(attributes.status())));
-  entry.metadata.attributes = *std::move(attributes);
   handler_.on_entry(std::move(entry));
 }
 

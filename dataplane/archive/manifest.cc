@@ -2,10 +2,12 @@
 
 #include <algorithm>
 #include <set>
+#include <unordered_set>
 
 #include "base/status.h"
 #include "dataplane/archive/frame.h"
 #include "dataplane/block/block.h"
+#include "dataplane/block/record.h"
 
 namespace sluice {
 namespace {
@@ -69,6 +71,31 @@ bool decode_part_body(ByteReader& in, PartManifest* part) {
   return true;
 }
 
+void encode_trees(const std::vector<ArchivedTree>& trees, ByteWriter& out) {
+  out.put_varint(trees.size());
+  for (const ArchivedTree& tree : trees) {
+    out.put(tree.number);
+    out.put_string(tree.name);
+    out.put_string(tree.node);
+  }
+}
+
+bool decode_trees(ByteReader& in, std::vector<ArchivedTree>* trees) {
+  uint64_t count = 0;
+  if (!in.get_varint(&count) || count == 0 || count > kMaxTreeNumber) return false;
+  uint32_t last = 0;
+  for (uint64_t i = 0; i < count; ++i) {
+    ArchivedTree tree;
+    if (!in.get(&tree.number) || !get_name(in, &tree.name) || !get_name(in, &tree.node) ||
+        tree.number <= last || tree.number > kMaxTreeNumber) {
+      return false;
+    }
+    last = tree.number;
+    trees->push_back(std::move(tree));
+  }
+  return true;
+}
+
 bool decode_identity(ByteReader& in, ArchiveIdentity* identity) {
   return get_name(in, &identity->cluster) && get_name(in, &identity->backup) &&
          get_name(in, &identity->name) && in.get(&identity->slot_bits) && in.get(&identity->cut) &&
@@ -76,16 +103,25 @@ bool decode_identity(ByteReader& in, ArchiveIdentity* identity) {
          identity->slot_bits <= kMaxSlotBits;
 }
 
+bool is_known_tree(const Manifest& manifest, uint32_t number) {
+  return std::binary_search(
+      manifest.trees.begin(), manifest.trees.end(), ArchivedTree{number, "", ""},
+      [](const ArchivedTree& a, const ArchivedTree& b) { return a.number < b.number; });
+}
+
 absl::Status check_parts(const Manifest& manifest) {
   std::set<std::string_view> nodes;
-  std::vector<bool> taken(size_t{1} << manifest.identity.slot_bits);
+  std::unordered_set<uint32_t> taken;
   for (const PartManifest& part : manifest.parts) {
     if (!nodes.insert(part.node).second) return malformed(kManifestFrame, "a node has two parts");
     for (const SlotSummary& slot : part.slots) {
-      if (slot.slot >= taken.size())
+      if (!is_possible_slot(slot.slot, manifest.identity.slot_bits))
         return malformed(kManifestFrame, "a slot beyond the slot bits");
-      if (taken[slot.slot]) return malformed(kManifestFrame, "a slot is in two parts");
-      taken[slot.slot] = true;
+      const uint32_t tree = tree_number_of(slot.slot);
+      if (tree != 0 && !is_known_tree(manifest, tree))
+        return malformed(kManifestFrame, "a slot of a tree that there is not");
+      if (!taken.insert(slot.slot).second)
+        return malformed(kManifestFrame, "a slot is in two parts");
     }
   }
   return absl::OkStatus();
@@ -111,7 +147,9 @@ absl::StatusOr<PartManifest> PartManifest::decode(std::string_view bytes) {
 uint64_t Manifest::records() const {
   uint64_t sum = 0;
   for (const PartManifest& part : parts) {
-    for (const SlotSummary& slot : part.slots) sum += slot.digest.records;
+    for (const SlotSummary& slot : part.slots) {
+      if (tree_number_of(slot.slot) == 0) sum += slot.digest.records;
+    }
   }
   return sum;
 }
@@ -119,7 +157,9 @@ uint64_t Manifest::records() const {
 uint64_t Manifest::bytes() const {
   uint64_t sum = 0;
   for (const PartManifest& part : parts) {
-    for (const SlotSummary& slot : part.slots) sum += slot.digest.bytes;
+    for (const SlotSummary& slot : part.slots) {
+      if (tree_number_of(slot.slot) == 0) sum += slot.digest.bytes;
+    }
   }
   return sum;
 }
@@ -136,7 +176,7 @@ Digest128 Manifest::root() const {
 std::string Manifest::encode() const {
   std::string body;
   ByteWriter out(&body);
-  out.put(required_features);
+  out.put(required_features | (trees.empty() ? 0 : kTrees));
   out.put_string(identity.cluster);
   out.put_string(identity.backup);
   out.put_string(identity.name);
@@ -147,6 +187,7 @@ std::string Manifest::encode() const {
   put_digest(out, root());
   out.put_varint(parts.size());
   for (const PartManifest& part : parts) encode_part_body(part, out);
+  if (!trees.empty()) encode_trees(trees, out);
   return frame(kManifestFrame, body);
 }
 
@@ -155,9 +196,9 @@ absl::StatusOr<Manifest> Manifest::decode(std::string_view bytes) {
   ByteReader in(body);
   Manifest manifest;
   if (!in.get(&manifest.required_features)) return malformed(kManifestFrame, "cut off");
-  if (manifest.required_features != 0) {
+  if (const uint64_t unknown = manifest.required_features & ~Manifest::kTrees; unknown != 0) {
     return failed_precondition("manifest: needs features {:#x}, which this build does not have",
-                               manifest.required_features);
+                               unknown);
   }
   Digest128 root;
   uint64_t parts = 0;
@@ -170,7 +211,9 @@ absl::StatusOr<Manifest> Manifest::decode(std::string_view bytes) {
     if (!decode_part_body(in, &part)) return malformed(kManifestFrame, "malformed part");
     manifest.parts.push_back(std::move(part));
   }
-  if (!in.done()) return malformed(kManifestFrame, "bytes after the last part");
+  if ((manifest.required_features & Manifest::kTrees) != 0 && !decode_trees(in, &manifest.trees))
+    return malformed(kManifestFrame, "malformed trees");
+  if (!in.done()) return malformed(kManifestFrame, "bytes after the end");
   if (manifest.root() != root) return malformed(kManifestFrame, "root digest mismatch");
   SLUICE_RETURN_IF_ERROR(check_parts(manifest));
   return manifest;

@@ -52,6 +52,14 @@ struct SlotSummary {
   SlotDigest digest;
 };
 
+// A tree of files that the archive holds beside records: in slots with its number (record.h).
+struct ArchivedTree {
+  uint32_t number = 0;  // 1 to kMaxTreeNumber
+  std::string name;
+  std::string node;  // whose tree it is
+  friend bool operator==(const ArchivedTree&, const ArchivedTree&) = default;
+};
+
 // One target's part.
 struct PartManifest {
   std::string node;
@@ -67,10 +75,15 @@ struct PartManifest {
 // The root: the same bytes on every target. `required_features` bits that a reader does not know
 // make it refuse.
 struct Manifest {
+  // There are trees.
+  static constexpr uint64_t kTrees = 1;
+
   ArchiveIdentity identity;
   uint64_t required_features = 0;
-  uint64_t newest_stamp = 0;  // of any record
+  uint64_t newest_stamp = 0;        // of any record but those of trees
+  std::vector<ArchivedTree> trees;  // by ascending number
   std::vector<PartManifest> parts;
+  // Without those of trees.
   uint64_t records() const;    // live
   uint64_t bytes() const;      // keys and values of live records
   Digest128 root() const;      // over the index digests of all segments: one number for all blocks

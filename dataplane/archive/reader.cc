@@ -14,6 +14,7 @@
 #include "dataplane/archive/frame.h"
 #include "dataplane/archive/runs.h"
 #include "dataplane/archive/segment_reader.h"
+#include "dataplane/block/record.h"
 
 namespace sluice {
 namespace {
@@ -42,12 +43,15 @@ class SegmentCache {
 
 class Reader final : public ArchiveReader {
  public:
-  Reader(Manifest manifest, const Digest128& manifest_digest, std::vector<Part> parts)
-      : manifest_(std::move(manifest)),
+  Reader(uint32_t tree, Manifest manifest, const Digest128& manifest_digest,
+         std::vector<Part> parts)
+      : tree_(tree),
+        manifest_(std::move(manifest)),
         manifest_digest_(manifest_digest),
         parts_(std::move(parts)),
         segments_(std::make_unique<SegmentCache[]>(parts_.size())) {}
 
+  uint32_t tree() const override { return tree_; }
   const Manifest& manifest() const override { return manifest_; }
   const Digest128& manifest_digest() const override { return manifest_digest_; }
   const std::vector<Part>& parts() const override { return parts_; }
@@ -79,6 +83,7 @@ class Reader final : public ArchiveReader {
   }
 
  private:
+  const uint32_t tree_;
   const Manifest manifest_;
   const Digest128 manifest_digest_;
   const std::vector<Part> parts_;
@@ -153,6 +158,12 @@ absl::StatusOr<ArchiveReader::Part> load_part(const std::string& folder, const M
   return ArchiveReader::Part{part->node, folder, *std::move(ordered)};
 }
 
+void leave_tree(uint32_t tree, Manifest* manifest, std::vector<ArchiveReader::Part>* parts) {
+  const auto is_other = [tree](const auto& each) { return tree_number_of(each.slot) != tree; };
+  for (PartManifest& part : manifest->parts) std::erase_if(part.slots, is_other);
+  for (ArchiveReader::Part& part : *parts) std::erase_if(part.blocks, is_other);
+}
+
 ArchivePartId id_of(const Manifest& manifest, std::string_view bytes) {
   return {manifest.identity.cluster, manifest.identity.backup, "", xxh3_128(bytes)};
 }
@@ -160,7 +171,7 @@ ArchivePartId id_of(const Manifest& manifest, std::string_view bytes) {
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<ArchiveReader>> ArchiveReader::open(
-    const std::vector<std::string>& folders, const ArchivePartId* expected) {
+    const std::vector<std::string>& folders, const ArchivePartId* expected, uint32_t tree) {
   if (folders.empty()) return invalid_argument("archive: no directory given");
   std::string root;
   std::optional<Manifest> manifest;
@@ -192,8 +203,9 @@ absl::StatusOr<std::unique_ptr<ArchiveReader>> ArchiveReader::open(
     }
     parts.push_back(std::move(part));
   }
+  leave_tree(tree, &*manifest, &parts);
   return std::unique_ptr<ArchiveReader>(
-      std::make_unique<Reader>(*std::move(manifest), xxh3_128(root), std::move(parts)));
+      std::make_unique<Reader>(tree, *std::move(manifest), xxh3_128(root), std::move(parts)));
 }
 
 }  // namespace sluice

@@ -21,11 +21,14 @@ class ArchiveReader {
  public:
   // One directory for each part; all must hold the same root manifest, and each the part it is for.
   // Loads and checks the indexes. With `expected` each part has to be of that identity, or it is
-  // DATA_LOSS saying what is there instead.
+  // DATA_LOSS saying what is there instead. What is read then are the cluster's records, or the
+  // tree of this number: of everything else manifest() and parts() have no slots and blocks.
   static absl::StatusOr<std::unique_ptr<ArchiveReader>> open(
-      const std::vector<std::string>& folders, const ArchivePartId* expected = nullptr);
+      const std::vector<std::string>& folders, const ArchivePartId* expected = nullptr,
+      uint32_t tree = 0);
   virtual ~ArchiveReader() = default;
 
+  virtual uint32_t tree() const = 0;  // 0: the records
   virtual const Manifest& manifest() const = 0;
   virtual const Digest128& manifest_digest() const = 0;  // of its file
   // Names of parts that the manifest has and the folders do not.

@@ -146,7 +146,10 @@ absl::StatusOr<size_t> RecordReader::find_block(const Slot& slot, std::string_vi
 
 absl::StatusOr<std::optional<RecordSummary>> RecordReader::read(std::string_view key,
                                                                 const VisitFragment& visit) {
-  const auto found = slots_.find(slot_of(key, archive_.manifest().identity.slot_bits));
+  const uint32_t bits = archive_.manifest().identity.slot_bits;
+  const auto found =
+      slots_.find(archive_.tree() == 0 ? slot_of(key, bits)
+                                       : tree_slot(archive_.tree(), tree_shard_of(key, bits)));
   if (found == slots_.end()) return std::nullopt;
   const Slot& slot = found->second;
   SLUICE_ASSIGN_OR_RETURN(size_t block, find_block(slot, key));

@@ -68,8 +68,8 @@ class BlockBuilder {
   static constexpr size_t kMinMemory = 8 << 10;
 
   BlockBuilder();
-  // Begins a block in `memory` (kMinMemory or more), of which it uses at most kMaxBlockBytes. slot
-  // < 2^slot_bits. What an unfinished block held is forgotten.
+  // Begins a block in `memory` (kMinMemory or more), of which it uses at most kMaxBlockBytes, for
+  // a possible slot (record.h). What an unfinished block held is forgotten.
   void begin(std::span<uint8_t> memory, uint32_t slot, uint32_t slot_bits);
   // Adds as much of the entry's fragment as fits and returns how many of its bytes that was; kFull
   // when nothing of it fits and the block must be finished first. A value that fits an empty block

@@ -57,7 +57,7 @@ BlockBuilder::BlockBuilder() = default;
 
 void BlockBuilder::begin(std::span<uint8_t> memory, uint32_t slot, uint32_t slot_bits) {
   assert(memory.size() >= kMinMemory);
-  assert(slot_bits >= 1 && slot_bits <= kMaxSlotBits && slot < uint32_t{1} << slot_bits);
+  assert(slot_bits >= 1 && slot_bits <= kMaxSlotBits && is_possible_slot(slot, slot_bits));
   memory_ = memory.first(std::min(memory.size(), kMaxBlockBytes));
   slot_ = slot;
   slot_bits_ = slot_bits;
@@ -117,7 +117,7 @@ std::span<uint8_t> BlockBuilder::reserve(const BlockEntry& entry, size_t want) {
   assert(entry.value_bytes <= kMaxValueBytes && !(entry.tombstone && entry.value_bytes > 0));
   assert(entry.fragment_offset + want <= entry.value_bytes);
   assert(want > 0 || entry.value_bytes == 0);
-  assert(slot_of(entry.key, slot_bits_) == slot_);
+  assert(is_of_slot(entry.key, slot_, slot_bits_));
   if ((flags_ & BlockHeader::kContinues) != 0) return {};
 
   Encoded head;

@@ -58,7 +58,7 @@ absl::Status check_plausible(const BlockHeader& header, const uint8_t* bytes) {
                      header.raw_bytes);
   }
   if (header.slot_bits < 1 || header.slot_bits > kMaxSlotBits ||
-      header.slot >= uint32_t{1} << header.slot_bits) {
+      !is_possible_slot(header.slot, header.slot_bits)) {
     return data_loss("block: slot {} of {} slot bits", header.slot, header.slot_bits);
   }
   // An entry takes 4 bytes or more: tag, shared length, stamp, one byte of key.
@@ -212,7 +212,7 @@ absl::Status BlockReader::read_key(ByteReader& in, const Head& head) {
   }
   std::memcpy(key_.data() + head.shared, rest.data(), rest.size());
   key_bytes_ = head.key_bytes;
-  if (slot_of({key_.data(), key_bytes_}, header_.slot_bits) != header_.slot) {
+  if (!is_of_slot({key_.data(), key_bytes_}, header_.slot, header_.slot_bits)) {
     return data_loss("block: entry {} is not of slot {}", entries_, header_.slot);
   }
   if (entries_ == 0 && key_bytes_ != header_.first_key_bytes) {

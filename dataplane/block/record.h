@@ -73,6 +73,30 @@ inline uint32_t slot_of(std::string_view key, uint32_t slot_bits) {
   return static_cast<uint32_t>(xxh3_64(key) & ((uint64_t{1} << slot_bits) - 1));
 }
 
+// Slots of a backup beyond those of records are of its trees: the bits above kMaxSlotBits are the
+// tree's number, from 1; those below the shard, whose slot_bits are the backup's.
+inline constexpr uint32_t kMaxTreeNumber = (uint32_t{1} << (32 - kMaxSlotBits)) - 1;
+inline uint32_t tree_number_of(uint32_t slot) { return slot >> kMaxSlotBits; }
+inline uint32_t shard_of(uint32_t slot) { return slot & ((uint32_t{1} << kMaxSlotBits) - 1); }
+inline uint32_t tree_slot(uint32_t number, uint32_t shard) {
+  return number << kMaxSlotBits | shard;
+}
+// The shard of the key of a tree's record: the low slot_bits of XXH3-64 of the directory that the
+// entry is in, "" for the root and what is right below it. So a directory's entries are together.
+inline uint32_t tree_shard_of(std::string_view key, uint32_t slot_bits) {
+  const std::string_view path = key.substr(0, key.find('\0'));
+  const size_t slash = path.rfind('/');
+  return slot_of(slash == std::string_view::npos ? std::string_view() : path.substr(0, slash),
+                 slot_bits);
+}
+inline bool is_of_slot(std::string_view key, uint32_t slot, uint32_t slot_bits) {
+  return tree_number_of(slot) == 0 ? slot_of(key, slot_bits) == slot
+                                   : tree_shard_of(key, slot_bits) == shard_of(slot);
+}
+inline bool is_possible_slot(uint32_t slot, uint32_t slot_bits) {
+  return shard_of(slot) < uint32_t{1} << slot_bits;
+}
+
 }  // namespace sluice
 
 #endif  // SLUICE_DATAPLANE_BLOCK_RECORD_H_

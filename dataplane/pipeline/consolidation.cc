@@ -33,8 +33,12 @@ absl::Status ConsolidationImpl::check_options() {
     return invalid_argument("consolidation: {} slot bits", options_.slot_bits);
   }
   for (const ConsolidationSlot& plan : options_.slots) {
-    if (plan.senders.empty() || plan.slot >= uint32_t{1} << options_.slot_bits) {
+    if (plan.senders.empty() || !is_possible_slot(plan.slot, options_.slot_bits)) {
       return invalid_argument("consolidation: slot {} has no sender or does not exist", plan.slot);
+    }
+    if (plan.told && (!plan.agreed || plan.senders.size() != 1)) {
+      return invalid_argument("consolidation: slot {} has not one sender that tells its digest",
+                              plan.slot);
     }
     for (const ConsolidationSlot::Sender& sender : plan.senders) {
       if (plan.agreed && sender.digest != plan.senders.front().digest) {
@@ -60,7 +64,7 @@ absl::Status ConsolidationImpl::take_durable_at_open() {
           "the archive holds slot {}, which the plan gives to another target", slot);
     }
     const ConsolidationSlot& plan = *found->second.plan;
-    if (plan.agreed && plan.senders.front().digest != digest) {
+    if (plan.agreed && !plan.told && plan.senders.front().digest != digest) {
       return failed_precondition("the archive holds slot {} of another cut", slot);
     }
     found->second.phase = Slot::Phase::kDurable;
@@ -215,7 +219,9 @@ bool ConsolidationImpl::slot_received(uint32_t slot, const SlotDigest& digest,
     progress_.records += digest.records;
     progress_.record_bytes += digest.bytes;
   }
-  if (absl::Status status = writer_.finish_slot(slot, digest, newest_stamp); !status.ok()) {
+  // Versions of a tree's records are not of the cluster's clocks.
+  const uint64_t newest_of_records = tree_number_of(slot) == 0 ? newest_stamp : 0;
+  if (absl::Status status = writer_.finish_slot(slot, digest, newest_of_records); !status.ok()) {
     end(State::kFailed, with_context(status, fmt::format("archiving slot {}", slot)));
     return false;
   }

@@ -36,12 +36,14 @@ namespace sluice {
 struct ConsolidationSlot {
   struct Sender {
     std::string node;
-    SlotDigest digest;  // that it published for the cut
+    SlotDigest digest;  // that it published for the cut; none where it tells it
   };
   uint32_t slot = 0;
   // Agreed: all digests are equal, any one of the senders sends it. Divergent: the senders are
   // asked.
   bool agreed = true;
+  // Its one sender tells the digest when it has read the slot (slot_source.h).
+  bool told = false;
   std::vector<Sender> senders;  // at least one
 };
 

@@ -124,7 +124,7 @@ absl::Status ConsolidationImpl::on_agreed(Lane& lane, Message message) {
   }
   const bool last =
       envelope.kind == MessageKind::kSlotEnd || (envelope.flags & Envelope::kEndOfSlot) != 0;
-  if (status.ok() && last) status = finish_agreed(lane, envelope.slot, arriving);
+  if (status.ok() && last) status = finish_agreed(lane, message, arriving);
   if (!running()) return absl::OkStatus();
   if (!status.ok()) refuse(lane, envelope.slot, arriving, status);
   return absl::OkStatus();
@@ -153,18 +153,33 @@ absl::Status ConsolidationImpl::take_block(Lane& lane, Arriving& arriving, Messa
   return absl::OkStatus();
 }
 
-absl::Status ConsolidationImpl::finish_agreed(Lane& lane, uint32_t slot, Arriving& arriving) {
-  if (!running()) return absl::OkStatus();
-  SLUICE_RETURN_IF_ERROR(arriving.digester->end_slot());
-  const SlotDigest& digest = arriving.digester->digest();
+// What the plan says, or the source now tells.
+absl::StatusOr<SlotDigest> ConsolidationImpl::expected_of(const Message& end) {
   const ConsolidationSlot* plan = nullptr;
   {
     const MutexLock lock(mutex_);
-    plan = slots_.find(slot)->second.plan;
+    plan = slots_.find(end.envelope.slot)->second.plan;
   }
-  const SlotDigest& expected = plan->senders.front().digest;
+  if (!plan->told) return plan->senders.front().digest;
+  SlotDigest digest;
+  if (end.envelope.kind != MessageKind::kSlotEnd) {
+    return data_loss("its source does not tell what it has read");
+  }
+  ByteReader in(end.payload());
+  if (!SlotDigest::decode(in, &digest) || !in.done()) {
+    return data_loss("what its source tells is no digest");
+  }
+  return digest;
+}
+
+absl::Status ConsolidationImpl::finish_agreed(Lane& lane, const Message& end, Arriving& arriving) {
+  if (!running()) return absl::OkStatus();
+  const uint32_t slot = end.envelope.slot;
+  SLUICE_RETURN_IF_ERROR(arriving.digester->end_slot());
+  const SlotDigest& digest = arriving.digester->digest();
+  SLUICE_ASSIGN_OR_RETURN(const SlotDigest expected, expected_of(end));
   if (digest != expected) {
-    return data_loss("{} records in {} bytes with digest {} came; the cut has {} in {} with {}",
+    return data_loss("{} records in {} bytes with digest {} came; the source has {} in {} with {}",
                      digest.records, digest.bytes, digest.sum.to_hex(), expected.records,
                      expected.bytes, expected.sum.to_hex());
   }

@@ -111,7 +111,8 @@ class ConsolidationImpl final : public Consolidation, public StreamHandler, publ
   bool send_refusals(Lane& lane, Stream& stream);
   absl::Status on_agreed(Lane& lane, Message message);
   absl::Status take_block(Lane& lane, Arriving& arriving, Message& message);
-  absl::Status finish_agreed(Lane& lane, uint32_t slot, Arriving& arriving);
+  absl::Status finish_agreed(Lane& lane, const Message& end, Arriving& arriving);
+  absl::StatusOr<SlotDigest> expected_of(const Message& end);
   void refuse(Lane& lane, uint32_t slot, Arriving& arriving, const absl::Status& why);
   void drop_arriving(Lane& lane);
 

@@ -125,9 +125,8 @@ absl::Status SummaryPageReader::read_key() {
   }
   std::memcpy(key_.data() + shared, rest.data(), rest.size());
   key_bytes_ = shared + rest.size();
-  if (slot_of(key(), slot_bits_) != slot_) {
-    return data_loss("a summary in slot {} is of a key of slot {}", slot_,
-                     slot_of(key(), slot_bits_));
+  if (!is_of_slot(key(), slot_, slot_bits_)) {
+    return data_loss("a summary in slot {} is of a key of another slot", slot_);
   }
   return absl::OkStatus();
 }

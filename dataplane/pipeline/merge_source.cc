@@ -70,9 +70,9 @@ using ServedPtr = std::shared_ptr<Served>;
 
 class MergeSourceImpl final : public MergeSource, public StreamHandler {
  public:
-  MergeSourceImpl(Exchange& exchange, std::shared_ptr<CutReader> cut,
+  MergeSourceImpl(Exchange& exchange, std::shared_ptr<SlotSource> source,
                   const MergeSourceOptions& options)
-      : exchange_(exchange), cut_(std::move(cut)), options_(options) {}
+      : exchange_(exchange), source_(std::move(source)), options_(options) {}
   ~MergeSourceImpl() override;
   absl::Status start();
   absl::Status wait_durable(int64_t timeout_ms) override;
@@ -104,7 +104,7 @@ class MergeSourceImpl final : public MergeSource, public StreamHandler {
   void fail(const absl::Status& status);
 
   Exchange& exchange_;
-  const std::shared_ptr<CutReader> cut_;
+  const std::shared_ptr<SlotSource> source_;
   const MergeSourceOptions options_;
   const std::shared_ptr<Inbox> inbox_ = Inbox::create();
   std::map<std::string, std::set<uint32_t>> slots_;  // by target; fixed after start()
@@ -138,8 +138,8 @@ absl::Status MergeSourceImpl::start() {
   std::set<uint32_t> seen;
   for (const auto& [target, list] : options_.slots) {
     for (const uint32_t slot : list) {
-      if (slot >= cut_->digests().size() || slot >= uint32_t{1} << options_.slot_bits) {
-        return invalid_argument("slot {} of {} slots", slot, cut_->digests().size());
+      if (!source_->has(slot) || !is_possible_slot(slot, options_.slot_bits)) {
+        return invalid_argument("slot {} is not one of this source's", slot);
       }
       if (!seen.insert(slot).second) return invalid_argument("slot {} is assigned twice", slot);
       slots_[target].insert(slot);
@@ -454,7 +454,7 @@ MergeSourceImpl::Step MergeSourceImpl::step(Served& served) {
 absl::StatusOr<Envelope> MergeSourceImpl::pack(Work& work, BlockBuffer& buffer) {
   if (work.request.kind == MessageKind::kSummaryRequest) return pack_summaries(work, buffer);
   if (!work.packing) {
-    work.packer.begin(cut_->scan(work.slot()), work.slot(), options_.slot_bits,
+    work.packer.begin(source_->scan(work.slot()), work.slot(), options_.slot_bits,
                       std::move(work.request.wanted[work.at]));
     work.packing = true;
   }
@@ -492,7 +492,7 @@ absl::StatusOr<Envelope> MergeSourceImpl::pack_summaries(Work& work, BlockBuffer
 
 absl::StatusOr<uint32_t> MergeSourceImpl::pack_section(Work& work, std::span<uint8_t> room) {
   const uint32_t slot = work.slot();
-  if (work.scan == nullptr) work.scan = cut_->scan(slot);
+  if (work.scan == nullptr) work.scan = source_->scan(slot);
   work.page.begin(room.subspan(MergeSection::kHeaderBytes));
   uint64_t packed = 0;
   bool last = false;
@@ -550,11 +550,11 @@ MergeSource::Counters MergeSourceImpl::counters() const {
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<MergeSource>> MergeSource::start(Exchange& exchange,
-                                                                std::shared_ptr<CutReader> cut,
+                                                                std::shared_ptr<SlotSource> source,
                                                                 const MergeSourceOptions& options) {
-  auto source = std::make_unique<MergeSourceImpl>(exchange, std::move(cut), options);
-  SLUICE_RETURN_IF_ERROR(source->start());
-  return source;
+  auto merges = std::make_unique<MergeSourceImpl>(exchange, std::move(source), options);
+  SLUICE_RETURN_IF_ERROR(merges->start());
+  return merges;
 }
 
 }  // namespace sluice

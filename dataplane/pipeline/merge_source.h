@@ -23,7 +23,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "base/stage.h"
-#include "dataplane/store/store.h"
+#include "dataplane/source/slot_source.h"
 #include "dataplane/stream/exchange.h"
 
 namespace sluice {
@@ -57,7 +57,7 @@ class MergeSource {
   };
   // Serves from now on. The exchange outlives it. INVALID_ARGUMENT for contradictory options.
   static absl::StatusOr<std::unique_ptr<MergeSource>> start(Exchange& exchange,
-                                                            std::shared_ptr<CutReader> cut,
+                                                            std::shared_ptr<SlotSource> source,
                                                             const MergeSourceOptions& options);
   // Closes its streams; afterwards nothing reads the cut.
   virtual ~MergeSource() = default;

@@ -68,11 +68,11 @@ SendCopiesResult SendJob::result() const {
 
 namespace {
 
-absl::Status check(const CutReader& cut, const SendCopiesOptions& options) {
+absl::Status check(const SlotSource& source, const SendCopiesOptions& options) {
   std::unordered_set<uint32_t> seen;
   for (const uint32_t slot : options.agreed) {
-    if (slot >= cut.digests().size() || slot >= uint32_t{1} << options.slot_bits) {
-      return invalid_argument("slot {} of {} slots", slot, cut.digests().size());
+    if (!source.has(slot) || !is_possible_slot(slot, options.slot_bits)) {
+      return invalid_argument("slot {} is not one of this source's", slot);
     }
     if (!seen.insert(slot).second) return invalid_argument("slot {} is assigned twice", slot);
   }
@@ -84,9 +84,9 @@ absl::Status check(const CutReader& cut, const SendCopiesOptions& options) {
 
 class CopySenderImpl final : public CopySender {
  public:
-  CopySenderImpl(Exchange& exchange, CutReader& cut, SendCopiesOptions options,
+  CopySenderImpl(Exchange& exchange, SlotSource& source, SendCopiesOptions options,
                  std::function<void()> on_end)
-      : job_(exchange, cut, std::move(options), [this] { lane_.wake(); }),
+      : job_(exchange, source, std::move(options), [this] { lane_.wake(); }),
         lane_(job_, std::move(on_end)) {}
   absl::Status start() {
     SLUICE_RETURN_IF_ERROR(lane_.prepare());
@@ -106,21 +106,22 @@ class CopySenderImpl final : public CopySender {
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<CopySender>> CopySender::start(Exchange& exchange, CutReader& cut,
+absl::StatusOr<std::unique_ptr<CopySender>> CopySender::start(Exchange& exchange,
+                                                              SlotSource& source,
                                                               SendCopiesOptions options,
                                                               std::function<void()> on_end) {
-  SLUICE_RETURN_IF_ERROR(check(cut, options));
+  SLUICE_RETURN_IF_ERROR(check(source, options));
   auto sender =
-      std::make_unique<CopySenderImpl>(exchange, cut, std::move(options), std::move(on_end));
+      std::make_unique<CopySenderImpl>(exchange, source, std::move(options), std::move(on_end));
   SLUICE_RETURN_IF_ERROR(sender->start());
   return sender;
 }
 
-absl::StatusOr<SendCopiesResult> send_copies(Exchange& exchange, CutReader& cut,
+absl::StatusOr<SendCopiesResult> send_copies(Exchange& exchange, SlotSource& source,
                                              const SendCopiesOptions& options,
                                              const Cancellation* cancellation) {
   std::promise<void> ended;
-  SLUICE_ASSIGN_OR_RETURN(const auto sender, CopySender::start(exchange, cut, options,
+  SLUICE_ASSIGN_OR_RETURN(const auto sender, CopySender::start(exchange, source, options,
                                                                [&ended] { ended.set_value(); }));
   const std::future<void> end = ended.get_future();
   while (end.wait_for(std::chrono::milliseconds(kCancellationPollMs)) !=

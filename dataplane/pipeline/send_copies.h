@@ -18,7 +18,7 @@
 #include "absl/status/statusor.h"
 #include "base/stage.h"
 #include "dataplane/pipeline/cancellation.h"
-#include "dataplane/store/store.h"
+#include "dataplane/source/slot_source.h"
 #include "dataplane/stream/exchange.h"
 
 namespace sluice {
@@ -42,7 +42,7 @@ struct SendCopiesOptions {
   std::function<void(uint32_t slot)> on_slot_sent;
   std::function<void(uint32_t slot)> on_slot_durable;
   std::function<void(uint64_t bytes)> on_bytes;
-  Stage* scan = nullptr;  // reading the cut, packing and checksums; outlives the call
+  Stage* scan = nullptr;  // reading the source, packing and checksums; outlives the call
 };
 
 struct SendCopiesResult {
@@ -62,7 +62,7 @@ class CopySender {
   // `on_end` is called once, on one of the executor's threads, when status() and result() are
   // final. INVALID_ARGUMENT for contradictory options, RESOURCE_EXHAUSTED without buffers; `on_end`
   // is not called then.
-  static absl::StatusOr<std::unique_ptr<CopySender>> start(Exchange& exchange, CutReader& cut,
+  static absl::StatusOr<std::unique_ptr<CopySender>> start(Exchange& exchange, SlotSource& source,
                                                            SendCopiesOptions options,
                                                            std::function<void()> on_end);
   // Cancels, and waits until its buffers are home. Not to be called from a callback.
@@ -77,7 +77,7 @@ class CopySender {
 };
 
 // The same for who can wait. CANCELLED soon after `cancellation`, where not null, says so.
-absl::StatusOr<SendCopiesResult> send_copies(Exchange& exchange, CutReader& cut,
+absl::StatusOr<SendCopiesResult> send_copies(Exchange& exchange, SlotSource& source,
                                              const SendCopiesOptions& options,
                                              const Cancellation* cancellation = nullptr);
 

@@ -1,6 +1,8 @@
 #include "dataplane/pipeline/send_lane.h"
 
 #include <algorithm>
+#include <cstring>
+#include <string>
 #include <utility>
 
 #include "base/bytes.h"
@@ -88,13 +90,32 @@ class SendLane::Packer {
     envelope_ = {};
     envelope_.slot = slot;
     envelope_.attempt = lane_.job_.options.attempt;
-    packer_.begin(lane_.job_.cut.scan(slot), slot, lane_.job_.options.slot_bits);
+    tells_digest_ = !lane_.job_.source.digest(slot).has_value();
+    end_due_ = false;
+    packer_.begin(lane_.job_.source.scan(slot), slot, lane_.job_.options.slot_bits);
     return true;
   }
 
   bool pack() {
     BlockBuffer buffer = lane_.pool_->try_take();
     if (!buffer) return false;
+    packed_ = {0, true, 0, 0};
+    if (!end_due_ && !pack_block(buffer)) return false;
+    const bool block = packed_.bytes > 0;
+    // What the target cannot know is told behind the last block, in a message of its own.
+    end_due_ = tells_digest_ && packed_.last && block;
+    packed_.last = packed_.last && !end_due_;
+    envelope_.kind = block ? MessageKind::kBlock : MessageKind::kSlotEnd;
+    envelope_.flags =
+        static_cast<uint16_t>((restart_ && envelope_.sequence == 0 ? Envelope::kRestart : 0) |
+                              (packed_.last && block ? Envelope::kEndOfSlot : 0));
+    envelope_.payload_bytes = block || !tells_digest_ ? packed_.bytes : put_digest(buffer);
+    bytes_ = Envelope::seal(envelope_, buffer);
+    buffer_ = std::move(buffer);
+    return true;
+  }
+
+  bool pack_block(BlockBuffer& buffer) {
     absl::StatusOr<SlotPacker::Packed> packed = absl::UnknownError("");
     {
       Stage::Work work(lane_.job_.options.scan);
@@ -102,20 +123,19 @@ class SendLane::Packer {
       if (packed.ok()) work.add(packed->bytes);
     }
     if (!packed.ok()) {
-      lane_.job_.fail(
-          with_context(packed.status(), fmt::format("reading slot {} of the cut", *slot_)));
+      lane_.job_.fail(with_context(packed.status(), fmt::format("reading slot {}", *slot_)));
       return false;
     }
     packed_ = *packed;
-    const bool block = packed_.bytes > 0;
-    envelope_.kind = block ? MessageKind::kBlock : MessageKind::kSlotEnd;
-    envelope_.flags =
-        static_cast<uint16_t>((restart_ && envelope_.sequence == 0 ? Envelope::kRestart : 0) |
-                              (packed_.last && block ? Envelope::kEndOfSlot : 0));
-    envelope_.payload_bytes = packed_.bytes;
-    bytes_ = Envelope::seal(envelope_, buffer);
-    buffer_ = std::move(buffer);
     return true;
+  }
+
+  uint32_t put_digest(BlockBuffer& buffer) const {
+    std::string encoded;
+    ByteWriter out(&encoded);
+    packer_.digest().encode(out);
+    std::memcpy(buffer.data(), encoded.data(), encoded.size());
+    return static_cast<uint32_t>(encoded.size());
   }
 
   // What was begun on a stream that is no longer used.
@@ -130,6 +150,8 @@ class SendLane::Packer {
   SlotPacker packer_;
   std::optional<uint32_t> slot_;
   bool restart_ = false;
+  bool tells_digest_ = false;  // the target does not know what the slot has to be
+  bool end_due_ = false;       // all blocks are packed, and their digest is still to be told
   Envelope envelope_;
   SlotPacker::Packed packed_;
   BlockBuffer buffer_;  // packed, not sent yet

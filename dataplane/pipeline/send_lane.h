@@ -23,10 +23,10 @@ namespace sluice {
 class SendJob {
  public:
   // `changed` is called when the job stops.
-  SendJob(Exchange& job_exchange, CutReader& job_cut, SendCopiesOptions job_options,
+  SendJob(Exchange& job_exchange, SlotSource& job_source, SendCopiesOptions job_options,
           std::function<void()> changed)
       : exchange(job_exchange),
-        cut(job_cut),
+        source(job_source),
         options(std::move(job_options)),
         changed_(std::move(changed)) {}
 
@@ -44,7 +44,7 @@ class SendJob {
   SendCopiesResult result() const;
 
   Exchange& exchange;
-  CutReader& cut;
+  SlotSource& source;
   const SendCopiesOptions options;
 
  private:

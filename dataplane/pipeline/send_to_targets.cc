@@ -19,9 +19,9 @@ constexpr int64_t kMostWaitMs = 1'000;
 
 class TargetQueue {
  public:
-  TargetQueue(Exchange& exchange, CutReader& cut, std::vector<TargetCopies> targets,
+  TargetQueue(Exchange& exchange, SlotSource& source, std::vector<TargetCopies> targets,
               const SendToTargetsOptions& options)
-      : exchange_(exchange), cut_(cut), options_(options) {
+      : exchange_(exchange), source_(source), options_(options) {
     const int64_t now = exchange.clock().monotonic_ns();
     for (TargetCopies& copies : targets) {
       sends_.push_back(std::make_unique<Send>(std::move(copies), now));
@@ -110,7 +110,7 @@ class TargetQueue {
       if (options_.each.on_bytes) options_.each.on_bytes(bytes);
     };
     send.over = false;
-    auto sender = CopySender::start(exchange_, cut_, std::move(copies), [this, &send] {
+    auto sender = CopySender::start(exchange_, source_, std::move(copies), [this, &send] {
       send.over = true;
       {
         const MutexLock lock(mutex_);
@@ -145,7 +145,7 @@ class TargetQueue {
   }
 
   Exchange& exchange_;
-  CutReader& cut_;
+  SlotSource& source_;
   const SendToTargetsOptions& options_;
   size_t active_ = 0;
   Mutex mutex_;
@@ -156,11 +156,11 @@ class TargetQueue {
 
 }  // namespace
 
-absl::Status send_to_targets(Exchange& exchange, CutReader& cut, std::vector<TargetCopies> targets,
-                             const SendToTargetsOptions& options,
+absl::Status send_to_targets(Exchange& exchange, SlotSource& source,
+                             std::vector<TargetCopies> targets, const SendToTargetsOptions& options,
                              const Cancellation& cancellation) {
   if (options.targets_at_a_time == 0) return invalid_argument("sending to no target at a time");
-  TargetQueue queue(exchange, cut, std::move(targets), options);
+  TargetQueue queue(exchange, source, std::move(targets), options);
   return queue.run(cancellation);
 }
 

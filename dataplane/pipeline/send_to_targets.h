@@ -37,8 +37,9 @@ struct SendToTargetsOptions {
 
 // Returns when every target has all its slots durably, or with the first error that no later try
 // mends: then the other sends are cancelled. Waits.
-absl::Status send_to_targets(Exchange& exchange, CutReader& cut, std::vector<TargetCopies> targets,
-                             const SendToTargetsOptions& options, const Cancellation& cancellation);
+absl::Status send_to_targets(Exchange& exchange, SlotSource& source,
+                             std::vector<TargetCopies> targets, const SendToTargetsOptions& options,
+                             const Cancellation& cancellation);
 
 }  // namespace sluice
 

@@ -13,6 +13,7 @@ void SlotPacker::begin(std::unique_ptr<SlotScan> scan, uint32_t slot, uint32_t s
   slot_ = slot;
   slot_bits_ = slot_bits;
   have_item_ = false;
+  digest_ = {};
 }
 
 absl::StatusOr<bool> SlotPacker::next_item() {
@@ -60,6 +61,7 @@ absl::StatusOr<SlotPacker::Packed> SlotPacker::pack(BlockBuffer& buffer) {
     SLUICE_ASSIGN_OR_RETURN(const bool fits, pack_item());
     if (!fits || offset_ < summary.value_bytes) break;
     have_item_ = false;
+    digest_.add(item_.key, summary);
     if (!summary.tombstone) {
       ++packed.records;
       packed.record_bytes += item_.key.size() + summary.value_bytes;

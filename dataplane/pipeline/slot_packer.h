@@ -1,4 +1,4 @@
-// Packs the records of one slot of a cut into blocks, in key order: the one copy of a backup's
+// Packs the records of one slot of a source into blocks, in key order: the one copy of a backup's
 // bytes, from the store into the arena. Internal to dataplane/pipeline.
 #ifndef SLUICE_DATAPLANE_PIPELINE_SLOT_PACKER_H_
 #define SLUICE_DATAPLANE_PIPELINE_SLOT_PACKER_H_
@@ -11,7 +11,7 @@
 #include "base/arena.h"
 #include "dataplane/block/block.h"
 #include "dataplane/pipeline/merge_lists.h"
-#include "dataplane/store/store.h"
+#include "dataplane/source/slot_source.h"
 
 namespace sluice {
 
@@ -31,6 +31,8 @@ class SlotPacker {
              std::optional<RunList> wanted = std::nullopt);
   // The next block, sealed, at the buffer's start. Not after the last one.
   absl::StatusOr<Packed> pack(BlockBuffer& buffer);
+  // Of what was packed whole so far.
+  const SlotDigest& digest() const { return digest_; }
 
  private:
   absl::StatusOr<bool> next_item();
@@ -44,6 +46,7 @@ class SlotPacker {
   bool have_item_ = false;
   SlotScan::Item item_;
   uint64_t offset_ = 0;  // of the item's value: packed so far
+  SlotDigest digest_;
 };
 
 }  // namespace sluice

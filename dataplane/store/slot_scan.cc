@@ -48,12 +48,6 @@ absl::Status FragmentReader::read(uint64_t offset, std::span<uint8_t> into) {
   return absl::OkStatus();
 }
 
-absl::StatusOr<std::string> SlotScan::value(const Item& item) {
-  std::string bytes(item.summary.value_bytes, '\0');
-  SLUICE_RETURN_IF_ERROR(read_value(0, {reinterpret_cast<uint8_t*>(bytes.data()), bytes.size()}));
-  return bytes;
-}
-
 namespace {
 
 // A slot's rows, at whichever of them `rows_` stands.

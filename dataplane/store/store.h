@@ -35,6 +35,7 @@
 #include "dataplane/block/block.h"
 #include "dataplane/block/record.h"
 #include "dataplane/block/slot_digest.h"
+#include "dataplane/source/slot_source.h"
 #include "dataplane/store/hybrid_clock.h"
 
 namespace rocksdb {
@@ -63,34 +64,13 @@ uint64_t missed_cut(std::span<const ApplyResult> results);
 // are given once, so one of the two is damaged, and which one wins says nothing.
 absl::Status clash_among(std::span<const RecordView> records, std::span<const ApplyResult> results);
 
-// Reads the records of one slot in key order, from a cut or from the live store. Confined to one
-// thread; views are valid until the next call of next(). Keeps the store's files open: it must be
-// gone before the Store, and a cut's before drop_cut().
-class SlotScan {
+// A cut, open for reading. Keeps the cut's files open, so it and its scans must be gone before
+// drop_cut(), as scans of the live store before the Store.
+class CutReader : public SlotSource {
  public:
-  virtual ~SlotScan() = default;
-  struct Item {
-    std::string_view key;
-    RecordSummary summary;
-    // The value, where it stands in one piece in memory; otherwise empty.
-    std::string_view inline_value;
-  };
-  // False at the end.
-  virtual absl::StatusOr<bool> next(Item* item) = 0;
-  // The current record's value bytes [offset, offset + size) into memory the caller owns: one copy,
-  // out of RocksDB's memory. OUT_OF_RANGE beyond the value; cheapest in ascending order.
-  virtual absl::Status read_value(uint64_t offset, std::span<uint8_t> into) = 0;
-  // The whole value of the current record, for small uses.
-  absl::StatusOr<std::string> value(const Item& item);
-};
-
-// A cut, open for reading. Thread-safe; scans of it are confined to a thread each. Keeps the cut's
-// files open, so it must be gone before drop_cut().
-class CutReader {
- public:
-  virtual ~CutReader() = default;
-  virtual std::unique_ptr<SlotScan> scan(uint32_t slot) = 0;
   virtual const std::vector<SlotDigest>& digests() const = 0;  // by slot
+  bool has(uint32_t slot) const override { return slot < digests().size(); }
+  std::optional<SlotDigest> digest(uint32_t slot) const override { return digests()[slot]; }
 };
 
 class SlotIngest;

@@ -26,8 +26,9 @@ enum class MessageKind : uint16_t {
   kHelloReply = 2,  // accepting side: accept, or refuse with a reason
   kKeepalive = 3,   // nothing to say; seen by the exchange alone
   kBlock = 4,       // one block of (slot, attempt), number `sequence` from 0
-  kSlotEnd =
-      5,  // a slot without records ends here (others end with kEndOfSlot on their last block)
+  // A slot ends that has no records, or that has no kEndOfSlot on its last block. With a payload it
+  // tells the digest of its blocks, which nobody knew before they were read.
+  kSlotEnd = 5,
   kSlotsDurable = 6,  // target to source: a list of slots that need not be sent (again)
   kSlotRefused = 7,   // target to source: send this slot again from its start; payload: reason
   kStreamEnd = 8,     // the sender has nothing more to say

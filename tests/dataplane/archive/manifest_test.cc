@@ -142,8 +142,38 @@ TEST(ArchiveFormat, ImpossibleManifestsAreRefusedThoughTheirDigestHolds) {
     EXPECT_EQ(code_of(manifest), kLoss) << bits;
   }
   manifest = golden_manifest();
-  manifest.required_features = 1;
+  manifest.required_features = 2;
   EXPECT_EQ(code_of(manifest), absl::StatusCode::kFailedPrecondition);
+}
+
+TEST(ArchiveFormat, TreesAreNamedBesideTheRecords) {
+  constexpr auto kLoss = absl::StatusCode::kDataLoss;
+  Manifest manifest = golden_manifest();
+  const uint64_t records = manifest.records();
+  manifest.trees = {{1, "home", "n1"}, {4, "home", "n2"}};
+  manifest.parts[1].slots.push_back({tree_slot(4, 7), manifest.parts[1].slots[0].digest});
+  const auto read = Manifest::decode(manifest.encode());
+  ASSERT_TRUE(read.ok()) << read.status();
+  EXPECT_EQ(read->trees, manifest.trees);
+  EXPECT_EQ(read->required_features, Manifest::kTrees);
+  EXPECT_EQ(read->parts[1].slots.back().slot, tree_slot(4, 7));
+  EXPECT_EQ(read->records(), records) << "without those of trees";
+
+  Manifest wrong = manifest;
+  wrong.parts[1].slots.back().slot = tree_slot(2, 7);
+  EXPECT_EQ(code_of(wrong), kLoss) << "a tree that is not named";
+  wrong = manifest;
+  wrong.parts[1].slots.back().slot = tree_slot(4, 8);
+  EXPECT_EQ(code_of(wrong), kLoss) << "a shard beyond the slot bits";
+  wrong = manifest;
+  wrong.trees = {{4, "home", "n2"}, {1, "home", "n1"}};
+  EXPECT_EQ(code_of(wrong), kLoss) << "trees out of order";
+  wrong = manifest;
+  wrong.trees = {{0, "home", "n1"}, {4, "home", "n2"}};
+  EXPECT_EQ(code_of(wrong), kLoss) << "the number of the records";
+  wrong = golden_manifest();
+  wrong.required_features = Manifest::kTrees;
+  EXPECT_EQ(code_of(wrong), kLoss) << "no trees where there have to be some";
 }
 
 TEST(ArchiveFormat, ImpossibleIndexesAreRefusedThoughTheirDigestHolds) {

@@ -365,8 +365,9 @@ absl::Status Backup::send() {
           ++durable_events[slot];
         };
         if (adjust_send) adjust_send(send_options);
-        absl::StatusOr<SendCopiesResult> result =
-            send_copies(*cluster.node(source).exchange, *cuts[source], send_options, cancellation);
+        absl::StatusOr<SendCopiesResult> result = send_copies(
+            *cluster.node(source).exchange, sources.empty() ? *cuts[source] : *sources[source],
+            send_options, cancellation);
         std::lock_guard lock(mutex);
         if (!result.ok()) {
           if (first.ok()) first = result.status();

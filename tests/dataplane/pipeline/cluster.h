@@ -150,7 +150,8 @@ class Backup {
   Cluster& cluster;
   const uint64_t attempt;
   std::vector<Target> targets;
-  std::vector<std::shared_ptr<CutReader>> cuts;  // by node
+  std::vector<std::shared_ptr<CutReader>> cuts;      // by node
+  std::vector<std::shared_ptr<SlotSource>> sources;  // by node, where more than the cut is sent
   std::map<uint32_t, bool> is_agreed;
   Manifest manifest;
   // Of all send_copies() calls.
