@@ -76,16 +76,11 @@ absl::Status BackupRole::consolidate() {
   };
   SLUICE_ASSIGN_OR_RETURN(auto consolidation,
                           Consolidation::start(*context_.exchange, *archive, options));
-  absl::Status end;
-  do {
-    if (cancellation_.cancelled()) {
-      consolidation->cancel();
-      return cancelled("the backup's attempt {} ended", head_.attempt);
-    }
-    end = consolidation->wait(kPollMs);
+  const absl::Status end = consolidation->wait_to_end(kPollMs, [&] {
     report_target(consolidation->progress());
-  } while (end.code() == absl::StatusCode::kDeadlineExceeded &&
-           consolidation->progress().state == Consolidation::State::kRunning);
+    return !cancellation_.cancelled();
+  });
+  if (cancellation_.cancelled()) return cancelled("the backup's attempt {} ended", head_.attempt);
   SLUICE_RETURN_IF_ERROR(end);
   report_.change(
       [](NodeProgress& progress) { progress.target_state = BackupState::kCopyCompleted; });

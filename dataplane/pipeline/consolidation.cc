@@ -18,6 +18,19 @@ absl::StatusOr<std::unique_ptr<Consolidation>> Consolidation::start(
   return consolidation;
 }
 
+absl::Status Consolidation::wait_to_end(int64_t poll_ms, const std::function<bool()>& proceed) {
+  for (;;) {
+    // Asked first: it may end after the wait has given up.
+    const bool ended = has_ended();
+    absl::Status status = wait(poll_ms);
+    if (ended || !absl::IsDeadlineExceeded(status)) {
+      proceed();  // and told of the last progress
+      return status;
+    }
+    if (!proceed()) cancel();
+  }
+}
+
 namespace consolidation {
 
 using std::chrono::milliseconds;
@@ -286,6 +299,11 @@ absl::Status ConsolidationImpl::wait(int64_t timeout_ms) {
                              progress_.slots, timeout_ms);
   }
   return status_;
+}
+
+bool ConsolidationImpl::has_ended() const {
+  const MutexLock lock(mutex_);
+  return progress_.state != State::kRunning && !in_sync_;
 }
 
 Consolidation::Progress ConsolidationImpl::progress() const {

@@ -115,6 +115,11 @@ class Consolidation {
   // it. Errors of the archive (RESOURCE_EXHAUSTED: disk full) end it at once; what is durable by
   // then stays, so that a later attempt goes on from there.
   virtual absl::Status wait(int64_t timeout_ms) = 0;
+  // Whether wait() says how it ended, which may be with DEADLINE_EXCEEDED too.
+  virtual bool has_ended() const = 0;
+  // Waits until it has ended and returns how. `proceed` is asked every poll_ms; where it says no,
+  // it is cancelled.
+  absl::Status wait_to_end(int64_t poll_ms, const std::function<bool()>& proceed);
   virtual Progress progress() const = 0;
   // Ends it soon, with CANCELLED. Idempotent.
   virtual void cancel() = 0;

@@ -21,9 +21,15 @@ void ConsolidationImpl::run_agreed(Lane& lane) {
   for (int messages = 0; messages < kMessagesInATurn; ++messages) {
     const std::shared_ptr<Stream> stream = stream_of(lane);
     if (stream == nullptr || !send_refusals(lane, *stream)) return;
+    // Asked first: what came before it closed is received before its end.
+    const bool closed = stream->closed();
     absl::StatusOr<Message> message = stream->receive(0);
     if (!message.ok()) {
-      if (stream->closed()) drop_arriving(lane);
+      if (closed) {
+        drop_arriving(lane);
+      } else if (stream->closed()) {
+        lane.activity->wake();
+      }
       return;
     }
     if (absl::Status status = on_agreed(lane, *std::move(message)); !status.ok()) {
@@ -39,7 +45,8 @@ std::shared_ptr<Stream> ConsolidationImpl::stream_of(Lane& lane) {
   bool newer = false;
   {
     const MutexLock lock(mutex_);
-    if (stopping() || progress_.state != State::kRunning) return nullptr;
+    // Once all is durable it takes, and drops, what sources repeat: it stands in their buffers.
+    if (stopping() || !check_not_ended().ok()) return nullptr;
     stream = lane.newest;
     newer = std::exchange(lane.seen, lane.streams) != lane.streams;
   }

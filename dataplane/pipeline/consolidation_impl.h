@@ -60,6 +60,7 @@ class ConsolidationImpl final : public Consolidation, public StreamHandler, publ
   absl::Status start();
 
   absl::Status wait(int64_t timeout_ms) override;
+  bool has_ended() const override;
   Progress progress() const override;
   void cancel() override;
   absl::StatusOr<PartManifest> finish() override;

@@ -12,6 +12,7 @@
 
 #include "base/bytes.h"
 #include "base/clock.h"
+#include "base/deadline.h"
 #include "base/mutex.h"
 #include "base/status.h"
 #include "dataplane/pipeline/job_attempt.h"
@@ -22,7 +23,10 @@ namespace sluice {
 namespace {
 
 constexpr int64_t kTickMs = 100;
-constexpr int64_t kSendMs = 1'000;
+constexpr int64_t kControlMs = 1'000;
+// Of one message: a limit of the node's bytes a second holds messages to itself back. The target's
+// own patience with an answer is about as long (ConsolidationOptions::merge_answer_timeout_ms).
+constexpr int64_t kSendMs = 60'000;
 // So long after a refusal streams end when they have served a slot.
 constexpr int64_t kPressureNs = 1'000 * kMs;
 // A stream that asks for nothing for so long goes when others want its room.
@@ -97,6 +101,7 @@ class MergeSourceImpl final : public MergeSource, public StreamHandler {
   void run_worker();
   void wake(const ServedPtr& served);
   Step step(Served& served);
+  absl::Status send(Stream& stream, const BlockBuffer& message, uint32_t bytes);
   absl::StatusOr<Envelope> pack(Work& work, BlockBuffer& buffer);
   absl::StatusOr<uint32_t> pack_section(Work& work, std::span<uint8_t> room);
   absl::StatusOr<Envelope> pack_summaries(Work& work, BlockBuffer& buffer);
@@ -330,7 +335,7 @@ absl::Status MergeSourceImpl::on_durable(const Message& message, Stream& stream)
   Envelope heard;
   heard.kind = MessageKind::kStreamEnd;
   heard.attempt = options_.attempt;
-  return stream.send_control(heard, {}, kSendMs);
+  return stream.send_control(heard, {}, kControlMs);
 }
 
 // Lets go of closed streams whose buffers are home, and of idle ones that others wait for.
@@ -433,8 +438,7 @@ MergeSourceImpl::Step MergeSourceImpl::step(Served& served) {
   timed.add(bytes);
   const bool last = work.done();
   const bool leave = last && work.request.last_of_slots && under_pressure();
-  // There is room: no more than its buffers are ever on their way.
-  absl::Status status = served.stream->send(std::move(buffer), bytes, kSendMs);
+  absl::Status status = send(*served.stream, buffer, bytes);
   if (!status.ok() || leave) served.stream->close(status);
   if (!status.ok() || last) served.work.reset();
   {
@@ -449,6 +453,16 @@ MergeSourceImpl::Step MergeSourceImpl::step(Served& served) {
   served.working = served.work != nullptr;
   served.last_ns = exchange_.clock().monotonic_ns();
   return served.working ? Step::kMore : Step::kWait;
+}
+
+// There is room on the stream: no more than its buffers are ever on their way.
+absl::Status MergeSourceImpl::send(Stream& stream, const BlockBuffer& message, uint32_t bytes) {
+  const Deadline deadline(exchange_.clock(), kSendMs);
+  for (;;) {
+    absl::Status status = stream.send(message.share(), bytes, kTickMs);
+    if (!absl::IsDeadlineExceeded(status) || stream.closed() || stopping_) return status;
+    if (deadline.left_ms() <= 0) return status;
+  }
 }
 
 absl::StatusOr<Envelope> MergeSourceImpl::pack(Work& work, BlockBuffer& buffer) {

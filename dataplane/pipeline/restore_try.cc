@@ -45,6 +45,12 @@ std::optional<UnitFailure> UnitTry::take_reply(const SlotRoute& route,
     return UnitFailure{node, data_loss("its answer names {} of {} replicas that have the block",
                                        reply->holders.size(), route.replicas.size())};
   }
+  // A value over several blocks is a value to the replica that has all of them in one place.
+  for (const WriteReply::Holder& holder : reply->holders) {
+    if (keeping.try_emplace(holder.node, holder.keeping).first->second == holder.keeping) continue;
+    return UnitFailure{holder.node,
+                       aborted("the lot was committed, or full, between two of these blocks")};
+  }
   // Of the slot's blocks in one request, with the first.
   if (const auto found = reply->kept.extract(slot); !found.empty()) {
     kept.add(found.mapped());

@@ -53,6 +53,8 @@ struct UnitTry {
   std::map<uint32_t, SlotDigest> digests;
   std::set<uint32_t> failed_slots;   // of a repacked unit: not tried again in this try
   std::set<LotReplica> retained_by;  // until the lot's end
+  // What each replica said of the unit's blocks so far: the token of the lot, 0 for durable.
+  std::map<std::string, uint64_t> keeping;
   SlotLedger::Unit holders;
   std::optional<UnitFailure> failure;
 

@@ -9,6 +9,7 @@
 #include <thread>
 
 #include "base/status.h"
+#include "dataplane/pipeline/slot_packer.h"
 #include "tests/dataplane/pipeline/cluster.h"
 
 namespace sluice {
@@ -570,6 +571,176 @@ TEST(BackupTest, AStreamThatOpensWhileItsJobEndsIsToldSo) {
     EXPECT_EQ((*sender)->status().code(), absl::StatusCode::kAborted) << (*sender)->status();
     target.withdraw(StreamKind::kBackupAgreed, kBackup);
   }
+}
+
+// Ends while it is waited for, after the wait has given up.
+class EndsLate final : public Consolidation {
+ public:
+  explicit EndsLate(absl::Status end) : end_(std::move(end)) {}
+  absl::Status wait(int64_t) override {
+    ++waits;
+    return std::exchange(ended_, true) && waits > 1 ? end_ : deadline_exceeded("still running");
+  }
+  bool has_ended() const override { return ended_; }
+  Progress progress() const override { return {}; }
+  void cancel() override { ++cancels; }
+  absl::StatusOr<PartManifest> finish() override { return PartManifest(); }
+
+  int waits = 0;
+  int cancels = 0;
+
+ private:
+  const absl::Status end_;
+  bool ended_ = false;
+};
+
+TEST(Consolidation, HowItEndedIsWhatItSaysAndNotThatAWaitWasTooShort) {
+  for (const absl::Status& end :
+       {absl::OkStatus(), resource_exhausted("the disk is full"), deadline_exceeded("idle")}) {
+    EndsLate late(end);
+    int asked = 0;
+    const absl::Status ended = late.wait_to_end(1, [&] { return ++asked > 0; });
+    EXPECT_EQ(ended, end);
+    EXPECT_EQ(late.waits, 2);
+    EXPECT_EQ(late.cancels, 0);
+    EXPECT_EQ(asked, 2) << "and once behind the end";
+  }
+  EndsLate late(cancelled("cancelled"));
+  EXPECT_TRUE(absl::IsCancelled(late.wait_to_end(1, [] { return false; })));
+  EXPECT_EQ(late.cancels, 1);
+}
+
+// The messages of a slot of several blocks, as its source packs them.
+std::vector<std::pair<Envelope, BlockBuffer>> messages_of(CutReader& source, uint32_t slot,
+                                                          uint32_t slot_bits, BlockPool& pool) {
+  std::vector<std::pair<Envelope, BlockBuffer>> messages;
+  SlotPacker packer;
+  packer.begin(source.scan(slot), slot, slot_bits);
+  for (bool last = false; !last;) {
+    BlockBuffer buffer = pool.take(1000);
+    const auto packed = packer.pack(buffer);
+    EXPECT_TRUE(packed.ok()) << packed.status();
+    if (!packed.ok()) return messages;
+    last = packed->last;
+    Envelope envelope;
+    envelope.kind = packed->bytes > 0 ? MessageKind::kBlock : MessageKind::kSlotEnd;
+    envelope.flags = last && packed->bytes > 0 ? Envelope::kEndOfSlot : 0;
+    envelope.slot = slot;
+    envelope.attempt = 1;
+    envelope.sequence = messages.size();
+    envelope.payload_bytes = packed->bytes;
+    messages.emplace_back(envelope, std::move(buffer));
+  }
+  return messages;
+}
+
+// Blocks that a source repeats when all is durable stand in its own buffers, on a stream without a
+// wire: it waits for them.
+TEST(BackupTest, WhatIsRepeatedAfterTheEndGoesBackToItsSource) {
+  ClusterOptions options;
+  options.nodes = 1;
+  options.replicas = 1;
+  options.slot_bits = 1;
+  Cluster cluster(options);
+  fill(cluster, 14, 20, 1000);
+  cluster.cut();
+  Backup backup(cluster, {0});
+  backup.start();
+  ASSERT_TRUE(backup.send().ok());
+  ASSERT_TRUE(backup.targets[0].consolidation->wait(10'000).ok());
+
+  TestNode& node = cluster.node(0);
+  const auto pool = *node.arena->make_pool("test", 4);
+  Exchange::ConnectOptions connect;
+  connect.address = node.exchange->address();
+  connect.kind = StreamKind::kBackupAgreed;
+  connect.target = node.name;
+  connect.job = kBackup;
+  connect.attempt = 1;
+  const auto stream = node.exchange->connect(connect);
+  ASSERT_TRUE(stream.ok()) << stream.status();
+  for (auto& [envelope, buffer] : messages_of(*backup.cuts[0], 0, 1, *pool)) {
+    const uint32_t bytes = Envelope::seal(envelope, buffer);
+    ASSERT_TRUE((*stream)->send(std::move(buffer), bytes, 1000).ok());
+  }
+  for (int i = 0; i < 500 && pool->free() < pool->size(); ++i) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(10));
+  }
+  EXPECT_EQ(pool->free(), pool->size());
+  EXPECT_GT(backup.targets[0].consolidation->progress().duplicate_blocks, 0);
+}
+
+// A stream whose last message arrives, with its end, right after a look found nothing.
+class EndsAfterALook final : public Stream {
+ public:
+  EndsAfterALook(Hello hello, std::vector<std::pair<Envelope, BlockBuffer>> messages)
+      : hello_(std::move(hello)), messages_(std::move(messages)) {}
+  const Hello& hello() const override { return hello_; }
+  const std::string& peer() const override { return hello_.node; }
+  uint64_t number() const override { return 1; }
+  absl::Status send(BlockBuffer, uint32_t, int64_t) override { return absl::OkStatus(); }
+  absl::Status send_control(Envelope, std::string_view, int64_t) override {
+    return absl::OkStatus();
+  }
+  absl::StatusOr<Message> receive(int64_t) override {
+    const std::lock_guard lock(mutex_);
+    const bool last = next_ + 1 == messages_.size();
+    if (last && !closed_) {
+      closed_ = true;
+      return deadline_exceeded("nothing yet");
+    }
+    if (next_ == messages_.size()) {
+      received_all.set_value();
+      return unavailable("closed by peer");
+    }
+    auto& [envelope, buffer] = messages_[next_++];
+    return Message{envelope, std::move(buffer), {}};
+  }
+  void on_change(std::function<void()> hook) override { hook(); }
+  void close(const absl::Status&) override {}
+  bool closed() const override {
+    const std::lock_guard lock(mutex_);
+    return closed_;
+  }
+  absl::Status closed_reason() const override { return unavailable("closed by peer"); }
+  Counters counters() const override { return {}; }
+
+  std::promise<void> received_all;
+
+ private:
+  const Hello hello_;
+  mutable std::mutex mutex_;
+  std::vector<std::pair<Envelope, BlockBuffer>> messages_;
+  size_t next_ = 0;
+  bool closed_ = false;
+};
+
+TEST(BackupTest, ABrokenStreamIsNotHeldAgainstItsSlots) {
+  ClusterOptions options;
+  options.nodes = 1;
+  options.replicas = 1;
+  options.slot_bits = 1;
+  Cluster cluster(options);
+  fill(cluster, 15, 20, 1000);
+  for (int i = 0; i < 24; ++i) {  // several blocks in each slot
+    cluster.put(make_record(fmt::format("large-{}", i), std::string(300'000, 'x'), -1));
+  }
+  cluster.cut();
+  Backup backup(cluster, {0});
+  backup.start();
+  TestNode& node = cluster.node(0);
+  const auto pool = *node.arena->make_pool("test", 16);
+  Hello hello;
+  hello.node = node.name;
+  auto messages = messages_of(*backup.cuts[0], 0, 1, *pool);
+  ASSERT_GT(messages.size(), 1);
+  const auto stream = std::make_shared<EndsAfterALook>(hello, std::move(messages));
+  dynamic_cast<StreamHandler&>(*backup.targets[0].consolidation).accepted(stream);
+  ASSERT_EQ(stream->received_all.get_future().wait_for(std::chrono::seconds(20)),
+            std::future_status::ready);
+  EXPECT_EQ(backup.targets[0].consolidation->progress().slots_refused, 0);
+  EXPECT_EQ(backup.targets[0].consolidation->progress().slots_received, 1);
+  backup.targets[0].consolidation.reset();
 }
 
 TEST(BackupTest, ACopyThatIsNotThePublishedOneFailsTheJobAndIsNamed) {

@@ -65,6 +65,8 @@ Cluster::Cluster(const ClusterOptions& cluster_options) : options(cluster_option
     exchange.listen = "127.0.0.1:0";
     exchange.cluster = options.cluster;
     exchange.node = node->name;
+    node->limit = std::make_unique<BulkLimit>(system_clock(), options.bytes_per_second);
+    exchange.limit = options.bytes_per_second == 0 ? nullptr : node->limit.get();
     node->exchange = *Exchange::open(exchange);
     Store::Options store;
     store.folder = node->folder + "/store";

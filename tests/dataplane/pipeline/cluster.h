@@ -44,6 +44,7 @@ struct ClusterOptions {
   FaultOptions faults;  // of every node's transport
   bool with_faults = false;
   size_t arena_buffers = 128;
+  uint64_t bytes_per_second = 0;  // of each node's bulk; 0: no limit
 };
 
 // The test's distribution table: slot s is held by nodes s, s+1, ... of the list.
@@ -74,6 +75,7 @@ struct TestNode {
   std::unique_ptr<Transport> plain;
   std::unique_ptr<Transport> transport;
   std::unique_ptr<Arena> arena;
+  std::unique_ptr<BulkLimit> limit;
   std::unique_ptr<Exchange> exchange;
   std::unique_ptr<Store> store;
   std::unique_ptr<WriteServer> writes;

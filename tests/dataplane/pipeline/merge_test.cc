@@ -257,6 +257,27 @@ ClusterOptions two_nodes() {
   return options;
 }
 
+// Of a node that is a source of its own: its limit holds such messages back.
+TEST(MergeTest, ALimitIsWaitedForAndNotTakenForABrokenStream) {
+  ClusterOptions options;
+  options.nodes = 2;
+  options.slot_bits = 1;
+  options.bytes_per_second = 2 << 20;
+  Cluster cluster(options);
+  for (int i = 0; i < 10; ++i) {
+    cluster.put_at(0, make_record(fmt::format("key-{}", i), "newer", -1));
+    cluster.put_at(1, make_record(fmt::format("key-{}", i), "older", -2));
+  }
+  cluster.cut();
+  Backup backup(cluster, {0});
+  backup.serve_merges();
+  cluster.node(0).limit->in.take(5 << 20);  // two seconds of it
+  backup.start();
+  ASSERT_TRUE(backup.send().ok());
+  EXPECT_EQ(backup.targets[0].consolidation->progress().slots_refused, 0);
+  backup.commit();
+}
+
 TEST(MergeTest, ACopyThatIsNotThePublishedOneFailsTheJobAndIsNamed) {
   for (const LyingCut::Lie lie :
        {LyingCut::Lie::kLeaveOut, LyingCut::Lie::kOtherValue, LyingCut::Lie::kOlder}) {

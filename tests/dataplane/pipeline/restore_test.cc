@@ -7,6 +7,7 @@
 
 #include "base/status.h"
 #include "dataplane/pipeline/restore_ledger.h"
+#include "dataplane/pipeline/restore_try.h"
 #include "tests/dataplane/pipeline/cluster.h"
 
 namespace sluice {
@@ -111,6 +112,78 @@ TEST_F(RestoreTest, IntoClustersOfOtherSlotBits) {
     expect_holds(into, source->newest());
     expect_digests(into, *result);
   }
+}
+
+// Keys that take megabytes once they are whole make a block too large to be kept for the lot's end;
+// the value that begins in it goes on in blocks that are kept.
+TEST(RestoreOfLongKeys, AValueIsWrittenWhereItsFirstBlockWasNotKept) {
+  ClusterOptions options;
+  options.slot_bits = 1;
+  Cluster from(options);
+  const std::string prefix(3'900, 'p');
+  std::vector<Record> records;
+  for (int i = 0; i < 6'000; ++i) {
+    records.push_back(make_record(fmt::format("{}{:06}", prefix, i), "v", -1));
+  }
+  Random random(22);
+  for (int i = 0; i < 6; ++i) {  // some of them in each slot
+    records.push_back(
+        make_record(fmt::format("{}z{}", prefix, i), random_value(random, size_t{3} << 20), -1));
+  }
+  from.put_all(records);
+  from.cut();
+  Backup backup(from, {0});
+  backup.start();
+  ASSERT_TRUE(backup.send().ok());
+  backup.commit();
+
+  ClusterOptions target = options;
+  target.cluster = kOther;
+  Cluster into(target);
+  into.serve_writes();
+  const auto archive = ArchiveReader::open(backup.folders());
+  ASSERT_TRUE(archive.ok()) << archive.status();
+  RestoreOptions restoring;
+  restoring.id = "r";
+  restoring.cluster = kOther;
+  restoring.backoff_ms = 5;
+  auto result = restore(*into.node(0).exchange, **archive, into.node(0).router, restoring);
+  ASSERT_TRUE(result.ok()) << result.status();
+  EXPECT_THAT(result->failed, ::testing::IsEmpty());
+  for (size_t i = 0; i < into.size(); ++i) {
+    const std::map<std::string, Record> here = contents(*into.node(i).store);
+    for (const Record& record : records) {
+      const auto holders = into.holders(slot_of(record.key, options.slot_bits));
+      if (std::find(holders.begin(), holders.end(), i) == holders.end()) continue;
+      const auto found = here.find(record.key);
+      ASSERT_NE(found, here.end()) << record.key.substr(prefix.size()) << " on node " << i;
+      EXPECT_TRUE(found->second.value == record.value) << record.key.substr(prefix.size());
+    }
+  }
+}
+
+TEST(UnitTry, AReplicaWithTheBlocksInTwoPlacesHasNotTheUnit) {
+  const SlotRoute route{1, {{"n1", "a"}, {"n2", "b"}}};
+  const auto answer = [](uint64_t keeping) {
+    WriteReply reply;
+    reply.holders = {{"n1", "s1", 5}, {"n2", "s2", keeping}};
+    return absl::StatusOr<WriteReply>(reply);
+  };
+  for (const auto& [first, second] : {std::pair(0, 7), std::pair(7, 8), std::pair(7, 0)}) {
+    UnitTry unit;
+    auto one = answer(static_cast<uint64_t>(first));
+    auto two = answer(static_cast<uint64_t>(second));
+    EXPECT_FALSE(unit.take_reply(route, one, 3, {}).has_value());
+    const auto failure = unit.take_reply(route, two, 3, {});
+    ASSERT_TRUE(failure.has_value()) << first << " " << second;
+    EXPECT_EQ(failure->node, "n2");
+    EXPECT_FALSE(failure->permanent);
+  }
+  UnitTry unit;
+  auto one = answer(7);
+  auto two = answer(7);
+  EXPECT_FALSE(unit.take_reply(route, one, 3, {}).has_value());
+  EXPECT_FALSE(unit.take_reply(route, two, 3, {}).has_value());
 }
 
 TEST_F(RestoreTest, OnlyAPrefix) {
