@@ -83,7 +83,7 @@ absl::Status EntryReader::begin(std::string_view path) {
   if (type_ == FileType::kFile) return begin_file();
   SLUICE_ASSIGN_OR_RETURN(const FileMetadata special,
                           read_special(parent_.get(), name_, info, names_));
-  value_ = encode_special(special, linked_, nullptr);
+  value_ = encode_special(special, linked_ ? number_of(id_of(identity_)) : 0, nullptr);
   left_ = Left::kOne;
   return absl::OkStatus();
 }
@@ -99,7 +99,7 @@ absl::Status EntryReader::begin_directory() {
   names_.name(&metadata);
   SLUICE_ASSIGN_OR_RETURN(metadata.attributes, fd ? read_attributes(fd.get())
                                                   : read_attributes_at(parent_.get(), name_));
-  value_ = encode_special(metadata, false, nullptr);
+  value_ = encode_special(metadata, 0, nullptr);
   left_ = Left::kOne;
   return absl::OkStatus();
 }
@@ -114,7 +114,7 @@ absl::StatusOr<bool> EntryReader::is_further_name(const FileIdentity& identity) 
   struct stat info {};
   if (!other || fstat(other.get(), &info) != 0 || id_of(identity_of(info)) != id_of(identity))
     return false;
-  value_ = encode_hard_link(path_, *first, {});
+  value_ = encode_hard_link(path_, *first, {}, number_of(id_of(identity)));
   return true;
 }
 
@@ -130,6 +130,7 @@ absl::Status EntryReader::open_file() {
   size_ = file_->metadata().size;
   SLUICE_ASSIGN_OR_RETURN(entry_, describe(*file_));
   entry_.extras.linked = linked_;
+  if (linked_) entry_.extras.file_number = number_of(id_of(identity_));
   if (entry_.header.chunks() == 1) return absl::OkStatus();
   if (entry_.header.chunks() > kMaxChunksInOrder)
     return invalid_argument("it has {} bytes of data; at most {} can be kept", size_,

@@ -121,6 +121,11 @@ void FileGroupWriter::put_files(FileGroup& group) {
         file.value.empty() ? encode_tree_entry(file.entry.header, file.entry.extras) : file.value);
   }
   take_step(group, *sink);
+  // They may have been written after the claim was lost.
+  if (const absl::Status claimed = has_chunks(group) ? generations_.check() : absl::OkStatus();
+      !claimed.ok()) {
+    return job_.stop(with_context(claimed, "this import was stopped for too long; run it again"));
+  }
   for (const GroupFile& file : group.files) {
     if (file.state == GroupFile::State::kGood)
       generations_.note_imported(file.found.path, file.entry.header.generation);

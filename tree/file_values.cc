@@ -23,6 +23,14 @@ size_t bytes_before_content(const FileEntry& entry) {
   return encode_tree_entry(entry.header, entry.extras).size();
 }
 
+// Whether there is no data behind what was counted before. Which ranges of a file are data may
+// change without a change of the file: what was allocated and never written becomes data when it is
+// read.
+absl::StatusOr<bool> is_at_end(ExtentReader& pieces) {
+  SLUICE_ASSIGN_OR_RETURN(const std::vector<Extent> more, pieces.next());
+  return more.empty();
+}
+
 // Once the digest is known; it does not change how many bytes they are.
 void set_header(const FileEntry& entry, std::string* value) {
   const std::string encoded = encode_tree_entry(entry.header, entry.extras);
@@ -55,17 +63,19 @@ void mark_changed(FileEntry* entry, std::string* value) {
 absl::StatusOr<bool> read_whole(const TreeFile& file, FileEntry* entry, std::string* value) {
   TreeHeader& header = entry->header;
   std::vector<Extent> places = {{0, header.size}};
+  bool all = true;
   if (header.sparse) {
-    SLUICE_ASSIGN_OR_RETURN(places,
-                            ExtentReader(file.fd(), header.size, header.chunk_bytes).next());
+    ExtentReader pieces(file.fd(), header.size, header.chunk_bytes);
+    SLUICE_ASSIGN_OR_RETURN(places, pieces.next());
     entry->extras.extents = places;
+    SLUICE_ASSIGN_OR_RETURN(all, is_at_end(pieces));
   }
   const size_t before = bytes_before_content(*entry);
   SLUICE_ASSIGN_OR_RETURN(const bool same, read_value(file, places, before, value));
   header.digest = digest_of_chunks(
       {digest_of_content(entry->extras.extents, std::string_view(*value).substr(before))});
   set_header(*entry, value);
-  return same;
+  return same && all;
 }
 
 absl::StatusOr<bool> ChunkReader::next(std::string* value) {
@@ -87,6 +97,10 @@ absl::StatusOr<bool> ChunkReader::next(std::string* value) {
       digest_of_content(chunk.extras.extents, std::string_view(*value).substr(before));
   digests_.push_back(chunk.header.digest);
   set_header(chunk, value);
+  if (done() && chunk.header.sparse) {
+    SLUICE_ASSIGN_OR_RETURN(const bool all, is_at_end(pieces_));
+    found = found && all;
+  }
   return same && found;
 }
 

@@ -1,6 +1,19 @@
 #include "tree/link_groups.h"
 
+#include <algorithm>
+
+#include "base/bytes.h"
+#include "base/checksum.h"
+
 namespace sluice {
+
+uint64_t number_of(const FileId& id) {
+  std::string bytes;
+  ByteWriter out(&bytes);
+  out.put(id.first);
+  out.put(id.second);
+  return std::max<uint64_t>(xxh3_64(bytes), 1);
+}
 
 LinkGroups::Met LinkGroups::meet(const FileIdentity& identity, const std::string& path) {
   const MutexLock lock(mutex_);

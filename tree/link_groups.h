@@ -18,6 +18,8 @@ namespace sluice {
 // The device and inode of a file.
 using FileId = std::pair<uint64_t, uint64_t>;
 inline FileId id_of(const FileIdentity& identity) { return {identity.device, identity.inode}; }
+// TreeExtras::file_number.
+uint64_t number_of(const FileId& id);
 
 // The first name that was met is imported with the content; others wait until that is acknowledged,
 // so that no entry names one that is not there. Where the first fails, the next name takes its
@@ -28,8 +30,9 @@ class LinkGroups {
 
   struct First {
     std::string path;
-    Digest128 digest;   // of its entry
-    bool file = false;  // not a link, pipe or device
+    Digest128 digest;     // of its entry
+    uint64_t number = 0;  // of the file
+    bool file = false;    // not a link, pipe or device
   };
   struct Met {
     bool import_it = false;     // with its content

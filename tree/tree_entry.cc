@@ -11,8 +11,9 @@ namespace sluice {
 namespace {
 
 constexpr char kMagic[] = "SLTE";
-constexpr uint8_t kVersion = 3;
-constexpr uint8_t kEarlierVersion = 2;
+constexpr uint8_t kFirstVersion = 2;   // kinds up to kLastEarlierKind without extras
+constexpr uint8_t kSecondVersion = 3;  // without a file number
+constexpr uint8_t kVersion = 4;
 constexpr TreeKind kLastEarlierKind = TreeKind::kGeneration;
 constexpr size_t kGenerationBytes = kGenerationBits / 8;
 constexpr size_t kShortSuffixBytes = 1 + kGenerationBytes + 3;  // of a chunk's key
@@ -100,6 +101,12 @@ absl::Status check_entry(const TreeEntry& entry) {
   return absl::OkStatus();
 }
 
+// The earliest that has what the entry needs.
+uint8_t version_of(const TreeHeader& header, const TreeExtras& extras, bool any_extras) {
+  if (extras.file_number != 0) return kVersion;
+  return any_extras || header.kind > kLastEarlierKind ? kSecondVersion : kFirstVersion;
+}
+
 }  // namespace
 
 uint64_t TreeHeader::chunk_size(uint64_t number) const {
@@ -113,7 +120,7 @@ std::string encode_tree_entry(const TreeHeader& header, const TreeExtras& extras
   bytes.reserve(TreeHeader::kBytes + more.size());
   ByteWriter out(&bytes);
   out.put_bytes({kMagic, 4});
-  out.put(more.empty() && header.kind <= kLastEarlierKind ? kEarlierVersion : kVersion);
+  out.put(version_of(header, extras, !more.empty()));
   out.put(static_cast<uint8_t>(header.kind));
   out.put(header.mode);
   out.put(static_cast<uint64_t>(header.mtime_seconds));
@@ -138,9 +145,9 @@ absl::StatusOr<TreeEntry> parse_tree_entry(std::string_view value) {
   if (!in.get_bytes(4, &magic) || magic != std::string_view(kMagic, 4) || !in.get(&entry.version)) {
     return not_found("not a tree entry");
   }
-  if (entry.version != kVersion && entry.version != kEarlierVersion) {
-    return failed_precondition("a tree entry of layout version {}: this program knows {} and {}",
-                               entry.version, kEarlierVersion, kVersion);
+  if (entry.version < kFirstVersion || entry.version > kVersion) {
+    return failed_precondition("a tree entry of layout version {}: this program knows {} to {}",
+                               entry.version, kFirstVersion, kVersion);
   }
   TreeHeader& header = entry.header;
   uint8_t kind = 0;
@@ -159,13 +166,16 @@ absl::StatusOr<TreeEntry> parse_tree_entry(std::string_view value) {
   std::string_view extras;
   if (extras_bytes > kMaxTreeExtrasBytes || !in.get_bytes(extras_bytes, &extras))
     return data_loss("a tree entry of {} bytes with {} of extras", value.size(), extras_bytes);
-  const bool earlier = extras.empty() && header.kind <= kLastEarlierKind;
-  if (earlier != (entry.version == kEarlierVersion))
-    return data_loss("a tree entry of a layout version that it does not need");
   SLUICE_RETURN_IF_ERROR(decode_tree_extras(extras, &header, &entry.extras));
+  if (entry.version != version_of(header, entry.extras, !extras.empty()))
+    return data_loss("a tree entry of a layout version that it does not need");
   entry.content = value.substr(TreeHeader::kBytes + extras.size());
   SLUICE_RETURN_IF_ERROR(check_entry(entry));
   return entry;
+}
+
+bool is_hard_link(std::string_view head) {
+  return is_named_entry(head) && static_cast<TreeKind>(head[5]) == TreeKind::kHardLink;
 }
 
 bool is_named_entry(std::string_view head) {
@@ -224,25 +234,27 @@ void set_metadata(const FileMetadata& metadata, TreeHeader* header, TreeExtras* 
   extras->attributes = metadata.attributes;
 }
 
-std::string encode_special(const FileMetadata& metadata, bool linked, Digest128* digest) {
+std::string encode_special(const FileMetadata& metadata, uint64_t file_number, Digest128* digest) {
   TreeHeader header;
   TreeExtras extras;
   set_metadata(metadata, &header, &extras);
   header.size = metadata.target.size();
   if (header.kind == TreeKind::kLink) header.digest = xxh3_128(metadata.target);
-  extras.linked = linked;
+  extras.linked = file_number != 0;
+  extras.file_number = file_number;
   if (digest != nullptr) *digest = header.digest;
   return encode_tree_entry(header, extras) + metadata.target;
 }
 
-std::string encode_hard_link(std::string_view path, std::string_view first,
-                             const Digest128& digest) {
+std::string encode_hard_link(std::string_view path, std::string_view first, const Digest128& digest,
+                             uint64_t file_number) {
   TreeHeader header;
   header.kind = TreeKind::kHardLink;
   header.size = first.size();
   header.digest = digest;
   TreeExtras extras;
   extras.own_path_bytes = static_cast<uint32_t>(path.size());
+  extras.file_number = file_number;
   return encode_tree_entry(header, extras).append(first);
 }
 

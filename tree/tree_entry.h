@@ -95,19 +95,22 @@ struct TreeExtras {
   // name that has the content, below the same root.
   uint32_t own_path_bytes = 0;
   bool linked = false;  // kHardLink entries name this one
+  // Of a kHardLink, and of what these name: tells the file from others that had the name. 0 where
+  // an earlier version wrote it.
+  uint64_t file_number = 0;
   std::vector<ExtendedAttribute> attributes;
 };
 
-// Header and extras as they begin a value; the content follows. Entries that need nothing of layout
-// 3 are written as layout 2, which earlier versions read.
+// Header and extras as they begin a value; the content follows. Entries that need nothing of a
+// later layout are written as an earlier one, which earlier versions read.
 std::string encode_tree_entry(const TreeHeader& header, const TreeExtras& extras = {});
 
-// Whole values. `linked`: further names will name it. The digest is set where it is not null.
-// Of what is not a file.
-std::string encode_special(const FileMetadata& metadata, bool linked, Digest128* digest);
+// Whole values. Of what is not a file; further names will name it where it has a file_number. The
+// digest is set where it is not null.
+std::string encode_special(const FileMetadata& metadata, uint64_t file_number, Digest128* digest);
 // A further name of the entry at `first`, which has this digest.
-std::string encode_hard_link(std::string_view path, std::string_view first,
-                             const Digest128& digest);
+std::string encode_hard_link(std::string_view path, std::string_view first, const Digest128& digest,
+                             uint64_t file_number);
 
 struct TreeEntry {
   TreeHeader header;
@@ -120,6 +123,7 @@ struct TreeEntry {
 // generation, nor another record.
 inline constexpr size_t kTreeHeadBytes = 6;
 bool is_named_entry(std::string_view head);
+bool is_hard_link(std::string_view head);
 
 // The entry that keeps `metadata`, without content, size and digest.
 void set_metadata(const FileMetadata& metadata, TreeHeader* header, TreeExtras* extras);

@@ -62,11 +62,14 @@ struct PendingName {
   std::string path;
   HardLinkTarget target;
   Digest128 digest;
+  uint64_t file_number = 0;
 };
 // Where a file with other names was placed.
 struct Placed {
   std::string path;
   bool file = false;
+  Digest128 digest;
+  uint64_t file_number = 0;
 };
 
 class TreeExporter {
@@ -150,7 +153,8 @@ void TreeExporter::note_placed(std::string_view key, const std::string& path,
                                const TreeEntry& entry) {
   if (entry.extras.changed) ++result_.changed;
   if (!entry.extras.linked) return;
-  linked_[std::string(key)] = {path, entry.header.kind == TreeKind::kFile};
+  linked_[std::string(key)] = {path, entry.header.kind == TreeKind::kFile, entry.header.digest,
+                               entry.extras.file_number};
 }
 
 absl::Status TreeExporter::take_file(std::string_view key, const std::string& path,
@@ -329,7 +333,7 @@ absl::Status TreeExporter::take_entry(std::string_view key, std::string_view pat
       return take_other(key, place, entry);
     case TreeKind::kHardLink: {
       SLUICE_ASSIGN_OR_RETURN(HardLinkTarget target, target_of(key, path, entry));
-      names_.push_back({place, std::move(target), header.digest});
+      names_.push_back({place, std::move(target), header.digest, entry.extras.file_number});
       return absl::OkStatus();
     }
     case TreeKind::kFile:
@@ -418,7 +422,14 @@ absl::Status TreeExporter::finish_name(const PendingName& name) {
   const auto found = linked_.find(name.target.key);
   if (found != linked_.end()) {
     // It may have another digest than when this entry was written: the file has several names
-    // still, and an import was interrupted that found it changed.
+    // still, and an import was interrupted that found it changed. Another file that has taken the
+    // name, and has others itself, is another matter.
+    const uint64_t placed = found->second.file_number;
+    if (placed != 0 && name.file_number != 0 && placed != name.file_number &&
+        found->second.digest != name.digest) {
+      return data_loss("its content, which '{}' had, is not there any more: import the tree again",
+                       printable(name.target.key));
+    }
     SLUICE_RETURN_IF_ERROR(writer_->link(found->second.path, name.path));
     if (found->second.file) ++result_.files;
     ++result_.hard_links;

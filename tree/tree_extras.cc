@@ -19,6 +19,7 @@ enum Tag : uint8_t {
   kOwnPathBytes = 7,
   kLinked = 8,
   kAttribute = 9,
+  kFileNumber = 10,
 };
 
 bool has_content(TreeKind kind) {
@@ -86,7 +87,8 @@ bool decode_attribute(std::string_view bytes, TreeExtras* extras) {
   return true;
 }
 
-bool decode_number(std::string_view bytes, uint32_t* number) {
+template <typename Number>
+bool decode_number(std::string_view bytes, Number* number) {
   ByteReader in(bytes);
   return in.get(number) && in.done();
 }
@@ -130,6 +132,9 @@ bool decode_tag(uint8_t tag, std::string_view bytes, TreeHeader* header, TreeExt
       return has_metadata(header->kind) && header->kind != TreeKind::kDirectory && bytes.empty();
     case kAttribute:
       return has_metadata(header->kind) && decode_attribute(bytes, extras);
+    case kFileNumber:
+      return (header->kind == TreeKind::kHardLink || extras->linked) &&
+             decode_number(bytes, &extras->file_number) && extras->file_number != 0;
     default:
       return false;
   }
@@ -158,6 +163,11 @@ std::string encode_tree_extras(const TreeHeader& header, const TreeExtras& extra
     std::string pair;
     ByteWriter(&pair).put_string(attribute.name);
     put_tag(kAttribute, pair + attribute.value, &bytes);
+  }
+  if (extras.file_number != 0) {
+    std::string eight;
+    ByteWriter(&eight).put(extras.file_number);
+    put_tag(kFileNumber, eight, &bytes);
   }
   return bytes;
 }

@@ -200,7 +200,8 @@ void TreeImporter::import_other(const ScannedEntry& entry) {
   const bool directory = entry.metadata.type == FileType::kDirectory;
   const bool linked = !directory && entry.identity.links > 1;
   Digest128 digest;
-  std::string value = encode_special(entry.metadata, linked, &digest);
+  std::string value =
+      encode_special(entry.metadata, linked ? number_of(id_of(entry.identity)) : 0, &digest);
   if (linked) {
     push({entry.path, id_of(entry.identity), std::move(value), digest});
   } else {
@@ -213,7 +214,7 @@ void TreeImporter::import_other(const ScannedEntry& entry) {
 }
 
 void TreeImporter::put_hard_link(const std::string& path, const LinkGroups::First& first) {
-  put(*entries_, key_of(path), encode_hard_link(path, first.path, first.digest));
+  put(*entries_, key_of(path), encode_hard_link(path, first.path, first.digest, first.number));
   generations_.note_imported(path, 0);
   const MutexLock lock(mutex_);
   if (first.file) ++result_.files;
@@ -290,6 +291,8 @@ absl::Status TreeImporter::read_file(const FoundFile& found, FileGroup* group) {
   }
   SLUICE_ASSIGN_OR_RETURN(entry.entry, describe(file));
   entry.entry.extras.linked = entry.found.linked.has_value();
+  if (entry.found.linked.has_value())
+    entry.entry.extras.file_number = number_of(*entry.found.linked);
   const TreeHeader& header = entry.entry.header;
   if (header.chunks() == 1) return put_small(file, std::move(entry), group);
   const auto last = static_cast<uint32_t>(std::min<uint64_t>(header.chunks() - 1, UINT32_MAX));
@@ -323,6 +326,7 @@ void TreeImporter::put_other_names(const FileGroup& group) {
     if (file.entry.header.chunk_bytes != 0) count(&TreeImportResult::files);
     if (!file.found.linked.has_value()) continue;
     const LinkGroups::First first{file.found.path, file.entry.header.digest,
+                                  number_of(*file.found.linked),
                                   file.entry.header.chunk_bytes != 0};
     for (const std::string& name : links_.imported(*file.found.linked, first))
       put_hard_link(name, first);

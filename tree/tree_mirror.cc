@@ -53,11 +53,45 @@ absl::StatusOr<bool> TreeMirror::is_of_other_tree(std::string_view path) {
   return false;
 }
 
+// What the tree still has of hard links; all others go too.
+absl::Status TreeMirror::find_named() {
+  named_.emplace();
+  std::vector<std::string> links;
+  SLUICE_RETURN_IF_ERROR(store_.scan_heads(
+      prefix_, kTreeHeadBytes, [&](std::string_view key, std::string_view head) -> absl::Status {
+        const std::string path(key.substr(prefix_.size()));
+        if (is_hard_link(head) && check_tree_path(path).ok() && !is_gone(path))
+          links.push_back(path);
+        return absl::OkStatus();
+      }));
+  for (const std::string& path : links) {
+    SLUICE_ASSIGN_OR_RETURN(const auto value, store_.get(prefix_ + path));
+    if (!value.has_value()) continue;
+    const auto link = parse_tree_entry(*value);
+    if (!link.ok() || link->header.kind != TreeKind::kHardLink) continue;
+    const auto target = target_of(prefix_ + path, path, *link);
+    if (target.ok()) named_->insert(target->key);
+  }
+  return absl::OkStatus();
+}
+
+// A name that the import left out, or could not read, has its content there.
+absl::StatusOr<bool> TreeMirror::is_named_by_others(const std::string& path) {
+  SLUICE_ASSIGN_OR_RETURN(const auto value, store_.get(prefix_ + path));
+  if (!value.has_value()) return false;
+  const auto entry = parse_tree_entry(*value);
+  if (!entry.ok() || !entry->extras.linked) return false;
+  if (!named_.has_value()) SLUICE_RETURN_IF_ERROR(find_named());
+  return named_->contains(prefix_ + path);
+}
+
 absl::Status TreeMirror::remove(std::vector<std::string> paths) {
   const auto writer = store_.writer();
   for (const std::string& path : paths) {
     SLUICE_ASSIGN_OR_RETURN(const bool other, is_of_other_tree(path));
     if (other) continue;
+    SLUICE_ASSIGN_OR_RETURN(const bool named, is_named_by_others(path));
+    if (named) continue;
     SLUICE_RETURN_IF_ERROR(writer->erase(prefix_ + path));
     generations_.note_imported(path, 0);  // so that its chunks are looked at
   }

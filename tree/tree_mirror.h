@@ -4,9 +4,11 @@
 
 #include <cstdint>
 #include <functional>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <unordered_map>
+#include <unordered_set>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -18,8 +20,8 @@ namespace sluice {
 
 // Each entry below the prefix is looked for in the tree as it is now, so memory does not grow with
 // its size, and what cannot be looked at stays. So do: what the scan's options leave out; entries
-// of another tree, one with a root of its own below the prefix; and records that are not tree
-// entries. Confined to one thread.
+// of another tree, one with a root of its own below the prefix; records that are not tree entries;
+// and what has the content of another name that stays. Confined to one thread.
 class TreeMirror {
  public:
   // `root` is the tree's; all outlive it.
@@ -41,6 +43,8 @@ class TreeMirror {
   absl::StatusOr<bool> is_of_other_tree(std::string_view path);
   absl::StatusOr<bool> is_root(const std::string& directory);
   absl::Status remove(std::vector<std::string> paths);
+  absl::StatusOr<bool> is_named_by_others(const std::string& path);
+  absl::Status find_named();
 
   const int root_;
   const std::string& prefix_;
@@ -48,6 +52,8 @@ class TreeMirror {
   RecordStore& store_;
   TreeGenerations& generations_;
   std::unordered_map<std::string, bool> roots_;  // by directory
+  // Keys of entries that hard links name which stay; known once it is asked for.
+  std::optional<std::unordered_set<std::string>> named_;
   uint64_t removed_ = 0;
   StreamFailures failures_;
 };

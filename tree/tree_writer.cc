@@ -96,6 +96,14 @@ absl::Status TreeWriter::open_target() {
   return absl::OkStatus();
 }
 
+// Gives a directory, and nothing else, a mode in which its owner can move and empty it. No link is
+// followed.
+void make_own(int parent, const char* name) {
+  const UniqueFd place(openat(parent, name, O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
+  // Through /proc, as such a descriptor takes no fchmod.
+  if (place) chmod(fmt::format("/proc/self/fd/{}", place.get()).c_str(), kWorkMode);
+}
+
 Removed TreeWriter::purge(const std::string& staged) {
   Removed removed;
   // Directories are moved up before they are emptied, so that depth costs nothing.
@@ -110,7 +118,7 @@ Removed TreeWriter::purge(const std::string& staged) {
       count_removed(S_ISREG(info.st_mode) ? DT_REG : DT_LNK, &removed);
       continue;
     }
-    fchmodat(staging_.get(), name.c_str(), kWorkMode, 0);
+    make_own(staging_.get(), name.c_str());
     const int fd =
         openat(staging_.get(), name.c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
     DIR* const directory = fd < 0 ? nullptr : fdopendir(fd);
@@ -124,7 +132,7 @@ Removed TreeWriter::purge(const std::string& staged) {
       }
       std::string moved = stage_name();
       // A directory takes its new parent's place in its ".." entry, for which it must be writable.
-      fchmodat(fd, entry->d_name, kWorkMode, 0);
+      make_own(fd, entry->d_name);
       if (renameat(fd, entry->d_name, staging_.get(), moved.c_str()) == 0)
         directories.push_back(std::move(moved));
     }
@@ -335,7 +343,7 @@ absl::Status TreeWriter::replace_directory(const std::string& staged, int parent
           "a directory that is not empty stands in its place; remove it, or use --force");
     }
     // Moving a directory changes its ".." entry.
-    fchmodat(parent, name.c_str(), kWorkMode, 0);
+    make_own(parent, name.c_str());
     // In one step, so that there is never nothing.
     if (renameat2(staging_.get(), staged.c_str(), parent, name.c_str(), RENAME_EXCHANGE) != 0)
       return errno_status(errno, "put it in the place of a directory");

@@ -205,10 +205,25 @@ void append_json_string(std::string_view text, std::string* out) {
   out->push_back('"');
 }
 
+size_t escaped_size(std::string_view text) {
+  size_t size = text.size();
+  for (const char c : text) {
+    if (c == '"' || c == '\\' || c == '\n' || c == '\r' || c == '\t') {
+      ++size;
+    } else if (static_cast<uint8_t>(c) < 0x20) {
+      size += 5;
+    }
+  }
+  return size;
+}
+
+// Long text that is longer than base64 is written as this, so that no value makes a line that is
+// too long to be read.
 void append_field(std::string_view name, std::string_view bytes, std::string* out) {
   *out += '"';
   *out += name;
-  if (is_utf8(bytes)) {
+  constexpr size_t kAlwaysText = size_t{1} << 20;
+  if (is_utf8(bytes) && escaped_size(bytes) <= std::max((bytes.size() + 2) / 3 * 4, kAlwaysText)) {
     *out += "\":";
     append_json_string(bytes, out);
   } else {

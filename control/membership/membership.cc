@@ -195,6 +195,14 @@ bool has_lost_data(const KnownNode& known, const Known<StoreInfo>& store,
          !check_store(*store.info, options, seen).ok();
 }
 
+// Stored by a join like this one that was never confirmed: its answer was lost, or its process
+// ended right after it. Whether it knew of lost data is not known any more; the ceiling says that
+// there were data before it.
+bool is_unconfirmed(const Known<StoreInfo>& store, const Membership::Options& options) {
+  return store.info && !options.found.joining.empty() &&
+         store.info->token == options.found.joining && store.info->ceiling != 0;
+}
+
 // What was lost may have been the only clock, of those that are asked for a version, that had
 // passed some acknowledged write. Clocks follow the time, and are published as they go on; what a
 // node stamps while it cannot publish, and how far clocks differ, is allowed for. `waited_ms`:
@@ -478,8 +486,9 @@ absl::StatusOr<std::unique_ptr<Membership>> Membership::Joining::take(View view)
     view.info.number = number.first;
     ops.push_back(ClusterOp::put(kNextNumberKey, std::to_string(number.first + 1), number.second));
   }
-  const bool is_lost = options_.accept_data_loss && !view.is_own &&
-                       has_lost_data(view.node, view.store, options_, seen_);
+  const bool is_lost = is_unconfirmed(view.store, options_) ||
+                       (options_.accept_data_loss && !view.is_own &&
+                        has_lost_data(view.node, view.store, options_, seen_));
   Joined joined{std::move(view.info), live_, {}, 0, lease_.keeper, term_, 0, is_lost};
   joined.clock_floor = view.store.info ? view.store.info->ceiling : 0;
   if (is_lost) {

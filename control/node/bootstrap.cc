@@ -47,22 +47,22 @@ absl::Status publish_first_table(ClusterBlock& block, size_t nodes, int64_t time
     if (head.status().code() != absl::StatusCode::kNotFound) return head.status();
     SLUICE_ASSIGN_OR_RETURN(const std::vector<Member> members, list_members(block));
     std::string live;
-    size_t count = 0;
+    std::vector<Member> first;  // of what is not there, no copy would ever be
     for (const Member& member : members) {
       if (!member.live) continue;
-      ++count;
+      first.push_back(member);
       live += fmt::format("{}{}", live.empty() ? "" : ", ", member.info.name);
     }
-    if (count >= nodes) {
-      SLUICE_ASSIGN_OR_RETURN(const TableChange change,
-                              compute_table(nullptr, {table_members(members), info.replicas,
-                                                      info.slot_bits, info.seed}));
+    if (first.size() >= nodes) {
+      SLUICE_ASSIGN_OR_RETURN(
+          const TableChange change,
+          compute_table(nullptr, {table_members(first), info.replicas, info.slot_bits, info.seed}));
       const absl::Status published = publish_table(block, change.table);
       if (published.code() != absl::StatusCode::kAborted) return published;
       continue;
     }
     if (!deadline.pause(kPollMs)) {
-      return deadline_exceeded("{} of {} nodes are live ({})", count, nodes,
+      return deadline_exceeded("{} of {} nodes are live ({})", first.size(), nodes,
                                live.empty() ? "none" : live);
     }
   }

@@ -56,7 +56,6 @@ absl::Status PeerService::apply(IncomingCall&, const v1::ApplyRequest& request,
 absl::Status PeerService::read(IncomingCall&, const v1::ReadRequest& request,
                                v1::ReadReply* reply) {
   SLUICE_RETURN_IF_ERROR(check_count("keys", request.keys_size()));
-  reply->set_read_only(!context_.store->writable().ok());
   for (const std::string& key : request.keys()) {
     SLUICE_ASSIGN_OR_RETURN(const auto found, context_.store->get(key));
     auto* result = reply->add_results();
@@ -66,6 +65,8 @@ absl::Status PeerService::read(IncomingCall&, const v1::ReadRequest& request,
       return resource_exhausted("more than {} MiB asked for at once", kMaxRpcBytes >> 20);
     }
   }
+  // Afterwards: reading may find that what was read cannot be made durable.
+  reply->set_read_only(!context_.store->writable().ok());
   return absl::OkStatus();
 }
 

@@ -128,7 +128,10 @@ absl::Status StoreImpl::wait_until_durable(uint32_t slot) {
   }
   if (defect(Defect::kReadsWaitForNothing)) return absl::OkStatus();
   const absl::Status durable = sync_.wait(ticket, kReadWaitMs);
-  return absl::IsDeadlineExceeded(durable) ? durable : absl::OkStatus();
+  if (absl::IsDeadlineExceeded(durable)) return durable;
+  // What is here stays readable, of a store that takes no writes: its readers are told so.
+  if (!durable.ok()) fail(durable).IgnoreError();
+  return absl::OkStatus();
 }
 
 absl::StatusOr<std::vector<ApplyResult>> StoreImpl::apply(std::span<const RecordView> records) {

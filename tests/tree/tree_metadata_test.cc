@@ -194,6 +194,40 @@ TEST_F(TreeMetadata, WhateverIsWrittenOtherNamesHaveContent) {
   }
 }
 
+// The name that had the content may have become one of another file, which has other names itself.
+TEST_F(TreeMetadata, ANameIsNotGivenAnotherFilesContent) {
+  for (const bool same_content : {false, true}) {
+    records_.records().clear();
+    fs::remove_all(in());
+    write(in() / "a", "content");
+    fs::create_hard_link(in() / "a", in() / "b");
+    import();
+    const auto imported = records_.records();
+    const bool a_is_first = imported.at("a").size() > imported.at("b").size();
+    const std::string first = a_is_first ? "a" : "b";
+    const std::string other = a_is_first ? "b" : "a";
+    fs::remove(in() / first);
+    write(in() / first, same_content ? "content" : "another file");
+    fs::create_hard_link(in() / first, in() / "c");
+    // An import that does not come to the other name.
+    records_.refuse([&](std::string_view key) { return key == other; });
+    import();
+    records_.refuse(nullptr);
+    fs::remove_all(out());
+    const TreeExportResult exported = export_to_out();
+    EXPECT_EQ(exported.damaged.count, same_content ? 0u : 1u);
+    EXPECT_EQ(fs::exists(out() / other), same_content);
+    if (same_content) {
+      EXPECT_EQ(*read_file(out() / other, 100), "content");
+    }
+    import();
+    fs::remove_all(out());
+    expect_no_failures(export_to_out());
+    EXPECT_EQ(*read_file(out() / other, 100), "content");
+    EXPECT_EQ(*read_file(out() / "c", 100), same_content ? "content" : "another file");
+  }
+}
+
 TEST_F(TreeMetadata, AttributesListsAndPipesComeBack) {
   write(in() / "file", "x");
   write(in() / "plain", "x");

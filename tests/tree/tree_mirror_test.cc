@@ -76,6 +76,40 @@ TEST_F(Mirror, KeepsWhatIsLeftOutOrCannotBeSeen) {
   EXPECT_EQ(keys(), (std::set<std::string>{".", "a.o", "build", "build/x"}));
 }
 
+// A name that stays has its content in the entry of another name.
+TEST_F(Mirror, KeepsTheContentOfNamesThatStay) {
+  for (const bool is_left_out : {true, false}) {
+    SCOPED_TRACE(is_left_out);
+    records_.records().clear();
+    fs::remove_all(in());
+    write(in() / "a", "content");
+    write(in() / "unrelated", "x");
+    fs::create_hard_link(in() / "a", in() / "z");
+    import("");
+    const auto records = records_.records();
+    const bool a_is_first = records.at("a").size() > records.at("z").size();
+    const std::string first = a_is_first ? "a" : "z";
+    const std::string other = a_is_first ? "z" : "a";
+    fs::remove(in() / first);
+    fs::remove(in() / "unrelated");
+    TreeScanOptions scan;
+    if (is_left_out) {
+      ASSERT_TRUE(scan.exclude.add(other).ok());
+    } else {
+      records_.refuse([&](std::string_view key) { return key == other; });
+    }
+    EXPECT_EQ(mirror("", scan).mirrored, 1u) << "the one that is not named";
+    records_.refuse(nullptr);
+    fs::remove_all(out());
+    const TreeExportResult exported = export_to_out();
+    EXPECT_EQ(exported.damaged.count, 0u);
+    EXPECT_EQ(*read_file(out() / other, 1000), "content");
+    // Once the name is read as what it is now, the other one goes.
+    EXPECT_EQ(mirror("").mirrored, 1u);
+    EXPECT_EQ(keys(), (std::set<std::string>{".", other}));
+  }
+}
+
 TEST_F(Mirror, ReportsWhatCouldNotBeRemoved) {
   write(in() / "gone", "1");
   import("");

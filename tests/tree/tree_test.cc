@@ -1,8 +1,10 @@
 #include <fcntl.h>
 #include <gtest/gtest.h>
+
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
+#include <atomic>
 
 #include <filesystem>
 #include <fstream>
@@ -15,6 +17,7 @@
 #include "base/file.h"
 #include "base/random.h"
 #include "tests/tree/tree_fixture.h"
+#include "tree/file_values.h"
 #include "tree/tree_entry.h"
 #include "tree/tree_export.h"
 #include "tree/tree_import.h"
@@ -354,6 +357,71 @@ TEST_F(Tree, AnImportThatLostItsClaimWritesNoFile) {
   EXPECT_TRUE(*read_file(out() / "large", 1 << 30) == content);
 }
 
+TEST_F(Tree, AnImportThatLosesItsClaimWhileItWritesAFileSaysSo) {
+  write(in() / "large", random_bytes(2 * kTreeChunkBytes, 1));
+  records_.before_put([&](std::string_view key) {
+    if (key == "large") records_.lose_claims();
+  });
+  StreamProgress progress;
+  EXPECT_TRUE(absl::IsAborted(import_tree(options(in(), "", 1), records_, progress).status()));
+}
+
+TEST_F(Tree, AFileThatIsWrittenToAllTheTimeIsNotImportedInPart) {
+  write(in() / "busy", random_bytes(100'000, 1));
+  std::atomic<bool> stop{false};
+  std::thread writer([&] {
+    const int fd = ::open((in() / "busy").c_str(), O_WRONLY | O_CLOEXEC);
+    for (uint64_t i = 0; !stop; ++i) {
+      const std::string bytes = random_bytes(64, i);
+      EXPECT_EQ(pwrite(fd, bytes.data(), bytes.size(), 100), 64);
+    }
+    close(fd);
+  });
+  const TreeImportResult result = import();
+  stop = true;
+  writer.join();
+  ASSERT_EQ(result.failures.count, 1u);
+  EXPECT_EQ(result.failures.first[0].path, "busy");
+}
+
+// What a file system calls data may become more without a change of the file.
+TEST_F(Tree, DataBehindWhatWasCountedIsNotLeftOut) {
+  const int fd = ::open((in() / "sparse").c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644);
+  ASSERT_GE(fd, 0);
+  const std::string data = random_bytes(kTreeChunkBytes, 1);
+  for (const off_t at : {off_t{0}, off_t{4} << 20, off_t{8} << 20}) {
+    ASSERT_EQ(pwrite(fd, data.data(), data.size(), at), static_cast<ssize_t>(data.size()));
+  }
+  ASSERT_EQ(ftruncate(fd, off_t{20} << 20), 0);
+  close(fd);
+  const UniqueFd root(::open(in().c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  OwnerNames names;
+  const auto file = TreeFile::open(root.get(), "sparse", names);
+  ASSERT_TRUE(file.ok()) << file.status();
+  auto entry = describe(*file);
+  ASSERT_TRUE(entry.ok()) << entry.status();
+  ASSERT_EQ(entry->header.sparse_chunks, 3u);
+  const auto reads_as_counted = [&] {
+    ChunkReader chunks(*file, *entry);
+    std::string value;
+    bool same = true;
+    while (!chunks.done()) {
+      const auto next = chunks.next(&value);
+      EXPECT_TRUE(next.ok()) << next.status();
+      same = same && next.ok() && *next;
+    }
+    return same;
+  };
+  EXPECT_TRUE(reads_as_counted());
+  entry->header.sparse_chunks = 2;
+  EXPECT_FALSE(reads_as_counted());
+  entry->header.sparse_chunks = 4;
+  EXPECT_FALSE(reads_as_counted());
+  entry->header.sparse_chunks = 0;
+  std::string value;
+  EXPECT_FALSE(*read_whole(*file, &*entry, &value));
+}
+
 TEST_F(Tree, AFileThatIsReplacedWhileItIsReadIsExportedWhole) {
   const std::string old_content = random_bytes(3 * kTreeChunkBytes, 1);
   const std::string new_content = random_bytes(4 * kTreeChunkBytes, 2);
@@ -512,7 +580,7 @@ TEST(TreeEntry, RefusesEveryDamagedHeader) {
   }
   EXPECT_TRUE(absl::IsDataLoss(parse_tree_entry(good + "d").status()));
   std::string future = good;
-  future[4] = 4;
+  future[4] = 5;
   EXPECT_TRUE(absl::IsFailedPrecondition(parse_tree_entry(future).status()));
   Random random(5);
   for (int i = 0; i < 20'000; ++i) {

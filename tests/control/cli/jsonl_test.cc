@@ -68,6 +68,17 @@ TEST(Jsonl, RoundTripsHostileBytesInSortedOrder) {
   EXPECT_TRUE(exported(from) == text) << "the order of the scan shows";
 }
 
+TEST(Jsonl, EveryRecordsLineIsShortEnoughToBeRead) {
+  for (const char c : {'\0', '"', '\x01', 'a', '\xff'}) {
+    const std::string value(kMaxValueBytes, c);
+    const std::string line = format_json_record(std::string(kMaxKeyBytes, c), value);
+    EXPECT_LE(line.size(), kMaxJsonLineBytes) << static_cast<int>(c);
+    const auto record = parse_json_record(line);
+    ASSERT_TRUE(record.ok()) << record.status();
+    EXPECT_TRUE(record->value == value) << static_cast<int>(c);
+  }
+}
+
 TEST(Jsonl, ExportTakesThePrefixOnly) {
   MemoryRecords records;
   records.records() = {{"a1", "x"}, {"a2", "y"}, {"b", "z"}};

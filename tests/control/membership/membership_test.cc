@@ -480,6 +480,39 @@ TEST_F(MembershipTest, ANodeThatLostItsDataGoesBeyondEverybodysClock) {
   EXPECT_GT(node->clock_floor(), ceiling + Version::make_stamp(3000, 0));
 }
 
+// That data were lost counts until the join is confirmed, whoever repeats it and why.
+TEST_F(MembershipTest, AJoinWithoutItsDataIsOneUntilItIsConfirmed) {
+  join(options_for("n1")).reset();
+  StoreInfo other;
+  other.store_id = "store-of-n2";
+  other.token = "token";
+  other.ceiling = Version::make_stamp(1'000'000, 0);
+  ASSERT_TRUE(block_->put("stores/n2", encode(other)).ok());
+  const auto options = [](const std::string& joined) {
+    auto of_another = options_for("n1", "another");
+    of_another.found = {joined, "second", 0, ""};
+    return of_another;
+  };
+  LosesAnswers block(*block_);
+  block.lost = 1;
+  auto accepting = options("");
+  accepting.accept_data_loss = true;
+  auto membership = Membership::join(block, std::move(accepting));
+  ASSERT_TRUE(membership.ok()) << membership.status();
+  EXPECT_TRUE((*membership)->lost_data()) << "the answer was lost";
+  membership->reset();
+  auto again = join(options(""));
+  ASSERT_NE(again, nullptr);
+  EXPECT_TRUE(again->lost_data()) << "the process ended before it was confirmed";
+  EXPECT_GT(again->clock_floor(), other.ceiling);
+  again.reset();
+  auto confirmed = options("second");
+  confirmed.found.joining = "third";
+  again = join(std::move(confirmed));
+  ASSERT_NE(again, nullptr);
+  EXPECT_FALSE(again->lost_data());
+}
+
 TEST_F(MembershipTest, ANodeStaysLiveBeyondItsTtlAndComesBackAfterALapse) {
   const auto node = join(options_for("n1"));
   const auto joined = block_->get("live/n1");
