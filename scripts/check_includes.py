@@ -43,7 +43,7 @@ ALLOWED |= {
     "control/membership": BASE | {"dataplane/block", "control/proto"} | TABLE,
     "control/peers": BELOW | PLANS | {"control/proto"},
     "control/job": BASE | {"dataplane/store"} | PLANS,
-    "control/backup": BELOW | PEERS,
+    "control/backup": BELOW | PEERS | {"tree"},
     "control/contents": BELOW | PEERS | {"tree"},
     "control/records": BELOW | PEERS,
     "control/restore": BELOW | PEERS,

@@ -53,6 +53,7 @@ BackupDetails details_of(const v1::BackupDetails& from) {
   }
   for (const auto& part : from.archives()) details.archives.push_back({part.node(), part.path()});
   details.stages = stages_of(from.stages());
+  details.trees.assign(from.trees().begin(), from.trees().end());
   return details;
 }
 
@@ -69,6 +70,7 @@ void put(const BackupDetails& details, v1::BackupDetails* to) {
     archive->set_path(part.path);
   }
   put(details.stages, to->mutable_stages());
+  for (const v1::BackupTree& tree : details.trees) *to->add_trees() = tree;
 }
 
 std::vector<PlannedNode> planned_nodes(const Plan& plan) {
@@ -87,6 +89,7 @@ absl::StatusOr<BackupDetails> load_details(ClusterBlock& block, const BackupHead
   }
   SLUICE_ASSIGN_OR_RETURN(details.archives, load_parts(block, head.uuid));
   SLUICE_ASSIGN_OR_RETURN(details.stages, load_stages(block, head.uuid));
+  SLUICE_ASSIGN_OR_RETURN(details.trees, load_trees(block, head.uuid));
   return details;
 }
 

@@ -11,6 +11,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "control/backup/backup_trees.h"
 #include "control/backup/documents.h"
 #include "control/cluster_block/cluster_block.h"
 #include "control/proto/sluice.pb.h"
@@ -39,6 +40,7 @@ struct BackupDetails {
   std::vector<PlannedNode> planned;
   std::vector<ArchivePart> archives;
   std::vector<StageReport> stages;
+  BackupTrees trees;
 };
 BackupDetails details_of(const v1::BackupDetails& from);
 void put(const BackupDetails& details, v1::BackupDetails* to);

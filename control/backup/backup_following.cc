@@ -278,6 +278,7 @@ absl::StatusOr<Manifest> BackupRun::collect_parts() {
   Manifest manifest;
   manifest.identity = {context_.cluster().uuid, head_.uuid, head_.name,
                        head_.slot_bits,         head_.cut,  head_.epoch};
+  manifest.trees = archived_trees(trees_);
   archives_.clear();
   for (size_t i = 0; i < replies.size(); ++i) {
     SLUICE_RETURN_IF_ERROR(statuses[i]);
@@ -330,6 +331,13 @@ void BackupRun::add_progress_totals(BackupTotals* totals) {
     totals->dropped_bytes += node.dropped_bytes;
     totals->divergence += node.divergence;
     stages_.insert(stages_.end(), node.stages.begin(), node.stages.end());
+    for (const std::string& sent : node.trees) {
+      v1::BackupTree tree;
+      if (!tree.ParseFromString(sent)) continue;
+      for (v1::BackupTree& planned : trees_) {
+        if (planned.number() == tree.number() && planned.node() == name) planned = tree;
+      }
+    }
   }
 }
 
@@ -368,9 +376,11 @@ absl::Status BackupRun::finish() {
   head.totals.bytes = manifest.bytes();
   head.manifest_digest = xxh3_128(manifest.encode());
   head.state = BackupState::kCompleted;
+  std::vector<ClusterOp> last = {stages_put(uuid_, stages_)};
+  if (!trees_.empty()) last.push_back(trees_put(uuid_, trees_));
   return store_last(head,
                     fmt::format("{} records, {} bytes", head.totals.records, head.totals.bytes),
-                    {stages_put(uuid_, stages_)});
+                    std::move(last));
 }
 
 }  // namespace sluice

@@ -55,9 +55,10 @@ void BackupManager::stop() {
 }
 
 std::shared_ptr<BackupRun> BackupManager::begin(BackupHead head, std::vector<std::string> targets,
-                                                std::unique_ptr<Job> job, BackupRun::Kind kind) {
+                                                BackupSources sources, std::unique_ptr<Job> job,
+                                                BackupRun::Kind kind) {
   auto run = std::make_shared<BackupRun>(context_, std::move(head), std::move(targets),
-                                         std::move(job), kind, options_);
+                                         std::move(sources), std::move(job), kind, options_);
   run->start();
   // Destroyed without the mutex: a run may still be giving its lease up.
   std::vector<std::shared_ptr<BackupRun>> finished;
@@ -98,6 +99,7 @@ absl::StatusOr<std::shared_ptr<BackupRun>> BackupManager::create(const BackupReq
   std::vector<ClusterOp> creation;
   if (!request.dry_run) {
     SLUICE_ASSIGN_OR_RETURN(creation, targets_put(head.uuid, targets));
+    for (ClusterOp& op : sources_put(head.uuid, request.sources)) creation.push_back(std::move(op));
     for (ClusterOp& op : creation_of(head)) creation.push_back(std::move(op));
   }
   absl::StatusOr<std::unique_ptr<Job>> job;
@@ -109,7 +111,7 @@ absl::StatusOr<std::shared_ptr<BackupRun>> BackupManager::create(const BackupReq
   }
   SLUICE_RETURN_IF_ERROR(job.status());
   if (!request.dry_run) (*job)->adopt((*job)->taken_at(), head.attempt);
-  return begin(std::move(head), std::move(targets), *std::move(job),
+  return begin(std::move(head), std::move(targets), request.sources, *std::move(job),
                request.dry_run ? BackupRun::Kind::kDryRun : BackupRun::Kind::kNew);
 }
 
@@ -126,7 +128,7 @@ absl::StatusOr<std::shared_ptr<BackupRun>> BackupManager::resume(std::string_vie
     return failed_precondition("backup {} is {}", stored.head.name, name_of(stored.head.state));
   }
   job->adopt(stored.revision, stored.head.attempt);
-  return begin(std::move(stored.head), {}, std::move(job), BackupRun::Kind::kResumed);
+  return begin(std::move(stored.head), {}, {}, std::move(job), BackupRun::Kind::kResumed);
 }
 
 std::shared_ptr<BackupRun> BackupManager::find(std::string_view uuid) {

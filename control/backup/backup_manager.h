@@ -21,6 +21,7 @@ namespace sluice {
 struct BackupRequest {
   std::string name;                  // empty: made from the date
   std::vector<std::string> targets;  // empty: all live nodes
+  BackupSources sources;
   bool dry_run = false;
 };
 
@@ -54,7 +55,8 @@ class BackupManager {
       : context_(context), options_(options) {}
   std::shared_ptr<BackupRun> find(std::string_view uuid);
   std::shared_ptr<BackupRun> begin(BackupHead head, std::vector<std::string> targets,
-                                   std::unique_ptr<Job> job, BackupRun::Kind kind);
+                                   BackupSources sources, std::unique_ptr<Job> job,
+                                   BackupRun::Kind kind);
   void run();
   void take_over_orphans();
 

@@ -75,6 +75,7 @@ absl::Status BackupRun::plan_backup() {
   BackupHead head = head_;
   if (resumed_) {
     SLUICE_ASSIGN_OR_RETURN(targets_, load_targets(*context_.block, uuid_));
+    SLUICE_ASSIGN_OR_RETURN(sources_, load_sources(*context_.block, uuid_));
   }
   SLUICE_ASSIGN_OR_RETURN(const std::vector<std::string> targets, live_targets());
   if (resumed_) {
@@ -84,6 +85,17 @@ absl::Status BackupRun::plan_backup() {
     drop_backup(context_, uuid_, head.attempt);
     SLUICE_ASSIGN_OR_RETURN(const auto erasures, progress_erasures(*context_.block, uuid_));
     SLUICE_RETURN_IF_ERROR(job_->commit(erasures));
+  }
+  // Before the cut, as it takes as long as reading their directories does.
+  SLUICE_ASSIGN_OR_RETURN(const std::vector<FoundTree> found,
+                          look_at_trees(
+                              context_, uuid_, head.attempt, sources_, [this] { return stopped(); },
+                              [this](std::string message) { publish(std::move(message)); }));
+  std::map<std::string_view, std::vector<const FoundTree*>> trees_of;
+  trees_.clear();
+  for (const FoundTree& tree : found) {
+    trees_.push_back(tree.tree);
+    trees_of[tree.tree.node()].push_back(&tree);
   }
   CutRoundOptions options;
   options.first_margin_ms = options_.cut_margin_ms;
@@ -100,15 +112,25 @@ absl::Status BackupRun::plan_backup() {
   PlanInput input;
   input.quorum = defect(Defect::kOneDigestIsEnough) ? 1 : context_.cluster().read_quorum();
   input.table = snapshot->table.get();
+  input.records = sources_.records;
   const double unit = unit_of(snapshot->members);
   for (const Member& member : snapshot->members) {
     const std::string& name = member.info.name;
     const auto published = round.digests.find(name);
     const bool target = std::find(targets.begin(), targets.end(), name) != targets.end();
-    if (published == round.digests.end() && !target) continue;
+    const auto trees = trees_of.find(name);
+    if (published == round.digests.end() && !target && trees == trees_of.end()) continue;
     const auto index = static_cast<uint32_t>(input.nodes.size());
     input.nodes.push_back(plan_node(member.info, unit));
     if (target) input.targets.push_back({index, target_weight(member.info, unit)});
+    if (trees != trees_of.end()) {
+      for (const FoundTree* tree : trees->second) {
+        for (PublishedTreeSlot slot : tree->slots) {
+          slot.node = index;
+          input.trees.push_back(slot);
+        }
+      }
+    }
     if (published == round.digests.end()) continue;
     const int in_table = snapshot->table->find_member(name);
     for (uint32_t slot = 0; in_table >= 0 && slot < snapshot->table->slots(); ++slot) {
@@ -117,6 +139,7 @@ absl::Status BackupRun::plan_backup() {
     }
   }
   SLUICE_ASSIGN_OR_RETURN(plan_, make_plan(input));
+  if (!dry_run_) SLUICE_RETURN_IF_ERROR(store_trees());
   head.cut = round.cut;
   head.epoch = round.epoch;
   head.error.clear();
@@ -146,16 +169,22 @@ absl::Status BackupRun::make_backup_plan(BackupHead* head) {
                std::move(chunks.with_head));
 }
 
+absl::Status BackupRun::store_trees() {
+  if (trees_.empty()) return absl::OkStatus();
+  return job_->commit({trees_put(uuid_, trees_)});
+}
+
 void BackupRun::take_totals(BackupHead* head) const {
   head->makespan_s = plan_.makespan_s;
   head->lower_bound_s = plan_.lower_bound_s;
   head->totals.slots = context_.cluster().slots();
   // A slot without records is the same everywhere.
-  head->totals.slots_agreed = plan_.slots_agreed + plan_.slots_empty;
+  head->totals.slots_agreed = plan_.slots_agreed - plan_.slots_of_trees() + plan_.slots_empty;
   head->totals.slots_divergent = plan_.slots_divergent;
   head->totals.slots_empty = plan_.slots_empty;
   head->totals.records = head->totals.bytes = 0;
   for (const SlotPlan& slot : plan_.slots) {
+    if (tree_number_of(slot.slot) != 0) continue;
     head->totals.records += slot.expected.records;
     head->totals.bytes += slot.expected.bytes;
   }
@@ -297,6 +326,7 @@ absl::Status BackupRun::resume_plan() {
   absl::Status possible = plan.status();
   if (possible.ok()) {
     plan_ = *std::move(plan);
+    SLUICE_ASSIGN_OR_RETURN(trees_, load_trees(*context_.block, uuid_));
     const std::vector<std::string> sources = plan_sources();
     std::set<std::string> dead;
     Mutex mutex;

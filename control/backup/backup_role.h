@@ -3,6 +3,8 @@
 #ifndef SLUICE_CONTROL_BACKUP_BACKUP_ROLE_H_
 #define SLUICE_CONTROL_BACKUP_BACKUP_ROLE_H_
 
+#include <atomic>
+#include <map>
 #include <memory>
 #include <optional>
 #include <set>
@@ -14,6 +16,7 @@
 #include "base/stage.h"
 #include "control/backup/backup_roles.h"
 #include "control/backup/backup_store.h"
+#include "control/backup/backup_trees.h"
 #include "control/backup/progress_report.h"
 #include "control/peers/node_context.h"
 #include "dataplane/archive/writer.h"
@@ -21,6 +24,8 @@
 #include "dataplane/pipeline/consolidation.h"
 #include "dataplane/pipeline/merge_source.h"
 #include "dataplane/pipeline/send_to_targets.h"
+#include "dataplane/source/source_set.h"
+#include "dataplane/tree_source/tree_source.h"
 
 namespace sluice {
 
@@ -46,6 +51,10 @@ class BackupRole {
   // Source.
   void run_source();
   absl::Status send_all();
+  // What this node sends of: its cut, and trees by their numbers.
+  absl::StatusOr<std::shared_ptr<SourceSet>> open_sources(const std::shared_ptr<CutReader>& cut);
+  bool sends_records() const;
+  void report_trees();
   std::vector<TargetCopies> copies_by_target() const;
   absl::Status start_merge_source(const std::shared_ptr<CutReader>& cut);
   absl::Status wait_merged();
@@ -78,6 +87,12 @@ class BackupRole {
       SLUICE_GUARDED_BY(mutex_);  // once it is finished: it answers late sources
   std::optional<PartManifest> part_ SLUICE_GUARDED_BY(mutex_);
   std::set<uint32_t> durable_ SLUICE_GUARDED_BY(mutex_);
+  struct SentTree {
+    v1::BackupTree tree;
+    std::shared_ptr<TreeSource> source;
+    std::atomic<uint64_t> sent_bytes{0};
+  };
+  std::map<uint32_t, SentTree> trees_;         // by number; of the source's thread, its keys fixed
   std::unique_ptr<MergeSource> merge_source_;  // of the source's thread, and then of stop()
   std::thread source_;
   std::thread target_;

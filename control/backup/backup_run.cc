@@ -15,7 +15,8 @@
 namespace sluice {
 
 BackupRun::BackupRun(const NodeContext& context, BackupHead head, std::vector<std::string> targets,
-                     std::unique_ptr<Job> job, Kind kind, const BackupRunOptions& options)
+                     BackupSources sources, std::unique_ptr<Job> job, Kind kind,
+                     const BackupRunOptions& options)
     : context_(context),
       options_(options),
       dry_run_(kind == Kind::kDryRun),
@@ -27,6 +28,7 @@ BackupRun::BackupRun(const NodeContext& context, BackupHead head, std::vector<st
       table_(uuid_),
       head_(std::move(head)),
       targets_(std::move(targets)),
+      sources_(std::move(sources)),
       rebalances_(options.rebalance) {
   report_.head = head_;
 }
@@ -137,7 +139,7 @@ void BackupRun::run() {
   {
     const MutexLock lock(mutex_);
     report_.head = head_;
-    report_.details = {planned_nodes(plan_), archives_, stages_};
+    report_.details = {planned_nodes(plan_), archives_, stages_, trees_};
     report_.finished = true;
     parts_ = nullptr;
     report_.status = concluded.ok() ? told : concluded;

@@ -51,9 +51,10 @@ class BackupRun {
     kDryRun,   // leaves no document behind
   };
   // `head` is in the cluster block already, and the job has adopted it, unless it is a dry run.
-  // targets: of a new one; none: all nodes.
+  // targets, sources: of a new one. No target: all nodes.
   BackupRun(const NodeContext& context, BackupHead head, std::vector<std::string> targets,
-            std::unique_ptr<Job> job, Kind kind, const BackupRunOptions& options);
+            BackupSources sources, std::unique_ptr<Job> job, Kind kind,
+            const BackupRunOptions& options);
   // Abandons what still runs.
   ~BackupRun();
   void start();
@@ -103,6 +104,8 @@ class BackupRun {
   }
   void offer_plan(uint64_t attempt, uint64_t plan_attempt);
   absl::Status make_backup_plan(BackupHead* head);
+  // As stored before the head that names the plan.
+  absl::Status store_trees();
   std::vector<PlanTarget> plan_targets(const Plan& plan,
                                        const std::set<std::string>& without) const;
   void take_totals(BackupHead* head) const;
@@ -161,6 +164,8 @@ class BackupRun {
   BackupHead head_;
   uint64_t highest_attempt_ = 0;
   std::vector<std::string> targets_;  // that were asked for; of a resumed one, once it is planned
+  BackupSources sources_;             // the same
+  BackupTrees trees_;                 // of the plan
   Plan plan_;
   std::vector<ArchivePart> archives_;  // that were made
   std::vector<StageReport> stages_;    // of all nodes, in the end

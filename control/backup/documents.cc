@@ -5,6 +5,7 @@
 #include "base/status.h"
 #include "base/text.h"
 #include "control/cluster_block/stored_document.h"
+#include "control/membership/documents.h"
 #include "control/proto/documents.pb.h"
 
 namespace sluice {
@@ -202,6 +203,7 @@ std::string encode(const NodeProgress& progress) {
   document.set_records(progress.records);
   put(progress.divergence, document.mutable_divergence());
   put(progress.stages, document.mutable_stages());
+  for (const std::string& tree : progress.trees) document.add_trees()->ParseFromString(tree);
   document.set_changed_ms(progress.changed_ms);
   document.set_error(progress.error);
   return encode_document(kProgressFormat, document);
@@ -217,6 +219,9 @@ absl::StatusOr<NodeProgress> decode_node_progress(std::string_view key, std::str
   }
   if (document.stages_size() > kMaxStagesOfNode) {
     return damaged_document(key, "too many stages");
+  }
+  if (document.trees_size() > static_cast<int>(kMaxTreesOfNode)) {
+    return damaged_document(key, "too many trees");
   }
   NodeProgress progress;
   progress.node = document.node();
@@ -234,6 +239,9 @@ absl::StatusOr<NodeProgress> decode_node_progress(std::string_view key, std::str
   progress.records = document.records();
   progress.divergence = divergence_of(document.divergence());
   progress.stages = stages_of(document.stages());
+  for (const v1::BackupTree& tree : document.trees()) {
+    progress.trees.push_back(tree.SerializeAsString());
+  }
   progress.changed_ms = document.changed_ms();
   progress.error = document.error();
   if (!key.ends_with("/" + progress.node)) {

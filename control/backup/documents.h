@@ -107,6 +107,7 @@ struct NodeProgress {
   uint64_t records = 0;  // live, as target
   Divergence divergence;
   std::vector<StageReport> stages;
+  std::vector<std::string> trees;  // that it has sent: BackupTree messages
   int64_t changed_ms = 0;
   std::string error;
   friend bool operator==(const NodeProgress&, const NodeProgress&) = default;

@@ -29,7 +29,8 @@ void put_slot(const Plan& plan, const SlotPlan& slot, v1::PlanChunk::Slot* to) {
   if (!slot.agreed) return;
   auto* agreed = to->mutable_agreed();
   agreed->set_sender(slot.sender);
-  agreed->set_sum(digest_bytes(slot.expected.sum));
+  agreed->set_told(slot.told);
+  if (!slot.told) agreed->set_sum(digest_bytes(slot.expected.sum));
   agreed->set_records(slot.expected.records);
   agreed->set_tombstones(slot.expected.tombstones);
   agreed->set_bytes(slot.expected.bytes);

@@ -50,13 +50,17 @@ bool read_slot(const v1::PlanChunk::Slot& from, Plan& plan) {
   slot.slot = from.slot();
   slot.target = from.target();
   slot.agreed = from.has_agreed();
-  if (slot.slot >= uint32_t{1} << kMaxSlotBits || slot.target >= plan.nodes.size()) return false;
+  if (!slot.agreed && tree_number_of(slot.slot) != 0) return false;
+  if (slot.target >= plan.nodes.size()) return false;
   if (!read_copies(from, slot, plan)) return false;
   if (slot.agreed) {
     const v1::PlanChunk::Agreed& agreed = from.agreed();
     slot.sender = agreed.sender();
     SlotDigest& digest = slot.expected;
-    if (slot.sender >= slot.copies || !read_digest(agreed.sum(), &digest.sum)) return false;
+    slot.told = agreed.told();
+    if (slot.told && (slot.copies != 1 || tree_number_of(slot.slot) == 0)) return false;
+    if (slot.sender >= slot.copies) return false;
+    if (!slot.told && !read_digest(agreed.sum(), &digest.sum)) return false;
     digest.records = agreed.records();
     digest.tombstones = agreed.tombstones();
     digest.bytes = agreed.bytes();

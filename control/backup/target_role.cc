@@ -124,6 +124,7 @@ absl::StatusOr<std::vector<ConsolidationSlot>> BackupRole::target_slots() {
     ConsolidationSlot slot;
     slot.slot = planned.slot;
     slot.agreed = planned.agreed;
+    slot.told = planned.told;
     const auto senders = planned.agreed ? plan_.copies_of(planned) : plan_.senders_of(planned);
     for (const PlanCopy& copy : senders) {
       slot.senders.push_back({plan_.nodes[copy.node].name, planned.expected});

@@ -31,6 +31,61 @@ std::string plan_text(const PlanView& plan) {
                      human_seconds(plan.lower_bound_s), table.str());
 }
 
+Json paths_json(const std::vector<TreeView::Path>& paths) {
+  Json list = Json::array();
+  for (const TreeView::Path& path : paths) list.push_back(path.path);
+  return list;
+}
+
+Json trees_json(const std::vector<TreeView>& trees) {
+  Json list = Json::array();
+  for (const TreeView& tree : trees) {
+    list.push_back({{"name", tree.name},
+                    {"node", tree.node},
+                    {"files", tree.files},
+                    {"directories", tree.directories},
+                    {"links", tree.links},
+                    {"specials", tree.specials},
+                    {"bytes", tree.bytes},
+                    {"sent_bytes", tree.sent_bytes},
+                    {"read_bytes", tree.read_bytes},
+                    {"changed_while_read", paths_json(tree.changed_paths)},
+                    {"changed", tree.changed},
+                    {"vanished", tree.vanished},
+                    {"failed", tree.failed},
+                    {"failed_paths", paths_json(tree.failed_paths)},
+                    {"skipped", tree.skipped}});
+  }
+  return list;
+}
+
+std::string trees_text(const std::vector<TreeView>& trees) {
+  std::string text;
+  for (const TreeView& tree : trees) {
+    text += fmt::format("  tree {} of {}: {}, {}; {} read, {} sent\n", tree.name, tree.node,
+                        counted(tree.files, "file"), human_bytes(static_cast<double>(tree.bytes)),
+                        human_bytes(static_cast<double>(tree.read_bytes)),
+                        human_bytes(static_cast<double>(tree.sent_bytes)));
+    const auto paths = [&](const char* what, uint64_t count,
+                           const std::vector<TreeView::Path>& first) {
+      if (count == 0) return;
+      text += fmt::format("    {} {}:\n", human_count(count), what);
+      for (const TreeView::Path& path : first) {
+        text += fmt::format("      {}: {}\n", path.path, path.why);
+      }
+      if (count > first.size()) text += fmt::format("      and {} more\n", count - first.size());
+    };
+    paths("changed while they were read, and are as they were read last", tree.changed,
+          tree.changed_paths);
+    paths("could not be read", tree.failed, tree.failed_paths);
+    if (tree.vanished > 0) {
+      text +=
+          fmt::format("    {} were removed while the tree was read\n", human_count(tree.vanished));
+    }
+  }
+  return text;
+}
+
 }  // namespace
 
 std::string bottleneck_text(const std::vector<StageReport>& stages) {
@@ -78,6 +133,7 @@ Json backup_json(const BackupView& view) {
                         {"conflicting", view.divergence.conflicting}};
   json["seconds"] = view.seconds;
   add_stages(view.stages, &json);
+  json["trees"] = trees_json(view.trees);
   json["archives"] = Json::array();
   for (const ArchivePlace& place : view.archives) {
     json["archives"].push_back({{"node", place.node}, {"path", place.path}});
@@ -106,6 +162,7 @@ std::string backup_text(const BackupView& view) {
   if (const std::string bottleneck = bottleneck_text(view.stages); !bottleneck.empty()) {
     text += fmt::format("  bounded by {}\n", bottleneck);
   }
+  text += trees_text(view.trees);
   for (const ArchivePlace& place : view.archives)
     text += fmt::format("  {}: {}\n", place.node, place.path);
   return text + plan_text(view.plan);

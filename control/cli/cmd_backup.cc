@@ -106,6 +106,16 @@ Outcome outcome_of_run(const absl::StatusOr<BackupView>& view) {
         view->backup, name_of(view->state), view->reason.empty() ? "" : ": " + view->reason,
         view->backup);
   }
+  if (view.ok() && outcome.code == kExitDone) {
+    uint64_t failed = 0;
+    for (const TreeView& tree : view->trees) failed += tree.failed;
+    if (failed > 0) {
+      outcome.code = kExitFailed;
+      outcome.error =
+          fmt::format("backup {} is completed, without {} entries of trees that could not be read",
+                      view->backup, failed);
+    }
+  }
   return outcome;
 }
 
@@ -365,6 +375,14 @@ void register_create(CLI::App& backup, Invocation& invocation,
                    "A node that keeps a part of the copy; may be repeated")
       ->allow_extra_args(false)
       ->type_name("NODE");
+  command
+      ->add_option("--tree", arguments->create.trees,
+                   "Of the nodes' trees only those of this name; may be repeated. All without it")
+      ->allow_extra_args(false)
+      ->type_name("NAME");
+  command->add_flag("--no-records", arguments->create.no_records, "Trees alone");
+  command->add_flag("--rescan", arguments->create.rescan,
+                    "Read all files of trees, whatever is known of them");
   command->add_flag("--dry-run", arguments->create.dry_run, "Plan it, and move nothing");
   on_run(command, invocation, arguments, create);
 }

@@ -27,6 +27,7 @@ struct LocalArguments {
   bool has_slots = false;
   std::vector<std::string> weights;
   std::vector<std::string> limits;
+  std::vector<std::string> trees;
   std::string name;
   bool accept_data_loss = false;
 };
@@ -60,6 +61,31 @@ bool read_limits(const std::vector<std::string>& texts, LocalOptions* options, O
     }
     if (!options->limits.emplace(name, rate).second)
       return fail(usage_error("--limit: '{}' twice", printable(name)));
+  }
+  return true;
+}
+
+// NAME=DIR; the directory may be relative to this one.
+bool read_trees(const std::vector<std::string>& texts, LocalOptions* options, Outcome* error) {
+  const auto fail = [&](Outcome outcome) {
+    *error = std::move(outcome);
+    return false;
+  };
+  for (const std::string& text : texts) {
+    const size_t equals = text.find('=');
+    if (equals == std::string::npos || equals + 1 == text.size())
+      return fail(usage_error("--tree {}: NAME=DIR", printable(text)));
+    LocalTree tree{text.substr(0, equals), ""};
+    if (const absl::Status named = check_tree_name(tree.name); !named.ok())
+      return fail(usage_error("--tree {}: {}", printable(text), message_of(named)));
+    std::error_code error_code;
+    tree.path = std::filesystem::absolute(text.substr(equals + 1), error_code).lexically_normal();
+    if (error_code || !is_utf8(tree.path))
+      return fail(usage_error("--tree {}: DIR has to be a path in UTF-8", printable(text)));
+    const auto same = [&tree](const LocalTree& other) { return other.name == tree.name; };
+    if (std::any_of(options->trees.begin(), options->trees.end(), same))
+      return fail(usage_error("--tree: '{}' twice", tree.name));
+    options->trees.push_back(std::move(tree));
   }
   return true;
 }
@@ -100,6 +126,7 @@ bool check_options(LocalArguments& arguments, Outcome* error) {
   const auto nodes = static_cast<size_t>(arguments.nodes);
   if (!read_weights(arguments.weights, &options, error)) return false;
   if (!read_limits(arguments.limits, &options, error)) return false;
+  if (!read_trees(arguments.trees, &options, error)) return false;
   if (!options.weights.empty() && options.weights.size() != nodes) {
     return fail(usage_error("--weights has {} values for {} nodes", options.weights.size(), nodes));
   }
@@ -287,6 +314,11 @@ void register_up(CLI::App& local, Invocation& invocation,
                    "What blocks may take of a node in each direction, as n2=25MB/s,n5=25MB/s")
       ->delimiter(',')
       ->type_name("NAME=RATE,...");
+  command
+      ->add_option("--tree", arguments->trees,
+                   "A directory tree of each node that backups take where it is; %n in DIR is the "
+                   "node's name. May be given more than once")
+      ->type_name("NAME=DIR");
   command->add_option("--racks", arguments->options.racks, "Failure domains of the nodes, as a,a,b")
       ->delimiter(',')
       ->type_name("R,...");

@@ -17,6 +17,30 @@ namespace {
 constexpr int64_t kFollowPollMs = 200;
 constexpr int64_t kLongestJobMs = 24 * 3600 * int64_t{1000};
 
+TreeView view_of(const v1::BackupTree& tree) {
+  TreeView view;
+  view.name = tree.name();
+  view.node = tree.node();
+  view.files = tree.files();
+  view.directories = tree.directories();
+  view.links = tree.links();
+  view.specials = tree.specials();
+  view.bytes = tree.bytes();
+  view.skipped = tree.skipped();
+  view.sent_bytes = tree.sent_bytes();
+  view.read_bytes = tree.read_bytes();
+  view.changed = tree.changed();
+  view.vanished = tree.vanished();
+  view.failed = tree.failed();
+  for (const auto& path : tree.changed_paths()) {
+    view.changed_paths.push_back({path.path(), path.why()});
+  }
+  for (const auto& path : tree.failed_paths()) {
+    view.failed_paths.push_back({path.path(), path.why()});
+  }
+  return view;
+}
+
 BackupView view_of(const BackupHead& head, const BackupDetails& details) {
   BackupView view;
   view.backup = head.name;
@@ -38,6 +62,7 @@ BackupView view_of(const BackupHead& head, const BackupDetails& details) {
   view.slots_divergent = head.totals.slots_divergent;
   view.divergence = head.totals.divergence;
   view.stages = details.stages;
+  for (const v1::BackupTree& tree : details.trees) view.trees.push_back(view_of(tree));
   view.seconds = static_cast<double>(head.elapsed_ms) / 1000;
   for (const ArchivePart& part : details.archives) {
     view.archives.push_back({part.node, part.path, part.stored_bytes});
@@ -95,6 +120,9 @@ absl::StatusOr<BackupView> ClusterClientImpl::backup_create(const BackupOptions&
   request.set_name(options.name);
   for (const std::string& target : options.targets) request.add_targets(target);
   request.set_dry_run(options.dry_run);
+  for (const std::string& tree : options.trees) request.add_trees(tree);
+  request.set_no_records(options.no_records);
+  request.set_rescan(options.rescan);
   Followed followed;
   absl::Status status = unavailable("no node is known");
   for (const std::string& name : candidates({})) {

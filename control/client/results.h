@@ -79,6 +79,29 @@ struct PlanView {
   std::vector<PlannedNode> nodes;
 };
 
+// A tree of a node, as it is in a backup.
+struct TreeView {
+  struct Path {
+    std::string path;  // printable
+    std::string why;
+  };
+  std::string name;
+  std::string node;
+  uint64_t files = 0;
+  uint64_t directories = 0;
+  uint64_t links = 0;     // symbolic ones
+  uint64_t specials = 0;  // pipes and devices
+  uint64_t bytes = 0;     // of the files
+  uint64_t skipped = 0;   // sockets, what was excluded, other file systems
+  uint64_t sent_bytes = 0;
+  uint64_t read_bytes = 0;
+  uint64_t changed = 0;             // while they were read
+  uint64_t vanished = 0;            // between look and reading
+  uint64_t failed = 0;              // could not be read
+  std::vector<Path> changed_paths;  // the first few
+  std::vector<Path> failed_paths;
+};
+
 struct BackupView {
   std::string backup;  // name
   std::string uuid;
@@ -105,6 +128,7 @@ struct BackupView {
   Divergence divergence;
   double seconds = 0;
   std::vector<StageReport> stages;
+  std::vector<TreeView> trees;
   std::vector<ArchivePlace> archives;
   PlanView plan;
 };

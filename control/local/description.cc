@@ -9,6 +9,7 @@
 
 #include "base/socket_address.h"
 #include "base/status.h"
+#include "control/backup/node_trees.h"
 #include "control/cluster_block/cluster_block.h"
 #include "control/membership/documents.h"
 
@@ -81,6 +82,19 @@ absl::StatusOr<LocalNode> parse_node(const Json& json) {
   return node;
 }
 
+absl::StatusOr<LocalTree> parse_tree(const Json& json) {
+  LocalTree tree;
+  SLUICE_RETURN_IF_ERROR(take(json, "name", &tree.name));
+  SLUICE_RETURN_IF_ERROR(take(json, "path", &tree.path));
+  if (const absl::Status named = check_tree_name(tree.name); !named.ok()) {
+    return data_loss("{}", message_of(named));
+  }
+  if (!tree.path.starts_with('/') || tree.path.find('\0') != std::string::npos) {
+    return data_loss("the path of its tree {} is not absolute", tree.name);
+  }
+  return tree;
+}
+
 absl::Status check(const LocalDescription& description) {
   ClusterInfo shape;
   shape.uuid = description.id;
@@ -103,6 +117,10 @@ absl::Status check(const LocalDescription& description) {
   std::set<std::string_view> names;
   for (const LocalNode& node : description.nodes) {
     if (!names.insert(node.name).second) return data_loss("it has two nodes {}", node.name);
+  }
+  names.clear();
+  for (const LocalTree& tree : description.trees) {
+    if (!names.insert(tree.name).second) return data_loss("it has two trees {}", tree.name);
   }
   return absl::OkStatus();
 }
@@ -128,8 +146,25 @@ absl::StatusOr<LocalDescription> parse_description(std::string_view text) {
     SLUICE_ASSIGN_OR_RETURN(LocalNode node, parse_node(each));
     description.nodes.push_back(std::move(node));
   }
+  const auto trees = json.find("trees");
+  if (trees != json.end() && !trees->is_array()) return data_loss("its 'trees' are not a list");
+  for (const Json& each : trees == json.end() ? Json::array() : *trees) {
+    if (!each.is_object()) return data_loss("one of its trees is not an object");
+    SLUICE_ASSIGN_OR_RETURN(LocalTree tree, parse_tree(each));
+    description.trees.push_back(std::move(tree));
+  }
   SLUICE_RETURN_IF_ERROR(check(description));
   return description;
+}
+
+std::string LocalTree::path_of(const std::string& node) const {
+  constexpr std::string_view kNode = "%n";
+  std::string whole = path;
+  for (size_t at = whole.find(kNode); at != std::string::npos;
+       at = whole.find(kNode, at + node.size())) {
+    whole.replace(at, kNode.size(), node);
+  }
+  return whole;
 }
 
 std::string to_json(const LocalDescription& description) {
@@ -148,6 +183,10 @@ std::string to_json(const LocalDescription& description) {
                              {"rack", node.rack},
                              {"control_address", node.control_address},
                              {"data_address", node.data_address}});
+  }
+  json["trees"] = Json::array();
+  for (const LocalTree& tree : description.trees) {
+    json["trees"].push_back({{"name", tree.name}, {"path", tree.path}});
   }
   return json.dump(2) + "\n";
 }

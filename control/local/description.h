@@ -25,6 +25,15 @@ struct LocalNode {
   friend bool operator==(const LocalNode&, const LocalNode&) = default;
 };
 
+// A directory tree that each node backs up where it is.
+struct LocalTree {
+  std::string name;
+  std::string path;  // absolute; "%n" in it stands for the node's name
+  std::string path_of(const std::string& node) const;
+
+  friend bool operator==(const LocalTree&, const LocalTree&) = default;
+};
+
 struct LocalDescription {
   std::string id;       // of this cluster, and its UUID; copies have the same
   std::string made_in;  // the directory that the configuration files name
@@ -36,6 +45,7 @@ struct LocalDescription {
   // a description that is not complete, and the next one finishes it.
   bool complete = false;
   std::vector<LocalNode> nodes;  // at least one, of distinct names
+  std::vector<LocalTree> trees;  // of distinct names
 
   friend bool operator==(const LocalDescription&, const LocalDescription&) = default;
 };

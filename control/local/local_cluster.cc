@@ -46,6 +46,14 @@ std::string toml_string(const std::string& text) {
   return escaped;
 }
 
+std::string names_of(const std::vector<LocalTree>& trees) {
+  std::string text;
+  for (const LocalTree& tree : trees) {
+    text += fmt::format("{}{}={}", text.empty() ? "" : " ", tree.name, printable(tree.path));
+  }
+  return text.empty() ? "none" : text;
+}
+
 std::string weight_text(double weight) {
   return weight == 0 ? "measured" : fmt::format("{}", weight);
 }
@@ -153,6 +161,8 @@ absl::Status LocalCluster::check_same(const LocalOptions& options) const {
     if (options.racks[i] != description_.nodes[i].rack)
       return differs("--racks", description_.nodes[i].rack, options.racks[i]);
   }
+  if (!options.trees.empty() && options.trees != description_.trees)
+    return differs("--tree", names_of(description_.trees), names_of(options.trees));
   return absl::OkStatus();
 }
 
@@ -164,6 +174,7 @@ absl::Status LocalCluster::take(const LocalOptions& options) {
   description_.replicas =
       options.replicas != 0 ? options.replicas : std::min<uint32_t>(3, options.nodes);
   description_.slots = options.slots != 0 ? options.slots : kDefaultSlots;
+  description_.trees = options.trees;
   SLUICE_ASSIGN_OR_RETURN(const std::vector<uint16_t> ports, free_ports(size_t{2} * options.nodes));
   SLUICE_ASSIGN_OR_RETURN(const std::string data_host, local_host(options.driver));
   for (uint32_t i = 0; i < options.nodes; ++i) {
@@ -283,6 +294,11 @@ std::string LocalCluster::config_of(const LocalNode& node) const {
     text += fmt::format("arena_bytes = {}\n", arena_bytes);
   if (node.bytes_per_second != 0)
     text += fmt::format("limits.bytes_per_second = {}\n", node.bytes_per_second);
+  for (const LocalTree& tree : description_.trees) {
+    text += "[[tree]]\n";
+    add("name", tree.name);
+    add("path", tree.path_of(node.name));
+  }
   return text;
 }
 

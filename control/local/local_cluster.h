@@ -41,6 +41,7 @@ struct LocalOptions {
   bool measured_weights = false;           // instead
   std::map<std::string, uint64_t> limits;  // bytes a second, by node
   std::vector<std::string> racks;
+  std::vector<LocalTree> trees;
   std::string etcd_url;  // empty: SQLite in the folder
 };
 

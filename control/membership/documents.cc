@@ -117,6 +117,14 @@ absl::Status check(const NodeInfo& info) {
     return invalid_argument("node '{}' has a rack label of {} bytes; at most 63", info.name,
                             info.rack.size());
   }
+  if (info.trees.size() > kMaxTreesOfNode) {
+    return invalid_argument("node '{}' has {} trees; at most {}", info.name, info.trees.size(),
+                            kMaxTreesOfNode);
+  }
+  for (const std::string& tree : info.trees) {
+    if (tree.size() <= kMaxText) continue;
+    return invalid_argument("node '{}' has a tree whose name has {} bytes", info.name, tree.size());
+  }
   for (const std::string* text : {&info.control_address, &info.data_address, &info.driver,
                                   &info.store_id, &info.archive_folder}) {
     if (text->size() > kMaxText) {
@@ -156,6 +164,7 @@ std::string encode(const NodeInfo& info) {
   document.set_store_id(info.store_id);
   document.set_incarnation(info.incarnation);
   document.set_archive_folder(info.archive_folder);
+  for (const std::string& tree : info.trees) document.add_trees(tree);
   return encode_document(kNodeFormat, document);
 }
 
@@ -180,6 +189,7 @@ absl::StatusOr<NodeInfo> decode_node_info(std::string_view key, std::string_view
   info.store_id = document.store_id();
   info.incarnation = document.incarnation();
   info.archive_folder = document.archive_folder();
+  info.trees.assign(document.trees().begin(), document.trees().end());
   if (info.number == 0) return damaged_document(key, "the node number is 0");
   if (key != node_key(info.name)) return damaged_document(key, "it belongs to another node");
   return checked(key, info);

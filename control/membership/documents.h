@@ -53,6 +53,8 @@ std::string encode(const ClusterInfo& info);
 absl::StatusOr<ClusterInfo> decode_cluster_info(std::string_view key, std::string_view document);
 
 // What a node says of itself.
+inline constexpr size_t kMaxTreesOfNode = 64;
+
 struct NodeInfo {
   std::string name;
   uint32_t number = 0;  // unique in the cluster, from 1, given at the first join, never given again
@@ -66,6 +68,7 @@ struct NodeInfo {
   std::string store_id;          // made with the node's data folder
   uint64_t incarnation = 0;      // how often that folder was opened
   std::string archive_folder;
+  std::vector<std::string> trees;  // names of those that it backs up where they are
   friend bool operator==(const NodeInfo&, const NodeInfo&) = default;
 };
 absl::Status check(const NodeInfo& info);

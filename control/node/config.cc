@@ -3,6 +3,7 @@
 #include <cmath>
 #include <functional>
 #include <map>
+#include <set>
 #include <sstream>
 #include <string>
 
@@ -12,6 +13,7 @@
 #include "base/status.h"
 #include "base/text.h"
 #include "control/membership/documents.h"
+#include "tree/path_patterns.h"
 
 namespace sluice {
 
@@ -19,6 +21,7 @@ namespace {
 
 constexpr size_t kMaxConfigBytes = size_t{1} << 20;
 constexpr std::string_view kLimitsTable = "limits";
+constexpr std::string_view kTrees = "tree";
 
 // Reads one key's value into its member; false for a wrong type.
 using Reader = std::function<bool(const toml::node&)>;
@@ -54,6 +57,19 @@ Reader weight(std::optional<double>* into) {
     const auto value = node.value<double>();
     if (!value.has_value() || !std::isfinite(*value) || *value <= 0) return false;
     *into = *value;
+    return true;
+  };
+}
+
+Reader texts(std::vector<std::string>* into) {
+  return [into](const toml::node& node) {
+    const toml::array* array = node.as_array();
+    if (array == nullptr) return false;
+    for (const toml::node& element : *array) {
+      const auto value = element.value_exact<std::string>();
+      if (!value.has_value()) return false;
+      into->push_back(*value);
+    }
     return true;
   };
 }
@@ -99,6 +115,15 @@ std::string value_text(const toml::node& node) {
   return text.str();
 }
 
+Keys keys_of(TreeSettings& tree) {
+  return {
+      {"tree.name", {text(&tree.name), "a text"}},
+      {"tree.path", {text(&tree.path), "a text"}},
+      {"tree.exclude", {texts(&tree.exclude), "a list of texts"}},
+      {"tree.one_file_system", {truth(&tree.one_file_system), "true or false"}},
+  };
+}
+
 absl::Status read_keys(const toml::table& table, const std::string& prefix, const Keys& keys,
                        std::string_view source) {
   for (const auto& [key_name, value] : table) {
@@ -108,12 +133,35 @@ absl::Status read_keys(const toml::table& table, const std::string& prefix, cons
       SLUICE_RETURN_IF_ERROR(read_keys(*value.as_table(), name + ".", keys, source));
       continue;
     }
+    if (name == kTrees && value.is_array_of_tables()) continue;  // read_trees()
     const auto key = keys.find(name);
     if (key == keys.end())
       return invalid_argument("{}:{}: unknown key '{}'", source, line, printable(name));
     if (!key->second.read(value)) {
       return invalid_argument("{}:{}: key '{}' must be {}{}", source, line, name,
                               key->second.expected, value_text(value));
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::Status read_trees(const toml::table& table, std::string_view source,
+                        std::vector<TreeSettings>* trees) {
+  const toml::array* array = table[kTrees].as_array();
+  if (array == nullptr) return absl::OkStatus();
+  for (const toml::node& element : *array) {
+    TreeSettings& tree = trees->emplace_back();
+    SLUICE_RETURN_IF_ERROR(read_keys(*element.as_table(), "tree.", keys_of(tree), source));
+    const std::string where = fmt::format("{}:{}", source, element.source().begin.line);
+    SLUICE_RETURN_IF_ERROR(with_context(check_tree_name(tree.name), where + ": tree.name"));
+    while (tree.path.size() > 1 && tree.path.ends_with('/')) tree.path.pop_back();
+    if (!tree.path.starts_with('/')) {
+      return invalid_argument("{}: tree.path '{}' must be a whole path, from /", where,
+                              printable(tree.path));
+    }
+    PathPatterns patterns;
+    for (const std::string& pattern : tree.exclude) {
+      SLUICE_RETURN_IF_ERROR(with_context(patterns.add(pattern), where + ": tree.exclude"));
     }
   }
   return absl::OkStatus();
@@ -137,6 +185,18 @@ absl::Status check_config(const NodeConfig& config, std::string_view source) {
     return invalid_argument("{}: archive_folder {} and data_folder {} must be apart", source,
                             printable(config.archive_folder), printable(config.data_folder));
   }
+  std::set<std::string_view> names;
+  for (const TreeSettings& tree : config.trees) {
+    if (!names.insert(tree.name).second) {
+      return invalid_argument("{}: two trees have the name {}", source, tree.name);
+    }
+    // What a backup writes there would be in the next one.
+    for (const std::string& own : {config.data_folder, config.archive_folder}) {
+      if (!is_within(own, tree.path) && !is_within(tree.path, own)) continue;
+      return invalid_argument("{}: tree {} in {} and the node's own directory {} must be apart",
+                              source, tree.name, printable(tree.path), printable(own));
+    }
+  }
   if (config.arena_bytes < (uint64_t{48} << 20)) {
     return invalid_argument("{}: arena_bytes {}: at least {}", source, config.arena_bytes,
                             48 << 20);
@@ -159,6 +219,7 @@ absl::StatusOr<NodeConfig> parse_node_config(std::string_view document, std::str
   }
   NodeConfig config;
   SLUICE_RETURN_IF_ERROR(read_keys(table, "", keys_of(config), source));
+  SLUICE_RETURN_IF_ERROR(read_trees(table, source, &config.trees));
   while (config.data_folder.size() > 1 && config.data_folder.ends_with('/')) {
     config.data_folder.pop_back();
   }

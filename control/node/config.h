@@ -6,8 +6,10 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "absl/status/statusor.h"
+#include "control/backup/node_trees.h"
 
 namespace sluice {
 
@@ -32,6 +34,8 @@ struct NodeConfig {
   int64_t rebalance_after_ms = 10'000;
   // [limits]
   uint64_t bytes_per_second = 0;  // of bulk, in each direction (exchange.h); 0: absent, no limit
+  // [[tree]], each
+  std::vector<TreeSettings> trees;
 };
 
 // With less, requests would be late rather than slow.

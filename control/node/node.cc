@@ -103,6 +103,7 @@ class NodeImpl final : public Node {
   std::unique_ptr<DirectoryRouter> router_;
   NodeContext context_;
   LocalArchives archives_{context_};
+  std::unique_ptr<NodeTrees> trees_;
   std::unique_ptr<JobFence> fence_;
   std::unique_ptr<ClockMonitor> clock_monitor_;
   std::unique_ptr<WriteServer> write_server_;
@@ -142,6 +143,8 @@ absl::Status NodeImpl::open_store() {
   SLUICE_RETURN_IF_ERROR(make_folders(store.folder));
   SLUICE_RETURN_IF_ERROR(make_folders(options_.config.archive_folder));
   SLUICE_ASSIGN_OR_RETURN(store_, Store::open(store));
+  SLUICE_ASSIGN_OR_RETURN(
+      trees_, NodeTrees::open(options_.config.trees, store.folder + "/trees", store.slot_bits));
   return absl::OkStatus();
 }
 
@@ -194,6 +197,7 @@ absl::Status NodeImpl::join() {
   info.store_id = store_->store_id();
   info.incarnation = store_->incarnation();
   info.archive_folder = options_.config.archive_folder;
+  for (const TreeSettings& tree : options_.config.trees) info.trees.push_back(tree.name);
   info.weight_explicit = options_.config.weight.has_value();
   if (info.weight_explicit) {
     info.weight = *options_.config.weight;
@@ -298,6 +302,7 @@ absl::Status NodeImpl::open() {
   context_.store = store_.get();
   context_.exchange = exchange_.get();
   context_.archives = &archives_;
+  context_.trees = trees_.get();
   fence_ = std::make_unique<JobFence>(
       *store_, "backup", [&block = *context_.block](const std::string& backup, uint64_t attempt) {
         return check_attempt(block, backup, attempt);

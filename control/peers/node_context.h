@@ -24,6 +24,7 @@ namespace sluice {
 
 class JobFence;
 class LocalArchives;
+class NodeTrees;
 class ClockMonitor;
 class WorkMeter;
 
@@ -43,6 +44,7 @@ struct NodeContext {
   Store* store = nullptr;
   Exchange* exchange = nullptr;
   LocalArchives* archives = nullptr;
+  NodeTrees* trees = nullptr;
   JobFence* fence = nullptr;
   WorkMeter* work = nullptr;
   // What the stages of restores have done here since the node was started. Thread-safe.

@@ -6,6 +6,7 @@
 #include "base/status.h"
 #include "control/schedule/assigner.h"
 #include "control/schedule/plan_rules.h"
+#include "dataplane/block/record.h"
 
 namespace sluice {
 namespace {
@@ -38,6 +39,11 @@ absl::Status check(const PlanInput& input) {
     if (published.slot >= input.table->slots() || published.node >= input.nodes.size()) {
       return invalid_argument("a digest of slot {} by node {} is out of range", published.slot,
                               published.node);
+    }
+  }
+  for (const PublishedTreeSlot& tree : input.trees) {
+    if (tree_number_of(tree.slot) == 0 || tree.node >= input.nodes.size()) {
+      return invalid_argument("slot {} of a tree of node {} is out of range", tree.slot, tree.node);
     }
   }
   return absl::OkStatus();
@@ -91,6 +97,26 @@ void add_slot(std::span<const PublishedDigest* const> published, Plan& plan) {
   plan.slots.push_back(slot);
 }
 
+absl::Status add_trees(std::vector<PublishedTreeSlot> trees, Plan& plan) {
+  std::sort(trees.begin(), trees.end(),
+            [](const auto& a, const auto& b) { return a.slot < b.slot; });
+  for (const PublishedTreeSlot& tree : trees) {
+    if (!plan.slots.empty() && plan.slots.back().slot >= tree.slot) {
+      return invalid_argument("slot {} of a tree was published twice", tree.slot);
+    }
+    SlotPlan slot;
+    slot.slot = tree.slot;
+    slot.agreed = true;
+    slot.told = !tree.known;
+    slot.expected = tree.digest;
+    slot.first_copy = static_cast<uint32_t>(plan.copies.size());
+    slot.copies = 1;
+    plan.copies.push_back({tree.node, wire_bytes_of(tree.digest)});
+    plan.slots.push_back(slot);
+  }
+  return absl::OkStatus();
+}
+
 }  // namespace
 
 uint64_t wire_bytes_of(const SlotDigest& digest) {
@@ -113,6 +139,12 @@ uint64_t Plan::total_bytes() const {
   uint64_t bytes = 0;
   for (const NodeLoad& load : loads) bytes += load.send_bytes;
   return bytes;
+}
+
+uint32_t Plan::slots_of_trees() const {
+  return static_cast<uint32_t>(std::count_if(slots.begin(), slots.end(), [](const SlotPlan& slot) {
+    return tree_number_of(slot.slot) != 0;
+  }));
 }
 
 const SlotPlan* Plan::find(uint32_t slot) const {
@@ -138,7 +170,7 @@ absl::StatusOr<Plan> make_plan(const PlanInput& input) {
   plan.targets = schedule::nodes_of(input.targets);
   Shortage shortage;
   size_t begin = 0;
-  for (uint32_t slot = 0; slot < input.table->slots(); ++slot) {
+  for (uint32_t slot = 0; input.records && slot < input.table->slots(); ++slot) {
     size_t end = begin;
     while (end < ordered.size() && ordered[end]->slot == slot) ++end;
     const std::span published(ordered.data() + begin, end - begin);
@@ -151,6 +183,7 @@ absl::StatusOr<Plan> make_plan(const PlanInput& input) {
     add_missing_nodes(input, published, slot, shortage);
   }
   if (shortage.count() > 0) return short_of_digests(shortage, input.quorum);
+  SLUICE_RETURN_IF_ERROR(add_trees(input.trees, plan));
   Assigner(&plan, std::vector<Freedom>(plan.slots.size(), Freedom::kAll), input.targets).run();
   return plan;
 }

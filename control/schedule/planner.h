@@ -4,7 +4,8 @@
 //
 // An agreed slot (all its published digests equal) is sent once, by the replica that makes the
 // finish time smallest. A divergent slot is sent by all replicas that published a digest. A slot
-// whose published copies are all empty is left out. Targets share the received bytes by weight,
+// whose published copies are all empty is left out. A slot of a tree is sent by the node that has
+// it. Targets share the received bytes by weight,
 // preferring targets that hold the slot.
 //
 // A node sends to at most `fan` targets, and a target hears at most fan_in_bound() senders, itself
@@ -52,10 +53,21 @@ struct PublishedDigest {
   SlotDigest digest;
 };
 
+// A slot of a tree (dataplane/block/record.h), which one node has.
+struct PublishedTreeSlot {
+  uint32_t slot = 0;
+  uint32_t node = 0;
+  // What it holds, where that is known before it is read; else about as much.
+  SlotDigest digest;
+  bool known = false;
+};
+
 struct PlanInput {
   std::vector<PlanNode> nodes;
   std::vector<PlanTarget> targets;         // at least one, no node twice
   std::vector<PublishedDigest> published;  // in any order; a node at most once for a slot
+  bool records = true;                     // false: trees alone
+  std::vector<PublishedTreeSlot> trees;    // in any order, each slot once
   uint32_t quorum = 0;                     // R-W+1: fewer digests of a slot fail the plan
   uint32_t fan = kPlanFan;                 // peers that a node talks to in bulk; 0: any number
   const DistributionTable* table =
@@ -72,6 +84,9 @@ struct PlanCopy {
 struct SlotPlan {
   uint32_t slot = 0;
   bool agreed = false;
+  // Agreed, of one copy, whose sender tells what it is when it has read it; `expected` is an
+  // estimate.
+  bool told = false;
   uint32_t target = 0;
   uint32_t sender = 0;      // of an agreed slot: index into copies_of(); 0 otherwise
   uint32_t first_copy = 0;  // copies_of(): all replicas that published this slot
@@ -116,6 +131,8 @@ struct Plan {
   // What the target receives.
   uint64_t bytes_of(const SlotPlan& slot) const;
   uint64_t total_bytes() const;
+  // Slots of trees, among the agreed ones.
+  uint32_t slots_of_trees() const;
   // The plan of a slot, null where it is empty.
   const SlotPlan* find(uint32_t slot) const;
   // The index in nodes, or -1.

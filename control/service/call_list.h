@@ -19,6 +19,7 @@
   CALL(ObserveStamp, observe_stamp, kCluster)      \
   CALL(ArmCut, arm_cut, kCluster)                  \
   CALL(CutDigests, cut_digests, kCluster)          \
+  CALL(LookAtTrees, look_at_trees, kCluster)       \
   CALL(DropCut, drop_cut, kCluster)                \
   CALL(DropBackup, drop_backup, kCluster)          \
   CALL(DurableSlots, durable_slots, kCluster)      \

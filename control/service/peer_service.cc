@@ -4,7 +4,10 @@
 #include <string>
 #include <vector>
 
+#include "base/bytes.h"
 #include "base/status.h"
+#include "control/backup/backup_trees.h"
+#include "control/backup/node_trees.h"
 #include "control/job/job_fence.h"
 #include "control/peers/rpc.h"
 #include "control/records/slot_cursor.h"
@@ -195,6 +198,32 @@ absl::Status PeerService::arm_cut(IncomingCall&, const v1::ArmRequest& request,
 
 absl::Status PeerService::stages(IncomingCall&, const v1::Empty&, v1::StagesReply* reply) {
   put(context_.stages(), reply->mutable_stages());
+  return absl::OkStatus();
+}
+
+absl::Status PeerService::look_at_trees(IncomingCall&, const v1::LookAtTreesRequest& request,
+                                        v1::LookAtTreesReply* reply) {
+  SLUICE_RETURN_IF_ERROR(check_count("trees", request.names_size()));
+  SLUICE_RETURN_IF_ERROR(context_.fence->enter(request.backup(), request.attempt()).status());
+  const std::vector<std::string> names(request.names().begin(), request.names().end());
+  for (const NodeTrees::Seen& seen :
+       context_.trees->look(request.backup(), request.attempt(), names, request.rescan())) {
+    auto* tree = reply->add_trees();
+    tree->set_name(seen.name);
+    tree->set_done(seen.done);
+    if (!seen.status.ok()) tree->set_error(std::string(message_of(seen.status)));
+    if (!seen.done || !seen.status.ok()) continue;
+    put(seen.report, tree->mutable_found());
+    for (const auto& [number, shard] : seen.shards) {
+      auto* to = tree->add_shards();
+      to->set_shard(number);
+      to->set_entries(shard.entries);
+      to->set_bytes(shard.bytes);
+      if (!shard.known) continue;
+      ByteWriter out(to->mutable_digest());
+      shard.digest.encode(out);
+    }
+  }
   return absl::OkStatus();
 }
 

@@ -37,6 +37,8 @@ class PeerService {
   absl::Status observe_stamp(IncomingCall& call, const v1::ObserveRequest& request,
                              v1::Empty* reply);
   absl::Status arm_cut(IncomingCall& call, const v1::ArmRequest& request, v1::ArmReply* reply);
+  absl::Status look_at_trees(IncomingCall& call, const v1::LookAtTreesRequest& request,
+                             v1::LookAtTreesReply* reply);
   absl::Status cut_digests(IncomingCall& call, const v1::CutDigestsRequest& request,
                            v1::CutDigestsReply* reply);
   absl::Status drop_cut(IncomingCall& call, const v1::BackupReference& request, v1::Empty* reply);

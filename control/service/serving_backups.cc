@@ -26,6 +26,10 @@ absl::Status ServingService::create_backup(IncomingCall& call,
   wanted.name = request.name();
   wanted.targets.assign(request.targets().begin(), request.targets().end());
   wanted.dry_run = request.dry_run();
+  SLUICE_RETURN_IF_ERROR(check_count("trees", request.trees_size()));
+  wanted.sources.trees.assign(request.trees().begin(), request.trees().end());
+  wanted.sources.records = !request.no_records();
+  wanted.sources.rescan = request.rescan();
   return follow(backups_.create(wanted), call, *pages);
 }
 

@@ -42,13 +42,13 @@ void SendJob::slot_durable(uint32_t slot, bool skipped) {
   if (options.on_slot_durable) options.on_slot_durable(slot);
 }
 
-void SendJob::block_sent(uint32_t message_bytes, const SlotPacker::Packed& packed) {
+void SendJob::block_sent(uint32_t slot, uint32_t message_bytes, const SlotPacker::Packed& packed) {
   const MutexLock lock(mutex_);
   result_.blocks += packed.bytes > 0;
   result_.records += packed.records;
   result_.record_bytes += packed.record_bytes;
   result_.wire_bytes += message_bytes;
-  if (options.on_bytes) options.on_bytes(message_bytes);
+  if (options.on_bytes) options.on_bytes(slot, message_bytes);
 }
 
 void SendJob::add_repeat() {

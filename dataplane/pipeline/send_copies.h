@@ -41,7 +41,7 @@ struct SendCopiesOptions {
   // envelopes, also of repeats.
   std::function<void(uint32_t slot)> on_slot_sent;
   std::function<void(uint32_t slot)> on_slot_durable;
-  std::function<void(uint64_t bytes)> on_bytes;
+  std::function<void(uint32_t slot, uint64_t bytes)> on_bytes;
   Stage* scan = nullptr;  // reading the source, packing and checksums; outlives the call
 };
 

@@ -73,7 +73,7 @@ class SendLane::Packer {
       return false;
     }
     const uint32_t slot = *slot_;
-    lane_.job_.block_sent(bytes_, packed_);
+    lane_.job_.block_sent(slot, bytes_, packed_);
     const bool refused = !lane_.block_sent(stream_, slot);
     ++envelope_.sequence;
     if (!refused && !packed_.last) return true;

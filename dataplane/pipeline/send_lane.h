@@ -38,7 +38,7 @@ class SendJob {
   // Callbacks, one at a time.
   void slot_sent(uint32_t slot);
   void slot_durable(uint32_t slot, bool skipped);
-  void block_sent(uint32_t message_bytes, const SlotPacker::Packed& packed);
+  void block_sent(uint32_t slot, uint32_t message_bytes, const SlotPacker::Packed& packed);
   void add_repeat();
   void add_reconnect();
   SendCopiesResult result() const;

@@ -105,9 +105,9 @@ class TargetQueue {
       send.moved_ns = now();
       if (options_.each.on_slot_durable) options_.each.on_slot_durable(slot);
     };
-    copies.on_bytes = [this, &send](uint64_t bytes) {
+    copies.on_bytes = [this, &send](uint32_t slot, uint64_t bytes) {
       send.moved_ns = now();
-      if (options_.each.on_bytes) options_.each.on_bytes(bytes);
+      if (options_.each.on_bytes) options_.each.on_bytes(slot, bytes);
     };
     send.over = false;
     auto sender = CopySender::start(exchange_, source_, std::move(copies), [this, &send] {

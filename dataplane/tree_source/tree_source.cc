@@ -40,7 +40,7 @@ class TreeSource::Look final : public TreeScanHandler {
                                kMaxKeyBytes - kMaxSuffixBytes));
       return false;
     }
-    const absl::Status noted = source_.catalogue_->note(
+    const absl::Status noted = source_.options_.catalogue->note(
         entry.path, {entry.metadata.type, entry.identity, entry.metadata.size, std::nullopt});
     if (!noted.ok()) {
       status_ = noted;
@@ -105,9 +105,10 @@ class TreeSource::Scan final : public SlotScan {
  public:
   Scan(TreeSource& source, uint32_t shard)
       : source_(source),
-        cursor_(source.catalogue_->entries(shard)),
-        reader_(source.root_.get(), source.names_,
-                [&source](const FileId& file) { return source.catalogue_->first_name(file); }) {}
+        cursor_(source.options_.catalogue->entries(shard)),
+        reader_(source.root_.get(), source.names_, [&source](const FileId& file) {
+          return source.options_.catalogue->first_name(file);
+        }) {}
 
   absl::StatusOr<bool> next(Item* item) override {
     for (;;) {
@@ -177,7 +178,7 @@ class TreeSource::Scan final : public SlotScan {
     } else {
       read.digest = digest_;
     }
-    return source_.catalogue_->keep(path_, noted_, read);
+    return source_.options_.catalogue->keep(path_, noted_, read);
   }
 
   TreeSource& source_;
@@ -196,8 +197,6 @@ absl::StatusOr<std::unique_ptr<TreeSource>> TreeSource::open(const TreeSourceOpt
   auto source = std::unique_ptr<TreeSource>(new TreeSource(options));
   source->root_.reset(::open(options.root.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
   if (!source->root_) return errno_status(errno, fmt::format("open directory {}", options.root));
-  SLUICE_ASSIGN_OR_RETURN(source->catalogue_,
-                          TreeCatalogue::open(options.catalogue, options.slot_bits));
   return source;
 }
 
@@ -207,18 +206,18 @@ absl::Status TreeSource::look(bool rescan, const std::function<bool()>& stopped)
     report_ = {};
     shards_.clear();
   }
-  SLUICE_RETURN_IF_ERROR(catalogue_->begin_look(rescan));
+  SLUICE_RETURN_IF_ERROR(options_.catalogue->begin_look(rescan));
   Look look(*this, stopped);
   SLUICE_RETURN_IF_ERROR(TreeScanner(root_.get(), options_.scan, names_, look).run());
   SLUICE_RETURN_IF_ERROR(look.status());
-  SLUICE_ASSIGN_OR_RETURN(TreeShards shards, catalogue_->end_look());
+  SLUICE_ASSIGN_OR_RETURN(TreeShards shards, options_.catalogue->end_look());
   const MutexLock lock(mutex_);
   shards_ = std::move(shards);
   return absl::OkStatus();
 }
 
 absl::Status TreeSource::take_last_look() {
-  SLUICE_ASSIGN_OR_RETURN(TreeShards shards, catalogue_->shards());
+  SLUICE_ASSIGN_OR_RETURN(TreeShards shards, options_.catalogue->shards());
   const MutexLock lock(mutex_);
   shards_ = std::move(shards);
   return absl::OkStatus();
@@ -252,9 +251,7 @@ std::optional<uint32_t> TreeSource::shard_of_slot(uint32_t slot) const {
 }
 
 bool TreeSource::has(uint32_t slot) const {
-  const auto shard = shard_of_slot(slot);
-  const MutexLock lock(mutex_);
-  return shard.has_value() && shards_.contains(*shard);
+  return tree_number_of(slot) == options_.number && is_possible_slot(slot, options_.slot_bits);
 }
 
 std::unique_ptr<SlotScan> TreeSource::scan(uint32_t slot) {

@@ -32,8 +32,8 @@
 namespace sluice {
 
 struct TreeSourceOptions {
-  std::string root;        // a directory, or a link to one
-  std::string catalogue;   // directory of the catalogue, outside of the tree
+  std::string root;  // a directory, or a link to one
+  std::shared_ptr<TreeCatalogue> catalogue;
   uint32_t number = 1;     // of the tree in the backup, 1 to kMaxTreeNumber
   uint32_t slot_bits = 0;  // of the backup
   TreeScanOptions scan;    // what to leave out
@@ -79,6 +79,7 @@ class TreeSource final : public SlotSource {
   TreeShards shards() const;
   TreeReport report() const;
 
+  // Each slot with its number: one without entries is empty.
   bool has(uint32_t slot) const override;
   std::unique_ptr<SlotScan> scan(uint32_t slot) override;
   std::optional<SlotDigest> digest(uint32_t slot) const override;
@@ -94,7 +95,6 @@ class TreeSource final : public SlotSource {
   const TreeSourceOptions options_;
   UniqueFd root_;
   OwnerNames names_;
-  std::unique_ptr<TreeCatalogue> catalogue_;
   mutable Mutex mutex_;
   TreeShards shards_ SLUICE_GUARDED_BY(mutex_);
   TreeReport report_ SLUICE_GUARDED_BY(mutex_);

@@ -51,7 +51,8 @@ class TreeBackup : public ::testing::Test {
   std::shared_ptr<TreeSource> look() {
     TreeSourceOptions options;
     options.root = in();
-    options.catalogue = cluster_.folder.path() + "/catalogue";
+    options.catalogue =
+        *TreeCatalogue::open(cluster_.folder.path() + "/catalogue", cluster_.options.slot_bits);
     options.number = kTree;
     options.slot_bits = cluster_.options.slot_bits;
     auto source = TreeSource::open(options);

@@ -55,7 +55,9 @@ class TreeSourceTest : public testing::Test {
   TreeSourceOptions options() const {
     TreeSourceOptions options;
     options.root = in();
-    options.catalogue = folder_.path() + "/catalogue";
+    auto catalogue = TreeCatalogue::open(folder_.path() + "/catalogue", kBits);
+    EXPECT_TRUE(catalogue.ok()) << catalogue.status();
+    options.catalogue = *std::move(catalogue);
     options.number = kNumber;
     options.slot_bits = kBits;
     return options;
@@ -372,7 +374,7 @@ TEST_F(TreeSourceTest, ALookIsTakenUpByAnotherProcess) {
 
 TEST_F(TreeSourceTest, ADamagedCatalogueIsBegunAgain) {
   write("d/one", "1");
-  { look(*open()); }
+  look(*open());
   for (const auto& file : fs::directory_iterator(folder_.path() + "/catalogue")) {
     if (file.path().filename().string().starts_with("MANIFEST")) {
       std::ofstream(file.path(), std::ios::binary | std::ios::trunc) << "damaged";
