@@ -114,6 +114,9 @@ absl::Status RemoteContents::list_part(const std::string& node, const ContentsLi
   request.set_prefix(listing.prefix);
   request.set_digests(listing.digests);
   request.set_linked(listing.linked);
+  request.set_heads(listing.heads);
+  request.set_content_bytes(
+      static_cast<uint32_t>(std::min(listing.content_bytes, kMaxTreeEntryBytes)));
   request.set_slots(slot_bitmap(listing.slots));
   PartListing part(node, listing, visit);
   SLUICE_RETURN_IF_ERROR(read_pages<v1::ContentsPage>(

@@ -61,7 +61,8 @@ class Lister {
 
   absl::Status take(const ArchivedRecord& record) {
     place_.after = record.key;
-    std::optional<BackupEntry> entry = entry_of(record, listing_.digests);
+    std::optional<BackupEntry> entry =
+        entry_of(record, {listing_.digests, listing_.heads, listing_.content_bytes});
     if (!entry.has_value()) return absl::OkStatus();
     if (listing_.linked && !entry->linked) return absl::OkStatus();
     // The root of what was imported without a prefix.

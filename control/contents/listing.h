@@ -24,6 +24,8 @@ struct ContentsListing {
   std::string prefix;     // keys that begin so
   bool digests = false;
   bool linked = false;       // only what hard links name
+  bool heads = false;        // tree entries come with their values, up to the content
+  size_t content_bytes = 0;  // with heads: content up to this length comes too
   std::set<uint32_t> slots;  // that are read; empty: all
 };
 

@@ -54,7 +54,7 @@ class ContentsPages {
 
   absl::Status add(const BackupEntry& entry, const ListingPlace& place) {
     put(entry, page_.add_entries());
-    bytes_ += entry.path.size() + entry.target.size();
+    bytes_ += entry.path.size() + entry.target.size() + entry.value.size();
     place_ = place;
     const bool full =
         static_cast<size_t>(page_.entries_size()) >= kEntriesOfPage || bytes_ >= kPageBytes;
@@ -130,6 +130,8 @@ absl::Status ServingService::list_contents(IncomingCall& call,
   listing.prefix = request.prefix();
   listing.digests = request.digests();
   listing.linked = request.linked();
+  listing.heads = request.heads();
+  listing.content_bytes = request.content_bytes();
   listing.slots = slots_of_bitmap(request.slots());
   ContentsPages out(*context_.clock, *pages);
   ListingVisitor visitor;
