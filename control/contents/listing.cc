@@ -52,6 +52,7 @@ class Lister {
       return key.starts_with(listing_.prefix) && path_.takes_key(key);
     };
     scan.value_bytes = kMaxTreeEntryBytes;
+    scan.skip_damage = listing_.skip_damage;
     scan.before_block = [this](uint32_t slot) {
       if (slot != place_.slot) place_ = {slot, {}};
       return visitor_.block ? visitor_.block(place_) : absl::OkStatus();

@@ -60,6 +60,10 @@ class ContentsPages {
         static_cast<size_t>(page_.entries_size()) >= kEntriesOfPage || bytes_ >= kPageBytes;
     return full ? send() : absl::OkStatus();
   }
+  void add_damage(const absl::Status& damage) {
+    page_.add_damage(std::string(message_of(damage)));
+    bytes_ += message_of(damage).size();
+  }
   absl::Status pass(const ListingPlace& place) {
     place_ = place;
     return clock_.monotonic_ns() - sent_ns_ >= kContentsSilenceNs ? send() : absl::OkStatus();
@@ -134,6 +138,9 @@ absl::Status ServingService::list_contents(IncomingCall& call,
   listing.content_bytes = request.content_bytes();
   listing.slots = slots_of_bitmap(request.slots());
   ContentsPages out(*context_.clock, *pages);
+  if (request.skip_damage()) {
+    listing.skip_damage = [&out](const absl::Status& damage) { out.add_damage(damage); };
+  }
   ListingVisitor visitor;
   visitor.entry = [&](const BackupEntry& entry, const ListingPlace& place) {
     return out.add(entry, place);
