@@ -362,7 +362,7 @@ absl::Status PaxWriter::begin_file(std::string_view path, const FileMetadata& me
 absl::Status PaxWriter::write(uint64_t offset, std::string_view bytes) {
   while (!bytes.empty()) {
     if (extent_ == data_.size() || offset < at_) {
-      return internal_error("content at {} that the archive's header does not tell of", offset);
+      return internal_error("content at {}, where the archive's header has none", offset);
     }
     const uint64_t end = data_[extent_].offset + data_[extent_].length;
     SLUICE_RETURN_IF_ERROR(put_zeros(std::min(offset, end) - at_));

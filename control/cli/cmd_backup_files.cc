@@ -1,4 +1,4 @@
-// sluice backup export: the files of a backup, without restoring it.
+// sluice backup export and mount: the files of backups, without restoring them.
 #include <memory>
 #include <string>
 #include <utility>
@@ -7,9 +7,11 @@
 #include "base/text.h"
 #include "control/cli/command.h"
 #include "control/cli/output_file.h"
+#include "control/cli/progress.h"
 #include "control/cli/record_streams.h"
 #include "control/cli/standard_streams.h"
 #include "control/contents/tar_export.h"
+#include "control/mount/file_system.h"
 #include "dataplane/block/record.h"
 
 namespace sluice {
@@ -33,7 +35,8 @@ std::string left_out_text(const TarExportResult& result) {
   }
   if (result.superseded > 0) {
     text += fmt::format(
-        "sluice: left out {} whose place another one has: below what is no directory now, or with "
+        "sluice: left out {} whose place another one has: below what is not a directory now, or "
+        "with "
         "the same path\n",
         result.superseded == 1 ? "1 entry" : human_count(result.superseded) + " entries");
   }
@@ -94,6 +97,83 @@ Outcome export_backup(const Invocation& invocation, const ExportArguments& argum
       });
 }
 
+// ---- mount
+
+struct MountArguments {
+  std::string directory;
+  std::vector<std::string> archives;
+  bool allow_other = false;
+};
+
+// The completed backups of a cluster.
+class ClusterSource final : public BackupSource {
+ public:
+  explicit ClusterSource(ClusterClient& client) : client_(client) {}
+
+  absl::StatusOr<std::vector<MountableBackup>> list() override {
+    SLUICE_ASSIGN_OR_RETURN(const std::vector<BackupView> views, client_.backup_list());
+    std::vector<MountableBackup> backups;
+    for (const BackupView& view : views) {
+      if (view.state != BackupState::kCompleted) continue;
+      backups.push_back({view.backup, view.uuid, view.created_ms});
+    }
+    return backups;
+  }
+  absl::StatusOr<std::unique_ptr<BackupContents>> open(const MountableBackup& backup) override {
+    return client_.backup_contents(backup.id);
+  }
+
+ private:
+  ClusterClient& client_;
+};
+
+Outcome serve_mount(BackupSource& source, const MountArguments& arguments) {
+  const auto system =
+      BackupFileSystem::mount(source, {arguments.directory, arguments.allow_other},
+                              [](const std::string& line) { print_stderr("sluice: {}\n", line); });
+  if (!system.ok()) return failure(system.status());
+  const Interrupts::Handler interrupt([&] { (*system)->stop(); });
+  print_stderr("sluice: backups are in {}; Ctrl-C or 'umount {}' ends this\n",
+               printable(arguments.directory, 4096), printable(arguments.directory, 4096));
+  if (const absl::Status served = (*system)->serve(); !served.ok()) return failure(served);
+  Outcome outcome;
+  add_bytes(outcome.fields, "directory", arguments.directory);
+  return outcome;
+}
+
+Outcome mount_backups(const Invocation& invocation, const MountArguments& arguments) {
+  if (!arguments.archives.empty()) {
+    const auto source = open_local_source(arguments.archives);
+    return source.ok() ? serve_mount(**source, arguments) : failure(source.status());
+  }
+  return with_client(invocation, [&](ClusterClient& client) {
+    ClusterSource source(client);
+    return serve_mount(source, arguments);
+  });
+}
+
+void register_mount(CLI::App& backup, Invocation& invocation) {
+  const auto arguments = std::make_shared<MountArguments>();
+  CLI::App* command = add_command(
+      backup, "mount", "Show backups as a file system, read-only, until interrupted",
+      "sluice backup mount /mnt\n"
+      "  sluice backup mount /mnt --archive /backup/*/monday /backup/*/tuesday    (needs no "
+      "cluster)\n"
+      "\nEach complete backup is a directory of its name, with the files of imported trees and "
+      "records as\nfiles. Reading takes what is read from the backup, and no more. Needs FUSE: "
+      "/dev/fuse, and root or\nthe program fusermount3.");
+  command->add_option("DIR", arguments->directory, "A directory")->required();
+  command
+      ->add_option("--archive", arguments->archives,
+                   "The directories of the parts of one or more archives, in place of a cluster")
+      ->type_name("DIR");
+  command->add_flag(
+      "--allow-other", arguments->allow_other,
+      "Let other users in, by the modes and owners of the files; otherwise who mounts "
+      "reads all, and nobody else");
+  on_run(command, invocation, arguments, mount_backups);
+}
+
 }  // namespace
 
 void register_backup_files(CLI::App& backup, Invocation& invocation) {
@@ -119,6 +199,7 @@ void register_backup_files(CLI::App& backup, Invocation& invocation) {
       ->required();
   command->add_option("--path", arguments->path, "Only what is at this path and below it");
   on_run(command, invocation, arguments, export_backup);
+  register_mount(backup, invocation);
 }
 
 }  // namespace sluice

@@ -1,5 +1,6 @@
-"""The files of backups without restoring them: as an archive for tar."""
+"""The files of backups without restoring them: as an archive for tar, and as a file system (needs root and FUSE)."""
 
+import errno
 import os
 import random
 import shutil
@@ -7,7 +8,7 @@ import subprocess
 import tarfile
 
 import harness
-from harness import check, check_equal, run, run_json
+from harness import check, check_equal, environment, run, run_json, wait_for
 from tree_compare import compare
 from tree_round_trips import ROOT, hostile_tree, remove
 
@@ -44,9 +45,9 @@ def archives(cluster, name):
     return [cluster.folder / f"{node}-archive" / name for node in cluster.names]
 
 
-def damage(folder):
+def damage(part):
     """Flips a byte of every block of a part's first segment; done twice, nothing is damaged."""
-    segment = folder / "segment-00000"
+    segment = part / "segment-00000"
     content = bytearray(segment.read_bytes())
     for place in range(200, len(content), 4096):
         content[place] ^= 1
@@ -210,6 +211,177 @@ def test_damage_leaves_no_archive(scratch):
     check(not broken.stdout.endswith(bytes(1024)), "an end of the archive")
     run_json("backup", "export", "--archive", *parts, "--tar", file, expect=3)
     check(os.listdir(file.parent) == ["one.tar"], "an archive of damage")
+
+
+def no_fuse():
+    """Why nothing can be mounted here; empty where it can."""
+    if not ROOT:
+        return "mounting needs root"
+    return "" if os.path.exists("/dev/fuse") else "this system has no /dev/fuse"
+
+
+class Mount:
+    """Backups at a directory, while the block runs."""
+
+    def __init__(self, directory, *words, cluster=None):
+        self.directory = directory
+        directory.mkdir(exist_ok=True)
+        command = [harness.PROGRAM, *(["--cluster", cluster] if cluster else []), "backup", "mount", str(directory), *map(str, words)]
+        self.server = subprocess.Popen(command, stderr=subprocess.PIPE, env=environment())  # pylint: disable=consider-using-with
+        self.said = self.server.stderr.readline()
+
+    def __enter__(self):
+        if b"sluice: backups are in " not in self.said:
+            check(False, f"what it says first: {self.said + self.server.stderr.read()}")
+        return self
+
+    def ended(self, code=0):
+        check_equal(self.server.wait(60), code, "exit code of a mount")
+        check(not os.path.ismount(self.directory) and os.listdir(self.directory) == [], "it is mounted still")
+        self.said += self.server.stderr.read()
+        return self.said.decode()
+
+    def __exit__(self, kind, *_):
+        if kind is None and self.server.poll() is None:
+            self.server.terminate()
+            self.ended()
+        subprocess.run(["umount", "--lazy", self.directory], stderr=subprocess.DEVNULL, check=False)
+        self.server.kill()
+        self.server.wait()
+        self.server.stderr.close()
+
+
+def fails_with(number, call, *arguments):
+    try:
+        call(*arguments)
+    except OSError as error:
+        return error.errno == number
+    return False
+
+
+def check_mounted(root, tree):
+    """All that is below a backup's directory."""
+    differences = compare(tree, root / "tree")
+    check(not differences, "mounted:\n" + "\n".join(differences[:40]))
+    check_equal(sorted(os.listdir(os.fsencode(root))), [b"plain", b"top", b"tree"], "the root of a backup")
+    check_equal(((root / "top").read_bytes(), (root / "plain/deep/b").read_bytes()), (b"a value", b"22"), "records")
+    for below in ("links", "attributes"):
+        subprocess.run(["diff", "-r", "--no-dereference", tree / below, root / "tree" / below], check=True)
+    check(fails_with(errno.EROFS, os.mkdir, root / "new") and fails_with(errno.EROFS, os.unlink, root / "top")
+          and fails_with(errno.EROFS, open, root / "top", "ab"), "it can be written to")
+    check(fails_with(errno.ENOENT, os.stat, root / "none") and fails_with(errno.ENOTDIR, os.stat, root / "top/none"), "names")
+    with open(root / "tree/links/large", "rb") as mounted, open(tree / "links/large", "rb") as file:
+        for offset in (2_999_990, 0, 1_500_000, 1_015_807, 1_015_808):
+            mounted.seek(offset)
+            file.seek(offset)
+            check(mounted.read(5000) == file.read(5000), f"content at {offset}")
+
+
+def test_mounted_backups(scratch):
+    if no_fuse():
+        print(f"skipped: {no_fuse()}")
+        return
+    cluster = scratch.cluster("c", 3, "--slots", "64")
+    tree = scratch.path("tree")
+    hostile_tree(tree)
+    cluster.json("record", "import", "--tree", tree, "--prefix", b"tree/")
+    cluster.put_lines(PLAIN)
+    cluster.json("backup", "create", "--name", "one")
+    point = scratch.path("mounted")
+    with Mount(point, cluster=cluster.url) as mounted:
+        check_equal(os.listdir(point), ["one"], "backups")
+        check_mounted(point / "one", tree)
+        # Another backup comes, with many names in one directory, and goes.
+        names = {b"many/%06d" % i: b"%d" % i for i in range(30_000)}
+        cluster.put_lines(names)
+        cluster.json("backup", "create", "--name", "two")
+        wait_for(lambda: sorted(os.listdir(point)) == ["one", "two"], "another backup")
+        listed = sorted(os.listdir(os.fsencode(point / "two/many")))
+        check_equal(listed, [name[5:] for name in names], "many names")
+        check_equal((point / "two/many/012345").read_bytes(), b"12345", "one of many")
+        cluster.json("backup", "delete", "two")
+        wait_for(lambda: os.listdir(point) == ["one"], "a backup is gone")
+        # A file that is open does not keep it mounted.
+        with open(point / "one/top", "rb"):
+            mounted.server.terminate()
+            said = mounted.ended()
+        check("keys are not shown" in said and said.count("backup one: ") == 1, f"what it says: {said}")
+    with Mount(point, cluster=cluster.url) as mounted:
+        check_equal((point / "one/top").read_bytes(), b"a value", "a record")
+        subprocess.run(["umount", point], check=True)
+        mounted.ended()
+    cluster.json("backup", "create", "--name", "three")
+    run("local", "down", "--dir", cluster.folder)
+    with Mount(point, "--archive", *archives(cluster, "one"), *archives(cluster, "three")):
+        check_equal(sorted(os.listdir(point)), ["one", "three"], "backups of directories")
+        check_mounted(point / "one", tree)
+        check_equal(len(os.listdir(point / "three/many")), 30_000, "many names")
+
+    missing = archives(cluster, "one")[:2]
+    failed = run_json("backup", "mount", point, "--archive", *missing, expect=1)
+    check("n3" in failed["error"] and "one" in failed["error"], f"a part that is missing: {failed}")
+    for directory, text in ((scratch.path("none"), "No such file"), (tree / "links/first", "not a directory")):
+        failed = run_json("backup", "mount", directory, "--archive", *archives(cluster, "one"), expect=1)
+        check(f"cannot mount on {directory}" in failed["error"] and text in failed["error"], f"{failed}")
+    remove(tree)
+
+
+def test_damage_in_a_mounted_backup(scratch):
+    if no_fuse():
+        print(f"skipped: {no_fuse()}")
+        return
+    cluster = scratch.cluster("c", 2, "--slots", "16")
+    tree = scratch.path("tree")
+    tree.mkdir()
+    source = random.Random(6)
+    for i in range(200):
+        (tree / f"{i}").write_bytes(source.randbytes(30_000))
+    large = source.randbytes(20 << 20)
+    (tree / "large").write_bytes(large)
+    cluster.json("record", "import", "--tree", tree, "--prefix", "t/")
+    cluster.json("backup", "create", "--name", "one")
+    parts = archives(cluster, "one")
+    place = 10 << 20
+    for path in (path for part in parts for path in part.glob("segment-*")):
+        content = bytearray(path.read_bytes())
+        at = content.find(large[place:place + 64])
+        if at >= 0:
+            content[at] ^= 1
+            path.write_bytes(content)
+    point = scratch.path("mounted")
+    with Mount(point, cluster=cluster.url) as mounted:
+        check_damaged(mounted, tree, large)
+    run("local", "down", "--dir", cluster.folder)
+    with Mount(point, "--archive", *parts) as mounted:
+        check_damaged(mounted, tree, large)
+
+
+def check_damaged(mounted, tree, large):
+    """Of a file one chunk is damaged: each read has the right bytes or fails, and few fail."""
+    root = mounted.directory / "one/t"
+    wrong, failed = [], []
+    for path in sorted(tree.iterdir()):
+        try:
+            if (root / path.name).read_bytes() != path.read_bytes():
+                wrong.append(path.name)
+        except OSError as error:
+            check_equal(error.errno, errno.EIO, f"error of {path.name}")
+            failed.append(path.name)
+    check_equal(wrong, [], "files with other bytes")
+    check("large" in failed and len(failed) < 60, f"files that fail: {failed}")
+    # What is elsewhere in the file is read.
+    good = 0
+    with open(root / "large", "rb", buffering=0) as file:
+        for offset in range(0, len(large), 1 << 20):
+            try:
+                check(os.pread(file.fileno(), 4096, offset) == large[offset:offset + 4096], f"other bytes at {offset}")
+                good += 1
+            except OSError as error:
+                check_equal(error.errno, errno.EIO, f"error at {offset}")
+    check(15 <= good < 20, f"pieces of the file that are read: {good}")
+    mounted.server.terminate()
+    said = mounted.ended()
+    check("segment-0" in said and said.count("one/t/large: ") == 1, f"what it says: {said}")
 
 
 if __name__ == "__main__":
