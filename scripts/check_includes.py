@@ -45,13 +45,14 @@ ALLOWED |= {
     "control/job": BASE | {"dataplane/store"} | PLANS,
     "control/backup": BELOW | PEERS | {"tree"},
     "control/contents": BELOW | PEERS | {"tree"},
+    "control/mount": BELOW | PEERS | {"control/contents", "tree"},
     "control/records": BELOW | PEERS,
     "control/restore": BELOW | PEERS,
     "control/service": BELOW | JOBS,
     "control/client": BELOW | JOBS,
     "control/node": BELOW | JOBS | {"control/service"},
     "control/local": BELOW | NODES,
-    "control/cli": BELOW | NODES | {"control/local", "tree"},
+    "control/cli": BELOW | NODES | {"control/local", "control/mount", "tree"},
 }
 
 INCLUDE = re.compile(r'^\s*#\s*include\s+"([^"]+)"')

@@ -64,11 +64,12 @@ absl::Status check_file(const TreeHeader& header, const TreeExtras& extras, uint
   return absl::OkStatus();
 }
 
-absl::Status check_entry(const TreeEntry& entry) {
+// `expected`: content bytes that the entry must have.
+absl::Status check_entry(const TreeEntry& entry, uint64_t* expected) {
   const TreeHeader& header = entry.header;
   if (header.mode > kMaxMode || header.mtime_nanoseconds >= 1'000'000'000)
     return data_loss("a tree entry's mode or time is out of range");
-  uint64_t expected = 0;
+  *expected = 0;
   switch (header.kind) {
     case TreeKind::kDirectory:
     case TreeKind::kPipe:
@@ -78,14 +79,14 @@ absl::Status check_entry(const TreeEntry& entry) {
       break;
     case TreeKind::kLink:
     case TreeKind::kHardLink:
-      expected = header.size;
+      *expected = header.size;
       if (header.size == 0 || header.size > 4096)
         return data_loss("a link's target of {} bytes", header.size);
       break;
     case TreeKind::kFile:
     case TreeKind::kChunk:
     case TreeKind::kGeneration:
-      SLUICE_RETURN_IF_ERROR(check_file(header, entry.extras, &expected));
+      SLUICE_RETURN_IF_ERROR(check_file(header, entry.extras, expected));
       break;
     default:
       return data_loss("a tree entry of kind {}", static_cast<int>(header.kind));
@@ -94,10 +95,6 @@ absl::Status check_entry(const TreeEntry& entry) {
       (header.chunk != 0 || header.chunk_bytes != 0 || header.generation != 0)) {
     return data_loss("an entry that is not a file's has chunks");
   }
-  if (entry.content.size() != expected) {
-    return data_loss("a tree entry holds {} content bytes where its header says {}",
-                     entry.content.size(), expected);
-  }
   return absl::OkStatus();
 }
 
@@ -105,6 +102,43 @@ absl::Status check_entry(const TreeEntry& entry) {
 uint8_t version_of(const TreeHeader& header, const TreeExtras& extras, bool any_extras) {
   if (extras.file_number != 0) return kVersion;
   return any_extras || header.kind > kLastEarlierKind ? kSecondVersion : kFirstVersion;
+}
+
+// `expected`: content bytes that belong to it.
+absl::StatusOr<TreeEntry> parse(std::string_view value, uint64_t* expected) {
+  ByteReader in(value);
+  std::string_view magic;
+  TreeEntry entry;
+  if (!in.get_bytes(4, &magic) || magic != std::string_view(kMagic, 4) || !in.get(&entry.version)) {
+    return not_found("not a tree entry");
+  }
+  if (entry.version < kFirstVersion || entry.version > kVersion) {
+    return failed_precondition("a tree entry of layout version {}: this program knows {} to {}",
+                               entry.version, kFirstVersion, kVersion);
+  }
+  TreeHeader& header = entry.header;
+  uint8_t kind = 0;
+  uint64_t seconds = 0;
+  uint32_t extras_bytes = 0;
+  if (!in.get(&kind) || !in.get(&header.mode) || !in.get(&seconds) ||
+      !in.get(&header.mtime_nanoseconds) || !in.get(&header.chunk) || !in.get(&header.size) ||
+      !in.get(&header.chunk_bytes) || !in.get(&header.uid) || !in.get(&header.gid) ||
+      !in.get(&extras_bytes) || !in.get(&header.generation) || !in.get(&header.digest.low) ||
+      !in.get(&header.digest.high)) {
+    return data_loss("a tree entry of {} bytes: its header alone has {}", value.size(),
+                     TreeHeader::kBytes);
+  }
+  header.kind = static_cast<TreeKind>(kind);
+  header.mtime_seconds = static_cast<int64_t>(seconds);
+  std::string_view extras;
+  if (extras_bytes > kMaxTreeExtrasBytes || !in.get_bytes(extras_bytes, &extras))
+    return data_loss("a tree entry of {} bytes with {} of extras", value.size(), extras_bytes);
+  SLUICE_RETURN_IF_ERROR(decode_tree_extras(extras, &header, &entry.extras));
+  if (entry.version != version_of(header, entry.extras, !extras.empty()))
+    return data_loss("a tree entry of a layout version that it does not need");
+  entry.content = value.substr(TreeHeader::kBytes + extras.size());
+  SLUICE_RETURN_IF_ERROR(check_entry(entry, expected));
+  return entry;
 }
 
 }  // namespace
@@ -139,38 +173,19 @@ std::string encode_tree_entry(const TreeHeader& header, const TreeExtras& extras
 }
 
 absl::StatusOr<TreeEntry> parse_tree_entry(std::string_view value) {
-  ByteReader in(value);
-  std::string_view magic;
-  TreeEntry entry;
-  if (!in.get_bytes(4, &magic) || magic != std::string_view(kMagic, 4) || !in.get(&entry.version)) {
-    return not_found("not a tree entry");
+  uint64_t expected = 0;
+  SLUICE_ASSIGN_OR_RETURN(TreeEntry entry, parse(value, &expected));
+  if (entry.content.size() != expected) {
+    return data_loss("a tree entry holds {} content bytes where its header says {}",
+                     entry.content.size(), expected);
   }
-  if (entry.version < kFirstVersion || entry.version > kVersion) {
-    return failed_precondition("a tree entry of layout version {}: this program knows {} to {}",
-                               entry.version, kFirstVersion, kVersion);
-  }
-  TreeHeader& header = entry.header;
-  uint8_t kind = 0;
-  uint64_t seconds = 0;
-  uint32_t extras_bytes = 0;
-  if (!in.get(&kind) || !in.get(&header.mode) || !in.get(&seconds) ||
-      !in.get(&header.mtime_nanoseconds) || !in.get(&header.chunk) || !in.get(&header.size) ||
-      !in.get(&header.chunk_bytes) || !in.get(&header.uid) || !in.get(&header.gid) ||
-      !in.get(&extras_bytes) || !in.get(&header.generation) || !in.get(&header.digest.low) ||
-      !in.get(&header.digest.high)) {
-    return data_loss("a tree entry of {} bytes: its header alone has {}", value.size(),
-                     TreeHeader::kBytes);
-  }
-  header.kind = static_cast<TreeKind>(kind);
-  header.mtime_seconds = static_cast<int64_t>(seconds);
-  std::string_view extras;
-  if (extras_bytes > kMaxTreeExtrasBytes || !in.get_bytes(extras_bytes, &extras))
-    return data_loss("a tree entry of {} bytes with {} of extras", value.size(), extras_bytes);
-  SLUICE_RETURN_IF_ERROR(decode_tree_extras(extras, &header, &entry.extras));
-  if (entry.version != version_of(header, entry.extras, !extras.empty()))
-    return data_loss("a tree entry of a layout version that it does not need");
-  entry.content = value.substr(TreeHeader::kBytes + extras.size());
-  SLUICE_RETURN_IF_ERROR(check_entry(entry));
+  return entry;
+}
+
+absl::StatusOr<TreeEntry> parse_tree_head(std::string_view head) {
+  uint64_t expected = 0;
+  SLUICE_ASSIGN_OR_RETURN(TreeEntry entry, parse(head, &expected));
+  entry.content = {};
   return entry;
 }
 

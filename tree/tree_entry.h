@@ -132,6 +132,8 @@ FileMetadata metadata_of(const TreeEntry& entry);
 // NOT_FOUND when the value is no tree entry at all, FAILED_PRECONDITION for a later version of the
 // layout, DATA_LOSS when it begins like one and breaks the layout.
 absl::StatusOr<TreeEntry> parse_tree_entry(std::string_view value);
+// The same of what stands before the content: the entry has none.
+absl::StatusOr<TreeEntry> parse_tree_head(std::string_view head);
 
 // Of a chunk's content and of where it lies.
 Digest128 digest_of_content(const std::vector<Extent>& extents, std::string_view content);

@@ -427,6 +427,7 @@ void register_backup(CLI::App& app, Invocation& invocation) {
       ->type_name("DIR");
   on_run(check, invocation, arguments, verify);
   register_contents(*backup, invocation);
+  register_backup_files(*backup, invocation);
 
   CLI::App* schedule = add_command(app, "schedule", "See who sends which copies to whom",
                                    "sluice schedule show nightly");

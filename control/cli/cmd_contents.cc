@@ -13,11 +13,11 @@
 
 #include "base/text.h"
 #include "control/cli/command.h"
-#include "control/cli/entry_spill.h"
 #include "control/cli/output_file.h"
 #include "control/cli/standard_streams.h"
 #include "control/contents/backup_contents.h"
 #include "control/contents/content_reader.h"
+#include "control/contents/entry_spill.h"
 #include "dataplane/block/record.h"
 #include "tree/path_patterns.h"
 
@@ -42,21 +42,6 @@ struct ContentsArguments {
   bool zeros = false;
 };
 
-using WithContents = std::function<Outcome(BackupContents&)>;
-
-Outcome with_local(const std::vector<std::string>& folders, const WithContents& body) {
-  const auto contents = open_local_contents(folders);
-  return contents.ok() ? body(**contents) : failure(contents.status());
-}
-
-Outcome with_remote(const Invocation& invocation, const std::string& backup,
-                    const WithContents& body) {
-  return with_client(invocation, [&](ClusterClient& client) {
-    const auto contents = client.backup_contents(backup);
-    return contents.ok() ? body(**contents) : failure(contents.status());
-  });
-}
-
 // With --archive the first word is the path: the backup has no name then.
 Outcome with_contents(const Invocation& invocation, const ContentsArguments& arguments,
                       bool path_needed,
@@ -74,9 +59,8 @@ Outcome with_contents(const Invocation& invocation, const ContentsArguments& arg
   if (path.size() > kMaxKeyBytes) {
     return usage_error("a path of {} bytes; keys have at most {}", path.size(), kMaxKeyBytes);
   }
-  const WithContents with_path = [&](BackupContents& contents) { return body(contents, path); };
-  return arguments.archives.empty() ? with_remote(invocation, arguments.backup, with_path)
-                                    : with_local(arguments.archives, with_path);
+  return with_backup_contents(invocation, arguments.backup, arguments.archives,
+                              [&](BackupContents& contents) { return body(contents, path); });
 }
 
 Json entry_json(const BackupEntry& entry) {
@@ -505,14 +489,12 @@ Outcome diff(const Invocation& invocation, const ContentsArguments& arguments) {
     return usage_error("--prefix of {} bytes; keys have at most {}", arguments.prefix.size(),
                        kMaxKeyBytes);
   }
-  const auto with_side = [&](const std::vector<std::string>& folders, const std::string& name,
-                             const WithContents& body) {
-    return folders.empty() ? with_remote(invocation, name, body) : with_local(folders, body);
-  };
-  return with_side(
-      arguments.archives, names.empty() ? "" : names.front(), [&](BackupContents& before) {
-        return with_side(
-            arguments.others, names.empty() ? "" : names.back(), [&](BackupContents& after) {
+  return with_backup_contents(
+      invocation, names.empty() ? "" : names.front(), arguments.archives,
+      [&](BackupContents& before) {
+        return with_backup_contents(
+            invocation, names.empty() ? "" : names.back(), arguments.others,
+            [&](BackupContents& after) {
               const auto printer = EntryPrinter::open(invocation, arguments);
               if (!printer.ok()) return failure(printer.status());
               for (const char* array : {"added", "removed", "changed"}) {

@@ -11,10 +11,12 @@
 #include <memory>
 #include <string>
 #include <type_traits>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "control/cli/outcome.h"
 #include "control/client/cluster_client.h"
+#include "control/contents/backup_contents.h"
 
 namespace sluice {
 
@@ -48,6 +50,12 @@ absl::StatusOr<std::unique_ptr<ClusterClient>> open_client(const Invocation& inv
 Outcome with_client(const Invocation& invocation,
                     const std::function<Outcome(ClusterClient&)>& body);
 
+// Runs `body` with what a backup holds: the one of this name, or with `archives` the one in these
+// directories.
+Outcome with_backup_contents(const Invocation& invocation, const std::string& backup,
+                             const std::vector<std::string>& archives,
+                             const std::function<Outcome(BackupContents&)>& body);
+
 // A positive finite number.
 bool parse_weight(const std::string& text, double* weight);
 // Bytes a second: a positive number with a unit, as 25MB/s, 1.5 GiB/s or 1000000; "/s" may be left
@@ -63,6 +71,7 @@ void register_record(CLI::App& app, Invocation& invocation);
 void register_backup(CLI::App& app, Invocation& invocation);
 // Into the group "backup".
 void register_contents(CLI::App& backup, Invocation& invocation);
+void register_backup_files(CLI::App& backup, Invocation& invocation);
 void register_restore(CLI::App& app, Invocation& invocation);
 void register_table(CLI::App& app, Invocation& invocation);
 void register_bench(CLI::App& app, Invocation& invocation);

@@ -10,9 +10,9 @@
 #include <nlohmann/json.hpp>
 #include <set>
 
+#include "base/sorted_spill.h"
 #include "base/status.h"
 #include "base/text.h"
-#include "control/cli/sorted_spill.h"
 #include "dataplane/block/record.h"
 
 namespace sluice {

@@ -27,6 +27,10 @@ absl::Status PartListing::take(v1::ContentsPage& page) {
     entry->node = node_;
     SLUICE_RETURN_IF_ERROR(visit_(*std::move(entry)));
   }
+  for (const std::string& damage : page.damage()) {
+    if (!listing_.skip_damage) return broken();
+    listing_.skip_damage(data_loss("{}: {}", node_, damage));
+  }
   place_ = {page.slot(), page.after()};
   done_ = page.last();
   return absl::OkStatus();

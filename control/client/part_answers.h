@@ -24,7 +24,7 @@ class PartListing {
  public:
   PartListing(const std::string& node, const ContentsListing& listing,
               const BackupContents::VisitEntry& visit)
-      : node_(node), path_(listing.path), visit_(visit) {}
+      : node_(node), listing_(listing), path_(listing.path), visit_(visit) {}
 
   // Ends with the visitor's error.
   absl::Status take(v1::ContentsPage& page);
@@ -36,6 +36,7 @@ class PartListing {
   absl::Status broken() const;
 
   const std::string& node_;
+  const ContentsListing& listing_;
   const ListedPath path_;
   const BackupContents::VisitEntry& visit_;
   ListingPlace place_;

@@ -114,6 +114,10 @@ absl::Status RemoteContents::list_part(const std::string& node, const ContentsLi
   request.set_prefix(listing.prefix);
   request.set_digests(listing.digests);
   request.set_linked(listing.linked);
+  request.set_heads(listing.heads);
+  request.set_content_bytes(
+      static_cast<uint32_t>(std::min(listing.content_bytes, kMaxTreeEntryBytes)));
+  request.set_skip_damage(listing.skip_damage != nullptr);
   request.set_slots(slot_bitmap(listing.slots));
   PartListing part(node, listing, visit);
   SLUICE_RETURN_IF_ERROR(read_pages<v1::ContentsPage>(
@@ -150,7 +154,14 @@ absl::Status RemoteContents::list(const ContentsListing& listing, const VisitEnt
           const MutexLock lock(visiting);
           return visit(std::move(entry));
         };
-        statuses[i] = list_part(nodes[i], listing, one_at_a_time);
+        ContentsListing of_part = listing;
+        if (listing.skip_damage) {
+          of_part.skip_damage = [&](const absl::Status& damage) {
+            const MutexLock lock(visiting);
+            listing.skip_damage(damage);
+          };
+        }
+        statuses[i] = list_part(nodes[i], of_part, one_at_a_time);
         if (!statuses[i].ok()) failed = true;
       },
       kListedAtOnce);

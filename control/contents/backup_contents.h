@@ -5,6 +5,10 @@
 // FAILED_PRECONDITION for a backup that was deleted meanwhile; UNAVAILABLE naming a holder that
 // does not answer. Memory: one page of entries for each part that is read, and the values that are
 // asked for.
+//
+// What shows entries as files (tar_export.h, file_reader.h, control/mount) knows them by this
+// interface alone: another kind of source shows its entries with paths, types and values in the
+// layout of tree/tree_entry.h, and answers read() for the keys of their chunks.
 #ifndef SLUICE_CONTROL_CONTENTS_BACKUP_CONTENTS_H_
 #define SLUICE_CONTROL_CONTENTS_BACKUP_CONTENTS_H_
 

@@ -70,7 +70,7 @@ std::optional<EntryType> entry_type_named(std::string_view name) {
   return static_cast<EntryType>(found - std::begin(kTypeNames));
 }
 
-std::optional<BackupEntry> entry_of(const ArchivedRecord& record, bool digests) {
+std::optional<BackupEntry> entry_of(const ArchivedRecord& record, const EntryParts& parts) {
   if (record.summary.tombstone) return std::nullopt;
   BackupEntry entry;
   entry.path = record.key;
@@ -96,8 +96,27 @@ std::optional<BackupEntry> entry_of(const ArchivedRecord& record, bool digests) 
       entry.target = std::move(target->key);
     }
   }
-  if (digests) entry.digest = digest_of(*parsed, record.summary);
+  if (parts.digests) entry.digest = digest_of(*parsed, record.summary);
+  if (parts.heads) {
+    entry.whole = header.kind != TreeKind::kFile || parsed->content.size() <= parts.content_bytes;
+    entry.value = record.value;
+    if (!entry.whole) entry.value.resize(record.value.size() - parsed->content.size());
+  }
   return entry;
+}
+
+std::string walk_key(std::string_view path) {
+  if (path == ".") return {};
+  std::string key(path);
+  std::replace(key.begin(), key.end(), '/', '\0');
+  return key;
+}
+
+bool is_file_path(const BackupEntry& entry) {
+  std::string_view path = entry.path;
+  if (path == ".") return entry.type == EntryType::kDirectory;
+  if (path.starts_with('/')) path.remove_prefix(1);
+  return check_tree_path(path).ok();
 }
 
 void put(const BackupEntry& entry, v1::ContentsEntry* out) {
@@ -110,6 +129,8 @@ void put(const BackupEntry& entry, v1::ContentsEntry* out) {
   if (entry.digest != Digest128()) put(entry.digest, out->mutable_digest());
   out->set_itself(entry.itself);
   out->set_unresolved(entry.unresolved);
+  if (!entry.value.empty()) out->set_value(entry.value);
+  out->set_whole(entry.whole);
 }
 
 absl::StatusOr<BackupEntry> decode_entry(v1::ContentsEntry& in) {
@@ -117,6 +138,9 @@ absl::StatusOr<BackupEntry> decode_entry(v1::ContentsEntry& in) {
   if (in.type() >= kEntryTypes) return data_loss("an entry of type {}", in.type());
   if (in.path().size() > kMaxKeyBytes || in.target().size() > kMaxKeyBytes) {
     return data_loss("an entry whose path has {} bytes", in.path().size());
+  }
+  if (in.value().size() > kMaxTreeEntryBytes) {
+    return data_loss("an entry of {} bytes", in.value().size());
   }
   if (!in.digest().empty() && !get(in.digest(), &entry.digest)) {
     return data_loss("a digest of {} bytes", in.digest().size());
@@ -129,6 +153,8 @@ absl::StatusOr<BackupEntry> decode_entry(v1::ContentsEntry& in) {
   entry.target = std::move(*in.mutable_target());
   entry.itself = in.itself();
   entry.unresolved = in.unresolved();
+  entry.value = std::move(*in.mutable_value());
+  entry.whole = in.whole();
   return entry;
 }
 

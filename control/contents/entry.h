@@ -54,6 +54,10 @@ struct BackupEntry {
   // Of a hard link until the file that it names is known: size, mode and time are that file's.
   bool unresolved = false;
   bool linked = false;  // hard links name it; known where the archive is read
+  // Of a tree entry where it was asked for: its value, or what stands before its content. Links and
+  // whatever has no content are always whole, as are files of several chunks.
+  std::string value;
+  bool whole = false;
 
   // Whether mode and time are known.
   bool has_metadata() const {
@@ -65,10 +69,24 @@ struct BackupEntry {
 inline constexpr size_t kMaxTreeEntryBytes =
     TreeHeader::kBytes + kMaxTreeExtrasBytes + kTreeChunkBytes;
 
+// What entries come with.
+struct EntryParts {
+  bool digests = false;
+  bool heads = false;        // values of tree entries, up to their content
+  size_t content_bytes = 0;  // with heads: content up to this length
+};
 // nullopt for what is not shown. The record's value is needed where it has at most
-// kMaxTreeEntryBytes. Digests are computed where they are asked for. The node is the caller's to
-// fill in.
-std::optional<BackupEntry> entry_of(const ArchivedRecord& record, bool digests);
+// kMaxTreeEntryBytes. The node is the caller's to fill in.
+std::optional<BackupEntry> entry_of(const ArchivedRecord& record, const EntryParts& parts);
+
+// Sorts paths as a file system is walked: a directory right before all that is below it, as a '/'
+// counts less than any other byte. The root of a tree that was imported without a prefix, ".", is
+// before all.
+std::string walk_key(std::string_view path);
+// Whether an entry's path may be one in a file system, below a directory or, with a '/' at its
+// begin, below the root: names that are neither empty, "." nor "..", of at most 255 bytes, without
+// a NUL byte.
+bool is_file_path(const BackupEntry& entry);
 
 void put(const BackupEntry& entry, v1::ContentsEntry* out);
 // DATA_LOSS for what no node sends. The node is the caller's to fill in.

@@ -52,6 +52,7 @@ class Lister {
       return key.starts_with(listing_.prefix) && path_.takes_key(key);
     };
     scan.value_bytes = kMaxTreeEntryBytes;
+    scan.skip_damage = listing_.skip_damage;
     scan.before_block = [this](uint32_t slot) {
       if (slot != place_.slot) place_ = {slot, {}};
       return visitor_.block ? visitor_.block(place_) : absl::OkStatus();
@@ -61,7 +62,8 @@ class Lister {
 
   absl::Status take(const ArchivedRecord& record) {
     place_.after = record.key;
-    std::optional<BackupEntry> entry = entry_of(record, listing_.digests);
+    std::optional<BackupEntry> entry =
+        entry_of(record, {listing_.digests, listing_.heads, listing_.content_bytes});
     if (!entry.has_value()) return absl::OkStatus();
     if (listing_.linked && !entry->linked) return absl::OkStatus();
     // The root of what was imported without a prefix.

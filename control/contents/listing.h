@@ -24,7 +24,12 @@ struct ContentsListing {
   std::string prefix;     // keys that begin so
   bool digests = false;
   bool linked = false;       // only what hard links name
+  bool heads = false;        // tree entries come with their values, up to the content
+  size_t content_bytes = 0;  // with heads: content up to this length comes too
   std::set<uint32_t> slots;  // that are read; empty: all
+  // Called with damage, which names file, offset and slot: what stands there is left out, and the
+  // listing goes on. One call at a time. Empty: damage ends the listing.
+  std::function<void(const absl::Status& damage)> skip_damage = nullptr;
 };
 
 // Where a path lies to the one that is listed.

@@ -38,6 +38,7 @@ class LocalContents final : public BackupContents {
       std::string value;
       SLUICE_ASSIGN_OR_RETURN(const auto record,
                               reader_->read(keys[i], [&](const BlockEntry& entry) {
+                                if (entry.fragment_offset == 0) value.reserve(entry.value_bytes);
                                 value.append(entry.fragment);
                                 return absl::OkStatus();
                               }));

@@ -54,11 +54,15 @@ class ContentsPages {
 
   absl::Status add(const BackupEntry& entry, const ListingPlace& place) {
     put(entry, page_.add_entries());
-    bytes_ += entry.path.size() + entry.target.size();
+    bytes_ += entry.path.size() + entry.target.size() + entry.value.size();
     place_ = place;
     const bool full =
         static_cast<size_t>(page_.entries_size()) >= kEntriesOfPage || bytes_ >= kPageBytes;
     return full ? send() : absl::OkStatus();
+  }
+  void add_damage(const absl::Status& damage) {
+    page_.add_damage(std::string(message_of(damage)));
+    bytes_ += message_of(damage).size();
   }
   absl::Status pass(const ListingPlace& place) {
     place_ = place;
@@ -130,8 +134,13 @@ absl::Status ServingService::list_contents(IncomingCall& call,
   listing.prefix = request.prefix();
   listing.digests = request.digests();
   listing.linked = request.linked();
+  listing.heads = request.heads();
+  listing.content_bytes = request.content_bytes();
   listing.slots = slots_of_bitmap(request.slots());
   ContentsPages out(*context_.clock, *pages);
+  if (request.skip_damage()) {
+    listing.skip_damage = [&out](const absl::Status& damage) { out.add_damage(damage); };
+  }
   ListingVisitor visitor;
   visitor.entry = [&](const BackupEntry& entry, const ListingPlace& place) {
     return out.add(entry, place);

@@ -94,25 +94,37 @@ absl::Status RecordReader::scan_slot(uint32_t number, const Slot& slot, const Re
                     {},   {},    {}};
   scanning.out.slot = number;
   scanning.out.part = slot.part;
-  SlotCheck check;
-  for (const BlockLocation& location : slot.blocks) {
+  std::optional<SlotCheck> check(std::in_place);
+  bool skipped = false;
+  for (size_t i = 0; i < slot.blocks.size(); ++i) {
+    const BlockLocation& location = slot.blocks[i];
     if (scan.before_block) SLUICE_RETURN_IF_ERROR(scan.before_block(number));
-    SLUICE_RETURN_IF_ERROR(read_block(slot, location));
-    const absl::Status status =
-        check.add_block(location, bytes_of(location), archive_.manifest().newest_stamp,
-                        [&](const BlockEntry& entry, const RecordSummary* record) {
-                          return scanning.take(entry, record);
-                        });
-    SLUICE_RETURN_IF_ERROR(scanning.visited);
-    if (!status.ok()) return at(slot, location, status);
+    absl::Status status = read_block(slot, location);
+    if (status.ok()) {
+      status = check->add_block(location, bytes_of(location), archive_.manifest().newest_stamp,
+                                [&](const BlockEntry& entry, const RecordSummary* record) {
+                                  return scanning.take(entry, record);
+                                });
+      SLUICE_RETURN_IF_ERROR(scanning.visited);
+      if (!status.ok()) status = at(slot, location, status);
+    }
+    if (status.ok()) continue;
+    if (!scan.skip_damage || !absl::IsDataLoss(status)) return status;
+    scan.skip_damage(status);
+    skipped = true;
+    check.emplace(static_cast<uint32_t>(i + 1));
   }
-  if (!check.whole()) {
-    return at(slot, slot.blocks.back(), data_loss("the slot's last value is not whole"));
+  if (skipped) return absl::OkStatus();
+  absl::Status status;
+  if (!check->whole()) {
+    status = data_loss("the slot's last value is not whole");
+  } else if (check->digest() != slot.digest) {
+    status = data_loss("the slot does not have the digest that the manifest says");
   }
-  if (check.digest() != slot.digest) {
-    return at(slot, slot.blocks.back(),
-              data_loss("the slot does not have the digest that the manifest says"));
-  }
+  if (status.ok()) return status;
+  status = at(slot, slot.blocks.back(), status);
+  if (!scan.skip_damage) return status;
+  scan.skip_damage(status);
   return absl::OkStatus();
 }
 
@@ -124,23 +136,53 @@ absl::Status RecordReader::scan(const RecordScan& scan, const Visit& visit) {
   return absl::OkStatus();
 }
 
+absl::StatusOr<RecordReader::Side> RecordReader::side_of(const Slot& slot, size_t block,
+                                                         std::string_view key) {
+  const BlockLocation& location = slot.blocks[block];
+  SLUICE_RETURN_IF_ERROR(read_block(slot, location));
+  const auto side = [&]() -> absl::StatusOr<Side> {
+    SLUICE_ASSIGN_OR_RETURN(BlockReader reader, BlockReader::open_verified(bytes_of(location)));
+    SLUICE_ASSIGN_OR_RETURN(const std::string_view last, reader.last_key());
+    if (last < key) return Side::kBefore;
+    SLUICE_ASSIGN_OR_RETURN(const std::string_view first, reader.first_key());
+    if (first != key) return first < key ? Side::kHolds : Side::kBehind;
+    // Its value may begin in the block before.
+    BlockEntry entry;
+    SLUICE_ASSIGN_OR_RETURN(const bool any, reader.next(&entry));
+    return any && entry.fragment_offset == 0 ? Side::kHolds : Side::kBehind;
+  }();
+  if (!side.ok()) return at(slot, location, side.status());
+  return side;
+}
+
+// On which side of a damaged block a key is, the next one that can be read says. So damage is in
+// the way of those keys alone that it may hold.
 absl::StatusOr<size_t> RecordReader::find_block(const Slot& slot, std::string_view key) {
   size_t first = 0;
   size_t end = slot.blocks.size();
+  size_t damaged = end;
+  absl::Status damage;
   while (first < end) {
     const size_t middle = first + (end - first) / 2;
-    const BlockLocation& location = slot.blocks[middle];
-    SLUICE_RETURN_IF_ERROR(read_block(slot, location));
-    const auto reader = BlockReader::open_verified(bytes_of(location));
-    if (!reader.ok()) return at(slot, location, reader.status());
-    const auto last = reader->last_key();
-    if (!last.ok()) return at(slot, location, last.status());
-    if (*last < key) {
-      first = middle + 1;
+    size_t probed = middle;
+    absl::StatusOr<Side> side = side_of(slot, probed, key);
+    if (!side.ok() && absl::IsDataLoss(side.status())) {
+      damaged = middle;
+      damage = side.status();
+    }
+    while (absl::IsDataLoss(side.status()) && probed + 1 < end) {
+      side = side_of(slot, ++probed, key);
+    }
+    if (!side.ok() && !absl::IsDataLoss(side.status())) return side.status();
+    if (side.ok() && *side == Side::kBefore) {
+      first = probed + 1;
+    } else if (side.ok() && *side == Side::kHolds && probed != middle) {
+      return probed;
     } else {
       end = middle;
     }
   }
+  if (first == damaged && !damage.ok()) return damage;
   return first;
 }
 

@@ -44,6 +44,9 @@ struct RecordScan {
   size_t value_bytes = 0;                                 // values up to this length are handed out
   // Before each block is read, with its slot; an error ends the scan with it. May be empty.
   std::function<absl::Status(uint32_t slot)> before_block = nullptr;
+  // Called with damage, and the scan goes on: with the next block, of whose slot the digest is not
+  // compared then, or with the next slot. Empty: damage ends the scan.
+  std::function<void(const absl::Status& damage)> skip_damage = nullptr;
 };
 
 class RecordReader {
@@ -76,6 +79,10 @@ class RecordReader {
                          const Visit& visit);
   absl::Status read_block(const Slot& slot, const BlockLocation& location);
   // The first block that holds keys not below `key`; their number where none does.
+  enum class Side { kBefore, kHolds, kBehind };
+  // Where a block lies to those that may hold a key: before them; it is one, and what it has of the
+  // key has its begin; behind where that begins, or would.
+  absl::StatusOr<Side> side_of(const Slot& slot, size_t block, std::string_view key);
   absl::StatusOr<size_t> find_block(const Slot& slot, std::string_view key);
   absl::Status at(const Slot& slot, const BlockLocation& location,
                   const absl::Status& status) const;

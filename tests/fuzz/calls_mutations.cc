@@ -160,6 +160,9 @@ void add_archives(std::vector<std::string>* inputs) {
   *contents.mutable_archive() = archive;
   contents.set_path("docs");
   contents.set_children(true);
+  contents.set_heads(true);
+  contents.set_content_bytes(1000);
+  contents.set_skip_damage(true);
   contents.set_slots("\x0f");
   contents.set_first_slot(1);
   contents.set_after("docs/a");

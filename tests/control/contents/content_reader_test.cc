@@ -108,17 +108,6 @@ TEST_F(ContentReaderTest, FillsHolesWithZeros) {
   expect_content("sparse", wanted);
 }
 
-std::string hard_link(const std::string& own_path, const std::string& target,
-                      const std::string& target_value) {
-  TreeHeader header;
-  header.kind = TreeKind::kHardLink;
-  header.size = target.size();
-  header.digest = parse_tree_entry(target_value)->header.digest;
-  TreeExtras extras;
-  extras.own_path_bytes = static_cast<uint32_t>(own_path.size());
-  return encode_tree_entry(header, extras) + target;
-}
-
 TEST_F(ContentReaderTest, FollowsHardLinksWithinTheirTree) {
   records_["p/a"] = tree_value(TreeKind::kFile, "content");
   records_["p/sub/b"] = hard_link("sub/b", "a", records_["p/a"]);

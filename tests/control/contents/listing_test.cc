@@ -222,6 +222,8 @@ TEST(BackupEntryOnTheWire, ComesBackAsItWasAndIsRefusedOtherwise) {
   entry.digest = {1, 2};
   entry.itself = true;
   entry.unresolved = true;
+  entry.value = "its value";
+  entry.whole = true;
   v1::ContentsEntry message;
   put(entry, &message);
   v1::ContentsEntry copy = message;
@@ -236,6 +238,11 @@ TEST(BackupEntryOnTheWire, ComesBackAsItWasAndIsRefusedOtherwise) {
   EXPECT_EQ(back->digest, entry.digest);
   EXPECT_TRUE(back->itself);
   EXPECT_TRUE(back->unresolved);
+  EXPECT_EQ(back->value, entry.value);
+  EXPECT_TRUE(back->whole);
+  copy = message;
+  copy.set_value(std::string(kMaxTreeEntryBytes + 1, 'v'));
+  EXPECT_TRUE(absl::IsDataLoss(decode_entry(copy).status()));
   copy = message;
   copy.set_type(kEntryTypes);
   EXPECT_EQ(decode_entry(copy).status().code(), absl::StatusCode::kDataLoss);
@@ -245,6 +252,11 @@ TEST(BackupEntryOnTheWire, ComesBackAsItWasAndIsRefusedOtherwise) {
   copy = message;
   copy.set_path(std::string(kMaxKeyBytes + 1, 'x'));
   EXPECT_EQ(decode_entry(copy).status().code(), absl::StatusCode::kDataLoss);
+}
+
+TEST(WalkKey, SortsADirectoryRightBeforeWhatIsBelowIt) {
+  const std::vector<std::string> paths = {".", "a", "a/b", "a/b/c", "a/b.c", "a\x01", "a-b", "aa"};
+  for (size_t i = 1; i < paths.size(); ++i) EXPECT_LT(walk_key(paths[i - 1]), walk_key(paths[i]));
 }
 
 }  // namespace

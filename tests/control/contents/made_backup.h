@@ -33,6 +33,18 @@ inline std::string tree_value(TreeKind kind, std::string_view content = {}, uint
   return encode_tree_entry(header).append(content);
 }
 
+// The value of a further name of a file; both are below one root.
+inline std::string hard_link(const std::string& own_path, const std::string& target,
+                             const std::string& target_value) {
+  TreeHeader header;
+  header.kind = TreeKind::kHardLink;
+  header.size = target.size();
+  header.digest = parse_tree_entry(target_value)->header.digest;
+  TreeExtras extras;
+  extras.own_path_bytes = static_cast<uint32_t>(own_path.size());
+  return encode_tree_entry(header, extras) + target;
+}
+
 // Files of this many bytes in chunks of four, so that a few bytes make several.
 inline constexpr uint32_t kSmallChunk = 4;
 

@@ -183,6 +183,33 @@ TEST_F(RecordReaderTest, NamesTheDamagedBlock) {
   }
 }
 
+TEST_F(RecordReaderTest, SkipsDamageWhereThatIsAskedFor) {
+  const SmallArchive archive(memory_, 1, 7, true);
+  open(archive.folders);
+  const BlockLocation location = archive_->parts()[0].blocks[2];
+  const std::string path = archive.folders[0] + "/" + segment_file(location.segment);
+  std::string bytes = slurp(path);
+  bytes[location.offset + location.bytes / 2] ^= 1;
+  spit(path, bytes);
+  std::vector<std::string> wanted;
+  for (const std::string& key : keys_of(all(archive))) {
+    if (read(key).ok()) wanted.push_back(key);
+  }
+  std::vector<std::string> damage;
+  RecordScan skipping;
+  skipping.value_bytes = kMaxValueBytes;
+  skipping.skip_damage = [&](const absl::Status& status) {
+    EXPECT_EQ(status.code(), absl::StatusCode::kDataLoss);
+    damage.emplace_back(message_of(status));
+  };
+  const auto scanned = scan(skipping);
+  ASSERT_TRUE(scanned.ok()) << scanned.status();
+  EXPECT_EQ(keys_of(*scanned), wanted);
+  ASSERT_EQ(damage.size(), 1U);
+  EXPECT_THAT(damage[0],
+              HasSubstr(fmt::format("{} at {}, slot {}", path, location.offset, location.slot)));
+}
+
 // One part with one slot, made of the given blocks.
 struct OneSlot {
   ScratchFolder scratch{true};

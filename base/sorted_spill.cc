@@ -1,4 +1,4 @@
-#include "control/cli/sorted_spill.h"
+#include "base/sorted_spill.h"
 
 #include <fcntl.h>
 #include <unistd.h>
@@ -22,7 +22,7 @@ constexpr size_t kHeaderBytes = 12;  // key length (u32), line length (u64)
 // Collects small writes.
 class SortedSpill::Writer {
  public:
-  Writer(int fd, const std::string& folder) : fd_(fd), folder_(folder) {
+  Writer(int fd, const std::string& directory) : fd_(fd), directory_(directory) {
     buffer_.reserve(kReadBytes);
   }
   absl::Status write(std::string_view bytes) {
@@ -52,11 +52,11 @@ class SortedSpill::Writer {
     if (error == 0) return absl::OkStatus();
     return errno_status(
         error,
-        fmt::format("write a temporary file in {} (TMPDIR names another directory)", folder_));
+        fmt::format("write a temporary file in {} (TMPDIR names another directory)", directory_));
   }
 
   const int fd_;
-  const std::string& folder_;
+  const std::string& directory_;
   std::string buffer_;
   uint64_t written_ = 0;
 };
@@ -122,12 +122,12 @@ class SortedSpill::Reader {
 };
 
 absl::StatusOr<UniqueFd> SortedSpill::make_file() const {
-  std::string path = folder_ + "/.sluice-sort-XXXXXX";
+  std::string path = directory_ + "/.sluice-sort-XXXXXX";
   UniqueFd fd(mkostemp(path.data(), O_CLOEXEC));
   if (!fd)
     return errno_status(
         errno,
-        fmt::format("make a temporary file in {} (TMPDIR names another directory)", folder_));
+        fmt::format("make a temporary file in {} (TMPDIR names another directory)", directory_));
   unlink(path.c_str());  // it goes with the process, however that ends
   return fd;
 }
@@ -153,7 +153,7 @@ absl::Status SortedSpill::spill() {
   if (lines_.empty()) return absl::OkStatus();
   sort_memory();
   SLUICE_ASSIGN_OR_RETURN(UniqueFd fd, make_file());
-  Writer writer(fd.get(), folder_);
+  Writer writer(fd.get(), directory_);
   for (const Line& line : lines_) {
     SLUICE_RETURN_IF_ERROR(writer.write_header(line.key_bytes, line.line_bytes));
     SLUICE_RETURN_IF_ERROR(writer.write(
@@ -195,7 +195,7 @@ absl::Status SortedSpill::merge_full_level() {
     while (first > 0 && runs_[first - 1].level == runs_.back().level) --first;
     if (runs_.size() - first < kFanIn) return absl::OkStatus();
     SLUICE_ASSIGN_OR_RETURN(UniqueFd fd, make_file());
-    Writer writer(fd.get(), folder_);
+    Writer writer(fd.get(), directory_);
     const auto copy_line = [&](Reader& reader) -> absl::Status {
       SLUICE_RETURN_IF_ERROR(writer.write_header(reader.key().size(), reader.line_left()));
       SLUICE_RETURN_IF_ERROR(writer.write(reader.key()));

@@ -1,6 +1,6 @@
 // Sorts more lines than fit into memory: runs in files that have no name, merged when read.
-#ifndef SLUICE_CONTROL_CLI_SORTED_SPILL_H_
-#define SLUICE_CONTROL_CLI_SORTED_SPILL_H_
+#ifndef SLUICE_BASE_SORTED_SPILL_H_
+#define SLUICE_BASE_SORTED_SPILL_H_
 
 #include <cstdint>
 #include <functional>
@@ -22,9 +22,9 @@ class SortedSpill {
   static constexpr size_t kFanIn = 64;
   static constexpr size_t kReadBytes = size_t{256} << 10;
 
-  // Runs are made in `folder`, which must have room for all of it.
-  explicit SortedSpill(std::string folder, size_t run_bytes = size_t{64} << 20)
-      : folder_(std::move(folder)), run_bytes_(run_bytes) {}
+  // Runs are made in `directory`, which must have room for all of it.
+  explicit SortedSpill(std::string directory, size_t run_bytes = size_t{64} << 20)
+      : directory_(std::move(directory)), run_bytes_(run_bytes) {}
 
   absl::Status add(std::string_view key, std::string_view line);
 
@@ -57,7 +57,7 @@ class SortedSpill {
   absl::Status merge_full_level();
   absl::Status merge(size_t first_run, const std::function<absl::Status(Reader&)>& take_line);
 
-  const std::string folder_;
+  const std::string directory_;
   const size_t run_bytes_;
   std::string memory_;
   std::vector<Line> lines_;
@@ -66,4 +66,4 @@ class SortedSpill {
 
 }  // namespace sluice
 
-#endif  // SLUICE_CONTROL_CLI_SORTED_SPILL_H_
+#endif  // SLUICE_BASE_SORTED_SPILL_H_

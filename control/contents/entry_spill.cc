@@ -1,4 +1,4 @@
-#include "control/cli/entry_spill.h"
+#include "control/contents/entry_spill.h"
 
 #include <cstdlib>
 #include <string>
@@ -13,7 +13,7 @@ namespace {
 
 constexpr size_t kLengthBytes = 4;
 
-std::string temporary_folder() {
+std::string temporary_directory() {
   const char* named = std::getenv("TMPDIR");
   return named != nullptr && *named != '\0' ? named : "/tmp";
 }
@@ -34,7 +34,7 @@ absl::StatusOr<BackupEntry> decode(std::string_view line, uint8_t* side) {
 
 }  // namespace
 
-EntrySpill::EntrySpill(size_t run_bytes) : spill_(temporary_folder(), run_bytes) {}
+EntrySpill::EntrySpill(size_t run_bytes) : spill_(temporary_directory(), run_bytes) {}
 
 // The line: its length (u32), side, node, the entry as it travels.
 absl::Status EntrySpill::add(uint8_t side, const BackupEntry& entry, std::string_view key) {

@@ -1,4 +1,4 @@
-#include "control/cli/sorted_spill.h"
+#include "base/sorted_spill.h"
 
 #include <gtest/gtest.h>
 #include <sys/resource.h>

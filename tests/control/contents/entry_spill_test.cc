@@ -1,4 +1,4 @@
-#include "control/cli/entry_spill.h"
+#include "control/contents/entry_spill.h"
 
 #include <gtest/gtest.h>
 

@@ -1,6 +1,6 @@
 // Sorts more entries of backups by path than fit into memory, as SortedSpill does.
-#ifndef SLUICE_CONTROL_CLI_ENTRY_SPILL_H_
-#define SLUICE_CONTROL_CLI_ENTRY_SPILL_H_
+#ifndef SLUICE_CONTROL_CONTENTS_ENTRY_SPILL_H_
+#define SLUICE_CONTROL_CONTENTS_ENTRY_SPILL_H_
 
 #include <cstddef>
 #include <cstdint>
@@ -8,7 +8,7 @@
 #include <string_view>
 
 #include "absl/status/status.h"
-#include "control/cli/sorted_spill.h"
+#include "base/sorted_spill.h"
 #include "control/contents/entry.h"
 
 namespace sluice {
@@ -33,4 +33,4 @@ class EntrySpill {
 
 }  // namespace sluice
 
-#endif  // SLUICE_CONTROL_CLI_ENTRY_SPILL_H_
+#endif  // SLUICE_CONTROL_CONTENTS_ENTRY_SPILL_H_
