@@ -326,6 +326,15 @@ std::string own_record_key(std::string_view path) {
   return std::string(path).append(1, '\0').append(kGenerationBytes, '\xff');
 }
 
+std::string_view entry_key(std::string_view key) {
+  constexpr size_t kSuffix = 1 + kGenerationBytes;
+  if (key.size() <= kSuffix || key.find('\0') != key.size() - kSuffix) return key;
+  const std::string_view suffix = key.substr(key.size() - kGenerationBytes);
+  return suffix.find_first_not_of('\xff') == std::string_view::npos
+             ? key.substr(0, key.size() - kSuffix)
+             : key;
+}
+
 // The suffix may hold NULs of its own; what stands before it holds none.
 bool split_chunk_key(std::string_view key, std::string_view* file_key, uint64_t* generation,
                      uint32_t* chunk) {

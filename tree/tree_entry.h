@@ -150,6 +150,8 @@ std::string tree_chunk_key(std::string_view file_key, uint64_t generation, uint3
 // In a backup of a tree where it is, the key of a file's own record where chunks come before it:
 // behind those of all generations, which are below 2^40 - 1 there.
 std::string own_record_key(std::string_view path);
+// The key as it is without chunks before it: the path, of such a key; any other one itself.
+std::string_view entry_key(std::string_view key);
 // False when it is not the key of a chunk.
 bool split_chunk_key(std::string_view key, std::string_view* file_key, uint64_t* generation,
                      uint32_t* chunk);

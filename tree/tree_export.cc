@@ -438,8 +438,12 @@ absl::Status TreeExporter::finish_name(const PendingName& name) {
   // The name with the content is outside of what is exported: this one takes its place.
   SLUICE_ASSIGN_OR_RETURN(const auto value, source_.get(name.target.key));
   const auto entry = value.has_value() ? parse_tree_entry(*value) : not_found("");
-  if (!entry.ok() || entry->header.digest != name.digest ||
-      entry->header.kind == TreeKind::kHardLink || entry->header.kind == TreeKind::kDirectory) {
+  // Of a tree that was read where it is, a further name does not say what the content is.
+  const bool same = entry.ok() && (entry->header.digest == name.digest ||
+                                   (name.digest == Digest128() && name.file_number != 0 &&
+                                    entry->extras.file_number == name.file_number));
+  if (!same || entry->header.kind == TreeKind::kHardLink ||
+      entry->header.kind == TreeKind::kDirectory) {
     return data_loss("its content, which '{}' had, is not there any more: import the tree again",
                      printable(name.target.key));
   }

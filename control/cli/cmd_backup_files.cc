@@ -20,6 +20,7 @@ namespace {
 struct ExportArguments {
   std::string backup;
   std::vector<std::string> archives;
+  TreeChoice choice;
   std::string path;
   std::string tar;
 };
@@ -47,6 +48,9 @@ Outcome export_backup(const Invocation& invocation, const ExportArguments& argum
   if (arguments.backup.empty() == arguments.archives.empty()) {
     return usage_error("say one of BACKUP and --archive DIR...");
   }
+  if (!arguments.choice.node.empty() && arguments.choice.tree.empty()) {
+    return usage_error("--node is of a tree: say which with --tree NAME");
+  }
   if (arguments.path.size() > kMaxKeyBytes) {
     return usage_error("a path of {} bytes; keys have at most {}", arguments.path.size(),
                        kMaxKeyBytes);
@@ -56,7 +60,8 @@ Outcome export_backup(const Invocation& invocation, const ExportArguments& argum
     return usage_error("--json and the archive would both write stdout; name a file with --tar");
   }
   return with_backup_contents(
-      invocation, arguments.backup, arguments.archives, [&](BackupContents& contents) {
+      invocation, arguments.backup, arguments.archives, arguments.choice,
+      [&](BackupContents& contents) {
         RunningStream stream("export");
         const auto file = OutputFile::open(arguments.tar);
         if (!file.ok()) return failure(file.status());
@@ -120,7 +125,7 @@ class ClusterSource final : public BackupSource {
     return backups;
   }
   absl::StatusOr<std::unique_ptr<BackupContents>> open(const MountableBackup& backup) override {
-    return client_.backup_contents(backup.id);
+    return client_.backup_contents(backup.id, {});
   }
 
  private:
@@ -198,6 +203,14 @@ void register_backup_files(CLI::App& backup, Invocation& invocation) {
       ->type_name("FILE")
       ->required();
   command->add_option("--path", arguments->path, "Only what is at this path and below it");
+  command
+      ->add_option("--tree", arguments->choice.tree,
+                   "Of a tree that was backed up where it is, not of the records")
+      ->type_name("NAME");
+  command
+      ->add_option("--node", arguments->choice.node,
+                   "Whose tree, where several nodes had one of that name")
+      ->type_name("NODE");
   on_run(command, invocation, arguments, export_backup);
   register_mount(backup, invocation);
 }

@@ -33,6 +33,7 @@ struct ContentsArguments {
   std::string backup;
   std::string path;
   std::vector<std::string> archives;
+  TreeChoice choice;
   std::vector<std::string> others;  // diff: directories of the second archive
   std::string prefix;
   std::string name;
@@ -56,10 +57,13 @@ Outcome with_contents(const Invocation& invocation, const ContentsArguments& arg
     path = arguments.backup;
   }
   if (path_needed && path.empty()) return usage_error("say which PATH");
+  if (!arguments.choice.node.empty() && arguments.choice.tree.empty()) {
+    return usage_error("--node is of a tree: say which with --tree NAME");
+  }
   if (path.size() > kMaxKeyBytes) {
     return usage_error("a path of {} bytes; keys have at most {}", path.size(), kMaxKeyBytes);
   }
-  return with_backup_contents(invocation, arguments.backup, arguments.archives,
+  return with_backup_contents(invocation, arguments.backup, arguments.archives, arguments.choice,
                               [&](BackupContents& contents) { return body(contents, path); });
 }
 
@@ -490,10 +494,10 @@ Outcome diff(const Invocation& invocation, const ContentsArguments& arguments) {
                        kMaxKeyBytes);
   }
   return with_backup_contents(
-      invocation, names.empty() ? "" : names.front(), arguments.archives,
+      invocation, names.empty() ? "" : names.front(), arguments.archives, arguments.choice,
       [&](BackupContents& before) {
         return with_backup_contents(
-            invocation, names.empty() ? "" : names.back(), arguments.others,
+            invocation, names.empty() ? "" : names.back(), arguments.others, arguments.choice,
             [&](BackupContents& after) {
               const auto printer = EntryPrinter::open(invocation, arguments);
               if (!printer.ok()) return failure(printer.status());
@@ -507,6 +511,17 @@ Outcome diff(const Invocation& invocation, const ContentsArguments& arguments) {
 
 // ---- arguments
 
+void add_tree(CLI::App* command, const std::shared_ptr<ContentsArguments>& arguments) {
+  command
+      ->add_option("--tree", arguments->choice.tree,
+                   "Of a tree that was backed up where it is, not of the records")
+      ->type_name("NAME");
+  command
+      ->add_option("--node", arguments->choice.node,
+                   "Whose tree, where several nodes had one of that name")
+      ->type_name("NODE");
+}
+
 void add_backup_and_path(CLI::App* command, const std::shared_ptr<ContentsArguments>& arguments) {
   command->add_option("BACKUP", arguments->backup,
                       "Its name or UUID; left out with --archive, so that PATH comes first");
@@ -515,6 +530,7 @@ void add_backup_and_path(CLI::App* command, const std::shared_ptr<ContentsArgume
       ->add_option("--archive", arguments->archives,
                    "The directories of an archive's parts; needs no cluster")
       ->type_name("DIR");
+  add_tree(command, arguments);
 }
 
 void add_limit(CLI::App* command, const std::shared_ptr<ContentsArguments>& arguments) {
@@ -589,6 +605,7 @@ void register_contents(CLI::App& backup, Invocation& invocation) {
                    "The directories of an archive's parts, in place of BACKUP2")
       ->type_name("DIR");
   diff_command->add_option("--prefix", arguments->prefix, "Only keys that begin so");
+  add_tree(diff_command, arguments);
   add_limit(diff_command, arguments);
   on_run(diff_command, invocation, arguments, diff);
 }

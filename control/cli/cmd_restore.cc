@@ -12,6 +12,8 @@
 #include "control/cli/command.h"
 #include "control/cli/output_file.h"
 #include "control/cli/progress.h"
+#include "control/cli/record_streams.h"
+#include "control/contents/contents_source.h"
 
 namespace sluice {
 namespace {
@@ -23,6 +25,12 @@ struct RestoreArguments {
   std::string on_conflict = "newest";
   bool retry = false;
   std::string export_file;
+  // Of a tree.
+  TreeChoice choice;
+  std::string to;
+  std::string path;
+  bool numeric_owner = false;
+  bool force = false;
 };
 
 // Shows what a restore reports, and what it is called.
@@ -128,7 +136,42 @@ void split_prefix(const std::string& text, RestoreRequest* options) {
   }
 }
 
+// Files of a tree into a directory of this machine.
+Outcome restore_tree(const Invocation& invocation, const RestoreArguments& arguments) {
+  const RestoreRequest& options = arguments.options;
+  if (options.backup.empty() == options.archive_folders.empty()) {
+    return usage_error("name a backup, or the directories of an archive with --archive DIR...");
+  }
+  if (arguments.to.empty()) {
+    return usage_error("--tree {}: say with --to DIR where its files go", arguments.choice.tree);
+  }
+  if (!arguments.prefix.empty() || options.delete_extra || options.dry_run ||
+      !options.source_cluster.empty() || arguments.on_conflict != "newest") {
+    return usage_error(
+        "--tree goes with --node, --path, --to, --numeric-owner and --force; the rest is of "
+        "records");
+  }
+  std::string path = arguments.path == "." ? "" : arguments.path;
+  while (path.ends_with('/')) path.pop_back();
+  TreeExportOptions target;
+  target.target.directory = arguments.to;
+  target.target.numeric_owner = arguments.numeric_owner;
+  target.target.replace_directories = arguments.force;
+  return with_backup_contents(invocation, options.backup, options.archive_folders, arguments.choice,
+                              [&](BackupContents& contents) {
+                                ContentsSource source(contents, path);
+                                Outcome outcome = export_tree_from(source, target, "restored");
+                                outcome.fields["unchanged"] = 0;
+                                return outcome;
+                              });
+}
+
 Outcome restore(const Invocation& invocation, const RestoreArguments& arguments) {
+  if (!arguments.choice.tree.empty()) return restore_tree(invocation, arguments);
+  if (!arguments.choice.node.empty() || !arguments.to.empty() || !arguments.path.empty() ||
+      arguments.numeric_owner || arguments.force) {
+    return usage_error("--node, --to, --path, --numeric-owner and --force go with --tree NAME");
+  }
   RestoreRequest options = arguments.options;
   split_prefix(arguments.prefix, &options);
   if (arguments.on_conflict == "archive") options.on_conflict = OnConflict::kArchive;
@@ -373,6 +416,7 @@ void register_restore(CLI::App& app, Invocation& invocation) {
       "  sluice --cluster sqlite:/new/cluster.db restore nightly --from sqlite:/old/cluster.db\n"
       "  sluice --cluster sqlite:/new/cluster.db restore --archive /backup/n1/nightly "
       "/backup/n2/nightly\n"
+      "  sluice restore nightly --tree scratch --node n3 --to /scratch\n"
       "\nInterrupted and run again, it goes on; with --on-conflict archive it begins anew, so that "
       "all that was written before it is run is undone, and 'sluice restore resume' goes on. "
       "Records that could not be written are kept on a retry list (exit code 4).");
@@ -405,6 +449,21 @@ void register_restore(CLI::App& app, Invocation& invocation) {
                     "not have");
   command->add_flag("--dry-run", arguments->options.dry_run,
                     "Say what would be written, and write nothing");
+  command
+      ->add_option("--tree", arguments->choice.tree,
+                   "Not records, but a tree of files that was backed up where it is")
+      ->type_name("NAME");
+  command
+      ->add_option("--node", arguments->choice.node,
+                   "Whose tree, where several nodes had one of that name")
+      ->type_name("NODE");
+  command->add_option("--to", arguments->to, "The directory of this machine that its files go to")
+      ->type_name("DIR");
+  command->add_option("--path", arguments->path, "Of the tree only what is there and below");
+  command->add_flag("--numeric-owner", arguments->numeric_owner,
+                    "Owners of files by number, not by name");
+  command->add_flag("--force", arguments->force,
+                    "Replace directories that stand in the place of files");
 
   CLI::App* failed_command = add_command(
       *command, "failed",

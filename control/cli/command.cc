@@ -42,14 +42,15 @@ Outcome with_client(const Invocation& invocation,
 }
 
 Outcome with_backup_contents(const Invocation& invocation, const std::string& backup,
-                             const std::vector<std::string>& archives,
+                             const std::vector<std::string>& archives, const TreeChoice& choice,
                              const std::function<Outcome(BackupContents&)>& body) {
   const auto run = [&](const absl::StatusOr<std::unique_ptr<BackupContents>>& contents) {
     return contents.ok() ? body(**contents) : failure(contents.status());
   };
-  if (!archives.empty()) return run(open_local_contents(archives));
-  return with_client(invocation,
-                     [&](ClusterClient& client) { return run(client.backup_contents(backup)); });
+  if (!archives.empty()) return run(open_local_contents(archives, choice));
+  return with_client(invocation, [&](ClusterClient& client) {
+    return run(client.backup_contents(backup, choice));
+  });
 }
 
 bool parse_weight(const std::string& text, double* weight) {

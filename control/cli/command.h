@@ -53,7 +53,7 @@ Outcome with_client(const Invocation& invocation,
 // Runs `body` with what a backup holds: the one of this name, or with `archives` the one in these
 // directories.
 Outcome with_backup_contents(const Invocation& invocation, const std::string& backup,
-                             const std::vector<std::string>& archives,
+                             const std::vector<std::string>& archives, const TreeChoice& choice,
                              const std::function<Outcome(BackupContents&)>& body);
 
 // A positive finite number.

@@ -127,14 +127,16 @@ Outcome import_tree_command(ClusterClient& client, const TreeImportOptions& opti
 }
 
 Outcome export_tree_command(ClusterClient& client, const TreeExportOptions& options) {
-  RunningStream stream("export");
   ClusterStore source(client);
+  return export_tree_from(source, options, "exported");
+}
+
+Outcome export_tree_from(RecordSource& source, const TreeExportOptions& options, const char* done) {
+  RunningStream stream(done);
   const auto result = export_tree(options, source, stream.progress);
-  if (!result.ok())
-    return failure(
-        with_context(result.status(), fmt::format("export to {}", options.target.directory)));
+  if (!result.ok()) return failure(with_context(result.status(), options.target.directory));
   Outcome outcome;
-  describe(&outcome, "exported", result->records, result->bytes, stream.seconds());
+  describe(&outcome, done, result->records, result->bytes, stream.seconds());
   outcome.fields["files"] = result->files;
   outcome.fields["directories"] = result->directories;
   outcome.fields["folders"] = result->directories;  // the name in earlier versions
@@ -157,10 +159,10 @@ Outcome export_tree_command(ClusterClient& client, const TreeExportOptions& opti
   }
   outcome.fields["not_set"] = not_set_json(result->not_set);
   say_not_set(result->not_set);
-  warn_failures(result->failures, "not exported:");
+  warn_failures(result->failures, fmt::format("not {}:", done).c_str());
   warn_failures(result->damaged, "damaged:");
   fail_with(&outcome, result->failures, "failures", kExitFailed,
-            "could not be exported to " + options.target.directory);
+            fmt::format("could not be {} to {}", done, options.target.directory));
   fail_with(&outcome, result->damaged, "damaged", kExitDataBad, "are damaged");
   return outcome;
 }

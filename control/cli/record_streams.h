@@ -40,6 +40,8 @@ void warn_failures(const StreamFailures& failures, const char* what);
 
 Outcome import_tree_command(ClusterClient& client, const TreeImportOptions& options);
 Outcome export_tree_command(ClusterClient& client, const TreeExportOptions& options);
+// `done`: "exported", "restored".
+Outcome export_tree_from(RecordSource& source, const TreeExportOptions& options, const char* done);
 
 }  // namespace sluice
 

@@ -118,7 +118,7 @@ class ClusterClient {
   virtual absl::StatusOr<std::vector<OrphanView>> backup_orphans() = 0;
   // What a completed backup holds, read from its holders. The client outlives it.
   virtual absl::StatusOr<std::unique_ptr<BackupContents>> backup_contents(
-      std::string_view backup) = 0;
+      std::string_view backup, const TreeChoice& choice) = 0;
   virtual absl::StatusOr<ScheduleView> schedule_show(std::string_view backup) = 0;
 
   virtual absl::StatusOr<RestoreOutcome> restore(const RestoreRequest& options,

@@ -58,8 +58,8 @@ class ClusterClientImpl final : public ClusterClient {
   absl::Status backup_delete(std::string_view backup, bool force) override;
   absl::StatusOr<std::vector<OrphanView>> backup_orphans() override;
   absl::StatusOr<std::unique_ptr<BackupContents>> backup_contents(
-      std::string_view backup) override {
-    return open_remote_contents(*connection_, backup);
+      std::string_view backup, const TreeChoice& choice) override {
+    return open_remote_contents(*connection_, backup, choice);
   }
   absl::StatusOr<ScheduleView> schedule_show(std::string_view backup) override;
 

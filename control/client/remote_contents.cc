@@ -16,6 +16,7 @@
 #include "control/backup/backup_deletion.h"
 #include "control/backup/backup_details.h"
 #include "control/backup/backup_store.h"
+#include "control/backup/backup_trees.h"
 #include "control/client/part_answers.h"
 #include "control/peers/archive_reference.h"
 #include "control/peers/patient_call.h"
@@ -33,8 +34,10 @@ constexpr size_t kListedAtOnce = 8;  // parts
 
 class RemoteContents final : public BackupContents {
  public:
-  RemoteContents(ClusterConnection& cluster, BackupHead head, std::vector<std::string> nodes)
+  RemoteContents(ClusterConnection& cluster, BackupHead head, std::vector<std::string> nodes,
+                 uint32_t tree)
       : cluster_(cluster),
+        tree_(tree),
         head_(std::move(head)),
         nodes_(std::move(nodes)),
         description_(fmt::format("backup {}", head_.name)) {}
@@ -47,8 +50,15 @@ class RemoteContents final : public BackupContents {
   }
   absl::Status list(const ContentsListing& listing, const VisitEntry& visit) override;
   absl::StatusOr<Values> read(const std::vector<std::string>& keys) override;
+  absl::Status records(const VisitRecord& visit) override;
 
  private:
+  // Runs `one` for each node at the same time; after an error the others end soon.
+  absl::Status for_each_part(
+      const std::vector<std::string>& nodes,
+      const std::function<absl::Status(const std::string& node, const std::atomic<bool>& failed,
+                                       Mutex& visiting)>& one);
+  absl::Status read_records(const std::string& node, const VisitRecord& visit);
   v1::ArchiveReference reference(const std::string& node) const {
     return make_reference({cluster_.cluster().uuid, head_.uuid, node, head_.manifest_digest},
                           head_.name);
@@ -67,6 +77,7 @@ class RemoteContents final : public BackupContents {
   absl::Status conclude(const std::vector<absl::Status>& statuses);
 
   ClusterConnection& cluster_;
+  const uint32_t tree_;  // its number; 0: the records
   const BackupHead head_;
   const std::vector<std::string> nodes_;
   const std::string description_;
@@ -109,6 +120,7 @@ absl::Status RemoteContents::list_part(const std::string& node, const ContentsLi
                                        const VisitEntry& visit) {
   v1::ListContentsRequest request;
   *request.mutable_archive() = reference(node);
+  request.set_tree(tree_);
   request.set_path(listing.path);
   request.set_children(listing.children);
   request.set_prefix(listing.prefix);
@@ -143,34 +155,73 @@ absl::Status RemoteContents::list(const ContentsListing& listing, const VisitEnt
     }
     nodes.assign(holders.begin(), holders.end());
   }
+  return for_each_part(
+      nodes, [&](const std::string& node, const std::atomic<bool>& failed, Mutex& visiting) {
+        return list_part(node, listing, [&](BackupEntry entry) -> absl::Status {
+          if (failed) return cancelled("another part of the backup could not be read");
+          const MutexLock lock(visiting);
+          return visit(std::move(entry));
+        });
+      });
+}
+
+absl::Status RemoteContents::for_each_part(
+    const std::vector<std::string>& nodes,
+    const std::function<absl::Status(const std::string& node, const std::atomic<bool>& failed,
+                                     Mutex& visiting)>& one) {
   Mutex visiting;
   std::atomic<bool> failed{false};
   std::vector<absl::Status> statuses(nodes.size());
   parallel_for(
       nodes.size(),
       [&](size_t i) {
-        const VisitEntry one_at_a_time = [&](BackupEntry entry) -> absl::Status {
-          if (failed) return cancelled("another part of the backup could not be read");
-          const MutexLock lock(visiting);
-          return visit(std::move(entry));
-        };
-        ContentsListing of_part = listing;
-        if (listing.skip_damage) {
-          of_part.skip_damage = [&](const absl::Status& damage) {
-            const MutexLock lock(visiting);
-            listing.skip_damage(damage);
-          };
-        }
-        statuses[i] = list_part(nodes[i], of_part, one_at_a_time);
+        statuses[i] = one(nodes[i], failed, visiting);
         if (!statuses[i].ok()) failed = true;
       },
       kListedAtOnce);
   return conclude(statuses);
 }
 
+absl::Status RemoteContents::read_records(const std::string& node, const VisitRecord& visit) {
+  v1::ReadRecordsRequest request;
+  *request.mutable_archive() = reference(node);
+  request.set_tree(tree_);
+  bool done = false;
+  const absl::Status read = read_pages<v1::RecordsPage>(
+      node,
+      [&](PeerNode& peer, grpc::ClientContext* call) {
+        return peer.serving().ReadRecords(call, request);
+      },
+      [&](v1::RecordsPage& page) -> absl::Status {
+        for (const auto& record : page.records()) {
+          SLUICE_RETURN_IF_ERROR(visit(record.key(), record.value()));
+        }
+        // Where the node is asked again, it goes on from here.
+        request.set_first_slot(page.slot());
+        request.set_after(page.after());
+        done = page.last();
+        return absl::OkStatus();
+      });
+  SLUICE_RETURN_IF_ERROR(read);
+  if (!done) return data_loss("{}: its records of a tree have no end", node);
+  return absl::OkStatus();
+}
+
+absl::Status RemoteContents::records(const VisitRecord& visit) {
+  return for_each_part(nodes_, [&](const std::string& node, const std::atomic<bool>& failed,
+                                   Mutex& visiting) {
+    return read_records(node, [&](std::string_view key, std::string_view value) -> absl::Status {
+      if (failed) return cancelled("another part of the backup could not be read");
+      const MutexLock lock(visiting);
+      return visit(key, value);
+    });
+  });
+}
+
 absl::StatusOr<BackupSlots> RemoteContents::fetch_slots(const std::string& node) {
   v1::ListSlotsRequest request;
   *request.mutable_archive() = reference(node);
+  request.set_tree(tree_);
   std::optional<ManifestSlots> slots;
   SLUICE_RETURN_IF_ERROR(read_pages<v1::PartSlots>(
       node,
@@ -209,6 +260,7 @@ absl::Status RemoteContents::read_part(const std::string& node,
                                        const std::vector<size_t>& places, Values* values) {
   v1::ReadContentsRequest request;
   *request.mutable_archive() = reference(node);
+  request.set_tree(tree_);
   for (const size_t place : places) request.add_keys(keys[place]);
   std::optional<PartValues> part;
   SLUICE_RETURN_IF_ERROR(read_pages<v1::ContentsPiece>(
@@ -231,7 +283,9 @@ absl::StatusOr<BackupContents::Values> RemoteContents::read(const std::vector<st
     const MutexLock lock(mutex_);
     SLUICE_RETURN_IF_ERROR(load_slots_locked());
     for (size_t i = 0; i < keys.size(); ++i) {
-      const auto found = slots_->slots.find(slot_of(keys[i], slots_->slot_bits));
+      const uint32_t bits = slots_->slot_bits;
+      const auto found = slots_->slots.find(
+          tree_ == 0 ? slot_of(keys[i], bits) : tree_slot(tree_, tree_shard_of(keys[i], bits)));
       if (found != slots_->slots.end()) of_nodes[found->second.node].push_back(i);
     }
   }
@@ -266,14 +320,20 @@ absl::Status RemoteContents::conclude(const std::vector<absl::Status>& statuses)
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<BackupContents>> open_remote_contents(ClusterConnection& cluster,
-                                                                     std::string_view backup) {
+                                                                     std::string_view backup,
+                                                                     const TreeChoice& choice) {
   SLUICE_ASSIGN_OR_RETURN(const StoredBackup stored, load_backup(cluster.block(), backup));
   SLUICE_RETURN_IF_ERROR(check_completed(stored.head));
   SLUICE_ASSIGN_OR_RETURN(const auto parts, load_all_parts(cluster.block(), stored.head));
   std::vector<std::string> nodes;
   nodes.reserve(parts.size());
   for (const ArchivePart& part : parts) nodes.push_back(part.node);
-  return std::make_unique<RemoteContents>(cluster, stored.head, std::move(nodes));
+  uint32_t tree = 0;
+  if (!choice.tree.empty()) {
+    SLUICE_ASSIGN_OR_RETURN(const BackupTrees trees, load_trees(cluster.block(), stored.head.uuid));
+    SLUICE_ASSIGN_OR_RETURN(tree, number_of(choice, archived_trees(trees)));
+  }
+  return std::make_unique<RemoteContents>(cluster, stored.head, std::move(nodes), tree);
 }
 
 }  // namespace sluice

@@ -14,7 +14,8 @@ namespace sluice {
 // Of a completed backup, by name or UUID. The connection outlives it. A holder that breaks off, is
 // late, or has cut a slow reader off is asked for what follows.
 absl::StatusOr<std::unique_ptr<BackupContents>> open_remote_contents(ClusterConnection& cluster,
-                                                                     std::string_view backup);
+                                                                     std::string_view backup,
+                                                                     const TreeChoice& choice = {});
 
 }  // namespace sluice
 

@@ -18,14 +18,26 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "control/contents/listing.h"
+#include "dataplane/archive/manifest.h"
 #include "dataplane/block/slot_digest.h"
 
 namespace sluice {
+
+// Which of what a backup holds: its records, or a tree of a node.
+struct TreeChoice {
+  std::string tree;  // name; empty: the records
+  std::string node;  // empty: the only one that had such a tree
+};
+// The number of a tree, 0 for the records. NOT_FOUND naming the trees that there are;
+// FAILED_PRECONDITION naming the nodes where several had it.
+absl::StatusOr<uint32_t> number_of(const TreeChoice& choice,
+                                   const std::vector<ArchivedTree>& trees);
 
 // The slots that hold records, of all parts.
 struct BackupSlots {
@@ -50,12 +62,17 @@ class BackupContents {
   // The values of these keys, in order; nullopt where a key has none, or a deleted one.
   using Values = std::vector<std::optional<std::string>>;
   virtual absl::StatusOr<Values> read(const std::vector<std::string>& keys) = 0;
+  // Hands out each live record of a tree, chunks of files among them, once, in no particular order;
+  // with the path as the key of an entry. One call of the visitor at a time, from any thread; ends
+  // with its error. Memory: a page for each part.
+  using VisitRecord = std::function<absl::Status(std::string_view key, std::string_view value)>;
+  virtual absl::Status records(const VisitRecord& visit) = 0;
 };
 
 // The archive in these directories, one for each part. FAILED_PRECONDITION where parts are missing,
 // naming their nodes.
 absl::StatusOr<std::unique_ptr<BackupContents>> open_local_contents(
-    const std::vector<std::string>& folders);
+    const std::vector<std::string>& folders, const TreeChoice& choice = {});
 
 // The slots of all parts that the manifest names.
 absl::StatusOr<BackupSlots> slots_of(const Manifest& manifest);

@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "base/status.h"
+#include "tree/tree_entry.h"
 
 namespace sluice {
 
@@ -49,7 +50,8 @@ class Lister {
       scan.has = [this](uint32_t slot) { return listing_.slots.contains(slot); };
     }
     scan.takes = [this](std::string_view key) {
-      return key.starts_with(listing_.prefix) && path_.takes_key(key);
+      const std::string_view shown = archive_.tree() != 0 ? entry_key(key) : key;
+      return shown.starts_with(listing_.prefix) && path_.takes_key(shown);
     };
     scan.value_bytes = kMaxTreeEntryBytes;
     scan.skip_damage = listing_.skip_damage;
@@ -62,8 +64,10 @@ class Lister {
 
   absl::Status take(const ArchivedRecord& record) {
     place_.after = record.key;
+    ArchivedRecord shown = record;
+    if (archive_.tree() != 0) shown.key = entry_key(record.key);
     std::optional<BackupEntry> entry =
-        entry_of(record, {listing_.digests, listing_.heads, listing_.content_bytes});
+        entry_of(shown, {listing_.digests, listing_.heads, listing_.content_bytes});
     if (!entry.has_value()) return absl::OkStatus();
     if (listing_.linked && !entry->linked) return absl::OkStatus();
     // The root of what was imported without a prefix.

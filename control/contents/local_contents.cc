@@ -6,9 +6,12 @@
 
 #include "base/mutex.h"
 #include "base/status.h"
+#include "base/text.h"
 #include "control/contents/backup_contents.h"
+#include "control/contents/tree_records.h"
 #include "dataplane/archive/reader.h"
 #include "dataplane/archive/record_reader.h"
+#include "dataplane/block/record.h"
 
 namespace sluice {
 
@@ -36,15 +39,24 @@ class LocalContents final : public BackupContents {
     Values values(keys.size());
     for (size_t i = 0; i < keys.size(); ++i) {
       std::string value;
-      SLUICE_ASSIGN_OR_RETURN(const auto record,
-                              reader_->read(keys[i], [&](const BlockEntry& entry) {
-                                if (entry.fragment_offset == 0) value.reserve(entry.value_bytes);
-                                value.append(entry.fragment);
-                                return absl::OkStatus();
-                              }));
+      SLUICE_ASSIGN_OR_RETURN(
+          const auto record, read_entry(*archive_, *reader_, keys[i], [&](const BlockEntry& entry) {
+            if (entry.fragment_offset == 0) value.reserve(entry.value_bytes);
+            value.append(entry.fragment);
+            return absl::OkStatus();
+          }));
       if (record.has_value() && !record->tombstone) values[i] = std::move(value);
     }
     return values;
+  }
+
+  // With a reader of its own: the visitor may read.
+  absl::Status records(const VisitRecord& visit) override {
+    SLUICE_ASSIGN_OR_RETURN(const auto reader, RecordReader::open(*archive_));
+    return scan_tree(*reader, {}, nullptr,
+                     [&](std::string_view key, std::string_view value, const ListingPlace&) {
+                       return visit(key, value);
+                     });
   }
 
  private:
@@ -56,9 +68,32 @@ class LocalContents final : public BackupContents {
 
 }  // namespace
 
+absl::StatusOr<uint32_t> number_of(const TreeChoice& choice,
+                                   const std::vector<ArchivedTree>& trees) {
+  if (choice.tree.empty()) return 0;
+  std::vector<std::string> all;
+  std::vector<std::string> nodes;
+  uint32_t number = 0;
+  for (const ArchivedTree& tree : trees) {
+    all.push_back(fmt::format("{} of {}", tree.name, tree.node));
+    if (tree.name != choice.tree) continue;
+    if (!choice.node.empty() && tree.node != choice.node) continue;
+    nodes.push_back(tree.node);
+    number = tree.number;
+  }
+  if (nodes.size() == 1) return number;
+  if (nodes.empty()) {
+    return not_found("it has no tree {}{}{}; it has {}", printable(choice.tree),
+                     choice.node.empty() ? "" : " of node ", printable(choice.node),
+                     all.empty() ? "none" : fmt::format("{}", fmt::join(all, ", ")));
+  }
+  return failed_precondition("several nodes have a tree {}: name one of them with --node ({})",
+                             choice.tree, fmt::join(nodes, ", "));
+}
+
 absl::Status add_slot(const std::string& node, uint32_t slot, const SlotDigest& digest,
                       BackupSlots* slots) {
-  if (slot >> slots->slot_bits != 0) {
+  if (!is_possible_slot(slot, slots->slot_bits)) {
     return data_loss("slot {} of {}", slot, uint32_t{1} << slots->slot_bits);
   }
   const auto [found, added] = slots->slots.try_emplace(slot, BackupSlots::Slot{node, digest});
@@ -78,8 +113,12 @@ absl::StatusOr<BackupSlots> slots_of(const Manifest& manifest) {
 }
 
 absl::StatusOr<std::unique_ptr<BackupContents>> open_local_contents(
-    const std::vector<std::string>& folders) {
+    const std::vector<std::string>& folders, const TreeChoice& choice) {
   SLUICE_ASSIGN_OR_RETURN(auto archive, ArchiveReader::open(folders));
+  if (!choice.tree.empty()) {
+    SLUICE_ASSIGN_OR_RETURN(const uint32_t number, number_of(choice, archive->manifest().trees));
+    SLUICE_ASSIGN_OR_RETURN(archive, ArchiveReader::open(folders, nullptr, number));
+  }
   if (const auto missing = archive->missing_parts(); !missing.empty()) {
     return failed_precondition(
         "parts of the archive are missing ({}): give the directories of all parts",

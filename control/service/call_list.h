@@ -47,7 +47,8 @@
   STREAM(ReadUnits, read_units, kRestore)          \
   STREAM(ListSlots, list_slots, kContents)         \
   STREAM(ListContents, list_contents, kContents)   \
-  STREAM(ReadContents, read_contents, kContents)
+  STREAM(ReadContents, read_contents, kContents)   \
+  STREAM(ReadRecords, read_records, kContents)
 // clang-format on
 
 #endif  // SLUICE_CONTROL_SERVICE_CALL_LIST_H_

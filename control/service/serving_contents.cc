@@ -12,12 +12,14 @@
 #include "control/contents/backup_contents.h"
 #include "control/contents/entry.h"
 #include "control/contents/listing.h"
+#include "control/contents/tree_records.h"
 #include "control/peers/rpc.h"
 #include "control/restore/restore_runner.h"
 #include "control/service/request_limits.h"
 #include "control/service/serving_service.h"
 #include "dataplane/archive/reader.h"
 #include "dataplane/archive/record_reader.h"
+#include "dataplane/block/record.h"
 
 namespace sluice {
 
@@ -26,6 +28,7 @@ namespace {
 constexpr size_t kEntriesOfPage = 1000;
 constexpr size_t kPageBytes = size_t{256} << 10;
 constexpr size_t kSlotsOfPage = 4096;
+constexpr size_t kRecordsPageBytes = size_t{1} << 20;  // and a record more
 // A client hears so often from a listing that finds nothing.
 constexpr int64_t kContentsSilenceNs = 500 * kMs;
 
@@ -37,11 +40,12 @@ struct OpenPart {
 };
 
 absl::StatusOr<OpenPart> open_part(const NodeContext& context,
-                                   const v1::ArchiveReference& reference) {
+                                   const v1::ArchiveReference& reference, uint32_t tree) {
+  if (tree > kMaxTreeNumber) return invalid_argument("there is no tree {}", tree);
   OpenPart part;
   SLUICE_ASSIGN_OR_RETURN(part.reading, context.archives->read(reference, "a listing"));
-  SLUICE_ASSIGN_OR_RETURN(part.archive,
-                          ArchiveReader::open({part.reading->directory()}, &part.reading->id()));
+  SLUICE_ASSIGN_OR_RETURN(
+      part.archive, ArchiveReader::open({part.reading->directory()}, &part.reading->id(), tree));
   SLUICE_ASSIGN_OR_RETURN(part.records, RecordReader::open(*part.archive));
   return part;
 }
@@ -96,11 +100,9 @@ class ContentsPages {
 
 absl::Status ServingService::list_slots(IncomingCall&, const v1::ListSlotsRequest& request,
                                         PageSink<v1::PartSlots>* pages) {
-  SLUICE_ASSIGN_OR_RETURN(const auto reading,
-                          context_.archives->read(request.archive(), "a listing"));
-  SLUICE_ASSIGN_OR_RETURN(const auto archive,
-                          ArchiveReader::open({reading->directory()}, &reading->id()));
-  const Manifest& manifest = archive->manifest();
+  SLUICE_ASSIGN_OR_RETURN(const OpenPart of_this,
+                          open_part(context_, request.archive(), request.tree()));
+  const Manifest& manifest = of_this.archive->manifest();
   for (const PartManifest& part : manifest.parts) {
     for (size_t first = 0; first < part.slots.size(); first += kSlotsOfPage) {
       v1::PartSlots page;
@@ -127,7 +129,8 @@ absl::Status ServingService::list_contents(IncomingCall& call,
   SLUICE_RETURN_IF_ERROR(check_key_length("a path", request.path().size()));
   SLUICE_RETURN_IF_ERROR(check_key_length("a prefix", request.prefix().size()));
   SLUICE_RETURN_IF_ERROR(check_key_length("a key", request.after().size()));
-  SLUICE_ASSIGN_OR_RETURN(const OpenPart part, open_part(context_, request.archive()));
+  SLUICE_ASSIGN_OR_RETURN(const OpenPart part,
+                          open_part(context_, request.archive(), request.tree()));
   ContentsListing listing;
   listing.path = request.path();
   listing.children = request.children();
@@ -159,7 +162,8 @@ absl::Status ServingService::read_contents(IncomingCall& call,
                                            const v1::ReadContentsRequest& request,
                                            PageSink<v1::ContentsPiece>* pages) {
   SLUICE_RETURN_IF_ERROR(check_count("keys", request.keys_size()));
-  SLUICE_ASSIGN_OR_RETURN(const OpenPart part, open_part(context_, request.archive()));
+  SLUICE_ASSIGN_OR_RETURN(const OpenPart part,
+                          open_part(context_, request.archive(), request.tree()));
   for (int i = 0; i < request.keys_size(); ++i) {
     SLUICE_RETURN_IF_ERROR(check_key_length("a key", request.keys(i).size()));
     if (stopping_) return unavailable("the node stops");
@@ -167,16 +171,17 @@ absl::Status ServingService::read_contents(IncomingCall& call,
     // Each piece waits for the next one, as the last says what the whole is.
     v1::ContentsPiece piece;
     bool held = false;
-    SLUICE_ASSIGN_OR_RETURN(
-        const auto record,
-        part.records->read(request.keys(i), [&](const BlockEntry& entry) -> absl::Status {
-          if (entry.tombstone) return absl::OkStatus();
-          if (held) SLUICE_RETURN_IF_ERROR(pages->write(piece));
-          held = true;
-          piece.set_key(static_cast<uint32_t>(i));
-          piece.set_piece(entry.fragment.data(), entry.fragment.size());
-          return absl::OkStatus();
-        }));
+    SLUICE_ASSIGN_OR_RETURN(const auto record,
+                            read_entry(*part.archive, *part.records, request.keys(i),
+                                       [&](const BlockEntry& entry) -> absl::Status {
+                                         if (entry.tombstone) return absl::OkStatus();
+                                         if (held) SLUICE_RETURN_IF_ERROR(pages->write(piece));
+                                         held = true;
+                                         piece.set_key(static_cast<uint32_t>(i));
+                                         piece.set_piece(entry.fragment.data(),
+                                                         entry.fragment.size());
+                                         return absl::OkStatus();
+                                       }));
     if (!held) continue;
     put(record->value_digest, piece.mutable_digest());
     SLUICE_RETURN_IF_ERROR(pages->write(piece));
@@ -184,6 +189,46 @@ absl::Status ServingService::read_contents(IncomingCall& call,
   v1::ContentsPiece last;
   last.set_last(true);
   return pages->write(last);
+}
+
+absl::Status ServingService::read_records(IncomingCall& call, const v1::ReadRecordsRequest& request,
+                                          PageSink<v1::RecordsPage>* pages) {
+  SLUICE_RETURN_IF_ERROR(check_key_length("a key", request.after().size()));
+  if (request.tree() == 0) return invalid_argument("the records of a tree are read so");
+  SLUICE_ASSIGN_OR_RETURN(const OpenPart part,
+                          open_part(context_, request.archive(), request.tree()));
+  v1::RecordsPage page;
+  size_t bytes = 0;
+  ListingPlace at{request.first_slot(), request.after()};
+  int64_t sent_ns = context_.clock->monotonic_ns();
+  const auto send = [&]() -> absl::Status {
+    page.set_slot(at.slot);
+    page.set_after(at.after);
+    SLUICE_RETURN_IF_ERROR(pages->write(page));
+    page.Clear();
+    bytes = 0;
+    sent_ns = context_.clock->monotonic_ns();
+    return absl::OkStatus();
+  };
+  SLUICE_RETURN_IF_ERROR(scan_tree(
+      *part.records, at,
+      [&](const ListingPlace& place) -> absl::Status {
+        if (stopping_) return unavailable("the node stops");
+        if (call.cancelled()) return cancelled("the client went away");
+        at = place;
+        const bool silent = context_.clock->monotonic_ns() - sent_ns >= kContentsSilenceNs;
+        return silent ? send() : absl::OkStatus();
+      },
+      [&](std::string_view key, std::string_view value, const ListingPlace& place) {
+        auto* record = page.add_records();
+        record->set_key(key.data(), key.size());
+        record->set_value(value.data(), value.size());
+        bytes += key.size() + value.size();
+        at = place;
+        return bytes >= kRecordsPageBytes ? send() : absl::OkStatus();
+      }));
+  page.set_last(true);
+  return send();
 }
 
 }  // namespace sluice

@@ -60,6 +60,8 @@ class ServingService {
                              PageSink<v1::ContentsPage>* pages);
   absl::Status read_contents(IncomingCall& call, const v1::ReadContentsRequest& request,
                              PageSink<v1::ContentsPiece>* pages);
+  absl::Status read_records(IncomingCall& call, const v1::ReadRecordsRequest& request,
+                            PageSink<v1::RecordsPage>* pages);
 
  private:
   absl::Status follow(absl::StatusOr<std::shared_ptr<BackupRun>> run, const IncomingCall& call,

@@ -49,6 +49,7 @@ class CountingContents final : public BackupContents {
     keys_read += keys.size();
     return contents_.read(keys);
   }
+  absl::Status records(const VisitRecord& visit) override { return contents_.records(visit); }
   size_t calls = 0;
   size_t keys_read = 0;
 

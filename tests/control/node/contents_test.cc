@@ -39,7 +39,7 @@ class ContentsTest : public testing::Test {
 TEST_F(ContentsTest, AListingGoesOnWhenAHolderRestarts) {
   constexpr size_t kRecords = 30'000;
   back_up(kRecords, "one");
-  const auto contents = client_->backup_contents("one");
+  const auto contents = client_->backup_contents("one", {});
   ASSERT_TRUE(contents.ok()) << contents.status();
   std::map<std::string, int> seen;
   bool restarted = false;
@@ -60,7 +60,7 @@ TEST_F(ContentsTest, AListingGoesOnWhenAHolderRestarts) {
 TEST_F(ContentsTest, AnotherBackupsPartIsNotRead) {
   back_up(100, "one");
   back_up(200, "two");
-  const auto contents = client_->backup_contents("one");
+  const auto contents = client_->backup_contents("one", {});
   ASSERT_TRUE(contents.ok()) << contents.status();
   const auto slots = (*contents)->slots();
   ASSERT_TRUE(slots.ok()) << slots.status();
@@ -89,7 +89,7 @@ TEST_F(ContentsTest, ReadsTheValuesOfKeysFromAllHolders) {
   ASSERT_TRUE(client_->put("empty", "").ok());
   ASSERT_TRUE(client_->erase("key/7").ok());
   back_up(0, "two");
-  const auto contents = client_->backup_contents("two");
+  const auto contents = client_->backup_contents("two", {});
   ASSERT_TRUE(contents.ok()) << contents.status();
   const auto values =
       (*contents)->read({"key/1", "none", "large", "key/299", "key/7", "empty", "key/1"});
@@ -102,15 +102,15 @@ TEST_F(ContentsTest, ReadsTheValuesOfKeysFromAllHolders) {
   EXPECT_FALSE((*values)[4].has_value());
   EXPECT_EQ((*values)[5], "");
   EXPECT_EQ((*values)[6], "1");
-  const auto earlier = client_->backup_contents("one");
+  const auto earlier = client_->backup_contents("one", {});
   ASSERT_TRUE(earlier.ok()) << earlier.status();
   EXPECT_EQ((*(*earlier)->read({"key/7"}))[0], "7");
 }
 
 TEST_F(ContentsTest, OnlyCompletedBackupsAreRead) {
-  EXPECT_EQ(client_->backup_contents("none").status().code(), absl::StatusCode::kNotFound);
+  EXPECT_EQ(client_->backup_contents("none", {}).status().code(), absl::StatusCode::kNotFound);
   back_up(10, "one");
-  const auto contents = client_->backup_contents("one");
+  const auto contents = client_->backup_contents("one", {});
   ASSERT_TRUE(contents.ok()) << contents.status();
   ASSERT_TRUE(client_->backup_delete("one").ok());
   const absl::Status listed =
