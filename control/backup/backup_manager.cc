@@ -10,6 +10,7 @@
 #include "base/guard.h"
 #include "base/random.h"
 #include "base/status.h"
+#include "base/text.h"
 #include "control/backup/backup_job.h"
 #include "control/backup/cut_round.h"
 
@@ -95,6 +96,14 @@ absl::StatusOr<std::shared_ptr<BackupRun>> BackupManager::create(const BackupReq
     if (!member->live) {
       return failed_precondition("target {} is down; start it, or name other targets", target);
     }
+  }
+  for (const std::string& tree : request.sources.trees) {
+    const auto has = [&tree](const Member& member) {
+      const auto& names = member.info.trees;
+      return std::find(names.begin(), names.end(), tree) != names.end();
+    };
+    if (std::any_of(snapshot->members.begin(), snapshot->members.end(), has)) continue;
+    return not_found("tree {}: no node has one of this name", printable(tree));
   }
   std::vector<ClusterOp> creation;
   if (!request.dry_run) {

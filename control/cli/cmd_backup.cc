@@ -116,6 +116,10 @@ Outcome outcome_of_run(const absl::StatusOr<BackupView>& view) {
                       view->backup, failed);
     }
   }
+  if (view.ok() && outcome.code == kExitDone && view->dry_run && !view->reason.empty()) {
+    outcome.code = kExitFailed;
+    outcome.error = fmt::format("backup {} cannot be planned: {}", view->backup, view->reason);
+  }
   return outcome;
 }
 
