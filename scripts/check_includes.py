@@ -50,7 +50,7 @@ ALLOWED |= {
     "control/restore": BELOW | PEERS,
     "control/service": BELOW | JOBS,
     "control/client": BELOW | JOBS,
-    "control/node": BELOW | JOBS | {"control/service"},
+    "control/node": BELOW | JOBS | {"control/service", "tree"},
     "control/local": BELOW | NODES,
     "control/cli": BELOW | NODES | {"control/local", "control/mount", "tree"},
 }

@@ -46,14 +46,41 @@ absl::Status EntryReader::open_parent(std::string_view path) {
   if (!parent_ || parent_path_ != parent) {
     parent_path_.reset();
     parent_ = open_beneath(root_, parent, O_PATH | O_DIRECTORY);
-    if (!parent_) return errno_status(errno, "open its directory");
+    if (!parent_) {
+      // Something else may have taken the directory's name.
+      if (errno == ENOTDIR || errno == ELOOP) return not_found("its directory is gone");
+      return errno_status(errno, "open its directory");
+    }
     parent_path_ = parent;
   }
   name_ = path == "." ? "." : path.substr(path.rfind('/') + 1);
   return absl::OkStatus();
 }
 
-absl::Status EntryReader::begin(std::string_view path) {
+// Where the path leads, or, where the file is read by this name and has left it, another name.
+absl::Status EntryReader::find(const FileId& noted, struct stat* info) {
+  constexpr int kFlags = AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT;
+  absl::Status found = open_parent(path_);
+  if (found.ok() && fstatat(parent_.get(), name_.c_str(), info, kFlags) != 0) {
+    found = errno_status(errno, "stat");
+  }
+  if (found.ok() && id_of(identity_of(*info)) == noted) return found;
+  if (!found.ok() && !absl::IsNotFound(found)) return found;
+  SLUICE_ASSIGN_OR_RETURN(const auto names, names_of_(noted));
+  if (!names.has_value() || names->first != path_ || names->other == path_) return found;
+  struct stat other {};
+  if (open_parent(names->other).ok() &&
+      fstatat(parent_.get(), name_.c_str(), &other, kFlags) == 0 &&
+      id_of(identity_of(other)) == noted) {
+    *info = other;
+    return absl::OkStatus();
+  }
+  // A file has taken its place: that one is read.
+  if (found.ok()) return open_parent(path_);
+  return found;
+}
+
+absl::Status EntryReader::begin(std::string_view path, const FileId& noted) {
   path_ = path;
   left_ = Left::kNothing;
   changed_ = linked_ = false;
@@ -62,10 +89,8 @@ absl::Status EntryReader::begin(std::string_view path) {
   generation_ = 0;
   file_.reset();
   chunks_.reset();
-  SLUICE_RETURN_IF_ERROR(open_parent(path));
   struct stat info {};
-  if (fstatat(parent_.get(), name_.c_str(), &info, AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT) != 0)
-    return errno_status(errno, "look at it");
+  SLUICE_RETURN_IF_ERROR(find(noted, &info));
   const FileMetadata metadata = metadata_of(info);
   type_ = metadata.type;
   identity_ = identity_of(info);
@@ -82,7 +107,7 @@ absl::Status EntryReader::begin(std::string_view path) {
   }
   if (type_ == FileType::kFile) return begin_file();
   SLUICE_ASSIGN_OR_RETURN(const FileMetadata special,
-                          read_special(parent_.get(), name_, info, names_));
+                          read_special(parent_.get(), name_, info, owners_));
   value_ = encode_special(special, linked_ ? number_of(id_of(identity_)) : 0, nullptr);
   left_ = Left::kOne;
   return absl::OkStatus();
@@ -96,7 +121,7 @@ absl::Status EntryReader::begin_directory() {
     return errno_status(errno, "open it");
   FileMetadata metadata = metadata_of(info);
   identity_ = identity_of(info);
-  names_.name(&metadata);
+  owners_.name(&metadata);
   SLUICE_ASSIGN_OR_RETURN(metadata.attributes, fd ? read_attributes(fd.get())
                                                   : read_attributes_at(parent_.get(), name_));
   value_ = encode_special(metadata, 0, nullptr);
@@ -106,22 +131,22 @@ absl::Status EntryReader::begin_directory() {
 
 // Sets the value where another name has the content, and still is one of the same file.
 absl::StatusOr<bool> EntryReader::is_further_name(const FileIdentity& identity) {
-  SLUICE_ASSIGN_OR_RETURN(const std::optional<std::string> first, first_name_(id_of(identity)));
-  if (!first.has_value()) return false;
-  linked_ = *first == path_;
+  SLUICE_ASSIGN_OR_RETURN(const auto names, names_of_(id_of(identity)));
+  if (!names.has_value()) return false;
+  linked_ = names->first == path_;
   if (linked_) return false;
-  const UniqueFd other = open_beneath(root_, *first, O_PATH);
+  const UniqueFd other = open_beneath(root_, names->first, O_PATH);
   struct stat info {};
   if (!other || fstat(other.get(), &info) != 0 || id_of(identity_of(info)) != id_of(identity))
     return false;
-  value_ = encode_hard_link(path_, *first, {}, number_of(id_of(identity)));
+  value_ = encode_hard_link(path_, names->first, {}, number_of(id_of(identity)));
   return true;
 }
 
 absl::Status EntryReader::open_file() {
   chunks_.reset();
   file_.reset();
-  auto file = TreeFile::open(parent_.get(), name_, names_);
+  auto file = TreeFile::open(parent_.get(), name_, owners_);
   // Something else has taken its name.
   if (absl::IsAborted(file.status())) return not_found("{}", message_of(file.status()));
   SLUICE_RETURN_IF_ERROR(file.status());

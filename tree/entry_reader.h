@@ -12,6 +12,8 @@
 #ifndef SLUICE_TREE_ENTRY_READER_H_
 #define SLUICE_TREE_ENTRY_READER_H_
 
+#include <sys/stat.h>
+
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -32,18 +34,26 @@ namespace sluice {
 // Times that a file is read before it is kept as it was read last.
 inline constexpr int kReadAttempts = 3;
 
+// Two of the names of a file with several: the one that it is read by, and another one.
+struct FileNames {
+  std::string first;
+  std::string other;
+};
+
 class EntryReader {
  public:
-  // The path that has the content of a file with several names; none where it is not known.
-  using FirstName = std::function<absl::StatusOr<std::optional<std::string>>(const FileId& id)>;
+  // The names of a file that has several; none where they are not known.
+  using NamesOf = std::function<absl::StatusOr<std::optional<FileNames>>(const FileId& id)>;
 
-  // The root, `names` and what `first_name` uses outlive it.
-  EntryReader(int root, OwnerNames& names, FirstName first_name)
-      : root_(root), names_(names), first_name_(std::move(first_name)) {}
+  // The root, `owners` and what `names_of` uses outlive it.
+  EntryReader(int root, OwnerNames& owners, NamesOf names_of)
+      : root_(root), owners_(owners), names_of_(std::move(names_of)) {}
 
-  // Looks at what is at the path, which is valid below the root; "." is the root. NOT_FOUND where
-  // nothing is (any more); FAILED_PRECONDITION for a socket.
-  absl::Status begin(std::string_view path);
+  // Reads what is at the path, which is valid below the root; "." is the root. NOT_FOUND where
+  // nothing is (any more); FAILED_PRECONDITION for a socket. Where further names are links to this
+  // one and it is not a name of the file any more (`noted` is the file that it was), the file is
+  // read by another name: what stayed in the tree is not without content.
+  absl::Status begin(std::string_view path, const FileId& noted);
   // The next record; false behind the last one. After an error there are no more.
   absl::StatusOr<bool> next();
   // Of the record; valid until the next call.
@@ -61,6 +71,7 @@ class EntryReader {
 
  private:
   absl::Status open_parent(std::string_view path);
+  absl::Status find(const FileId& noted, struct stat* info);
   absl::Status begin_directory();
   absl::StatusOr<bool> is_further_name(const FileIdentity& identity);
   absl::Status open_file();
@@ -69,8 +80,8 @@ class EntryReader {
   absl::StatusOr<bool> read_again();
 
   const int root_;
-  OwnerNames& names_;
-  const FirstName first_name_;
+  OwnerNames& owners_;
+  const NamesOf names_of_;
   // Of the last path: entries of one directory come one after another.
   std::optional<std::string> parent_path_;
   UniqueFd parent_;

@@ -49,19 +49,11 @@ absl::StatusOr<FoundTree> found_in(const v1::LookAtTreesReply::Tree& reply, cons
   for (const auto& shard : reply.shards()) {
     PublishedTreeSlot slot;
     slot.slot = tree_slot(number, shard.shard());
-    slot.known = !shard.digest().empty();
     if (shard.shard() >= uint32_t{1} << slot_bits) {
       return data_loss("node {} has shard {} of tree {}", wanted.node, shard.shard(), wanted.name);
     }
-    if (slot.known) {
-      ByteReader in(shard.digest());
-      if (!SlotDigest::decode(in, &slot.digest) || !in.done()) {
-        return data_loss("node {} has a damaged digest of tree {}", wanted.node, wanted.name);
-      }
-    } else {
-      slot.digest.records = shard.entries();
-      slot.digest.bytes = shard.bytes();
-    }
+    slot.digest.records = shard.entries();
+    slot.digest.bytes = shard.bytes();
     found.slots.push_back(slot);
   }
   return found;

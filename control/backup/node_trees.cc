@@ -1,8 +1,12 @@
 #include "control/backup/node_trees.h"
 
 #include <algorithm>
+#include <filesystem>
 #include <set>
+#include <system_error>
 #include <utility>
+
+#include <spdlog/spdlog.h>
 
 #include "base/guard.h"
 #include "base/status.h"
@@ -48,9 +52,8 @@ absl::StatusOr<std::unique_ptr<NodeTrees>> NodeTrees::open(const std::vector<Tre
       SLUICE_RETURN_IF_ERROR(with_context(tree->scan.exclude.add(pattern),
                                           fmt::format("tree {}: exclude", settings.name)));
     }
-    SLUICE_ASSIGN_OR_RETURN(
-        tree->catalogue,
-        TreeCatalogue::open(fmt::format("{}/{}", directory, settings.name), slot_bits));
+    tree->directory = fmt::format("{}/{}", directory, settings.name);
+    SLUICE_ASSIGN_OR_RETURN(tree->catalogue, TreeCatalogue::open(tree->directory, slot_bits));
     all->trees_.push_back(std::move(tree));
   }
   return all;
@@ -72,14 +75,40 @@ void NodeTrees::end(Look& look) {
 }
 
 absl::StatusOr<std::unique_ptr<TreeSource>> NodeTrees::open_source(const Tree& tree,
-                                                                   uint32_t number) const {
+                                                                   uint32_t number) {
   TreeSourceOptions options;
   options.root = tree.settings.path;
-  options.catalogue = tree.catalogue;
+  {
+    const MutexLock lock(mutex_);
+    options.catalogue = tree.catalogue;
+  }
+  if (options.catalogue == nullptr) return unavailable("the tree's catalogue cannot be opened");
   options.number = number;
   options.slot_bits = slot_bits_;
   options.scan = tree.scan;
   return TreeSource::open(options);
+}
+
+absl::Status NodeTrees::look_at(Tree& tree, Look& look, bool rescan, Seen* seen) {
+  SLUICE_ASSIGN_OR_RETURN(const auto source, open_source(tree, 1));
+  SLUICE_RETURN_IF_ERROR(source->look(rescan, [&look] { return look.stop.load(); }));
+  seen->shards = source->shards();
+  seen->report = source->report();
+  return absl::OkStatus();
+}
+
+// Nothing but time is lost with a catalogue.
+absl::Status NodeTrees::begin_again(Tree& tree) {
+  const MutexLock lock(mutex_);
+  if (tree.catalogue.use_count() > 1) {
+    return unavailable("the tree's catalogue is damaged, and a backup still reads it");
+  }
+  tree.catalogue.reset();
+  std::error_code error;
+  std::filesystem::remove_all(tree.directory, error);
+  if (error) return unavailable("remove {}: {}", tree.directory, error.message());
+  SLUICE_ASSIGN_OR_RETURN(tree.catalogue, TreeCatalogue::open(tree.directory, slot_bits_));
+  return absl::OkStatus();
 }
 
 void NodeTrees::run(Tree& tree, Look& look, bool rescan) {
@@ -87,11 +116,11 @@ void NodeTrees::run(Tree& tree, Look& look, bool rescan) {
   seen.name = tree.settings.name;
   seen.status = guarded("looking at a tree", [&]() -> absl::Status {
     const MutexLock lock(tree.looking);
-    SLUICE_ASSIGN_OR_RETURN(const auto source, open_source(tree, 1));
-    SLUICE_RETURN_IF_ERROR(source->look(rescan, [&look] { return look.stop.load(); }));
-    seen.shards = source->shards();
-    seen.report = source->report();
-    return absl::OkStatus();
+    const absl::Status looked = look_at(tree, look, rescan, &seen);
+    if (!absl::IsDataLoss(looked)) return looked;
+    spdlog::warn("tree {}: {}; it is read as a whole", tree.settings.name, message_of(looked));
+    SLUICE_RETURN_IF_ERROR(begin_again(tree));
+    return look_at(tree, look, true, &seen);
   });
   seen.done = true;
   const MutexLock lock(look.mutex);

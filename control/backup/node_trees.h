@@ -76,13 +76,16 @@ class NodeTrees {
   struct Tree {
     TreeSettings settings;
     TreeScanOptions scan;
-    std::shared_ptr<TreeCatalogue> catalogue;
-    Mutex looking;                           // one look at a time
-    std::list<std::shared_ptr<Look>> looks;  // the newest first; under the mutex of all
+    std::string directory;                     // of the catalogue
+    std::shared_ptr<TreeCatalogue> catalogue;  // under the mutex of all
+    Mutex looking;                             // one look at a time
+    std::list<std::shared_ptr<Look>> looks;    // the newest first; under the mutex of all
   };
 
   explicit NodeTrees(uint32_t slot_bits) : slot_bits_(slot_bits) {}
-  absl::StatusOr<std::unique_ptr<TreeSource>> open_source(const Tree& tree, uint32_t number) const;
+  absl::StatusOr<std::unique_ptr<TreeSource>> open_source(const Tree& tree, uint32_t number);
+  absl::Status look_at(Tree& tree, Look& look, bool rescan, Seen* seen);
+  absl::Status begin_again(Tree& tree);
   std::shared_ptr<Look> look_of(Tree& tree, const std::string& backup, uint64_t attempt,
                                 bool rescan) SLUICE_REQUIRES(mutex_);
   void run(Tree& tree, Look& look, bool rescan);

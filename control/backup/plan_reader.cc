@@ -58,7 +58,8 @@ bool read_slot(const v1::PlanChunk::Slot& from, Plan& plan) {
     slot.sender = agreed.sender();
     SlotDigest& digest = slot.expected;
     slot.told = agreed.told();
-    if (slot.told && (slot.copies != 1 || tree_number_of(slot.slot) == 0)) return false;
+    if (slot.told != (tree_number_of(slot.slot) != 0)) return false;
+    if (slot.told && slot.copies != 1) return false;
     if (slot.sender >= slot.copies) return false;
     if (!slot.told && !read_digest(agreed.sum(), &digest.sum)) return false;
     digest.records = agreed.records();

@@ -43,10 +43,10 @@ struct ClientOptions {
 struct BackupOptions {
   std::string name;                  // empty: made from the date; [A-Za-z0-9][A-Za-z0-9._-]{0,63}
   std::vector<std::string> targets;  // node names; empty: all live nodes
-  std::vector<std::string> trees;    // names; empty: all
-  bool no_records = false;           // trees alone
-  bool rescan = false;               // read all files of trees, whatever is known of them
   bool dry_run = false;
+  std::vector<std::string> trees = {};  // names; empty: all
+  bool no_records = false;              // trees alone
+  bool rescan = false;                  // read all files of trees, whatever is known of them
 };
 
 // Many writes at once. add() and erase() may wait for room; finish() waits for all answers.

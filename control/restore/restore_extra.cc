@@ -195,8 +195,11 @@ class Deleter {
           ++i;
           continue;
         }
-        // What one replica has of the moment, or of later, all have or will have.
-        later = later || Version{item.stamp(), item.node()} >= deletion_.moment;
+        // What one replica has of later, all have or will have. The deletion itself, which was cut
+        // short here, is made again.
+        const Version version{item.stamp(), item.node()};
+        later = later || version > deletion_.moment ||
+                (version == deletion_.moment && !item.tombstone());
         live = live || !item.tombstone();
         SLUICE_ASSIGN_OR_RETURN(const bool more, scans[i]->next());
         if (more) {

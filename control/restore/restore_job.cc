@@ -358,7 +358,7 @@ void RestoreJob::add(const v1::RestorePartResult& part) {
 // A copy that equals the archive by its digest is proved. Another one has to hold every record of
 // it, at its version or a newer one: others may have written meanwhile, also into a cluster that
 // was empty.
-absl::Status RestoreJob::prove() {
+absl::Status RestoreJob::prove(bool retry) {
   if (defect(Defect::kProgressBySlot)) return absl::OkStatus();
   report_stage("comparing");
   SLUICE_RETURN_IF_ERROR(
@@ -366,9 +366,9 @@ absl::Status RestoreJob::prove() {
   SLUICE_ASSIGN_OR_RETURN(const NodeDigests digests, read_digests(cluster_, cluster_.patience()));
   const auto table = cluster_.directory().snapshot()->table;
   // A retry of records that were picked or regrouped does not know what the slots hold as a whole.
-  const bool known = !expected_.empty() || outcome_.records == 0;
-  DigestComparison comparison =
-      compare_digests(*table, digests, expected_, stored_.head.into_empty || !known);
+  const bool known = !expected_.empty() || (!retry && outcome_.records == 0);
+  DigestComparison comparison = compare_digests(*table, digests, known ? &expected_ : nullptr,
+                                                stored_.head.into_empty || !known);
   const std::set<SlotCopy> suspect = comparison.differing;
   if (!suspect.empty()) SLUICE_RETURN_IF_ERROR(find_lacking(comparison, suspect));
   RestoreProof& proof = outcome_.proof;
@@ -523,7 +523,7 @@ absl::Status RestoreJob::end(const absl::Status& status, bool retry) {
     outcome_.state = RestoreState::kCompletedWithFailures;
   } else if (ended.ok()) {
     outcome_.state = RestoreState::kCompleted;
-    ended = prove();
+    ended = prove(retry);
     if (absl::IsAborted(ended)) return ended;
   }
   if (!ended.ok()) {

@@ -59,7 +59,7 @@ class RestoreJob {
   void report_stage(std::string_view stage);
   absl::Status run_parts(bool retry);
   void add(const v1::RestorePartResult& part);
-  absl::Status prove();
+  absl::Status prove(bool retry);
   absl::Status find_lacking(DigestComparison& comparison, const std::set<SlotCopy>& suspect);
   absl::Status judge(const DigestComparison& comparison);
   absl::Status forget(const std::set<SlotCopy>& copies);

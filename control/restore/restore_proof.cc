@@ -1,6 +1,7 @@
 #include "control/restore/restore_proof.h"
 
 #include <algorithm>
+#include <optional>
 
 #include "base/parallel.h"
 #include "base/status.h"
@@ -41,19 +42,22 @@ absl::StatusOr<NodeDigests> read_digests(ClusterConnection& cluster, const Patie
 }
 
 DigestComparison compare_digests(const DistributionTable& table, const NodeDigests& digests,
-                                 const std::map<uint32_t, SlotDigest>& expected, bool all) {
+                                 const std::map<uint32_t, SlotDigest>* expected, bool all) {
   DigestComparison comparison;
   for (uint32_t slot = 0; slot < table.slots(); ++slot) {
-    const auto wanted = expected.find(slot);
-    if (wanted == expected.end() && !all) continue;
-    const SlotDigest digest = wanted == expected.end() ? SlotDigest() : wanted->second;
+    std::optional<SlotDigest> wanted;
+    if (expected != nullptr) {
+      const auto named = expected->find(slot);
+      if (named == expected->end() && !all) continue;
+      wanted = named == expected->end() ? SlotDigest() : named->second;
+    }
     for (const uint16_t member : table.replicas_of(slot)) {
       const std::string& node = table.members()[member].name;
       ++comparison.copies;
       const auto found = digests.find(node);
       if (found == digests.end()) {
         comparison.unreachable.emplace(slot, node);
-      } else if (found->second[slot] == digest) {
+      } else if (found->second[slot] == wanted) {
         ++comparison.equal;
       } else {
         comparison.differing.emplace(slot, node);

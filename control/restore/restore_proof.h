@@ -32,9 +32,10 @@ struct DigestComparison {
   std::set<SlotCopy> differing;
   std::set<SlotCopy> unreachable;
 };
-// Of the slots that `expected` names; of all slots where `all`, the others being empty.
+// Of the slots that `expected` names; of all slots where `all`, the others being empty. Where
+// nothing is known of what they should hold (null) no copy is equal, and an empty one least of all.
 DigestComparison compare_digests(const DistributionTable& table, const NodeDigests& digests,
-                                 const std::map<uint32_t, SlotDigest>& expected, bool all);
+                                 const std::map<uint32_t, SlotDigest>* expected, bool all);
 
 // The archive's slots whose records belong to one of these slots of the cluster.
 std::set<uint32_t> archive_slots_of(const std::set<SlotCopy>& copies, uint32_t cluster_bits,

@@ -107,7 +107,7 @@ absl::Status add_trees(std::vector<PublishedTreeSlot> trees, Plan& plan) {
     SlotPlan slot;
     slot.slot = tree.slot;
     slot.agreed = true;
-    slot.told = !tree.known;
+    slot.told = true;
     slot.expected = tree.digest;
     slot.first_copy = static_cast<uint32_t>(plan.copies.size());
     slot.copies = 1;

@@ -57,9 +57,8 @@ struct PublishedDigest {
 struct PublishedTreeSlot {
   uint32_t slot = 0;
   uint32_t node = 0;
-  // What it holds, where that is known before it is read; else about as much.
+  // About what it holds: files may change until they are read, which tells.
   SlotDigest digest;
-  bool known = false;
 };
 
 struct PlanInput {

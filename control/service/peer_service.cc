@@ -219,9 +219,6 @@ absl::Status PeerService::look_at_trees(IncomingCall&, const v1::LookAtTreesRequ
       to->set_shard(number);
       to->set_entries(shard.entries);
       to->set_bytes(shard.bytes);
-      if (!shard.known) continue;
-      ByteWriter out(to->mutable_digest());
-      shard.digest.encode(out);
     }
   }
   return absl::OkStatus();

@@ -203,6 +203,12 @@ absl::StatusOr<std::unique_ptr<ArchiveReader>> ArchiveReader::open(
     }
     parts.push_back(std::move(part));
   }
+  if (tree != 0) {
+    const auto known = [tree](const auto& each) { return each.number == tree; };
+    if (std::none_of(manifest->trees.begin(), manifest->trees.end(), known)) {
+      return not_found("archive {} has no tree of number {}", manifest->identity.name, tree);
+    }
+  }
   leave_tree(tree, &*manifest, &parts);
   return std::unique_ptr<ArchiveReader>(
       std::make_unique<Reader>(tree, *std::move(manifest), xxh3_128(root), std::move(parts)));

@@ -24,7 +24,7 @@ constexpr char kEntryRow = 'e';
 constexpr char kFileRow = 'f';
 constexpr char kAboutRow[] = "about";
 constexpr size_t kShardBytes = 4;
-constexpr uint16_t kFormat = 1;
+constexpr uint16_t kFormat = 2;
 constexpr size_t kMemtableBytes = size_t{8} << 20;
 constexpr size_t kCacheBytes = size_t{8} << 20;
 constexpr size_t kMaxPathBytes = size_t{1} << 20;
@@ -99,7 +99,8 @@ struct StoredEntry {
 struct StoredFile {
   uint64_t look = 0;
   std::string first;
-  std::string met;  // which of them came first in that look
+  std::string met;   // which of them came first in that look
+  std::string last;  // and which came last
 
   std::string encode() const {
     std::string bytes;
@@ -107,17 +108,20 @@ struct StoredFile {
     out.put(look);
     out.put_string(first);
     out.put_string(met);
+    out.put_string(last);
     return bytes;
   }
   bool decode(std::string_view bytes) {
     ByteReader in(bytes);
-    std::string_view names[2];
+    std::string_view names[3];
     if (!in.get(&look) || !in.get_string(&names[0], kMaxPathBytes) ||
-        !in.get_string(&names[1], kMaxPathBytes) || !in.done()) {
+        !in.get_string(&names[1], kMaxPathBytes) || !in.get_string(&names[2], kMaxPathBytes) ||
+        !in.done()) {
       return false;
     }
     first = names[0];
     met = names[1];
+    last = names[2];
     return true;
   }
 };
@@ -205,7 +209,7 @@ class RocksCatalogue final : public TreeCatalogue {
   std::unique_ptr<Cursor> entries(uint32_t shard) override {
     return std::make_unique<RocksCursor>(*db_, shard);
   }
-  absl::StatusOr<std::optional<std::string>> first_name(const FileId& file) override;
+  absl::StatusOr<std::optional<FileNames>> names_of(const FileId& file) override;
   absl::Status keep(std::string_view path, const CatalogueEntry& noted,
                     const CatalogueEntry& read) override;
   absl::Status flush() override;
@@ -287,10 +291,10 @@ absl::Status RocksCatalogue::note(std::string_view path, const CatalogueEntry& e
 absl::Status RocksCatalogue::note_name(std::string_view path, const FileId& file) {
   const std::string row = file_row(file);
   SLUICE_ASSIGN_OR_RETURN(auto stored, get<StoredFile>(row));
-  if (!stored.has_value()) stored = StoredFile{0, std::string(path), ""};
-  if (stored->look == about_.look) return absl::OkStatus();
+  if (!stored.has_value()) stored = StoredFile{0, std::string(path), "", ""};
+  if (stored->look != about_.look) stored->met = path;
   stored->look = about_.look;
-  stored->met = path;
+  stored->last = path;
   return put(row, stored->encode());
 }
 
@@ -368,10 +372,11 @@ absl::StatusOr<TreeShards> RocksCatalogue::shards() {
   return shards;
 }
 
-absl::StatusOr<std::optional<std::string>> RocksCatalogue::first_name(const FileId& file) {
+absl::StatusOr<std::optional<FileNames>> RocksCatalogue::names_of(const FileId& file) {
   SLUICE_ASSIGN_OR_RETURN(auto stored, get<StoredFile>(file_row(file)));
-  if (!stored.has_value()) return std::optional<std::string>();
-  return std::optional(std::move(stored->first));
+  if (!stored.has_value()) return std::optional<FileNames>();
+  const std::string& other = stored->last != stored->first ? stored->last : stored->met;
+  return std::optional(FileNames{stored->first, other});
 }
 
 absl::Status RocksCatalogue::keep(std::string_view path, const CatalogueEntry& noted,

@@ -21,6 +21,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "dataplane/block/slot_digest.h"
+#include "tree/entry_reader.h"
 #include "tree/file_metadata.h"
 #include "tree/link_groups.h"
 
@@ -51,7 +52,7 @@ using TreeShards = std::map<uint32_t, TreeShard>;
 class TreeCatalogue {
  public:
   // Made where it is not there, and begun again where it is damaged or of other slot_bits.
-  // FAILED_PRECONDITION while somebody has it open.
+  // UNAVAILABLE while somebody has it open.
   static absl::StatusOr<std::unique_ptr<TreeCatalogue>> open(const std::string& directory,
                                                              uint32_t slot_bits);
   virtual ~TreeCatalogue() = default;
@@ -75,7 +76,7 @@ class TreeCatalogue {
   // As they are now; must be gone before the catalogue. Confined to one thread.
   virtual std::unique_ptr<Cursor> entries(uint32_t shard) = 0;
   // Nothing for a file that had one name when it was noted.
-  virtual absl::StatusOr<std::optional<std::string>> first_name(const FileId& file) = 0;
+  virtual absl::StatusOr<std::optional<FileNames>> names_of(const FileId& file) = 0;
 
   // What was read, where no later look has noted anything else.
   virtual absl::Status keep(std::string_view path, const CatalogueEntry& noted,

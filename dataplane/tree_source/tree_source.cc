@@ -107,7 +107,7 @@ class TreeSource::Scan final : public SlotScan {
       : source_(source),
         cursor_(source.options_.catalogue->entries(shard)),
         reader_(source.root_.get(), source.names_, [&source](const FileId& file) {
-          return source.options_.catalogue->first_name(file);
+          return source.options_.catalogue->names_of(file);
         }) {}
 
   absl::StatusOr<bool> next(Item* item) override {
@@ -143,7 +143,9 @@ class TreeSource::Scan final : public SlotScan {
   void begin() {
     digest_ = {};
     reading_ = true;
-    if (const absl::Status begun = reader_.begin(path_); !begun.ok()) fail(begun);
+    if (const absl::Status begun = reader_.begin(path_, id_of(noted_.identity)); !begun.ok()) {
+      fail(begun);
+    }
   }
 
   Item record() {
@@ -165,8 +167,14 @@ class TreeSource::Scan final : public SlotScan {
   void fail(const absl::Status& why) {
     reading_ = false;
     count_read();
-    const bool gone = absl::IsNotFound(why);
-    source_.note(gone ? &TreeReport::vanished : &TreeReport::failed, path_, message_of(why));
+    if (!absl::IsNotFound(why)) return source_.note(&TreeReport::failed, path_, message_of(why));
+    source_.note(&TreeReport::vanished, path_, message_of(why));
+    if (noted_.type == FileType::kDirectory || noted_.identity.links < 2) return;
+    const auto names = source_.options_.catalogue->names_of(id_of(noted_.identity));
+    if (!names.ok() || !names->has_value() || (*names)->first != path_) return;
+    source_.note(
+        &TreeReport::failed, path_,
+        "it went while the tree was read; further names of the file may be without content");
   }
 
   absl::Status end() {
@@ -175,7 +183,8 @@ class TreeSource::Scan final : public SlotScan {
     CatalogueEntry read{reader_.type(), reader_.identity(), reader_.size(), std::nullopt};
     if (reader_.changed()) {
       source_.note(&TreeReport::changed, path_, "it changed each time while it was read");
-    } else {
+    } else if (read.type == FileType::kDirectory || read.identity.links < 2) {
+      // What a file of several names is read as depends on where the others are.
       read.digest = digest_;
     }
     return source_.options_.catalogue->keep(path_, noted_, read);
@@ -258,7 +267,7 @@ std::unique_ptr<SlotScan> TreeSource::scan(uint32_t slot) {
   return std::make_unique<Scan>(*this, shard_of(slot));
 }
 
-std::optional<SlotDigest> TreeSource::digest(uint32_t slot) const {
+std::optional<SlotDigest> TreeSource::known_digest(uint32_t slot) const {
   const auto shard = shard_of_slot(slot);
   const MutexLock lock(mutex_);
   const auto found = shard.has_value() ? shards_.find(*shard) : shards_.end();

@@ -82,7 +82,10 @@ class TreeSource final : public SlotSource {
   // Each slot with its number: one without entries is empty.
   bool has(uint32_t slot) const override;
   std::unique_ptr<SlotScan> scan(uint32_t slot) override;
-  std::optional<SlotDigest> digest(uint32_t slot) const override;
+  // Files may change between a look and a scan: what was read is known once it has been.
+  std::optional<SlotDigest> digest(uint32_t) const override { return std::nullopt; }
+  // Of a slot in which the last look found nothing that has changed since it was read.
+  std::optional<SlotDigest> known_digest(uint32_t slot) const;
 
  private:
   class Scan;

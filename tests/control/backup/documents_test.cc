@@ -11,6 +11,7 @@
 #include "control/cluster_block/memory_cluster_block.h"
 #include "control/cluster_block/stored_document.h"
 #include "control/proto/documents.pb.h"
+#include "dataplane/block/record.h"
 
 namespace sluice {
 namespace {
@@ -163,7 +164,17 @@ void store_plan(ClusterBlock& block, const Plan& plan, BackupHead* head) {
 
 TEST(PlanDocument, RoundTripsInChunks) {
   for (const uint32_t slots : {0u, 1u, 20'000u}) {
-    const Plan plan = some_plan(slots);
+    Plan plan = some_plan(slots);
+    SlotPlan tree;
+    tree.slot = tree_slot(3, 5);
+    tree.agreed = tree.told = true;
+    tree.expected.records = 7;
+    tree.expected.bytes = 8;
+    tree.first_copy = static_cast<uint32_t>(plan.copies.size());
+    tree.copies = 1;
+    plan.copies.push_back({1, 9});
+    plan.slots.push_back(tree);
+    ++plan.slots_agreed;
     const auto chunks = encode_plan(plan, "u", 1);
     if (slots == 20000) {
       EXPECT_GT(chunks.size(), 3u);
@@ -281,7 +292,9 @@ TEST(PlanDocument, HostileInputIsDataLossNamingTheKey) {
   refuses("no digest",
           [](auto& chunk) { chunk.mutable_slots(2)->mutable_agreed()->set_sum("short"); });
   refuses("slot twice", [](auto& chunk) { chunk.mutable_slots(1)->set_slot(0); });
-  refuses("no slot", [](auto& chunk) { chunk.mutable_slots(1)->set_slot(1 << 20); });
+  refuses("tree's, with a digest", [](auto& chunk) { chunk.mutable_slots(1)->set_slot(1 << 20); });
+  refuses("no tree's",
+          [](auto& chunk) { chunk.mutable_slots(2)->mutable_agreed()->set_told(true); });
   refuses("copy twice",
           [](auto& chunk) { chunk.mutable_slots(1)->mutable_copies(1)->set_node(0); });
   refuses("no node", [](auto& chunk) { chunk.mutable_slots(1)->mutable_copies(1)->set_node(9); });

@@ -11,6 +11,7 @@
 #include "base/file.h"
 #include "base/random.h"
 #include "base/status.h"
+#include "dataplane/block/record.h"
 #include "tests/tree/memory_records.h"
 
 namespace sluice {

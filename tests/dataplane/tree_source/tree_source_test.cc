@@ -82,6 +82,16 @@ class TreeSourceTest : public testing::Test {
     }
     return all;
   }
+  static uint32_t slot_of(const std::string& path) {
+    return tree_slot(kNumber, tree_shard_of(path, kBits));
+  }
+  static std::string first_of(TreeSource& source, const std::set<std::string>& names) {
+    const Records records = scan_all(source);
+    for (const std::string& name : names) {
+      if (entry(records, name).header.kind == TreeKind::kFile) return name;
+    }
+    return "";
+  }
   static SlotDigest scan(TreeSource& source, uint32_t slot, Records* all) {
     const std::unique_ptr<SlotScan> scan = source.scan(slot);
     SlotDigest digest;
@@ -194,12 +204,12 @@ TEST_F(TreeSourceTest, WhatWasReadIsKnownUntilItChanges) {
   {
     const auto source = open();
     look(*source);
-    EXPECT_FALSE(source->digest(d).has_value());
+    EXPECT_FALSE(source->known_digest(d).has_value());
     scan_all(*source);
-    EXPECT_FALSE(source->digest(d).has_value()) << "of the last look";
+    EXPECT_FALSE(source->known_digest(d).has_value()) << "of the last look";
     look(*source);
     Records records;
-    const auto known = source->digest(d);
+    const auto known = source->known_digest(d);
     ASSERT_TRUE(known.has_value());
     EXPECT_EQ(*known, scan(*source, d, &records));
   }
@@ -207,11 +217,11 @@ TEST_F(TreeSourceTest, WhatWasReadIsKnownUntilItChanges) {
   write("e/three", "4");
   const auto source = open();  // another process
   look(*source);
-  EXPECT_TRUE(source->digest(d).has_value());
-  EXPECT_FALSE(source->digest(e).has_value());
+  EXPECT_TRUE(source->known_digest(d).has_value());
+  EXPECT_FALSE(source->known_digest(e).has_value());
   EXPECT_EQ(source->shards()[shard_of(e)].unread_bytes, 1);
   look(*source, /*rescan=*/true);
-  EXPECT_FALSE(source->digest(d).has_value());
+  EXPECT_FALSE(source->known_digest(d).has_value());
 }
 
 TEST_F(TreeSourceTest, ARemovedEntryChangesWhatIsKnown) {
@@ -222,10 +232,10 @@ TEST_F(TreeSourceTest, ARemovedEntryChangesWhatIsKnown) {
   look(*source);
   scan_all(*source);
   look(*source);
-  const auto before = source->digest(slot);
+  const auto before = source->known_digest(slot);
   fs::remove(in() / "d/two");
   look(*source);
-  const auto after = source->digest(slot);
+  const auto after = source->known_digest(slot);
   ASSERT_TRUE(before.has_value() && after.has_value());
   EXPECT_NE(before->sum, after->sum);
   EXPECT_EQ(after->records, before->records - 1);
@@ -283,8 +293,63 @@ TEST_F(TreeSourceTest, AFirstNameThatGoesWhileTheTreeIsReadTakesNoContentAlong) 
   fs::remove(in() / "a/first");
   const Records records = scan_all(*source);
   EXPECT_EQ(entry(records, "b/second").content, "content");
-  EXPECT_EQ(source->report().vanished.count, 1);
-  EXPECT_TRUE(source->report().vanished.first.contains("a/first"));
+}
+
+TEST_F(TreeSourceTest, ContentStaysWithTheNamesThatStay) {
+  for (const bool replaced : {false, true}) {
+    fs::remove_all(in());
+    fs::create_directories(in() / "b");
+    write("a/first", "content");
+    fs::create_hard_link(in() / "a/first", in() / "b/second");
+    const auto source = open();
+    look(*source);
+    const std::string first = first_of(*source, {"a/first", "b/second"});
+    const std::string second = first == "a/first" ? "b/second" : "a/first";
+    Records records;
+    scan(*source, slot_of(second), &records);
+    ASSERT_EQ(entry(records, second).header.kind, TreeKind::kHardLink);
+    // Once the other is written as a link to it.
+    fs::remove(in() / first);
+    if (replaced) write(first, "something else");
+    Records after;
+    scan(*source, slot_of(first), &after);
+    EXPECT_EQ(entry(after, first).content, "content");
+    EXPECT_EQ(source->report().vanished.count, 0);
+  }
+}
+
+TEST_F(TreeSourceTest, ContentThatNoNameLeadsToIsReported) {
+  fs::create_directories(in() / "b");
+  write("a/first", "content");
+  fs::create_hard_link(in() / "a/first", in() / "b/second");
+  const auto source = open();
+  look(*source);
+  const std::string first = first_of(*source, {"a/first", "b/second"});
+  const std::string second = first == "a/first" ? "b/second" : "a/first";
+  Records records;
+  scan(*source, slot_of(second), &records);
+  fs::rename(in() / first, in() / "elsewhere");
+  fs::remove(in() / second);
+  Records after;
+  scan(*source, slot_of(first), &after);
+  EXPECT_TRUE(source->report().failed.first.contains(first));
+}
+
+TEST_F(TreeSourceTest, FilesOfSeveralNamesAreReadAgain) {
+  write("dir1/x", "content");
+  write("y/other", "");
+  fs::create_hard_link(in() / "dir1/x", in() / "y/link");
+  const auto source = open();
+  look(*source);
+  scan_all(*source);
+  // Changes nothing of the file.
+  fs::rename(in() / "dir1", in() / "dir2");
+  look(*source);
+  EXPECT_FALSE(source->known_digest(slot_of("y/link")).has_value());
+  const Records records = scan_all(*source);
+  const bool moved = entry(records, "dir2/x").header.kind == TreeKind::kFile;
+  EXPECT_EQ(entry(records, moved ? "dir2/x" : "y/link").content, "content");
+  EXPECT_EQ(entry(records, moved ? "y/link" : "dir2/x").content, moved ? "dir2/x" : "y/link");
 }
 
 TEST_F(TreeSourceTest, HolesCostNothing) {
@@ -334,10 +399,10 @@ TEST_F(TreeSourceTest, FilesThatNeverStayAsTheyAreAreNamed) {
   EXPECT_EQ(content_of_chunks(records, "large").size(), size_t{2} * kTreeChunkBytes + 100);
   // It is read again with the next backup.
   look(*source);
-  EXPECT_FALSE(source->digest(tree_slot(kNumber, tree_shard_of("small", kBits))).has_value());
+  EXPECT_FALSE(source->known_digest(tree_slot(kNumber, tree_shard_of("small", kBits))).has_value());
   scan_all(*source);
   look(*source);
-  EXPECT_TRUE(source->digest(tree_slot(kNumber, tree_shard_of("small", kBits))).has_value());
+  EXPECT_TRUE(source->known_digest(tree_slot(kNumber, tree_shard_of("small", kBits))).has_value());
 }
 
 TEST_F(TreeSourceTest, WhatChangedBetweenLookAndReadingIsTakenAsItIs) {
