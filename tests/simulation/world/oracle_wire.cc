@@ -6,6 +6,7 @@
 #include <optional>
 #include <string_view>
 
+#include "control/backup/documents.h"
 #include "control/proto/peer.pb.h"
 #include "tests/control/calls/direct_call.h"
 #include "tests/simulation/simulation.h"
@@ -88,9 +89,22 @@ void WireOracle::answered(const DirectMessage& message) {
   Answered& highest = answered_[{host_at(message.from), attempt->backup}];
   if (attempt->number > highest.attempt) highest = {attempt->number, now_ns()};
   if (attempt->number == highest.attempt || message.call->begun_ns() <= highest.at_ns) return;
+  // Of a backup that was deleted nothing is to stay, whoever drops it.
+  if (std::string_view(message.method) == "DropCut" && is_deleted(attempt->backup)) return;
   fail(fmt::format("I6: {} has carried out {} of attempt {} of backup {} after attempt {}",
                    message.from, message.method, attempt->number, attempt->backup,
                    highest.attempt));
+}
+
+bool WireOracle::is_deleted(const std::string& backup) const {
+  const std::string key = backup_head_key(backup);
+  return std::any_of(histories_.begin(), histories_.end(), [&](const auto& each) {
+    const auto& kept = world_.block_world(each.first).kept;
+    const auto heads = kept.find(key);
+    if (heads == kept.end()) return false;
+    const auto head = decode_backup_head(key, heads->second.rbegin()->second);
+    return head.ok() && head->deleting;
+  });
 }
 
 void WireOracle::check_commit(const std::vector<ClusterOp>& ops) {

@@ -2,7 +2,8 @@
 // ends the run where a promise is broken.
 //
 // I6 A node that has answered a call of an attempt of a backup carries out none of a lower one that
-//    begins later. What a restore stores is stored under a comparison with its head.
+//    begins later, but for dropping the cut of one that is deleted. What a restore stores is stored
+//    under a comparison with its head.
 //
 // It also notes which version each write of a client was sent with, so that archives can be
 // compared with acknowledged writes by version (I2).
@@ -45,6 +46,7 @@ class WireOracle {
   void note_stamps(const std::string& from, const v1::WriteRequest& request,
                    const v1::WriteReply& reply);
   void answered(const DirectMessage& message);
+  bool is_deleted(const std::string& backup) const;
   static void check_commit(const std::vector<ClusterOp>& ops);
 
   World& world_;
