@@ -114,6 +114,37 @@ absl::Status BackupRun::advance(const Progresses& progress) {
   return absl::OkStatus();
 }
 
+// Without those whose copies are durable at their targets: a plan keeps the senders of such slots.
+// They are asked after again in time, as a target may lose what it had.
+std::set<std::string> BackupRun::still_needed(const std::set<std::string>& gone) {
+  const int64_t now = context_.clock->monotonic_ns();
+  std::set<std::string> needed;
+  std::set<uint32_t> unsure;
+  for (const uint32_t node : plan_nodes(gone)) {
+    const std::string& name = plan_.nodes[node].name;
+    const auto spared = spared_until_ns_.find(name);
+    if (std::find(plan_.targets.begin(), plan_.targets.end(), node) != plan_.targets.end()) {
+      needed.insert(name);
+    } else if (spared == spared_until_ns_.end() || spared->second <= now) {
+      unsure.insert(node);
+    }
+  }
+  if (unsure.empty()) return needed;
+  const DurableSlots durable = durable_slots(kLookMs, needed);
+  // Who only has not said it yet is asked again.
+  if (!durable.all_have_said) return needed;
+  for (size_t i = 0; i < plan_.slots.size(); ++i) {
+    if (durable.done[i] != 0) continue;
+    for (const PlanCopy& copy : plan_.senders_of(plan_.slots[i])) {
+      if (unsure.erase(copy.node) > 0) needed.insert(plan_.nodes[copy.node].name);
+    }
+  }
+  for (const uint32_t node : unsure) {
+    spared_until_ns_[plan_.nodes[node].name] = now + options_.grace_ms * 1'000'000;
+  }
+  return needed;
+}
+
 absl::Status BackupRun::handle_errors(const Progresses& progress) {
   std::set<std::string> lost_sources;
   for (const auto& [node, said] : progress) {
@@ -121,9 +152,9 @@ absl::Status BackupRun::handle_errors(const Progresses& progress) {
       return failed_precondition("{}: {}", node, said.error);
     if (said.source_state == BackupState::kFailed) lost_sources.insert(node);
   }
-  if (lost_sources.empty() || head_.state == BackupState::kConsolidated) {
-    return absl::OkStatus();
-  }
+  if (head_.state == BackupState::kConsolidated) return absl::OkStatus();
+  lost_sources = still_needed(lost_sources);
+  if (lost_sources.empty()) return absl::OkStatus();
   const std::string& first = *lost_sources.begin();
   return replan_without(lost_sources,
                         fmt::format("planned without {}: {}", first, progress.at(first).error));
@@ -147,6 +178,7 @@ absl::Status BackupRun::handle_deaths(const Progresses& progress) {
     if (fresh) publish(fmt::format("{} is down", node));
     if (now - since->second > options_.grace_ms * 1'000'000) dead.insert(node);
   }
+  dead = still_needed(dead);
   if (dead.empty()) return absl::OkStatus();
   return replan_without(dead, fmt::format("planned without {}, which is down", *dead.begin()));
 }
@@ -167,7 +199,10 @@ double BackupRun::done_share(const Progresses& progress) const {
 absl::Status BackupRun::handle_slow_nodes(const Progresses& progress) {
   if (head_.state != BackupState::kEnabled) return absl::OkStatus();
   // Who is down is not slow: it comes back, or is planned without.
-  if (!down_since_ns_.empty()) return absl::OkStatus();
+  if (std::any_of(down_since_ns_.begin(), down_since_ns_.end(),
+                  [&](const auto& each) { return !spared_until_ns_.contains(each.first); })) {
+    return absl::OkStatus();
+  }
   const double now = now_s();
   const bool begins = !rebalances_.has_begun();
   if (!begins && !rebalances_.is_due(now, done_share(progress))) return absl::OkStatus();

@@ -137,6 +137,7 @@ class BackupRun {
   absl::Status handle_slow_nodes(const Progresses& progress);
   double done_share(const Progresses& progress) const;
   bool sends(uint32_t node) const;
+  std::set<std::string> still_needed(const std::set<std::string>& gone);
   BackupState reached(const Progresses& progress) const;
 
   // Finishing.
@@ -173,6 +174,7 @@ class BackupRun {
   RebalancePolicy rebalances_;
   std::vector<uint8_t> done_before_;  // by plan slot, when nodes began to follow the plan
   std::map<std::string, int64_t> down_since_ns_;
+  std::map<std::string, int64_t> spared_until_ns_;  // sources that are gone, and were not needed
   bool loaded_ = false;
   int64_t saved_ns_ = 0;
   std::vector<uint64_t> last_seen_;

@@ -48,14 +48,9 @@ Freedom freedom_of(const Change& change, const SlotPlan& slot, bool sender_died)
 bool survive(const Change& change, size_t index, Plan& plan, Freedom* freedom) {
   const SlotPlan& slot = change.before.slots[index];
   const auto all = change.before.copies_of(slot);
+  const bool done = change.is_done(index);
   SlotPlan next = slot;
   next.first_copy = static_cast<uint32_t>(plan.copies.size());
-  if (change.is_done(index)) {
-    plan.copies.insert(plan.copies.end(), all.begin(), all.end());
-    plan.slots.push_back(next);
-    *freedom = Freedom::kDone;
-    return true;
-  }
   bool sender_died = false;
   next.copies = 0;
   next.sender = 0;
@@ -69,9 +64,17 @@ bool survive(const Change& change, size_t index, Plan& plan, Freedom* freedom) {
     plan.copies.push_back(all[i]);
     ++next.copies;
   }
+  const bool enough = next.copies >= (slot.agreed ? 1 : change.quorum);
+  // Of what is done nobody waits for the dead either, unless nobody else has it.
+  if (done && !enough) {
+    plan.copies.resize(next.first_copy);
+    plan.copies.insert(plan.copies.end(), all.begin(), all.end());
+    next = slot;
+    next.first_copy = static_cast<uint32_t>(plan.copies.size() - all.size());
+  }
   plan.slots.push_back(next);
-  *freedom = freedom_of(change, slot, sender_died);
-  return next.copies >= (slot.agreed ? 1 : change.quorum);
+  *freedom = done ? Freedom::kDone : freedom_of(change, slot, sender_died);
+  return done || enough;
 }
 
 bool has_changed(const Plan& before, const SlotPlan& old_slot, const Plan& after,

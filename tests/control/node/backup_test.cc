@@ -528,6 +528,31 @@ TEST(Backup, GoesToOtherTargetsWhenOneDies) {
       10'000, [&] { return !std::filesystem::exists(cluster.folder() + "/n3/archives/t"); }));
 }
 
+// What it had sent stays with it in the plan; that is no reason to plan again and again.
+TEST(Backup, ASourceThatIsGoneForGoodIsPlannedWithoutOnce) {
+  TestCluster::Options options;
+  options.backup.max_replans = 1;
+  options.adjust = [](size_t i, NodeOptions& node) {
+    if (i == 0) node.config.bytes_per_second = 1 << 20;
+  };
+  TestCluster cluster(options);
+  const auto client = cluster.client();
+  fill(*client, 40'000);
+  std::atomic<uint64_t> done{0};
+  absl::StatusOr<BackupView> backup;
+  std::thread running([&] {
+    backup = cluster.client()->backup_create(
+        {.name = "g", .targets = {"n1"}, .dry_run = false},
+        [&](const BackupProgress& progress) { done = progress.bytes_done; });
+  });
+  EXPECT_TRUE(eventually(30'000, [&] { return done > 2'000'000; }));
+  cluster.stop(2);
+  running.join();
+  ASSERT_TRUE(backup.ok()) << message_of(backup.status());
+  EXPECT_EQ(name_of(backup->state), "completed") << backup->reason;
+  EXPECT_EQ(backup->records, 40'000u);
+}
+
 TEST(Backup, ACutOutlivesARestart) {
   StateGate gate(BackupState::kEnabled);
   TestCluster cluster(gated(gate));
