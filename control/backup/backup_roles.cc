@@ -53,7 +53,7 @@ absl::Status remove_left_files(const NodeContext& context, const BackupHead& hea
     return absl::OkStatus();
   }
   for (const std::string& name : *left) {
-    SLUICE_RETURN_IF_ERROR(remove_file(directory + "/" + name));
+    SLUICE_RETURN_IF_ERROR(remove_file(fmt::format("{}/{}", directory, name)));
   }
   spdlog::info("{}: removed what was left of writing its part of backup {}", context.name,
                head.name);

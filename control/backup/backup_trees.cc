@@ -180,6 +180,7 @@ absl::StatusOr<std::vector<FoundTree>> look_at_trees(
   while (!by_node.empty()) {
     if (stopped()) return cancelled("cancelled");
     std::vector<std::string> nodes;
+    nodes.reserve(by_node.size());
     for (const auto& [node, trees] : by_node) nodes.push_back(node);
     parallel_for(nodes.size(), [&](size_t i) {
       const std::string& node = nodes[i];

@@ -24,8 +24,7 @@ class GrpcPageSink final : public PageSink<Page> {
       : call_(call), writer_(writer), stall_ms_(stall_ms) {}
 
   absl::Status write(const Page& page) override {
-    const auto cut = std::make_shared<Cut>();
-    cut->call = &call_;
+    const auto cut = std::make_shared<Cut>(&call_);
     grpc::Alarm alarm;
     alarm.Set(std::chrono::system_clock::now() + std::chrono::milliseconds(stall_ms_),
               [cut](bool due) {
@@ -44,8 +43,9 @@ class GrpcPageSink final : public PageSink<Page> {
 
  private:
   struct Cut {
+    explicit Cut(grpc::ServerContext* written) : call(written) {}
     Mutex mutex;
-    grpc::ServerContext* call SLUICE_GUARDED_BY(mutex) = nullptr;  // null once the page is written
+    grpc::ServerContext* call SLUICE_GUARDED_BY(mutex);  // null once the page is written
     bool stalled SLUICE_GUARDED_BY(mutex) = false;
   };
   grpc::ServerContext& call_;

@@ -37,7 +37,8 @@ void read_block(std::string_view input) {
     require(!entry.key.empty() && entry.key.size() <= kMaxKeyBytes && entry.key > last);
     require(entry.value_bytes <= kMaxValueBytes &&
             entry.fragment_offset + entry.fragment.size() <= entry.value_bytes);
-    require(slot_of(entry.key, reader->header().slot_bits) == reader->header().slot);
+    require(is_possible_slot(reader->header().slot, reader->header().slot_bits) &&
+            is_of_slot(entry.key, reader->header().slot, reader->header().slot_bits));
     // Every byte can be read.
     (void)xxh3_64(entry.fragment);
     last = entry.key;
