@@ -32,23 +32,28 @@ def sweep(faults, calls, path, action, attempt, usual, errors=ERRORS):
     """attempt(what) for each call and error, while the call fails; it ends the fault itself with faults.rule()."""
     source = random.Random(media.seed())
     failed = attempts = 0
+
+    def try_one(number, error, for_good):
+        nonlocal failed, attempts
+        what = f"{calls} call {number} on {path}{' and all later ones' if for_good else ''}: {error}"
+        faults.rule(calls, path, number, error, for_good)
+        try:
+            attempt(what)
+        except (harness.Failed, ValueError) as problem:
+            raise harness.Failed(f"{what}: {problem}") from problem
+        failed += faults.last_failed
+        attempts += 1
+        step(what + ("" if faults.last_failed else " (was not reached)"))
+
+    number = 1
     for error in errors:
         for for_good in (False, True) if error != "short" else (False,):
             for number in which(faults, calls, path, action, source, usual):
-                while True:
-                    what = f"{calls} call {number} on {path}{' and all later ones' if for_good else ''}: {error}"
-                    faults.rule(calls, path, number, error, for_good)
-                    try:
-                        attempt(what)
-                    except (harness.Failed, ValueError) as problem:
-                        raise harness.Failed(f"{what}: {problem}") from problem
-                    attempts += 1
-                    step(what + ("" if faults.last_failed else " (was not reached)"))
-                    # It made fewer calls than when they were counted: an earlier one fails.
-                    if faults.last_failed or number == 1:
-                        break
-                    number //= 2
-                failed += faults.last_failed
+                try_one(number, error, for_good)
+    # All may have made fewer calls than when they were counted: then earlier ones fail.
+    while failed == 0 and number > 1:
+        number //= 2
+        try_one(number, errors[0], False)
     step(f"{attempts} attempts, in {failed} of them calls failed ({calls}, {path})")
     check(failed > 0, "no call failed")
 
